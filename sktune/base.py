@@ -1,0 +1,152 @@
+"""What the networks share of scikit-learn's face."""
+
+from __future__ import annotations
+
+import numpy as np
+import skorch
+import torch
+from sklearn.base import is_classifier
+from torch import nn
+
+from sktune.training import Training
+from sktune.validation import (
+    check_rows,
+    check_sample_weight,
+    combine_weights,
+    drop_weightless,
+    passes_through,
+    resolve_device,
+    unchanged_on_error,
+    warn_if_unscaled,
+)
+
+_FEW_ROWS = 100
+
+
+class NetworkEstimator(Training):
+    """What classifier and regressor share of scikit-learn's face."""
+
+    def _assign(self, arguments):
+        """Set the constructor's arguments, and do nothing else."""
+        arguments |= arguments.pop("kwargs")
+        for name in arguments.keys() - {"self", "__class__"}:
+            setattr(self, name, arguments[name])
+
+    @property
+    def _params_to_validate(self):  # skorch checks these names' prefixes
+        return {name for name in vars(self) if "__" in name and not name.startswith("_")}
+
+    def _get_param_names(self):  # scikit-learn asks for the names that get_params tells
+        return sorted(name for name in vars(self) if not (name.startswith("_") or name.endswith("_")))
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.input_tags.three_d_array = True
+        tags.target_tags.required = True
+        tags.target_tags.multi_output = tags.estimator_type == "regressor"
+        return tags
+
+    def __repr__(self, N_CHAR_MAX=700):
+        return super(skorch.NeuralNet, self).__repr__(N_CHAR_MAX)
+
+    def fit(self, X, y=None, sample_weight=None, **fit_params):
+        """Fit the network to the rows of a table.
+
+        Parameters
+        ----------
+        X : array-like, frame, sparse matrix or tensor of shape (n_rows, n_features) or (n_rows, ...)
+            Numbers of any dtype. A dict of arrays, or a Dataset that holds its targets, is handed to skorch.
+        y : array-like of shape (n_rows,) or, for regression, also (n_rows, n_outputs)
+        sample_weight : array-like of shape (n_rows,), default=None
+            Factors on the rows' losses; only their ratios matter, and a row of weight 0 is as good as absent.
+        **fit_params
+            Handed to the module's ``forward``, as in skorch.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            For data or hyperparameters that cannot be used. The estimator stays as it was.
+        DivergenceError
+            If the loss or the weights leave the finite numbers.
+        """
+        anew = not (self.warm_start and self.initialized_)
+        return self._fit(X, y, sample_weight, anew=anew, fit_params=fit_params)
+
+    def partial_fit(self, X, y=None, classes=None, sample_weight=None, **fit_params):
+        """Go on training, for ``max_epochs`` more epochs; the first call initializes the network.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            See :meth:`fit`.
+        classes : array-like of shape (n_classes,), default=None
+            All the labels that any call may bring; needed at the first call only, and only by classifiers.
+        **fit_params
+            Handed to the module's ``forward``, as in skorch.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, anew=not self.initialized_, classes=classes, fit_params=fit_params)
+
+    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None):
+        with unchanged_on_error(self):
+            if passes_through(X):
+                rows = self._pass_through(X, y, sample_weight, anew, classes)
+            else:
+                rows = self._read_table(X, y, sample_weight, anew, classes)
+            self.notify("on_train_begin", X=X, y=y)
+            try:
+                self.fit_loop(*rows, **fit_params)
+            except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
+                if not self.callbacks:
+                    raise
+            self.notify("on_train_end", X=X, y=y)
+        return self
+
+    def _pass_through(self, X, y, sample_weight, anew, classes):
+        """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
+        if sample_weight is not None:
+            raise ValueError("sample_weight must come with an array as X, got a dict or a Dataset")
+        y = self._read_targets(X, y, anew, classes)
+        if anew:
+            self.initialize()
+        return X, y
+
+    def _read_table(self, X, y, sample_weight, anew, classes):
+        """Check a table, initialize the network for it, and return the arguments of the fit loop."""
+        anew_shape = anew or not hasattr(self, "n_features_in_")
+        X, y = check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
+        sample_weight = check_sample_weight(sample_weight, X)
+        X, y, sample_weight = drop_weightless(X, y, sample_weight)
+        target = self._read_targets(X, y, anew, classes)
+        if anew:
+            warn_if_unscaled(X)
+            self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=self._dtype_for(X.shape[0]))
+        weight = combine_weights(sample_weight, getattr(self, "class_weight", None), y)
+        return (self._rows(X, y, target, weight),)
+
+    def _dtype_for(self, n_rows):
+        """Return the type for a module that lets it be chosen.
+
+        Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on whether a row is
+        repeated or weighted, and at that size the wider type costs nothing.
+        """
+        return torch.float64 if n_rows < _FEW_ROWS and resolve_device(self.device).type != "mps" else None
+
+    def _outputs(self, X):
+        """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
+        nonlinearity = self._get_predict_nonlinearity()
+        outputs = []
+        for output in self.forward_iter(X):
+            output = output[0] if isinstance(output, tuple) else output
+            if isinstance(self.criterion_, nn.BCEWithLogitsLoss | nn.BCELoss) and output.shape[1:] == (1,):
+                output = output[:, 0]
+            outputs.append(nonlinearity(output))
+        return torch.cat(outputs).numpy()

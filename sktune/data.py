@@ -1,0 +1,140 @@
+"""Rows in memory, and batches that are slices of tensors."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+from skorch.dataset import Dataset
+from torch.utils.data import Subset
+
+from sktune.randomness import permutation
+
+_BLOCK_BYTES = 1 << 22  # rows gathered at once: they stay in a core's cache until they are used
+_EVALUATION_ROWS = 8192
+
+
+class Rows(Dataset):
+    """A table in memory, converted once.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix or array of shape (n_rows, ...)
+    y : ndarray of shape (n_rows, ...) or None
+        As the user gave it.
+    target : ndarray or None
+        What the criterion compares with: class numbers, or a column per regression target.
+    weight : ndarray of shape (n_rows,) or None
+        Factors on the rows' losses.
+    dtype : torch.dtype
+        The floating type that the module computes in.
+    keeps_integers : bool, default=False
+        Whether X of integers stays integer, for modules that look rows up in an embedding.
+    device : str or torch.device
+
+    Raises
+    ------
+    ValueError
+        If a finite number of X becomes infinite in `dtype`.
+    """
+
+    def __init__(self, X, y=None, target=None, weight=None, *, dtype, keeps_integers=False, device="cpu"):
+        super().__init__(X, y)
+        self.device = device
+        self.dtype = torch.int64 if keeps_integers else dtype
+        self.X = X if sparse.issparse(X) else self._tensor(X, self.dtype)
+        if X.dtype == np.float64 and dtype != torch.float64:
+            _check_range(self.X, dtype)
+        self.target = None if target is None else self._tensor(target, dtype if target.dtype.kind == "f" else None)
+        self.weight = None if weight is None else self._tensor(weight, dtype)
+
+    def _tensor(self, array, dtype):
+        array = np.require(array, requirements=["C", "W"])  # what torch can share
+        return torch.as_tensor(array).to(device=self.device, dtype=dtype)
+
+    def take(self, rows):
+        """Return a batch: (X, target) or (X, target, weight) at a slice or an index tensor."""
+        if sparse.issparse(self.X):
+            X = self._tensor(self.X[rows if isinstance(rows, slice) else rows.numpy()].toarray(), self.dtype)
+        else:
+            rows = rows if isinstance(rows, slice) else rows.to(self.device)
+            X = self.X[rows]
+        return tuple(t if t is X else t[rows] for t in (X, self.target, self.weight) if t is not None)
+
+    def __getitem__(self, i):
+        return tuple(part[0] for part in self.take(torch.tensor([i])))
+
+
+def _check_range(X, dtype):
+    values = torch.as_tensor(X.data).to(dtype) if sparse.issparse(X) else X
+    if not torch.isfinite(values).all():
+        raise ValueError(
+            f"X must fit the module's type {dtype}, got a value too large for it: "
+            "scale the features or pass module__dtype=torch.float64"
+        )
+
+
+def rows_of(dataset):
+    """Return the :class:`Rows` under a dataset and the indices it takes of them, or (None, None)."""
+    indices = None
+    while isinstance(dataset, Subset):
+        picked = torch.as_tensor(np.asarray(dataset.indices))
+        indices = picked if indices is None else picked[indices]
+        dataset = dataset.dataset
+    return (dataset, indices) if isinstance(dataset, Rows) else (None, None)
+
+
+class Batches:
+    """Batches of rows, each a slice of a block that was gathered at once.
+
+    Parameters
+    ----------
+    rows : Rows
+    indices : LongTensor of shape (n_rows,) or None
+        The rows to use; None is all of them.
+    batch_size : int
+    seed : int or None
+        Of the fit, to shuffle by; None keeps the order.
+    drop_last : bool, default=False
+        Whether a last batch that is not full is left out.
+    """
+
+    def __init__(self, rows, indices, batch_size, *, seed=None, drop_last=False):
+        self.rows = rows
+        self.indices = indices
+        self.n_rows = len(rows) if indices is None else len(indices)
+        self.batch_size = batch_size
+        self.seed = seed
+        if drop_last:
+            self.n_rows -= self.n_rows % batch_size
+
+    def __len__(self):
+        return -(-self.n_rows // self.batch_size)
+
+    def __iter__(self):
+        return self.epoch(0)
+
+    def epoch(self, epoch):
+        """Yield the batches of an epoch, counted from 0."""
+        order = self._order(epoch)
+        block_rows = self.batch_size * max(1, _BLOCK_BYTES // (self.batch_size * self._row_bytes()))
+        for start in range(0, self.n_rows, block_rows):
+            stop = min(start + block_rows, self.n_rows)
+            block = self.rows.take(slice(start, stop) if order is None else order[start:stop])
+            yield from zip(*(part.split(self.batch_size) for part in block), strict=True)
+
+    def _order(self, epoch):
+        if self.seed is None:
+            return self.indices
+        n_rows = len(self.rows) if self.indices is None else len(self.indices)
+        order = permutation(n_rows, self.seed, epoch)
+        return order if self.indices is None else self.indices[order]
+
+    def _row_bytes(self):
+        return 4 * max(1, int(np.prod(self.rows.X.shape[1:])))
+
+
+def evaluation_batch_size(rows, batch_size):
+    """Return how many rows to evaluate at once: many, but no more than fit a few MiB."""
+    row_size = max(1, int(np.prod(rows.X.shape[1:])))
+    return max(batch_size, min(_EVALUATION_ROWS, _BLOCK_BYTES // row_size))

@@ -1,0 +1,368 @@
+"""Networks that are scikit-learn estimators."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import skorch
+import torch
+from sklearn.utils import column_or_1d
+from sklearn.utils.metaestimators import available_if
+from skorch.dataset import Dataset
+from skorch.utils import to_numpy
+from torch import nn
+from torch.utils.data import DataLoader
+
+from sktune.base import NetworkEstimator
+from sktune.modules import MLP
+from sktune.validation import encode_labels
+
+
+class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
+    """A PyTorch network as a scikit-learn classifier.
+
+    A skorch net in every respect (modules, callbacks, ``history``, ``save_params``), with labels of any kind,
+    any table as input, and results that ``random_state`` repeats.
+
+    Parameters
+    ----------
+    module : nn.Module class or instance, default=MLP
+        The network. Its arguments are ``module__x``; those named ``n_features`` (numbers per row) and
+        ``n_outputs`` (classes; 1 under a binary criterion) are found from the data unless given. It returns
+        what the criterion takes: logits of shape (n_rows, n_classes) for the default.
+    criterion : nn.Module class or instance, default=CrossEntropyLoss
+        The loss; its arguments are ``criterion__x``. Under ``NLLLoss`` the module returns probabilities, as in
+        skorch; under ``BCEWithLogitsLoss`` one logit per row.
+    optimizer : torch.optim.Optimizer class, default=AdamW
+        Its arguments are ``optimizer__x``, among them ``optimizer__weight_decay``. It runs in torch's fused
+        implementation where there is one, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
+    lr : float, default=1e-3
+        Learning rate.
+    max_epochs : int, default=50
+        Passes over the data.
+    batch_size : int, default=64
+        Rows per training step.
+    l1, l2 : float, default=0.0
+        Add ``l1 * sum |w| + l2 * sum w**2`` over the weights to the training loss; weights are the parameters
+        of two dimensions or more, which leaves out biases and normalisation.
+    lr_schedule : str or callable, default="constant"
+        ``"constant"``, ``"step"``, ``"exponential"``, ``"time"``, ``"cosine"`` or ``"one_cycle"``, with
+        parameters ``lr_schedule__x``; ``lr_schedule__warmup`` is a number of epochs. See
+        :mod:`sktune.schedules`.
+    shuffle : bool, default=True
+        Whether each epoch takes the rows in a new order.
+    class_weight : dict, "balanced" or None, default=None
+        Factors on the losses of each class, as in scikit-learn.
+    early_stopping : bool, default=False
+        Hold `validation_fraction` of the rows out, stop when their loss has not fallen by `tol` for
+        `n_iter_no_change` epochs, and restore the best epoch's weights.
+    validation_fraction : float, default=0.1
+    n_iter_no_change : int, default=10
+    tol : float, default=1e-4
+        See `early_stopping`.
+    random_state : int, RandomState or None, default=None
+        With an int each fit has the same initial weights, batches and dropout masks, whatever ran before.
+        No global seed is touched.
+    device : str or torch.device, default="auto"
+        ``"auto"`` is CUDA, else MPS, else CPU.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the weights of the last one.
+    verbose : int, default=0
+        Above 0, skorch's table of losses is printed, a line per epoch.
+    callbacks : list of skorch callbacks, "disable" or None, default=None
+    train_split : callable or None, default=None
+        skorch's validation split, for callbacks that want one. By default all rows are trained on.
+    classes : array-like or None, default=None
+        The labels, where ``y`` may lack some; None takes those in ``y``.
+    predict_nonlinearity, iterator_train, iterator_valid, dataset, compile, use_caching, torch_load_kwargs
+        As in skorch. With the default iterators, arrays are batched by slicing.
+    **kwargs
+        Arguments of the components, ``module__dropout=0.5`` for one.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The sorted labels.
+    module_ : nn.Module
+        The fitted network; ``criterion_``, ``optimizer_`` and ``callbacks_`` likewise.
+    history : skorch.History
+        Losses of each epoch and batch.
+    n_features_in_ : int
+        Columns of X in ``fit``; ``feature_names_in_`` holds their names where X had some.
+    device_ : torch.device
+        Where the network lives.
+
+    References
+    ----------
+    I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization, 2019 (AdamW).
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sktune import NeuralNetClassifier
+    >>> iris = load_iris()
+    >>> net = NeuralNetClassifier(lr=0.01, max_epochs=20, module__dropout=0.1, random_state=0)
+    >>> pipeline = make_pipeline(StandardScaler(), net).fit(iris.data, iris.target_names[iris.target])
+    >>> str(pipeline.predict(iris.data[:1])[0])
+    'setosa'
+    >>> pipeline.score(iris.data, iris.target_names[iris.target]) > 0.95
+    True
+    """
+
+    def __init__(
+        self,
+        module=MLP,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.AdamW,
+        *,
+        lr=1e-3,
+        max_epochs=50,
+        batch_size=64,
+        l1=0.0,
+        l2=0.0,
+        lr_schedule="constant",
+        shuffle=True,
+        class_weight=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        random_state=None,
+        device="auto",
+        warm_start=False,
+        verbose=0,
+        callbacks=None,
+        train_split=None,
+        classes=None,
+        predict_nonlinearity="auto",
+        iterator_train=DataLoader,
+        iterator_valid=DataLoader,
+        dataset=Dataset,
+        compile=False,
+        use_caching="auto",
+        torch_load_kwargs=None,
+        **kwargs,
+    ):
+        self._assign(locals())
+
+    def _read_targets(self, X, y, anew, classes):
+        """Find the classes, and return the number of each row's."""
+        self._decodes = y is not None
+        if y is None:  # a Dataset that brings class numbers
+            self.check_data(X, y)
+            self.n_outputs_ = len(getattr(self, "classes_", ())) or None
+            return None
+        y = column_or_1d(y)
+        if not anew:
+            return encode_labels(y, self.classes_)
+        given = self.classes if classes is None else classes
+        self.classes_inferred_ = np.unique(y if given is None else given)
+        target = encode_labels(y, self.classes_)
+        self.n_outputs_ = self._count_outputs()
+        return target
+
+    @property
+    def classes_(self):
+        """The sorted labels."""
+        if self.classes is not None and len(self.classes):
+            return np.unique(self.classes)
+        return super().classes_
+
+    def _count_outputs(self):
+        binary = (nn.BCEWithLogitsLoss, nn.BCELoss)
+        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
+        if not issubclass(kind, binary):
+            return len(self.classes_)
+        if len(self.classes_) > 2:
+            raise ValueError(f"criterion={kind.__name__} must come with 2 classes, got {len(self.classes_)}")
+        return 1
+
+    def _public_batch(self, batch):
+        """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
+        X, target = super()._public_batch(batch)
+        return (X, self.classes_[to_numpy(target)]) if self._decodes else (X, target)
+
+    def _match(self, y_pred, y_true):
+        if not isinstance(y_pred, torch.Tensor):
+            return y_pred, y_true
+        if isinstance(self.criterion_, nn.BCEWithLogitsLoss | nn.BCELoss):
+            if y_pred.numel() != y_true.numel():
+                raise _misfit(
+                    y_pred,
+                    f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row",
+                )
+            return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
+        if isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):
+            n_classes = self.n_outputs_
+            if y_pred.ndim < 2 or len(y_pred) != len(y_true) or n_classes not in (None, y_pred.shape[1]):
+                raise _misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")
+        if isinstance(self.criterion_, nn.NLLLoss):  # of probabilities, as in skorch
+            y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
+        return y_pred, y_true
+
+    def predict_proba(self, X):
+        """Return the probability of each class.
+
+        Parameters
+        ----------
+        X : table of shape (n_rows, n_features)
+            See :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+            Columns are ordered as ``classes_``.
+        """
+        return self._outputs(X)
+
+    def predict(self, X):
+        """Return the most probable label of each row.
+
+        Parameters
+        ----------
+        X : table of shape (n_rows, n_features)
+            See :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,)
+        """
+        numbers = self.predict_proba(X).argmax(axis=1)
+        return self.classes_[numbers] if hasattr(self, "classes_") else numbers
+
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy. A label that ``fit`` has not seen counts as an error, and is warned of.
+
+        Parameters
+        ----------
+        X : table of shape (n_rows, n_features)
+        y : array-like of shape (n_rows,)
+        sample_weight : array-like of shape (n_rows,), default=None
+
+        Returns
+        -------
+        float
+        """
+        unseen = np.setdiff1d(np.asarray(y), self.classes_)
+        if len(unseen):
+            warnings.warn(
+                f"y should hold labels seen in fit, got also {unseen.tolist()}: they count as errors",
+                UserWarning,
+                stacklevel=2,
+            )
+        return super().score(X, y, sample_weight)
+
+
+class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
+    """A PyTorch network as a scikit-learn regressor, of one target or several.
+
+    Networks learn targets of unit variance best: see ``sklearn.compose.TransformedTargetRegressor``.
+
+    Parameters
+    ----------
+    module : nn.Module class or instance, default=MLP
+        See :class:`NeuralNetClassifier`; ``n_outputs`` is the number of targets.
+    criterion : nn.Module class or instance, default=MSELoss
+        Compares tensors of the shape (n_rows, n_outputs) that the module returns. A module may as well return
+        (n_rows,) for a single target.
+    optimizer, lr, max_epochs, batch_size, l1, l2, lr_schedule, shuffle, early_stopping, validation_fraction, n_iter_no_change, tol, random_state, device, warm_start, verbose, callbacks, train_split, predict_nonlinearity, iterator_train, iterator_valid, dataset, compile, use_caching, torch_load_kwargs, **kwargs
+        See :class:`NeuralNetClassifier`.
+
+    Attributes
+    ----------
+    n_outputs_ : int
+        Targets. For the others see :class:`NeuralNetClassifier`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from sktune import NeuralNetRegressor
+    >>> X, y = make_regression(200, 5, random_state=0)
+    >>> net = NeuralNetRegressor(lr=0.01, module__hidden=(32,), random_state=0).fit(X, y / y.std())
+    >>> net.predict(X).shape
+    (200,)
+    >>> net.score(X, y / y.std()) > 0.9
+    True
+    """
+
+    def __init__(
+        self,
+        module=MLP,
+        criterion=nn.MSELoss,
+        optimizer=torch.optim.AdamW,
+        *,
+        lr=1e-3,
+        max_epochs=50,
+        batch_size=64,
+        l1=0.0,
+        l2=0.0,
+        lr_schedule="constant",
+        shuffle=True,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        random_state=None,
+        device="auto",
+        warm_start=False,
+        verbose=0,
+        callbacks=None,
+        train_split=None,
+        predict_nonlinearity="auto",
+        iterator_train=DataLoader,
+        iterator_valid=DataLoader,
+        dataset=Dataset,
+        compile=False,
+        use_caching="auto",
+        torch_load_kwargs=None,
+        **kwargs,
+    ):
+        self._assign(locals())
+
+    @available_if(lambda net: False)
+    def predict_proba(self, X):
+        """Not offered: a regressor has no probabilities."""
+
+    def _read_targets(self, X, y, anew, classes):
+        """Return the targets as columns, and remember their shape."""
+        if y is None:  # a Dataset that brings its targets
+            return None
+        y = np.asarray(y, dtype=np.float64)
+        target = y.reshape(len(y), -1)
+        if anew:
+            self.n_outputs_ = target.shape[1]
+            self._y_ndim = y.ndim
+        elif target.shape[1] != self.n_outputs_:
+            raise ValueError(f"y must have {self.n_outputs_} columns as in the first fit, got {target.shape[1]}")
+        return target
+
+    def _match(self, y_pred, y_true):
+        if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:
+            return y_pred, y_true
+        if len(y_pred) != len(y_true) or y_pred.numel() != y_true.numel():
+            raise _misfit(y_pred, f"{tuple(y_true.shape)}: one column per target")
+        return y_pred, y_true.reshape(y_pred.shape)
+
+    def predict(self, X):
+        """Return the predicted targets, shaped like the ``y`` of ``fit``.
+
+        Parameters
+        ----------
+        X : table of shape (n_rows, n_features)
+            See :meth:`fit`.
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_outputs)
+        """
+        outputs = self._outputs(X)
+        if getattr(self, "_y_ndim", outputs.ndim) == 1:
+            return outputs.reshape(-1)
+        return outputs.reshape(len(outputs), -1).astype(np.float64)  # scikit-learn's type for several targets
+
+
+def _misfit(y_pred, expected):
+    return ValueError(f"the module's output must have shape {expected}, got {tuple(y_pred.shape)}")

@@ -1,0 +1,195 @@
+"""The default module, and dropout whose masks are a function of the seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Integral
+
+import torch
+from torch import nn
+
+from sktune.names import check_name
+from sktune.randomness import mask_key, random_int16
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+INITIALIZATIONS = ("default", "xavier", "he", "orthogonal", "normal")
+_GAINS = {
+    "gelu": "relu",
+    "silu": "relu",
+    "elu": "selu",
+}  # torch's calculate_gain knows no closer name
+
+
+class MLP(nn.Module):
+    """Multilayer perceptron: linear layers, each but the last followed by norm, activation and dropout.
+
+    Parameters
+    ----------
+    n_features : int
+        Numbers per row. Rows of more than one dimension are flattened.
+    n_outputs : int
+        Classes of a classifier (the outputs are logits), or targets of a regressor.
+    hidden : int or sequence of int, default=(128,)
+        Width of each hidden layer; ``()`` is a linear model.
+    activation : str, default="relu"
+        One of relu, leaky_relu, elu, gelu, silu, tanh, sigmoid.
+    dropout : float, default=0.0
+        Probability, in [0, 1), that a hidden unit is silenced in a training step.
+    batch_norm : bool, default=False
+        Whether batch normalisation precedes each activation.
+    init : str, default="default"
+        Initial weights: ``"default"`` (torch's), ``"xavier"`` (Glorot and Bengio 2010, uniform), ``"he"``
+        (He et al. 2015, normal), ``"orthogonal"`` (Saxe et al. 2014), ``"normal"`` (standard deviation 0.05).
+        All but the default start from zero biases.
+    dtype : torch.dtype, default=None
+        Type of the parameters, hence of the whole computation; None is torch's default, float32.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, a width below 1, or a dropout outside [0, 1).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from sktune import MLP
+    >>> MLP(n_features=4, n_outputs=3, hidden=(16, 8), activation="tanh")(torch.zeros(5, 4)).shape
+    torch.Size([5, 3])
+    """
+
+    def __init__(
+        self,
+        n_features,
+        n_outputs,
+        hidden=(128,),
+        activation="relu",
+        dropout=0.0,
+        batch_norm=False,
+        init="default",
+        dtype=None,
+    ):
+        super().__init__()
+        widths = _check_widths(hidden)
+        check_name("activation", activation, ACTIVATIONS)
+        check_name("init", init, INITIALIZATIONS)
+        if not 0 <= dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and less than 1, got dropout={dropout!r}")
+        layers = []
+        for n_in, n_out in zip([n_features, *widths], widths, strict=False):
+            layers.append(nn.Linear(n_in, n_out, dtype=dtype))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(n_out, dtype=dtype))
+            layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
+        layers.append(nn.Linear([n_features, *widths][-1], n_outputs, dtype=dtype))
+        self.layers = nn.Sequential(*layers)
+        self._initialize(init, activation)
+
+    def _initialize(self, init, activation):
+        if init == "default":
+            return
+        linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        for layer in linears:
+            gain = nn.init.calculate_gain(_GAINS.get(activation, activation)) if layer is not linears[-1] else 1.0
+            if init == "xavier":
+                nn.init.xavier_uniform_(layer.weight, gain)
+            elif init == "he":
+                nn.init.normal_(layer.weight, std=2**0.5 * layer.in_features**-0.5)
+            elif init == "orthogonal":
+                nn.init.orthogonal_(layer.weight, gain)
+            else:
+                nn.init.normal_(layer.weight, std=0.05)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, X):
+        """Map (B, F) to (B, C)."""
+        return self.layers(X.flatten(1) if X.ndim > 2 else X)
+
+
+def _check_widths(hidden):
+    widths = [hidden] if isinstance(hidden, Integral) else hidden
+    if not isinstance(widths, Sequence) or any(not isinstance(w, Integral) or w < 1 for w in widths):
+        raise ValueError(f"hidden must be a positive int or a sequence of them, got hidden={hidden!r}")
+    return [int(width) for width in widths]
+
+
+@dataclass
+class MaskStream:
+    """Where a fit stands: what the masks of all its dropout layers are computed from."""
+
+    seed: int
+    epoch: int = 0
+    batch: int = 0
+
+
+class HashedDropout(nn.Dropout):
+    """``nn.Dropout`` whose mask follows from (seed of the fit, epoch, batch, layer, call), and from nothing else.
+
+    Parameters
+    ----------
+    layer : nn.Dropout, nn.Dropout1d, nn.Dropout2d or nn.Dropout3d
+        The layer to stand in for; the last three silence whole channels.
+    index : int
+        The layer's number within its module.
+    stream : MaskStream
+        Shared by the layers of a module.
+    """
+
+    def __init__(self, layer, index, stream):
+        super().__init__(layer.p)
+        self.by_channel = not isinstance(layer, nn.Dropout)
+        self.index = index
+        self.stream = stream
+        self.place = None
+        self.n_calls = 0
+
+    def forward(self, X):
+        """Silence units in training mode, and scale the others so that the mean stays."""
+        if not self.training or self.p == 0:
+            return X
+        return X * self._mask(X)
+
+    def _mask(self, X):
+        place = (self.stream.epoch, self.stream.batch)
+        self.n_calls = self.n_calls + 1 if place == self.place else 0  # a layer used twice draws twice
+        self.place = place
+        shape = X.shape[:2] + (1,) * (X.ndim - 2) if self.by_channel else X.shape
+        key = mask_key(self.stream.seed, *place, self.index, self.n_calls)
+        bits = random_int16(torch.tensor([key], dtype=torch.int32, device=X.device), shape.numel())
+        return keep_scale(bits, self.p, X.dtype).view(shape)
+
+
+def keep_scale(bits, p, dtype):
+    """Turn uniform int16 numbers into factors: 0 with probability `p`, else ``1 / (1 - p)``."""
+    return (bits >= min(round(p * 65536), 65535) - 32768).to(dtype).mul_(1 / (1 - p))
+
+
+def serve_dropout(module, seed):
+    """Put :class:`HashedDropout` in the place of a module's dropout layers; return their common stream."""
+    stream = MaskStream(seed)
+    served = {}
+    for name, layer in list(module.named_modules(remove_duplicate=False)):
+        if type(layer) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d) and name:
+            if layer not in served:
+                served[layer] = HashedDropout(layer, len(served), stream)
+            parent, _, attribute = name.rpartition(".")
+            setattr(module.get_submodule(parent), attribute, served[layer])
+    return stream
+
+
+def floating_dtype(module):
+    """Return the type that a module computes in."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def has_embedding(module):
+    """Tell whether a module looks rows up by integers."""
+    return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())

@@ -1,0 +1,127 @@
+"""Seeds, and random numbers that are a pure function of (seed, place).
+
+Every random choice of a fit follows from one integer, the seed of the fit: which weights it starts from,
+which rows form a batch, which units a dropout layer silences. Nothing depends on what ran before, on the
+number of threads, on the device, or on the fits that are trained beside it.
+"""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import torch
+from sklearn.utils import check_random_state
+
+# Streams: what a number is drawn for. The values are arbitrary but must never change.
+INIT, SHUFFLE, DROPOUT, SPLIT, FORWARD = range(1, 6)
+
+_MASK64 = (1 << 64) - 1
+_global_generator = threading.RLock()
+
+
+def draw_seed(random_state):
+    """Return the seed of one fit, an int in [0, 2**32).
+
+    An int is its own seed; a ``RandomState`` or None (NumPy's global one) is drawn from, as in scikit-learn.
+    """
+    generator = check_random_state(random_state)
+    if random_state is None or random_state is generator:
+        return int(generator.randint(2**31 - 1))
+    return int(random_state)
+
+
+def mix(*values):
+    """Hash integers into one of 64 bits (Steele et al. 2014, splitmix64, chained over the values)."""
+    state = 0
+    for value in values:
+        state = (state + 0x9E3779B97F4A7C15 + (int(value) & _MASK64)) & _MASK64
+        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK64
+        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK64
+        state ^= state >> 31
+    return state
+
+
+def permutation(n_rows, seed, epoch):
+    """Return the order of the rows in an epoch, a LongTensor (n_rows,) on the CPU."""
+    generator = torch.Generator().manual_seed(mix(seed, SHUFFLE, epoch) >> 1)
+    return torch.randperm(n_rows, generator=generator)
+
+
+def _signed(word):
+    """Read the low 32 bits as a two's-complement integer, which is what an int32 tensor holds."""
+    word &= 0xFFFFFFFF
+    return word - (1 << 32) if word >= 1 << 31 else word
+
+
+def mask_key(seed, *place):
+    """Return the two int32 words that choose a dropout mask: seed of the fit, then epoch, batch, layer, call."""
+    word = mix(seed, DROPOUT, *place)
+    return _signed(word), _signed(word >> 32)
+
+
+def random_int16(keys, n):
+    """Return uniform 16-bit integers, one row for each key.
+
+    Each int32 counter is hashed by two xorshift-multiply rounds (C. Wellons' "lowbias32"), the second word of
+    the key entering between the rounds, and gives two numbers. A shorter row is the beginning of a longer one.
+
+    Parameters
+    ----------
+    keys : int32 tensor of shape (L, 2)
+        From :func:`mask_key`. Its device is the device of the result.
+    n : int
+        Numbers per row.
+
+    Returns
+    -------
+    int16 tensor of shape (L, n)
+    """
+    counters = torch.arange((n + 1) // 2, dtype=torch.int32, device=keys.device)
+    x = counters + keys[:, :1]  # (L, n / 2)
+    shifted = torch.empty_like(x)
+
+    def fold(bits):  # x ^= x >> bits; >> on int32 drags the sign along, which the mask takes off
+        torch.bitwise_right_shift(x, bits, out=shifted)
+        x.bitwise_xor_(shifted.bitwise_and_((1 << (32 - bits)) - 1))
+
+    fold(16)
+    x.mul_(_signed(0x7FEB352D))
+    fold(15)
+    x.bitwise_xor_(keys[:, 1:])
+    x.mul_(_signed(0x846CA68B))
+    fold(16)
+    return x.view(torch.int16)[:, :n]  # (L, n)
+
+
+@contextmanager
+def seeded(seed, device="cpu"):
+    """Run a block on torch's global generators, seeded, and put their states back afterwards.
+
+    Modules draw their initial weights (and some of them more) from the global generators, which are one per
+    process: a lock keeps two threads from drawing from each other's.
+
+    Yields
+    ------
+    callable
+        Tells whether anything has been drawn since the block began.
+    """
+    with _global_generator:
+        before = _states(device)
+        torch.default_generator.manual_seed(seed >> 1)
+        if len(before) > 1:
+            torch.cuda.manual_seed(seed >> 1)
+        begun = _states(device)
+        try:
+            yield lambda: not all(map(torch.equal, begun, _states(device)))
+        finally:
+            torch.set_rng_state(before[0])
+            if len(before) > 1:
+                torch.cuda.set_rng_state(before[1], device)
+
+
+def _states(device):
+    states = [torch.get_rng_state()]
+    if torch.device(device).type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states

@@ -1,0 +1,10 @@
+"""scikit-learn's own checks, all of them, with no expected failure."""
+
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from sktune import NeuralNetClassifier, NeuralNetRegressor
+
+
+@parametrize_with_checks([NeuralNetClassifier(), NeuralNetRegressor()])
+def test_estimator(estimator, check):
+    check(estimator)

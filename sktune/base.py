@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import skorch
 import torch
 from sklearn.base import is_classifier
 from torch import nn
 
+from sktune.data import Rows
+from sktune.modules import keeps_integers
 from sktune.training import Training
 from sktune.validation import (
+    check_hyperparameters,
     check_rows,
     check_sample_weight,
     combine_weights,
@@ -19,6 +24,8 @@ from sktune.validation import (
     unchanged_on_error,
     warn_if_unscaled,
 )
+
+BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 
 _FEW_ROWS = 100
 
@@ -96,12 +103,20 @@ class NetworkEstimator(Training):
         return self._fit(X, y, sample_weight, anew=not self.initialized_, classes=classes, fit_params=fit_params)
 
     def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None):
+        adopt = vars(self).pop("_adopt", None)
+        if adopt and adopt(X):  # the fused engine has trained this fit already
+            return self
         with unchanged_on_error(self):
+            check_hyperparameters(self)
             if passes_through(X):
                 rows = self._pass_through(X, y, sample_weight, anew, classes)
             else:
                 rows = self._read_table(X, y, sample_weight, anew, classes)
-            self.notify("on_train_begin", X=X, y=y)
+            in_memory = isinstance(rows[0], Rows) and not passes_through(X)
+            seen = (
+                {"X": rows[0].X, "y": rows[0].y} if in_memory else {"X": X, "y": y}
+            )  # what scoring callbacks will slice
+            self.notify("on_train_begin", **seen)
             try:
                 self.fit_loop(*rows, **fit_params)
             except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
@@ -114,8 +129,12 @@ class NetworkEstimator(Training):
         """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
         if sample_weight is not None:
             raise ValueError("sample_weight must come with an array as X, got a dict or a Dataset")
+        if getattr(self, "class_weight", None) is not None:
+            raise ValueError("class_weight must come with an array as X, got a dict or a Dataset")
         y = self._read_targets(X, y, anew, classes)
         if anew:
+            for name in ("n_features_in_", "feature_names_in_"):
+                vars(self).pop(name, None)
             self.initialize()
         return X, y
 
@@ -127,8 +146,9 @@ class NetworkEstimator(Training):
         X, y, sample_weight = drop_weightless(X, y, sample_weight)
         target = self._read_targets(X, y, anew, classes)
         if anew:
-            warn_if_unscaled(X)
             self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=self._dtype_for(X.shape[0]))
+            if not keeps_integers(X, self.module_):
+                warn_if_unscaled(X)
         weight = combine_weights(sample_weight, getattr(self, "class_weight", None), y)
         return (self._rows(X, y, target, weight),)
 
@@ -142,11 +162,23 @@ class NetworkEstimator(Training):
 
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
-        nonlinearity = self._get_predict_nonlinearity()
+        nonlinearity = self._nonlinearity()
         outputs = []
-        for output in self.forward_iter(X):
+        for output in self.forward_iter(X, device="cpu"):
             output = output[0] if isinstance(output, tuple) else output
-            if isinstance(self.criterion_, nn.BCEWithLogitsLoss | nn.BCELoss) and output.shape[1:] == (1,):
-                output = output[:, 0]
             outputs.append(nonlinearity(output))
-        return torch.cat(outputs).numpy()
+        return torch.cat(outputs).detach().numpy()
+
+    def _nonlinearity(self):
+        nonlinearity = self._get_predict_nonlinearity()
+        return partial(_of_one_column, nonlinearity) if isinstance(self._plain_criterion(), BINARY) else nonlinearity
+
+    def trim_for_prediction(self):
+        """Drop what only training needs, as in skorch; predictions stay as they are."""
+        if not getattr(self, "_trimmed_for_prediction", False):
+            self.predict_nonlinearity = self._nonlinearity()  # which the criterion tells, that will be gone
+        super().trim_for_prediction()
+
+
+def _of_one_column(nonlinearity, output):
+    return nonlinearity(output[:, 0] if output.shape[1:] == (1,) else output)

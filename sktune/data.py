@@ -11,7 +11,32 @@ from torch.utils.data import Subset
 from sktune.randomness import permutation
 
 _BLOCK_BYTES = 1 << 22  # rows gathered at once: they stay in a core's cache until they are used
-_EVALUATION_ROWS = 8192
+EVALUATION_ROWS = 8192
+
+
+def to_device(array, dtype, device):
+    """Return an array as a tensor; it shares the array's memory where it can. None is torch's own dtype."""
+    array = np.require(array, requirements=["C", "W"])  # what torch can share
+    return torch.as_tensor(array).to(device=device, dtype=dtype)
+
+
+def convert_table(X, dtype, device):
+    """Return a table as it is trained on: a tensor, or the CSR table itself, which is made dense batch by batch.
+
+    Raises
+    ------
+    ValueError
+        If a finite number of X becomes infinite in `dtype`.
+    """
+    table = X if sparse.issparse(X) else to_device(X, dtype, device)
+    if X.dtype == np.float64 and dtype.is_floating_point and dtype != torch.float64:
+        values = torch.as_tensor(X.data).to(dtype) if sparse.issparse(X) else table
+        if not torch.isfinite(values).all():
+            raise ValueError(
+                f"X must fit the module's type {dtype}, got a value too large for it: "
+                "scale the features or pass module__dtype=torch.float64"
+            )
+    return table
 
 
 class Rows(Dataset):
@@ -19,7 +44,8 @@ class Rows(Dataset):
 
     Parameters
     ----------
-    X : ndarray or CSR matrix or array of shape (n_rows, ...)
+    X : tensor of shape (n_rows, ...), or CSR matrix or array
+        From :func:`convert_table`.
     y : ndarray of shape (n_rows, ...) or None
         As the user gave it.
     target : ndarray or None
@@ -28,50 +54,30 @@ class Rows(Dataset):
         Factors on the rows' losses.
     dtype : torch.dtype
         The floating type that the module computes in.
-    keeps_integers : bool, default=False
-        Whether X of integers stays integer, for modules that look rows up in an embedding.
     device : str or torch.device
-
-    Raises
-    ------
-    ValueError
-        If a finite number of X becomes infinite in `dtype`.
     """
 
-    def __init__(self, X, y=None, target=None, weight=None, *, dtype, keeps_integers=False, device="cpu"):
+    def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu"):
         super().__init__(X, y)
         self.device = device
-        self.dtype = torch.int64 if keeps_integers else dtype
-        self.X = X if sparse.issparse(X) else self._tensor(X, self.dtype)
-        if X.dtype == np.float64 and dtype != torch.float64:
-            _check_range(self.X, dtype)
-        self.target = None if target is None else self._tensor(target, dtype if target.dtype.kind == "f" else None)
-        self.weight = None if weight is None else self._tensor(weight, dtype)
-
-    def _tensor(self, array, dtype):
-        array = np.require(array, requirements=["C", "W"])  # what torch can share
-        return torch.as_tensor(array).to(device=self.device, dtype=dtype)
+        self.dtype = dtype
+        self.X = X
+        floating = dtype if target is not None and target.dtype.kind == "f" else None
+        self.target = None if target is None else to_device(target, floating, device)
+        self.weight = None if weight is None else to_device(weight, dtype, device)
 
     def take(self, rows):
         """Return a batch: (X, target) or (X, target, weight) at a slice or an index tensor."""
         if sparse.issparse(self.X):
-            X = self._tensor(self.X[rows if isinstance(rows, slice) else rows.numpy()].toarray(), self.dtype)
+            X = to_device(self.X[rows if isinstance(rows, slice) else rows.numpy()].toarray(), self.dtype, self.device)
         else:
             rows = rows if isinstance(rows, slice) else rows.to(self.device)
             X = self.X[rows]
+            X = X.clone() if isinstance(rows, slice) else X  # a module may write into its input, which is the user's
         return tuple(t if t is X else t[rows] for t in (X, self.target, self.weight) if t is not None)
 
     def __getitem__(self, i):
         return tuple(part[0] for part in self.take(torch.tensor([i])))
-
-
-def _check_range(X, dtype):
-    values = torch.as_tensor(X.data).to(dtype) if sparse.issparse(X) else X
-    if not torch.isfinite(values).all():
-        raise ValueError(
-            f"X must fit the module's type {dtype}, got a value too large for it: "
-            "scale the features or pass module__dtype=torch.float64"
-        )
 
 
 def rows_of(dataset):
@@ -103,7 +109,7 @@ class Batches:
         self.rows = rows
         self.indices = indices
         self.n_rows = len(rows) if indices is None else len(indices)
-        self.batch_size = batch_size
+        self.batch_size = int(batch_size)  # torch knows no integers of NumPy here
         self.seed = seed
         if drop_last:
             self.n_rows -= self.n_rows % batch_size
@@ -137,4 +143,4 @@ class Batches:
 def evaluation_batch_size(rows, batch_size):
     """Return how many rows to evaluate at once: many, but no more than fit a few MiB."""
     row_size = max(1, int(np.prod(rows.X.shape[1:])))
-    return max(batch_size, min(_EVALUATION_ROWS, _BLOCK_BYTES // row_size))
+    return max(batch_size, min(EVALUATION_ROWS, _BLOCK_BYTES // row_size))

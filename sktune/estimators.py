@@ -14,7 +14,7 @@ from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sktune.base import NetworkEstimator
+from sktune.base import BINARY, NetworkEstimator
 from sktune.modules import MLP
 from sktune.validation import encode_labels
 
@@ -148,19 +148,24 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     ):
         self._assign(locals())
 
-    def _read_targets(self, X, y, anew, classes):
+    _decodes = True
+
+    def _read_targets(self, X, y, anew, classes=None):
         """Find the classes, and return the number of each row's."""
-        self._decodes = y is not None
+        knows_classes = not anew and hasattr(self, "n_outputs_") and hasattr(self, "classes_")
         if y is None:  # a Dataset that brings class numbers
-            self.check_data(X, y)
-            self.n_outputs_ = len(getattr(self, "classes_", ())) or None
+            if not knows_classes:
+                self.check_data(X, y)
+                self._decodes = False
+                self.n_outputs_ = self._count_outputs()
             return None
         y = column_or_1d(y)
-        if not anew:
+        if knows_classes:
             return encode_labels(y, self.classes_)
         given = self.classes if classes is None else classes
         self.classes_inferred_ = np.unique(y if given is None else given)
         target = encode_labels(y, self.classes_)
+        self._decodes = True
         self.n_outputs_ = self._count_outputs()
         return target
 
@@ -172,34 +177,45 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         return super().classes_
 
     def _count_outputs(self):
-        binary = (nn.BCEWithLogitsLoss, nn.BCELoss)
+        """Return the number of outputs that the labels and the criterion call for; None if they don't tell."""
+        labels = getattr(self, "classes_", np.array([]))
+        n_classes = len(labels)
+        if not self._decodes and self.classes is None:  # class numbers, of which some may be missing
+            n_classes = int(labels[-1]) + 1 if n_classes and labels.dtype.kind in "iu" else None
         kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
-        if not issubclass(kind, binary):
-            return len(self.classes_)
-        if len(self.classes_) > 2:
-            raise ValueError(f"criterion={kind.__name__} must come with 2 classes, got {len(self.classes_)}")
+        if not issubclass(kind, BINARY):
+            return n_classes
+        if n_classes is not None and n_classes > 2:
+            raise ValueError(f"criterion={kind.__name__} must come with 2 classes, got {n_classes}")
         return 1
+
+    def _decode(self, numbers):
+        """Return the labels of class numbers; what was fitted to numbers, by a Dataset, keeps to them."""
+        return self.classes_[to_numpy(numbers)] if self._decodes and hasattr(self, "classes_") else numbers
 
     def _public_batch(self, batch):
         """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
-        X, target = super()._public_batch(batch)
-        return (X, self.classes_[to_numpy(target)]) if self._decodes else (X, target)
+        batch = super()._public_batch(batch)
+        if not isinstance(batch, tuple) or len(batch) < 2 or not self._decodes:
+            return batch
+        return batch[0], self._decode(batch[1])
 
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor):
             return y_pred, y_true
-        if isinstance(self.criterion_, nn.BCEWithLogitsLoss | nn.BCELoss):
+        criterion = self._plain_criterion()
+        if isinstance(criterion, BINARY):
             if y_pred.numel() != y_true.numel():
                 raise _misfit(
                     y_pred,
                     f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row",
                 )
             return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
-        if isinstance(self.criterion_, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):
-            n_classes = self.n_outputs_
+        if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):
+            n_classes = getattr(self, "n_outputs_", None) if self._decodes else None
             if y_pred.ndim < 2 or len(y_pred) != len(y_true) or n_classes not in (None, y_pred.shape[1]):
                 raise _misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")
-        if isinstance(self.criterion_, nn.NLLLoss):  # of probabilities, as in skorch
+        if isinstance(criterion, nn.NLLLoss):  # of probabilities, as in skorch
             y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
         return y_pred, y_true
 
@@ -230,8 +246,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         -------
         ndarray of shape (n_rows,)
         """
-        numbers = self.predict_proba(X).argmax(axis=1)
-        return self.classes_[numbers] if hasattr(self, "classes_") else numbers
+        return self._decode(self.predict_proba(X).argmax(axis=1))
 
     def score(self, X, y, sample_weight=None):
         """Return the accuracy. A label that ``fit`` has not seen counts as an error, and is warned of.
@@ -246,6 +261,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         -------
         float
         """
+        self.check_is_fitted()
         unseen = np.setdiff1d(np.asarray(y), self.classes_)
         if len(unseen):
             warnings.warn(
@@ -268,7 +284,13 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     criterion : nn.Module class or instance, default=MSELoss
         Compares tensors of the shape (n_rows, n_outputs) that the module returns. A module may as well return
         (n_rows,) for a single target.
-    optimizer, lr, max_epochs, batch_size, l1, l2, lr_schedule, shuffle, early_stopping, validation_fraction, n_iter_no_change, tol, random_state, device, warm_start, verbose, callbacks, train_split, predict_nonlinearity, iterator_train, iterator_valid, dataset, compile, use_caching, torch_load_kwargs, **kwargs
+    optimizer, lr, max_epochs, batch_size, l1, l2, lr_schedule, shuffle
+        See :class:`NeuralNetClassifier`.
+    early_stopping, validation_fraction, n_iter_no_change, tol, random_state, device, warm_start, verbose
+        See :class:`NeuralNetClassifier`.
+    callbacks, train_split, predict_nonlinearity, iterator_train, iterator_valid, dataset, compile
+        See :class:`NeuralNetClassifier`.
+    use_caching, torch_load_kwargs, **kwargs
         See :class:`NeuralNetClassifier`.
 
     Attributes
@@ -326,13 +348,17 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     def predict_proba(self, X):
         """Not offered: a regressor has no probabilities."""
 
-    def _read_targets(self, X, y, anew, classes):
+    def _read_targets(self, X, y, anew, classes=None):
         """Return the targets as columns, and remember their shape."""
         if y is None:  # a Dataset that brings its targets
+            if anew:
+                vars(self).pop("_y_ndim", None)
+                self.n_outputs_ = None
             return None
-        y = np.asarray(y, dtype=np.float64)
+        y = np.asarray(y)
+        y = y.astype(np.float32 if y.dtype == np.float32 else np.float64)
         target = y.reshape(len(y), -1)
-        if anew:
+        if anew or not hasattr(self, "_y_ndim"):
             self.n_outputs_ = target.shape[1]
             self._y_ndim = y.ndim
         elif target.shape[1] != self.n_outputs_:

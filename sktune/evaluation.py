@@ -2,10 +2,10 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from numbers import Number
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import check_scoring
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
@@ -74,19 +74,14 @@ def evaluate_once(model, X, y, *, scoring, params, groups, n_resamples, confiden
         ]
     except _NoAnswerError:
         draws = []
-    intervals = {
-        name: _percentile_interval([draw[name] for draw in draws], confidence_level)
-        for name in scores
-    }
+    intervals = {name: _percentile_interval([draw[name] for draw in draws], confidence_level) for name in scores}
     if not isinstance(score, dict):
         return Evaluation(scores[None], intervals[None])
     return Evaluation(scores, intervals)
 
 
 def _by_metric(score):
-    return {
-        name: float(s) for name, s in (score if isinstance(score, dict) else {None: score}).items()
-    }
+    return {name: float(s) for name, s in (score if isinstance(score, dict) else {None: score}).items()}
 
 
 def _call_scorer(scorer, model, X, y, params):
@@ -186,19 +181,37 @@ class _Answers:
         return self._kept[name]
 
     def score(self, X, y=None, **params):
-        """Score as the model would; scikit-learn's own two methods need responses only."""
-        mixin = self._score_mixin()
-        if mixin is not None:
-            return mixin.score(self, X, y, **params)
-        if self._rows is not None:
+        """Score as the model itself does, with the responses from here."""
+        if self._rows is None:
+            return _call_scorer(_score_of, self._stand_in(self._model), X, y, params)
+        if not self._model._kept:  # it has scored by other means than its responses
             raise _NoAnswerError("score")
-        return self._model.score(X, y, **params)
-
-    def _score_mixin(self):
-        if self._rows is not None:
-            return self._model._score_mixin()
-        final = self._model
+        final = self._model._model
         while isinstance(final, Pipeline):
             final = final.steps[-1][1]
-        method = getattr(type(final), "score", None)
-        return next((m for m in (ClassifierMixin, RegressorMixin) if method is m.score), None)
+        return _call_scorer(_score_of, self._stand_in(final), X, y, params)
+
+    def _stand_in(self, model):
+        """Return a shallow copy of a model, or of a Pipeline's last step, that responds from here."""
+        if isinstance(model, Pipeline):
+            *before, (name, last) = model.steps
+            return Pipeline([*before, (name, self._stand_in(last))])
+        copy = object.__new__(type(model))
+        vars(copy).update(vars(model))
+        for name in RESPONSES:
+            if hasattr(model, name):
+                vars(copy)[name] = partial(self._respond_for, model, name)
+        return copy
+
+    def _respond_for(self, model, name, X):
+        if self._rows is not None:
+            return self._answer(name)
+        if count_rows(X) != count_rows(self._X):
+            return getattr(model, name)(X)
+        if name not in self._kept:
+            self._kept[name] = getattr(model, name)(X)
+        return self._kept[name]
+
+
+def _score_of(model, *data, **params):
+    return model.score(*data, **params)

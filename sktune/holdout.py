@@ -88,7 +88,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     test_interval_ : tuple of float, or dict of them
         Percentile bootstrap interval of the test score over the sealed rows, or over whole groups
         of them if ``fit`` got groups. Resamples on which the metric is undefined are left out; if
-        they are the most, or the model has a ``score`` method of its own kind, it is (nan, nan).
+        they are the most, or the scorer needs more of the model than its responses to the rows,
+        it is (nan, nan).
     optimism_ : float or dict
         The best candidate's cross-validated score minus its test score: what choosing the best
         of many made it look better.
@@ -197,8 +198,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         core = core_search(self.search)
         if not all(hasattr(core, name) for name in ("fit", "estimator", "refit")):
             raise TypeError(
-                "search must be a search such as GridSearchCV, or a Pipeline that ends in one, "
-                f"got {core!r}"
+                f"search must be a search such as GridSearchCV, or a Pipeline that ends in one, got {core!r}"
             )
         if not core.refit:
             raise ValueError(f"search must refit its best candidate, got refit={core.refit!r}")
@@ -207,15 +207,12 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         elif not callable(getattr(self.splitter, "split", None)):
             raise TypeError(f"splitter must have a split method, got {self.splitter!r}")
         if self.stratify not in ("auto", True, False):
-            raise ValueError(
-                f"stratify must be 'auto', True or False, got stratify={self.stratify!r}"
-            )
+            raise ValueError(f"stratify must be 'auto', True or False, got stratify={self.stratify!r}")
         if self.n_resamples < 1:
             raise ValueError(f"n_resamples must be at least 1, got {self.n_resamples}")
         if not 0 < self.confidence_level < 1:
             raise ValueError(
-                "confidence_level must be between 0 and 1, "
-                f"got confidence_level={self.confidence_level!r}"
+                f"confidence_level must be between 0 and 1, got confidence_level={self.confidence_level!r}"
             )
 
     def _params_of_search(self, groups, params):
@@ -392,8 +389,6 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         -------
         MetadataRouter
         """
-        mapping = (
-            MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
-        )
+        mapping = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
         router = MetadataRouter(owner=self).add_self_request(self)
         return router.add(search=self.search, method_mapping=mapping)

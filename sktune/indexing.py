@@ -33,10 +33,7 @@ def check_rows(X, y=None, groups=None):
         raise ValueError(f"X must have at least 2 rows, got n_samples={n_rows}")
     for name, column in (("y", y), ("groups", groups)):
         if column is not None and count_rows(column) != n_rows:
-            raise ValueError(
-                f"{name} must have one entry for each of the {n_rows} rows of X, "
-                f"got {count_rows(column)}"
-            )
+            raise ValueError(f"{name} must have one entry for each of the {n_rows} rows of X, got {count_rows(column)}")
     return X, y, groups
 
 
@@ -61,10 +58,7 @@ def take_params(params, n_rows, rows):
     -------
     dict
     """
-    return {
-        name: take_rows(value, rows) if _is_per_row(value, n_rows) else value
-        for name, value in params.items()
-    }
+    return {name: take_rows(value, rows) if _is_per_row(value, n_rows) else value for name, value in params.items()}
 
 
 def _is_per_row(value, n_rows):

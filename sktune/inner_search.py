@@ -57,11 +57,7 @@ def core_params(search, params):
     """Return the part of the ``fit`` parameters that reaches the core search."""
     if not routing_enabled():
         prefix = search_prefix(search)
-        return {
-            name.removeprefix(prefix): value
-            for name, value in params.items()
-            if name.startswith(prefix)
-        }
+        return {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
     while isinstance(search, Pipeline):
         name, last = search.steps[-1]
         params = dict(process_routing(search, "fit", **params)[name].fit) if params else {}
@@ -92,9 +88,7 @@ def seed_splits(core, seed):
     """Give a random ``cv`` without a fixed seed this one, so that it splits alike each time."""
     cv = core.cv
     is_random = hasattr(cv, "split") and getattr(cv, "shuffle", True)
-    if is_random and isinstance(
-        getattr(cv, "random_state", 0), (type(None), np.random.RandomState)
-    ):
+    if is_random and isinstance(getattr(cv, "random_state", 0), (type(None), np.random.RandomState)):
         cv.random_state = int(seed)
 
 

@@ -145,31 +145,91 @@ class HashedDropout(nn.Dropout):
 
     def __init__(self, layer, index, stream):
         super().__init__(layer.p)
-        self.by_channel = not isinstance(layer, nn.Dropout)
+        self.by_channel = getattr(layer, "by_channel", not isinstance(layer, nn.Dropout))
         self.index = index
         self.stream = stream
+        self.lanes = None  # set where many nets are trained as one
         self.place = None
         self.n_calls = 0
 
     def forward(self, X):
         """Silence units in training mode, and scale the others so that the mean stays."""
-        if not self.training or self.p == 0:
+        if not self.training or (self.p == 0 and self.lanes is None):
             return X
-        return X * self._mask(X)
+        if self.lanes is not None:
+            place = self._next_place(self.lanes.place)
+            return _DropLanes.apply(X, lambda batch: self.lanes.factors(self._shape(batch[0]), place, batch))
+        place = self._next_place((self.stream.epoch, self.stream.batch))
+        key = mask_key(self.stream.seed, *place)
+        bits = random_int16(torch.tensor([key], dtype=torch.int32, device=X.device), self._shape(X).numel())
+        return X * keep_factors(bits, self.p, X.dtype).view(self._shape(X))
 
-    def _mask(self, X):
-        place = (self.stream.epoch, self.stream.batch)
-        self.n_calls = self.n_calls + 1 if place == self.place else 0  # a layer used twice draws twice
-        self.place = place
-        shape = X.shape[:2] + (1,) * (X.ndim - 2) if self.by_channel else X.shape
-        key = mask_key(self.stream.seed, *place, self.index, self.n_calls)
-        bits = random_int16(torch.tensor([key], dtype=torch.int32, device=X.device), shape.numel())
-        return keep_scale(bits, self.p, X.dtype).view(shape)
+    def _next_place(self, step):
+        """Return what a mask is a function of: epoch, batch, layer, call; a layer used twice draws twice."""
+        self.n_calls = self.n_calls + 1 if step == self.place else 0
+        self.place = step
+        return (*step, self.index, self.n_calls)
+
+    def _shape(self, X):
+        return torch.Size(X.shape[:2] + (1,) * (X.ndim - 2)) if self.by_channel else X.shape
 
 
-def keep_scale(bits, p, dtype):
+def keep_factors(bits, p, dtype):
     """Turn uniform int16 numbers into factors: 0 with probability `p`, else ``1 / (1 - p)``."""
-    return (bits >= min(round(p * 65536), 65535) - 32768).to(dtype).mul_(1 / (1 - p))
+    return (bits >= _threshold(p)).to(dtype).mul_(1 / (1 - p))
+
+
+def _threshold(p):
+    return min(round(p * 65536), 65535) - 32768
+
+
+class LaneMasks:
+    """The masks of one dropout layer in many nets trained as one.
+
+    Parameters
+    ----------
+    seeds : list of int
+        Of the fits.
+    rates : tensor of shape (L,)
+        Of dropout.
+    place : (int, int)
+        Epoch and batch.
+    """
+
+    def __init__(self, seeds, rates, place):
+        self.seeds, self.rates, self.place = seeds, rates, place
+
+    def factors(self, shape, place, X):
+        """Return (L, *shape), or what broadcasts to it; the same numbers as in each net alone."""
+        distinct = list(dict.fromkeys(self.seeds))
+        keys = torch.tensor([mask_key(seed, *place) for seed in distinct], dtype=torch.int32, device=X.device)
+        bits = random_int16(keys, shape.numel())  # (distinct seeds, n)
+        if len(distinct) > 1:
+            bits = bits[torch.tensor([distinct.index(seed) for seed in self.seeds], device=X.device)]
+        rates = self.rates.tolist()
+        thresholds = torch.tensor([[_threshold(p)] for p in rates], dtype=torch.int16, device=X.device)
+        scales = torch.tensor([[1 / (1 - p)] for p in rates], dtype=X.dtype, device=X.device)
+        return (bits >= thresholds).to(X.dtype).mul_(scales).view(-1, *shape)  # (L, *shape)
+
+
+class _DropLanes(torch.autograd.Function):
+    """Multiply by masks that are made for all lanes at once: vmap hands the stacked tensor over."""
+
+    @staticmethod
+    def forward(X, factors_of):
+        return X * factors_of(X.unsqueeze(0))[0]
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        pass
+
+    @staticmethod
+    def vmap(info, in_dims, X, factors_of):
+        X = X.movedim(in_dims[0], 0) if in_dims[0] is not None else X.expand(info.batch_size, *X.shape)
+        return X * factors_of(X), 0
+
+
+_SERVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, HashedDropout)
 
 
 def serve_dropout(module, seed):
@@ -177,7 +237,7 @@ def serve_dropout(module, seed):
     stream = MaskStream(seed)
     served = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
-        if type(layer) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d) and name:
+        if type(layer) in _SERVED and layer.p < 1 and name:
             if layer not in served:
                 served[layer] = HashedDropout(layer, len(served), stream)
             parent, _, attribute = name.rpartition(".")
@@ -193,3 +253,8 @@ def floating_dtype(module):
 def has_embedding(module):
     """Tell whether a module looks rows up by integers."""
     return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
+
+
+def keeps_integers(X, module):
+    """Tell whether an array goes to a module as integers."""
+    return X.dtype.kind in "iu" and has_embedding(module)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import contextmanager
+from numbers import Integral
 
 import torch
 from sklearn.utils import check_random_state
@@ -26,9 +27,7 @@ def draw_seed(random_state):
     An int is its own seed; a ``RandomState`` or None (NumPy's global one) is drawn from, as in scikit-learn.
     """
     generator = check_random_state(random_state)
-    if random_state is None or random_state is generator:
-        return int(generator.randint(2**31 - 1))
-    return int(random_state)
+    return int(random_state) if isinstance(random_state, Integral) else int(generator.randint(2**31 - 1))
 
 
 def mix(*values):

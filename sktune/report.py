@@ -27,8 +27,7 @@ def summary_text(tuned):
 def summary_html(tuned):
     """Describe a fitted :class:`~sktune.HoldoutSearch` as a table for notebooks."""
     cells = "".join(
-        f'<tr><th style="text-align: left">{escape(label)}</th>'
-        f'<td style="text-align: left">{escape(value)}</td></tr>'
+        f'<tr><th style="text-align: left">{escape(label)}</th><td style="text-align: left">{escape(value)}</td></tr>'
         for label, value in _rows(tuned)
     )
     return f'<table class="sktune-summary"><tbody>{cells}</tbody></table>'
@@ -50,8 +49,7 @@ def _rows(tuned):
     yield from _parameter_rows(tuned.best_params_)
     for metric in tuned.test_score_ if several else ("score",):
         score, interval, optimism = (
-            value[metric] if several else value
-            for value in (tuned.test_score_, tuned.test_interval_, tuned.optimism_)
+            value[metric] if several else value for value in (tuned.test_score_, tuned.test_interval_, tuned.optimism_)
         )
         name = metric if several else _metric_name(core.scoring)
         yield f"Test {name}", _number(score) + _describe_interval(interval, tuned.confidence_level)
@@ -98,9 +96,7 @@ def _metric_name(scoring):
 
 
 def _value(value):
-    return (
-        f"{value:.4g}" if isinstance(value, (float, np.floating)) else " ".join(str(value).split())
-    )
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else " ".join(str(value).split())
 
 
 def _number(value):

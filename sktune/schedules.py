@@ -8,6 +8,8 @@ learning rate is multiplied. It has no state, so a resumed or a fused fit meets 
 from __future__ import annotations
 
 import inspect
+import math
+from numbers import Real
 
 import numpy as np
 
@@ -93,7 +95,7 @@ def lr_factors(schedule, t, max_epochs, warmup=0.0, **params):
     """
     function = schedule if callable(schedule) else SCHEDULES[_checked(schedule, warmup, params)]
     t = np.minimum(np.asarray(t, dtype=float), max_epochs)
-    factors = function(t, max_epochs, **params)
+    factors = np.broadcast_to(function(t, max_epochs, **params), t.shape)
     if warmup > 0:
         factors = factors * np.minimum(1.0, _WARMUP_START + (1 - _WARMUP_START) * t / warmup)
     return factors
@@ -104,8 +106,8 @@ def _checked(schedule, warmup, params):
     known = list(inspect.signature(SCHEDULES[schedule]).parameters)[2:]
     for name, value in {"warmup": warmup, **params}.items():
         check_name(f"a parameter of lr_schedule={schedule!r}", name, [*known, "warmup"])
-        if not (value > 0 if name in _POSITIVE else value >= 0):
-            bound = "positive" if name in _POSITIVE else "non-negative"
+        if not isinstance(value, Real) or not (0 < value < math.inf if name in _POSITIVE else 0 <= value < math.inf):
+            bound = "a positive number" if name in _POSITIVE else "a non-negative number"
             raise ValueError(f"lr_schedule__{name} must be {bound}, got lr_schedule__{name}={value!r}")
     if not 0 < params.get("pct_start", 0.3) < 1:
         raise ValueError(

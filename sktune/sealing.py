@@ -61,10 +61,7 @@ def _last_split(splitter, X, y, groups):
         raise ValueError(f"splitter must give at least one split, got none from {splitter!r}")
     dev, test = (_as_positions(rows) for rows in splits[-1])
     if not len(dev) or not len(test):
-        raise ValueError(
-            f"splitter must leave rows on both sides, got {len(dev)} to search on and "
-            f"{len(test)} to seal"
-        )
+        raise ValueError(f"splitter must leave rows on both sides, got {len(dev)} to search on and {len(test)} to seal")
     n_shared = np.intersect1d(dev, test).size
     if n_shared:
         raise ValueError(f"splitter must give disjoint rows, got {n_shared} on both sides")
@@ -127,7 +124,5 @@ def _count_test(test_size, n_units, unit):
     """Return how many of `n_units` rows or groups are sealed; some must stay on both sides."""
     n_test = test_size if isinstance(test_size, Integral) else int(np.ceil(test_size * n_units))
     if not 0 < n_test < n_units:
-        raise ValueError(
-            f"test_size must leave {unit} on both sides, got {test_size=} of {n_units} {unit}"
-        )
+        raise ValueError(f"test_size must leave {unit} on both sides, got {test_size=} of {n_units} {unit}")
     return n_test

@@ -5,30 +5,31 @@ This is the plain path, and the reference for every faster one.
 
 from __future__ import annotations
 
+import inspect
 import math
-from contextlib import ExitStack
+from contextlib import nullcontext
 from copy import deepcopy
 
 import numpy as np
 import torch
 from sklearn.base import is_classifier
-from skorch.dataset import Dataset, ValidSplit
+from skorch.dataset import Dataset, ValidSplit, get_len
 from skorch.history import History
 from skorch.utils import to_device, to_tensor
 from torch.utils.data import DataLoader
 
-from sktune.data import Batches, Rows, evaluation_batch_size, rows_of
-from sktune.modules import floating_dtype, has_embedding, serve_dropout
-from sktune.names import did_you_mean
+from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
+from sktune.modules import floating_dtype, keeps_integers, serve_dropout
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 from sktune.validation import (
-    check_component_names,
     check_hyperparameters,
+    check_names,
     check_rows,
     constructor_arguments,
     passes_through,
     resolve_device,
+    unchanged_on_error,
 )
 
 _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
@@ -36,6 +37,14 @@ _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch
 
 class DivergenceError(ArithmeticError):
     """Training has left the finite numbers; there is no model to speak of."""
+
+    @classmethod
+    def at(cls, epoch, rates, what):
+        """Say in which epoch (from 1) and at which learning rates it happened, and what to try."""
+        return cls(
+            f"training must stay finite, but in epoch {epoch} at lr={', '.join(f'{lr:.3g}' for lr in rates)} the "
+            f"{what}: try a smaller lr, features scaled to unit variance, or gradient clipping"
+        )
 
 
 class Training:
@@ -77,9 +86,9 @@ class Training:
         return super().initialize()
 
     def initialize_module(self):
-        """Build the module from the seed, its dropout layers served by counter-based masks."""
-        with seeded(mix(self.seed_, INIT)):
-            self.module_ = self.initialized_instance(self.module, self._module_arguments())
+        """Build the module (of an instance, a copy), its dropout layers served by counter-based masks."""
+        module = self.initialized_instance(self.module, self._module_arguments())
+        self.module_ = deepcopy(module) if module is self.module else module
         self.dropout_ = serve_dropout(self.module_, self.seed_)
         return self
 
@@ -87,8 +96,11 @@ class Training:
         arguments = self.get_params_for("module")
         if isinstance(self.module, torch.nn.Module) and not arguments:
             return {}
-        takes = constructor_arguments(self.module if callable(self.module) else type(self.module)) or ()
+        module = type(self.module) if isinstance(self.module, torch.nn.Module) else self.module
+        takes = constructor_arguments(module, extra=False) or ()
         found = {name: value for name, value in self._sizes.items() if name in takes and value is not None}
+        if "dtype" in found and inspect.signature(module).parameters["dtype"].default is not None:
+            del found["dtype"]  # the module has one in mind
         return {**found, **arguments}
 
     def initialize_optimizer(self, triggered_directly=None):
@@ -96,7 +108,9 @@ class Training:
         args, kwargs = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
         if self.optimizer in _FUSED_OPTIMIZERS and not {"fused", "foreach", "differentiable"} & set(kwargs):
             on = {p.device.type for group in args[0] for p in group["params"] if p.is_floating_point()}
-            kwargs["fused"] = on <= {"cpu", "cuda", "mps"}
+            has_sparse_gradients = any(getattr(layer, "sparse", False) for layer in self.module_.modules())
+            fuses = {"cpu"} if self.optimizer is torch.optim.Adagrad else {"cpu", "cuda", "mps"}
+            kwargs["fused"] = on <= fuses and not has_sparse_gradients
         self.optimizer_ = self.optimizer(*args, **kwargs)
         for group in self.optimizer_.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -108,13 +122,13 @@ class Training:
         return self
 
     def _initialize_module(self, reason=None):
-        with self._current_init_context("module"):
+        with self._current_init_context("module"), seeded(mix(self.seed_, INIT)):
             self.initialize_module()
             self._place(self._modules)
         return self
 
     def _initialize_criterion(self, reason=None):
-        with self._current_init_context("criterion"):
+        with self._current_init_context("criterion"), seeded(mix(self.seed_, INIT, 1)):
             self.initialize_criterion()
             self._place(self._criteria)
         return self
@@ -132,7 +146,10 @@ class Training:
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
         if passes_through(X):
             return super().get_dataset(X, y)
-        return self._rows(check_rows(self, X, reset=False), y)
+        if y is None:
+            return self._rows(check_rows(self, X, reset=False))
+        X, y = check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
+        return self._rows(X, y, self._read_targets(X, y, anew=False))
 
     def _rows(self, X, y=None, target=None, weight=None):
         if self.dataset is not Dataset or self.get_params_for("dataset"):
@@ -140,8 +157,12 @@ class Training:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
             return super().get_dataset(X, target)
         dtype = floating_dtype(self.module_)
-        keeps_integers = X.dtype.kind in "iu" and has_embedding(self.module_)
-        return Rows(X, y, target, weight, dtype=dtype, keeps_integers=keeps_integers, device=self.device_)
+        return Rows(self._table(X), y, target, weight, dtype=dtype, device=self.device_)
+
+    def _table(self, X):
+        """Return a checked table as the module takes it."""
+        dtype = torch.int64 if keeps_integers(X, self.module_) else floating_dtype(self.module_)
+        return convert_table(X, dtype, self.device_)
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Split off the rows that early stopping or ``train_split`` validates on, if any."""
@@ -165,7 +186,7 @@ class Training:
             if training and iterator is DataLoader and "sampler" not in options and "batch_sampler" not in options:
                 shuffles = self.shuffle and not isinstance(dataset, torch.utils.data.IterableDataset)
                 options = {"shuffle": shuffles, **options}
-            return iterator(dataset, **{"batch_size": self.batch_size, **options})
+            return iterator(dataset, **{"batch_size": int(self.batch_size), **options})
         if not training:
             batch_size = options.get("batch_size", evaluation_batch_size(rows, self.batch_size))
             return Batches(rows, indices, batch_size)
@@ -181,35 +202,58 @@ class Training:
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
+        if stand_in := vars(self).get("_stand_in"):  # the fused engine collects fits, and hands trained ones back
+            stand_in(X)
+            return self
         self.check_training_readiness()
         dataset_train, dataset_valid = self.get_split_datasets(X, getattr(X, "y", y), **fit_params)
         datasets = {"dataset_train": dataset_train, "dataset_valid": dataset_valid}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
-        stopping = _EarlyStopping(self) if self.early_stopping else None
-        with ExitStack() as own_randomness:
-            has_drawn = own_randomness.enter_context(seeded(mix(self.seed_, FORWARD, len(self.history)), self.device_))
+        stopping = BestEpoch(self) if self.early_stopping and iterator_valid is not None else None
+        best_weights, draws = {}, True
+        try:
             for _ in range(self.max_epochs if epochs is None else epochs):
-                self.notify("on_epoch_begin", **datasets)
-                self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
-                self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
-                self.notify("on_epoch_end", **datasets)
-                if not has_drawn():  # no random numbers of the module's own: let other threads have the generator
-                    own_randomness.close()
-                    has_drawn = bool
-                if stopping and stopping.is_due():
+                with self._own_randomness(draws) as has_drawn:
+                    self.notify("on_epoch_begin", **datasets)
+                    self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
+                    self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
+                    self.notify("on_epoch_end", **datasets)
+                    draws = has_drawn()
+                is_best, is_due = stopping.update(self._valid_loss()) if stopping else (False, False)
+                if is_best:
+                    best_weights = {name: deepcopy(c.state_dict()) for name, c in self._components()}
+                if is_due:
                     break
-        if stopping:
-            stopping.restore_best()
+        finally:  # a callback stops a fit by KeyboardInterrupt
+            for name, weights in best_weights.items():
+                getattr(self, name).load_state_dict(weights)
         self._check_weights()
         return self
+
+    def _own_randomness(self, draws):
+        """Seed torch's generators for an epoch of a module that draws random numbers of its own.
+
+        One that has drawn none in its first epoch leaves the generators to other threads.
+        """
+        return seeded(mix(self.seed_, FORWARD, len(self.history)), self.device_) if draws else nullcontext(bool)
+
+    def _valid_loss(self):
+        """Return the mean validation loss of the last epoch, whether or not a callback has recorded it."""
+        losses, sizes = zip(*self.history[-1, "batches", :, ("valid_loss", "valid_batch_size")], strict=True)
+        return float(np.average(losses, weights=sizes))
+
+    def _components(self):
+        """Return the names and modules of all that holds weights."""
+        names = [name + "_" for name in self._modules + self._criteria]
+        return [(name, c) for name in names if isinstance(c := getattr(self, name), torch.nn.Module)]
 
     def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
         """Run the batches of one epoch, recording loss and size of each."""
         if iterator is None:
             return
         epoch = len(self.history) - 1
-        factors = self._lr_factors(epoch, len(iterator)) if training else None
+        factors = self._lr_factors(epoch, _length(iterator)) if training else None
         n_batches = 0
         for n_batches, batch in enumerate(_epoch_of(iterator, epoch), start=1):
             public = self._public_batch(batch)
@@ -221,13 +265,15 @@ class Training:
             if not math.isfinite(loss):
                 raise self._divergence(f"{'training' if training else 'validation'} loss became {loss}")
             self.history.record_batch(prefix + "_loss", loss)
-            self.history.record_batch(prefix + "_batch_size", len(public[1]))
+            self.history.record_batch(
+                prefix + "_batch_size", get_len(public[0] if isinstance(public, tuple) else public)
+            )
             self.notify("on_batch_end", batch=public, training=training, **step)
         self.history.record(prefix + "_batch_count", n_batches)
 
     def _public_batch(self, batch):
         """Return the batch as skorch's callbacks know it: a pair."""
-        return tuple(batch[:2])
+        return tuple(batch[:2]) if isinstance(batch, tuple | list) else batch
 
     def _lr_factors(self, epoch, n_batches):
         options = self.get_params_for("lr_schedule")
@@ -240,7 +286,7 @@ class Training:
         self.dropout_.epoch, self.dropout_.batch = epoch, batch
         if factors is not None:
             for group in self.optimizer_.param_groups:
-                group["lr"] = group["initial_lr"] * factors[batch]
+                group["lr"] = group["initial_lr"] * factors[min(batch, len(factors) - 1)]
 
     def train_step_single(self, batch, **fit_params):
         """Compute a batch's loss and its gradients."""
@@ -295,17 +341,21 @@ class Training:
         """Return prediction and target as the criterion wants them; raise if the module does not fit the data."""
         return y_pred, y_true
 
+    def _plain_criterion(self):
+        return getattr(self.criterion_, "_orig_mod", self.criterion_)  # of a compiled one
+
     def _row_losses(self, y_pred, y_true):
-        reduction = getattr(self.criterion_, "reduction", None)
-        self.criterion_.reduction = "none"
+        criterion = self._plain_criterion()
+        reduction = getattr(criterion, "reduction", None)
+        criterion.reduction = "none"
         try:
-            losses = self.criterion_(y_pred, y_true)
+            losses = criterion(y_pred, y_true)
         finally:
-            self.criterion_.reduction = reduction
+            criterion.reduction = reduction
         if reduction is None or losses.shape[:1] != y_true.shape[:1]:
             raise ValueError(
                 "sample_weight and class_weight must come with a criterion that gives a loss for each row "
-                f"when reduction='none', got criterion={type(self.criterion_).__name__}"
+                f"when reduction='none', got criterion={type(criterion).__name__}"
             )
         return losses.flatten(1).mean(1) if losses.ndim > 1 else losses  # (B,)
 
@@ -320,37 +370,62 @@ class Training:
         return penalty
 
     def _check_weights(self):
-        for name, tensor in self.module_.state_dict().items():
+        tensors = [item for _, component in self._components() for item in component.state_dict().items()]
+        for name, tensor in tensors:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise self._divergence(f"{name} is no longer finite")
 
     def _divergence(self, what):
-        rates = ", ".join(f"{group['lr']:.3g}" for group in self.optimizer_.param_groups)
-        return DivergenceError(
-            f"training must stay finite, but in epoch {len(self.history)} at lr={rates} the {what}: "
-            "try a smaller lr, features scaled to unit variance, or gradient clipping"
-        )
+        rates = [group["lr"] for group in self.optimizer_.param_groups]
+        return DivergenceError.at(len(self.history), rates, what)
 
     # --- parameters and persistence ---------------------------------------------------------------------------------
 
     def set_params(self, **params):
         """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one."""
-        known = self.get_params()
-        for name in params:
-            if "__" not in name and name not in known:
-                raise ValueError(f"{type(self).__name__} has no parameter {name!r}{did_you_mean(name, known)}")
-        if "callbacks" in params:  # checked in fit, like any other parameter
-            params = dict(params)
-            self.callbacks = params.pop("callbacks")
-            if self.initialized_:
-                self._initialize_callbacks()
-        super().set_params(**params)
-        check_component_names(self, params)
+        check_names(self, params, components=params)
+        with unchanged_on_error(self):
+            if "callbacks" in params:  # checked in fit, like any other parameter
+                params = dict(params)
+                self.callbacks = params.pop("callbacks")
+                if self.initialized_:
+                    self._initialize_callbacks()
+            self._set_stored({name: value for name, value in params.items() if self._is_only_stored(name)})
+            self._set_others({name: value for name, value in params.items() if not self._is_only_stored(name)})
         return self
+
+    def _is_only_stored(self, name):
+        """Tell whether a parameter is looked up when it is needed, which skorch does not allow after a fit."""
+        prefix = name.partition("__")[0]
+        only_stored = ("lr_schedule", "iterator_train", "iterator_valid", "dataset", "optimizer")
+        return prefix in only_stored and not self._is_virtual_param(name) or name == "optimizer__param_groups"
+
+    def _set_stored(self, params):
+        for name, value in params.items():
+            setattr(self, name, value)
+        if self.initialized_ and {"optimizer", "optimizer__param_groups"} & set(params):
+            self._initialize_optimizer()
+
+    def _set_others(self, params):
+        """Let skorch set parameters; those of the optimizer count for this fit, and for those to come."""
+        groups = self.optimizer_.param_groups if self.initialized_ and self.optimizer_ is not None else []
+        rates = [group["lr"] for group in groups]
+        super().set_params(**params)
+        for name, value in params.items():
+            if name.startswith("optimizer__") and "param_groups__" not in name:
+                setattr(self, name, value)
+        for group, rate in zip(groups, rates, strict=True):
+            if group["lr"] != rate:
+                group["initial_lr"] = group["lr"]
+
+    def knows_prefixes(self):
+        """Tell whether all components are known: a subclass may add some when it initializes."""
+        builders = [getattr(type(self), f"initialize_{c}") for c in ("module", "criterion", "optimizer")]
+        return self.initialized_ or all(b.__module__.partition(".")[0] in ("sktune", "skorch") for b in builders)
 
     def load_params(self, *args, **kwargs):
         """Load what :meth:`save_params` saved, as in skorch."""
-        device, self.device = self.device, str(self.device_)
+        device, self.device = self.device, str(resolve_device(self.device))
         try:
             return super().load_params(*args, **kwargs)
         finally:
@@ -366,27 +441,32 @@ class Training:
             self.device = device
 
 
+def _length(iterator):
+    """Return the number of batches in an epoch; of a stream, whose rate then changes between epochs only, 1."""
+    try:
+        return len(iterator)
+    except TypeError:
+        return 1
+
+
 def _epoch_of(iterator, epoch):
     return iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
 
 
-class _EarlyStopping:
-    """Stop when the validation loss has not fallen by `tol` for `n_iter_no_change` epochs; keep the best weights."""
+class BestEpoch:
+    """Whose loss was the least so far, and whether it is time to stop.
+
+    It is due when the loss has not fallen by the net's `tol` below the least one for `n_iter_no_change` epochs.
+    """
 
     def __init__(self, net):
-        self.net = net
+        self.tol, self.patience = net.tol, net.n_iter_no_change
         self.best = math.inf
         self.n_misses = 0
-        self.best_weights = None
 
-    def is_due(self):
-        loss = self.net.history[-1, "valid_loss"]
-        self.n_misses = self.n_misses + 1 if loss > self.best - self.net.tol else 0
-        if loss < self.best:
-            self.best = loss
-            self.best_weights = deepcopy(self.net.module_.state_dict())
-        return self.n_misses >= self.net.n_iter_no_change
-
-    def restore_best(self):
-        if self.best_weights is not None:
-            self.net.module_.load_state_dict(self.best_weights)
+    def update(self, loss):
+        """Take an epoch's loss; return whether it is the least so far, and whether to stop."""
+        self.n_misses = self.n_misses + 1 if loss > self.best - self.tol else 0
+        is_best = loss < self.best
+        self.best = min(loss, self.best)
+        return is_best, self.n_misses >= self.patience

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 from skorch.utils import is_dataset
 
 from sktune.names import did_you_mean
-from sktune.schedules import lr_factors
+from sktune.schedules import SCHEDULES, lr_factors
 
 _SPREAD = 1000  # ratio of the features' standard deviations from which scaling is advised
 _SPREAD_ROWS = 10_000  # rows looked at for it
@@ -44,26 +45,68 @@ def passes_through(X):
 def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     """Check X, and y if it is passed, as scikit-learn does; return X, or X and y, as arrays.
 
-    X may be any numeric array, frame, list, sparse matrix or torch tensor of two or more dimensions.
+    X may be any numeric array, frame, list, sparse matrix or torch tensor of two or more dimensions; it is
+    returned in a type that torch knows.
 
     Raises
     ------
     ValueError
-        For text, NaN or infinity, an empty table, y of another length, other features than in ``fit``.
+        For text, dates, NaN or infinity, an empty table, y of another length, other features than in ``fit``.
     """
-    X = X.detach().cpu().numpy() if isinstance(X, torch.Tensor) else X
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu().numpy()
+        if not reset and isinstance(y, str) and hasattr(estimator, "feature_names_in_"):
+            return _check_nameless(estimator, X)
     y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
     options = {"accept_sparse": "csr", "allow_nd": True, "reset": reset}
     if not isinstance(y, str):
         options |= {"multi_output": y_numeric, "y_numeric": y_numeric}
+    shape = getattr(X, "shape", ())
+    if len(shape) == 2 and shape[1] == 0:  # of a frame without columns scikit-learn would say something obscure
+        raise ValueError(f"Found array with 0 feature(s) (shape={tuple(shape)}) while a minimum of 1 is required.")
+    y = _check_numeric_targets(y) if y_numeric and y is not None else y
     try:
-        return validate_data(estimator, X, y, **options)
-    except ValueError as error:
-        if "could not convert" not in str(error):
+        checked = validate_data(estimator, X, y, **options)
+        return _plain(checked) if isinstance(y, str) else (_plain(checked[0]), checked[1])
+    except (TypeError, ValueError) as error:
+        if not re.search("could not convert|could not be promoted|bytes/strings", str(error)):
             raise
-        raise ValueError(
-            f"X must hold numbers, got text ({error}): encode such columns, e.g. by OneHotEncoder in a ColumnTransformer"
-        ) from error
+        raise _no_numbers("X", f"text or dates ({error})") from error
+
+
+def _check_nameless(estimator, X):
+    """Check a tensor for an estimator that knows its features' names: that it has none is no reason to warn."""
+    X = check_array(X, allow_nd=True, estimator=estimator, input_name="X")
+    if X.shape[1] != estimator.n_features_in_:
+        raise ValueError(f"X must have {estimator.n_features_in_} features as in fit, got {X.shape[1]}")
+    return _plain(X)
+
+
+def _plain(X):
+    """Return X in a type that torch knows: numbers of at most 64 bits in the machine's byte order."""
+    if X.dtype.kind == "O":  # a frame of several types
+        X = check_array(X, dtype=np.float64, allow_nd=True, input_name="X")
+    if X.dtype.kind not in "biuf":
+        raise _no_numbers("X", f"values of type {X.dtype}")
+    dtype = X.dtype.newbyteorder("=") if X.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return X.astype(dtype, copy=False)
+
+
+def _check_numeric_targets(y):
+    dtype = np.asarray(y).dtype
+    try:
+        if dtype.kind in "OSU":
+            return np.asarray(y).astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise _no_numbers("y", f"text ({error})") from error
+    if dtype.kind in "mM":
+        raise _no_numbers("y", f"values of type {dtype}")
+    return y
+
+
+def _no_numbers(name, found):
+    advice = ": encode such columns, e.g. by OneHotEncoder in a ColumnTransformer" if name == "X" else ""
+    return ValueError(f"{name} must hold numbers, got {found}{advice}")
 
 
 def check_sample_weight(sample_weight, X):
@@ -127,15 +170,15 @@ def warn_if_unscaled(X):
     """Warn where one feature's standard deviation is over 1,000 times another's (constant features aside)."""
     if sparse.issparse(X) or X.ndim != 2:
         return
-    spread = X[:: -(-len(X) // _SPREAD_ROWS)].std(axis=0, dtype=np.float64)
-    spread = spread[spread > 0]
+    rows = X[:: -(-len(X) // _SPREAD_ROWS)]
+    spread = rows.std(axis=0, dtype=np.float64)[rows.min(axis=0) < rows.max(axis=0)]
     if len(spread) and spread.max() > _SPREAD * spread.min():
         warnings.warn(
             "the features of X should be scaled alike for a network to learn well, but their standard deviations "
             f"range from {spread.min():.2g} to {spread.max():.2g}: "
             "use make_pipeline(StandardScaler(), net)",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,  # the line that calls fit
         )
 
 
@@ -158,8 +201,12 @@ def resolve_device(device):
         resolved = torch.device(device)
     except (RuntimeError, TypeError):
         raise ValueError(f"device must be 'auto' or the name of a torch device, got device={device!r}") from None
-    if resolved.type in ("cpu", "cuda", "mps") and str(resolved) not in available:
-        raise ValueError(f"device must be one of those on this machine, {available}, got device={device!r}")
+    try:
+        torch.empty(0, device=resolved)
+    except (AssertionError, RuntimeError):  # what torch raises differs from device to device
+        raise ValueError(
+            f"device must be one of those on this machine, {available} among them, got device={device!r}"
+        ) from None
     return resolved
 
 
@@ -192,35 +239,60 @@ def check_hyperparameters(net):
             continue
         if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
             raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
-    own = constructor_arguments(type(net), extra=False)
-    for name in net.get_params(deep=False):
-        if "__" not in name and name not in own:
-            raise ValueError(f"{type(net).__name__} has no parameter {name!r}{did_you_mean(name, own)}")
-    check_component_names(net, net.get_params(deep=False))
+    check_names(net, net.get_params(deep=False))
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
-def check_component_names(net, names):
-    """Check that each ``module__x``, ``optimizer__x`` or ``criterion__x`` is an argument of that component.
+def check_names(net, names, components=None):
+    """Check that a net has hyperparameters of these names.
+
+    Parameters
+    ----------
+    net : skorch.NeuralNet
+    names : iterable of str
+        Those with a prefix, ``module__x`` for one, are arguments of that component.
+    components : dict, default=None
+        Components that are about to be set.
 
     Raises
     ------
     ValueError
         With the nearest known name.
     """
+    own = _own_parameters(type(net))
     for name in names:
-        prefix, _, argument = name.partition("__")
-        if prefix not in ("module", "optimizer", "criterion") or not argument or argument.startswith("param_groups"):
-            continue
-        component = getattr(net, prefix)
-        factory = component if callable(component) and not isinstance(component, torch.nn.Module) else type(component)
-        known = constructor_arguments(factory)
-        if known is not None and argument not in known:
-            known = [f"{prefix}__{k}" for k in known]
-            raise ValueError(
-                f"{name} must name an argument of {getattr(factory, '__name__', factory)}"
-                f"{did_you_mean(name, known) or f', which has {known}'}"
-            )
+        prefix, nested, argument = name.partition("__")
+        if not nested and name not in own:
+            raise ValueError(f"{type(net).__name__} has no parameter {name!r}{did_you_mean(name, own)}")
+        if nested and prefix in net.prefixes_:
+            _check_argument(name, {**vars(net), **(components or {})}.get(prefix))
+        elif nested and net.knows_prefixes():
+            near = [f"{known}__{argument}" for known in net.prefixes_]
+            raise ValueError(f"{type(net).__name__} has no parameter {name!r}{did_you_mean(name, near)}")
+
+
+def _own_parameters(kind):
+    bases = [base for base in kind.__mro__ if "__init__" in vars(base)]
+    return {name for base in bases for name in constructor_arguments(base, extra=False) or ()}
+
+
+def _check_argument(name, component):
+    """Check that the part of `name` after its prefix is an argument of the component."""
+    prefix, _, argument = name.partition("__")
+    if prefix in ("callbacks", "compile") or component is None or argument.startswith("param_groups"):
+        return
+    if prefix == "lr_schedule":
+        component = component if callable(component) else SCHEDULES.get(component)
+    factory = component if callable(component) and not isinstance(component, torch.nn.Module) else type(component)
+    known = constructor_arguments(factory) if component is not None else None
+    if known is not None and prefix == "lr_schedule":
+        known = [*known[2:], "warmup"]  # after the time and the epochs
+    if known is not None and argument not in known:
+        known = [f"{prefix}__{k}" for k in known]
+        raise ValueError(
+            f"{name} must name an argument of {getattr(factory, '__name__', factory)}"
+            f"{did_you_mean(name, known) or f', which has {known}'}"
+        )
 
 
 def constructor_arguments(factory, extra=True):

@@ -1,21 +1,36 @@
-"""Every ```python block of the README runs on its own, as a reader would paste it."""
+"""The ```python blocks of the README run one by one, as a reader would paste them; those of a page in docs/ in a row."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 def read_blocks(text):
-    """Yield the line above each block and its code."""
+    """Yield the number of lines above each block, and its code."""
     for match in BLOCK.finditer(text):
         yield text.count("\n", 0, match.start(1)), match.group(1)
 
 
-BLOCKS = list(read_blocks(README.read_text(encoding="utf-8"))) if README.exists() else []
+BLOCKS = list(read_blocks(README.read_text(encoding="utf-8")))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Return a function that executes a block of a file in a namespace."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+
+    def execute(path, line, code, namespace):
+        # the empty lines make a traceback show the file's own line numbers
+        exec(compile("\n" * line + code, path, "exec"), namespace)
+
+    return execute
 
 
 def test_readme_has_blocks():
@@ -29,9 +44,18 @@ def test_read_blocks_takes_python_alone():
 
 
 @pytest.mark.parametrize(("line", "code"), BLOCKS, ids=[f"line {line}" for line, _ in BLOCKS])
-def test_block_runs(line, code, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MPLBACKEND", "Agg")
+def test_block_runs(line, code, run):
+    run(README, line, code, {"__name__": "readme"})
 
-    # the empty lines make a traceback show the README's own line numbers
-    exec(compile("\n" * line + code, README, "exec"), {"__name__": "readme"})
+
+@pytest.mark.parametrize("path", PAGES, ids=[path.name for path in PAGES])
+def test_page_runs(path, run):
+    namespace = {"__name__": "page"}
+    for line, code in read_blocks(path.read_text(encoding="utf-8")):
+        run(path, line, code, namespace)
+
+
+@pytest.mark.parametrize("path", [README, *PAGES], ids=[path.name for path in [README, *PAGES]])
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), f"{path.name} links to {target}"

@@ -1,0 +1,195 @@
+"""What one fit costs beside a hand-written PyTorch loop, and beside skorch.
+
+    python benchmarks/single_fit.py                # 5 minutes
+    python benchmarks/single_fit.py --threads 1
+
+Every peer trains the same network (one hidden layer of 128, AdamW in torch's fused implementation) on the same
+float32 rows, and the peers take turns within each repetition. The cost of an epoch is the slope between a short
+and a long fit, so that what a fit does once does not count; the long fit is shown whole beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import skorch
+import torch
+from sklearn.datasets import load_digits
+from torch import nn
+
+import sktune
+
+HIDDEN, LR = 128, 1e-3
+WORKLOADS = [  # rows, batch size, dropout
+    (1797, 64, 0.0),
+    (1797, 64, 0.2),
+    (10_000, 128, 0.0),
+    (10_000, 128, 0.2),
+]
+TEST_ROWS = 360
+
+
+def make_rows(n_rows):
+    """Return the digits, repeated up to `n_rows` rows."""
+    X, y = load_digits(return_X_y=True)
+    rows = np.arange(n_rows) % len(X)
+    return (X[rows] / 16).astype(np.float32), y[rows]
+
+
+def make_module(dropout):
+    layers = [nn.Linear(64, HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN, 10)]
+    return nn.Sequential(*(layer for layer in layers if dropout or not isinstance(layer, nn.Dropout)))
+
+
+class Loop:
+    """The loop that one would write by hand: data in memory, as few lines as it takes."""
+
+    def __init__(self, batch_size, dropout, epochs):
+        self.batch_size, self.dropout, self.epochs = batch_size, dropout, epochs
+
+    def fit(self, X, y):
+        X, y = torch.from_numpy(X), torch.from_numpy(y)
+        self.module = make_module(self.dropout)
+        criterion = nn.CrossEntropyLoss()
+        optimizer = torch.optim.AdamW(self.module.parameters(), lr=LR, fused=True)
+        self.module.train()
+        for _ in range(self.epochs):
+            for batch in torch.randperm(len(X)).split(self.batch_size):
+                optimizer.zero_grad(set_to_none=True)
+                criterion(self.module(X[batch]), y[batch]).backward()
+                optimizer.step()
+        return self
+
+    def predict(self, X):
+        self.module.eval()
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(X)).argmax(1).numpy()
+
+
+def make_sktune(batch_size, dropout, epochs):
+    return sktune.NeuralNetClassifier(
+        module__hidden=HIDDEN, module__dropout=dropout, lr=LR, batch_size=batch_size, max_epochs=epochs, device="cpu"
+    )
+
+
+def make_skorch(batch_size, dropout, epochs):
+    """skorch at its quickest: no validation split, no callbacks, all rows at once when predicting."""
+    return skorch.NeuralNetClassifier(
+        make_module(dropout),
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.AdamW,
+        optimizer__fused=True,
+        lr=LR,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        iterator_train__shuffle=True,
+        iterator_valid__batch_size=-1,
+        train_split=None,
+        callbacks="disable",
+        verbose=0,
+    )
+
+
+PEERS = {"loop": Loop, "sktune": make_sktune, "skorch": make_skorch}
+
+
+def timed(call, *args):
+    begin = time.perf_counter()
+    call(*args)
+    return time.perf_counter() - begin
+
+
+def interleave(tasks, repetitions):
+    """Run each task once unmeasured, then in turns; return the seconds of each, a list per task."""
+    for task in tasks.values():
+        task()
+    seconds = {name: [] for name in tasks}
+    names = list(tasks)
+    for repetition in range(repetitions):
+        for name in names[:: 1 if repetition % 2 else -1]:  # who follows whom changes
+            seconds[name].append(tasks[name]())
+    return seconds
+
+
+def measure_fit(n_rows, batch_size, dropout, epochs, repetitions):
+    """Return rows of the table: an epoch, and a whole fit, of each peer."""
+    X, y = make_rows(n_rows)
+    short, long = epochs
+
+    def fit_twice(make):
+        seconds = [timed(make(batch_size, dropout, n).fit, X, y) for n in (short, long)]
+        return (seconds[1] - seconds[0]) / (long - short), seconds[1]
+
+    seconds = interleave({name: lambda make=make: fit_twice(make) for name, make in PEERS.items()}, repetitions)
+    what = f"{n_rows} rows, batch {batch_size}, dropout {dropout:g}"
+    for i, part in enumerate(("epoch", f"fit of {long} epochs")):
+        yield from summarise(f"{part}: {what}", {name: [s[i] for s in pairs] for name, pairs in seconds.items()})
+
+
+def measure_predict(epochs, repetitions):
+    """Return rows of the table: predicting the classes of `TEST_ROWS` rows."""
+    X, y = make_rows(1797)
+    fitted = {name: make(64, 0.0, epochs[0]).fit(X, y) for name, make in PEERS.items()}
+    tasks = {name: lambda net=net: timed(net.predict, X[:TEST_ROWS]) for name, net in fitted.items()}
+    yield from summarise(f"predict: {TEST_ROWS} rows", interleave(tasks, 20 * repetitions))
+
+
+def summarise(what, seconds):
+    for name, values in seconds.items():
+        ratio = median(own / base for own, base in zip(values, seconds["loop"], strict=True))
+        yield {"what": what, "peer": name, "ms": 1e3 * median(values), "ratio_to_loop": ratio}
+
+
+def describe_machine():
+    names = ("torch", "skorch", "scikit-learn", "numpy")
+    return {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+    }
+
+
+def cpu_name():
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+
+
+def print_table(rows):
+    print(f"{'':48}{'peer':8}{'ms':>10}{'/ loop':>9}")
+    for row in rows:
+        what = row["what"] if row["peer"] == "loop" else ""
+        print(f"{what:48}{row['peer']:8}{row['ms']:10.3f}{row['ratio_to_loop']:9.2f}")
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "single_fit.json")
+    parser.add_argument("--threads", type=int, help="torch's threads, of every peer; default: torch's own choice")
+    parser.add_argument("--repetitions", type=int, default=15)
+    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    args = parser.parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    epochs, repetitions = ((1, 2), 1) if args.quick else ((2, 12), args.repetitions)
+    rows = []
+    for n_rows, batch_size, dropout in WORKLOADS:
+        n_rows = min(n_rows, 2 * batch_size) if args.quick else n_rows
+        rows += measure_fit(n_rows, batch_size, dropout, epochs, repetitions)
+    rows += measure_predict(epochs, repetitions)
+    args.json.parent.mkdir(parents=True, exist_ok=True)
+    args.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The fused engine: the fits of a search, trained together."""

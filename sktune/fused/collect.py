@@ -1,0 +1,204 @@
+"""A fit of a task, prepared up to its training; and handed back, trained."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import joblib
+import torch
+from skorch import NeuralNet
+from skorch.history import History
+from sklearn.pipeline import Pipeline
+
+from sktune.data import rows_of
+from sktune.fused.plan import why_alone, why_alone_initialized
+from sktune.fused.seam import PlannedFit
+from sktune.fused.train import Lane, Outcome
+from sktune.modules import floating_dtype, has_embedding
+
+
+@dataclass
+class Fit:
+    """A fit that a task will make.
+
+    Attributes
+    ----------
+    place : (int or None, int or None)
+        Candidate and split.
+    net : estimator
+        The task's own; it stays unfitted until the task runs.
+    pipeline : Pipeline or None
+        That the net is the last step of.
+    twin : skorch.NeuralNet or None
+        The net, initialized.
+    lane : Lane or None
+        What is trained, unless the fit stays out.
+    reason : str
+        Why it stays out.
+    caught : list of warnings.WarningMessage
+        What the preparation warned of.
+    outcome : Outcome or None
+    seconds : float
+        Its share of the training's time.
+    """
+
+    place: tuple = (None, None)
+    net: object = None
+    pipeline: object = None
+    twin: object = None
+    lane: Lane | None = None
+    reason: str = ""
+    caught: list = field(default_factory=list)
+    outcome: Outcome | None = None
+    seconds: float = 0.0
+
+
+class Fold:
+    """The rows of one training set, on the device once whatever the number of fits."""
+
+    def __init__(self):
+        self.tables = {}
+
+    def table(self, net, X):
+        """Return X as the net takes it; the first net of its kind that asks has it made."""
+        kind = (X.shape, X.dtype, net.device_, floating_dtype(net.module_), has_embedding(net.module_))
+        if kind not in self.tables:
+            self.tables[kind] = type(net)._table(net, X)
+        return self.tables[kind]
+
+
+class SharedSteps:
+    """Fitted steps of pipelines, shared by equal steps on the same rows: what ``Pipeline(memory=...)`` takes."""
+
+    def __init__(self):
+        self.fitted = {}
+
+    def cache(self, function, **options):
+        """Return `function`, which fits a step, with a memory."""
+
+        def remember(transformer, X, y, *args, **kwargs):
+            key = (fingerprint((transformer, args, kwargs)), id(X), id(y))
+            if key not in self.fitted:
+                self.fitted[key] = (function(transformer, X, y, *args, **kwargs), X, y)  # X, y: or their ids are reused
+            return self.fitted[key][0]
+
+        return remember
+
+    @contextmanager
+    def installed(self, pipelines):
+        """Let pipelines that remember nothing themselves share their steps for a while."""
+        chosen = [pipeline for pipeline in pipelines if pipeline.memory is None]
+        for pipeline in chosen:
+            pipeline.memory = self
+        try:
+            yield
+        finally:
+            for pipeline in chosen:
+                pipeline.memory = None
+
+
+def fingerprint(thing):
+    """Return a hash that is equal for equal things; for what cannot be hashed, the thing's identity."""
+    try:
+        return joblib.hash(thing)
+    except Exception:
+        return id(thing)
+
+
+class Collector:
+    """Prepares fits; fits on the same rows share them."""
+
+    def __init__(self):
+        self.folds = {}
+        self.steps = SharedSteps()
+
+    def prepare(self, planned: PlannedFit):
+        """Return the :class:`Fit` of a planned one."""
+        estimator = planned.estimator
+        pipeline = estimator if isinstance(estimator, Pipeline) else None
+        net = pipeline.steps[-1][1] if pipeline else estimator
+        if not isinstance(net, NeuralNet):
+            return Fit(reason=f"{type(net).__name__} is no network")
+        if reason := why_alone(net):
+            return Fit(reason=reason)
+        fold = (*planned.key, fingerprint(pipeline[:-1])) if pipeline else planned.key
+        fit = Fit(net=net, pipeline=pipeline)
+        arguments = (planned.X,) if planned.y is None else (planned.X, planned.y)
+        with self.steps.installed([pipeline] if pipeline else []):
+            _prepare(fit, self.folds.setdefault(fold, Fold()), lambda: estimator.fit(*arguments, **planned.params))
+        return fit
+
+
+def _prepare(fit, fold, run_fit):
+    """Run a fit up to its training, and leave the net behind as it was."""
+    net, dataset, before = fit.net, [], dict(vars(fit.net))
+    vars(net)["_stand_in"] = dataset.append
+    vars(net)["_table"] = lambda X: fold.table(net, X)
+    try:
+        with warnings.catch_warnings(record=True) as fit.caught:
+            run_fit()
+        for name in ("_stand_in", "_table"):
+            del vars(net)[name]
+        rows, _ = rows_of(dataset[0])
+        fit.reason = why_alone_initialized(net, rows)
+        if not fit.reason:
+            fit.twin = object.__new__(type(net))
+            vars(fit.twin).update(vars(net))
+            train, valid = net.get_split_datasets(dataset[0], rows.y)
+            fit.lane = Lane(fit.twin, train, valid, rows.weight)
+    except Exception as error:  # it will fail once more in its own place, and be scored there
+        fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
+    finally:
+        vars(net).clear()
+        vars(net).update(before)
+
+
+def hand_out(fits):
+    """Let the net of a task adopt, fit by fit, what was trained for it."""
+    if any(fit.outcome is not None for fit in fits):
+        net, queue = fits[0].net, iter(fits)
+
+        def adopt(X):
+            fit = next(queue)
+            if fit is not fits[-1]:
+                vars(net)["_adopt"] = adopt
+            return fit.outcome is not None and _adopt(fit, X)
+
+        vars(net)["_adopt"] = adopt
+
+
+def _adopt(fit, X):
+    for warning in fit.caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    if fit.outcome.error is not None:
+        raise fit.outcome.error
+    if X.shape[0] < len(fit.lane.train):  # rows of weight zero are left out of the lane
+        raise AssertionError(f"a fit of {len(fit.lane.train)} rows was trained, one of {X.shape[0]} was asked for")
+    _load(fit.twin, fit.outcome)
+    vars(fit.net).update(vars(fit.twin))
+    return True
+
+
+def _load(net, outcome):
+    """Give an initialized net the weights, the optimizer's state and the history of its lane."""
+    with torch.no_grad():
+        for name, tensor in (*net.module_.named_parameters(), *net.module_.named_buffers()):
+            tensor.copy_(outcome.state[name])
+    _load_optimizer(net.optimizer_, dict(net.module_.named_parameters()), outcome)
+    net.history_ = History(({"batches": [], **row} for row in outcome.curve))
+
+
+def _load_optimizer(optimizer, parameters, outcome):
+    learned = [p for p in parameters.values() if p.requires_grad]
+    state = dict(outcome.optimizer)
+    step = state.pop("step")
+    group = optimizer.param_groups[0]
+    group["lr"] = outcome.lr
+    if not group.get("momentum", 1):  # torch keeps no buffer then
+        state.pop("momentum_buffer", None)
+    starts = torch.tensor([0, *(p.numel() for p in learned)]).cumsum(0).tolist()
+    for p, start in zip(learned, starts, strict=False):
+        own = {k: t[start : start + p.numel()].view_as(p).clone() if len(t) > 1 else t[0].clone() for k, t in state.items()}
+        optimizer.state[p] = own if isinstance(optimizer, torch.optim.SGD) else {"step": torch.tensor(step), **own}

@@ -1,0 +1,184 @@
+"""torch's optimizers over flat parameters ``[L, P]``, with one value of each hyperparameter per lane.
+
+A rule is a function ``rule(p, g, state, t, h)``: parameters and gradient ``(L, P)``, the state's tensors, the
+steps done including this one ``(L, 1)``, and the hyperparameters, columns ``(L, 1)``. It changes `p` and the
+state in place. No rule branches on a value: a column may hold zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def sgd(p, g, state, t, h):
+    """Sutskever et al. 2013, as in torch: the buffer begins with the first gradient, undamped."""
+    g = g + h["weight_decay"] * p
+    damped = 1 - h["dampening"] * (t > 1)
+    state["momentum_buffer"].mul_(h["momentum"]).add_(g * damped)
+    step = g + h["momentum"] * state["momentum_buffer"] if h["nesterov"] else state["momentum_buffer"]
+    p.sub_(h["lr"] * step)
+
+
+def adam(p, g, state, t, h):
+    """Kingma and Ba 2015, algorithm 1; the weight decay is part of the gradient."""
+    _adam_step(p, g + h["weight_decay"] * p, state, t, h)
+
+
+def adamw(p, g, state, t, h):
+    """Loshchilov and Hutter 2019, algorithm 2; the weight decay is apart from the gradient."""
+    p.mul_(1 - h["lr"] * h["weight_decay"])
+    _adam_step(p, g, state, t, h)
+
+
+def _adam_step(p, g, state, t, h):
+    _update_moments(g, state, h)
+    root = (1 - h["beta2"] ** t).sqrt()
+    denominator = state["exp_avg_sq"].sqrt().add_(h["eps"] * root)
+    p.sub_((state["exp_avg"] / denominator).mul_(h["lr"] * root / (1 - h["beta1"] ** t)))
+
+
+def _update_moments(g, state, h):
+    state["exp_avg"].lerp_(g, 1 - h["beta1"])
+    state["exp_avg_sq"].lerp_(g.square(), 1 - h["beta2"])
+
+
+def nadam(p, g, state, t, h):
+    """Dozat 2016, with torch's schedule of the momentum."""
+    if h["decoupled_weight_decay"]:
+        p.mul_(1 - h["lr"] * h["weight_decay"])
+    else:
+        g = g + h["weight_decay"] * p
+    _update_moments(g, state, h)
+    mu = h["beta1"] * (1 - 0.5 * 0.96 ** (t * h["momentum_decay"]))
+    mu_next = h["beta1"] * (1 - 0.5 * 0.96 ** ((t + 1) * h["momentum_decay"]))
+    state["mu_product"].mul_(mu.float())
+    product = state["mu_product"].to(p.dtype)
+    denominator = (state["exp_avg_sq"] / (1 - h["beta2"] ** t)).sqrt_().add_(h["eps"])
+    step = g * ((1 - mu) / (1 - product)) + state["exp_avg"] * (mu_next / (1 - product * mu_next))
+    p.sub_(step.div_(denominator).mul_(h["lr"]))
+
+
+def rmsprop(p, g, state, t, h):
+    """Tieleman and Hinton 2012, with torch's momentum."""
+    g = g + h["weight_decay"] * p
+    state["square_avg"].lerp_(g.square(), 1 - h["alpha"])
+    step = g / state["square_avg"].sqrt().add_(h["eps"])
+    state["momentum_buffer"].mul_(h["momentum"]).add_(step)
+    p.sub_(h["lr"] * state["momentum_buffer"])
+
+
+def adagrad(p, g, state, t, h):
+    """Duchi et al. 2011."""
+    g = g + h["weight_decay"] * p
+    state["sum"].addcmul_(g, g)
+    rate = h["lr"] / (1 + (t - 1) * h["lr_decay"])
+    p.sub_(rate * g / state["sum"].sqrt().add_(h["eps"]))
+
+
+# For each optimizer: its rule, the hyperparameters that may differ between lanes, those that all lanes of a
+# group share, those that must stay off, and the state: "P" like the parameters, "1" a number per lane (float32, as in torch).
+_COMMON = ("lr", "weight_decay")
+RULES = {
+    torch.optim.SGD: (
+        sgd,
+        (*_COMMON, "momentum", "dampening"),
+        ("nesterov",),
+        ("maximize",),
+        {"momentum_buffer": "P"},
+    ),
+    torch.optim.Adam: (
+        adam,
+        (*_COMMON, "beta1", "beta2", "eps"),
+        (),
+        ("amsgrad", "maximize", "decoupled_weight_decay"),
+        {"exp_avg": "P", "exp_avg_sq": "P"},
+    ),
+    torch.optim.AdamW: (
+        adamw,
+        (*_COMMON, "beta1", "beta2", "eps"),
+        (),
+        ("amsgrad", "maximize"),
+        {"exp_avg": "P", "exp_avg_sq": "P"},
+    ),
+    torch.optim.NAdam: (
+        nadam,
+        (*_COMMON, "beta1", "beta2", "eps", "momentum_decay"),
+        ("decoupled_weight_decay",),
+        ("maximize",),
+        {"exp_avg": "P", "exp_avg_sq": "P", "mu_product": "1"},
+    ),
+    torch.optim.RMSprop: (
+        rmsprop,
+        (*_COMMON, "alpha", "eps", "momentum"),
+        (),
+        ("centered", "maximize"),
+        {"square_avg": "P", "momentum_buffer": "P"},
+    ),
+    torch.optim.Adagrad: (
+        adagrad,
+        (*_COMMON, "lr_decay", "eps"),
+        (),
+        ("maximize",),
+        {"sum": "P"},
+    ),
+}
+_INITIAL = {"mu_product": lambda group: 1.0, "sum": lambda group: group["initial_accumulator_value"]}
+
+
+class StackedOptimizer:
+    """An optimizer of L lanes.
+
+    Parameters
+    ----------
+    optimizers : list of torch.optim.Optimizer
+        One per lane, of one class among ``RULES`` and with one group of parameters.
+    flat : tensor of shape (L, P)
+        The parameters, which :meth:`step` changes.
+    """
+
+    def __init__(self, optimizers, flat):
+        groups = [optimizer.param_groups[0] for optimizer in optimizers]
+        self.kind = type(optimizers[0])
+        self.rule, columns, shared, _, kinds = RULES[self.kind]
+        self.columns = {name: _column([_value(group, name) for group in groups], flat) for name in columns}
+        self.shared = {name: groups[0][name] for name in shared}
+        self.t = torch.zeros(len(flat), 1, dtype=flat.dtype, device=flat.device)
+        self.state = {}
+        for name, kind in kinds.items():
+            begin = _column([float(_INITIAL.get(name, lambda group: 0.0)(group)) for group in groups], flat)
+            self.state[name] = begin.expand(-1, flat.shape[1]).clone() if kind == "P" else begin.float()
+
+    def step(self, flat, gradient, factors):
+        """Change `flat` by one step, the learning rates multiplied by `factors` (L, 1)."""
+        self.t += 1
+        h = {**self.columns, **self.shared, "lr": self.columns["lr"] * factors}
+        self.rule(flat, gradient, self.state, self.t, h)
+
+    def select(self, lanes):
+        """Return an optimizer of some lanes only, copied."""
+        chosen = object.__new__(StackedOptimizer)
+        chosen.kind, chosen.rule, chosen.shared = self.kind, self.rule, self.shared
+        chosen.columns = {name: column[lanes] for name, column in self.columns.items()}
+        chosen.t = self.t[lanes]
+        chosen.state = {name: tensor[lanes] for name, tensor in self.state.items()}
+        return chosen
+
+    def put_back(self, lanes, chosen):
+        """Copy the state of an optimizer made by :meth:`select` back into its lanes."""
+        self.t[lanes] = chosen.t
+        for name, tensor in self.state.items():
+            tensor[lanes] = chosen.state[name]
+
+    def lane_state(self, lane):
+        """Return copies of a lane's steps and state tensors, by name."""
+        return {"step": self.t[lane, 0].item(), **{name: tensor[lane].clone() for name, tensor in self.state.items()}}
+
+
+def _value(group, name):
+    if name in ("beta1", "beta2"):
+        return float(group["betas"][int(name[-1]) - 1])
+    return float(group[name])
+
+
+def _column(values, flat):
+    return torch.tensor(values, dtype=flat.dtype, device=flat.device).unsqueeze(1)  # (L, 1)

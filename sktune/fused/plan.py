@@ -1,0 +1,133 @@
+"""Which fits can be trained together, and why the others cannot."""
+
+from __future__ import annotations
+
+import types
+import warnings
+
+import torch
+from scipy import sparse
+from torch import nn
+
+from sktune.data import rows_of
+from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused.optim import RULES
+from sktune.fused.train import Group
+from sktune.modules import HashedDropout
+
+_TORCH_OWN = frozenset(vars(nn.Module()))
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.Size, types.FunctionType)
+# What a subclass must not have changed if the engine is to do the same.
+_LADDER = (
+    "fit fit_loop run_single_epoch train_step train_step_single validation_step get_loss infer notify get_iterator "
+    "get_dataset get_split_datasets get_train_step_accumulator initialize_optimizer on_train_begin on_train_end "
+    "on_epoch_begin on_epoch_end on_batch_begin on_batch_end on_grad_computed _row_losses _match _begin_step"
+).split()
+_ITERATION = ("dataset", "iterator_train", "iterator_valid")
+
+
+def why_alone(net):
+    """Return why a net's configuration cannot be fused, or nothing."""
+    base = next((b for b in (NeuralNetClassifier, NeuralNetRegressor) if isinstance(net, b)), None)
+    if base is None:
+        return f"{type(net).__name__} is not one of sktune's nets"
+    for name in _LADDER:
+        if getattr(type(net), name) is not getattr(base, name):
+            return f"{type(net).__name__} overrides {name}"
+    if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
+        return "it has callbacks of its own"
+    standard = base()
+    for name in _ITERATION:
+        if getattr(net, name) is not getattr(standard, name) or net.get_params_for(name):
+            return f"it has a {name} of its own"
+    for name in ("warm_start", "compile", "train_split", "verbose"):
+        if getattr(net, name):
+            return f"it sets {name}"
+    if net.optimizer not in RULES:
+        return f"its optimizer {getattr(net.optimizer, '__name__', net.optimizer)} has no fused rule"
+    return ""
+
+
+def why_alone_initialized(net, rows):
+    """Return why an initialized net cannot be fused with the rows that it was given, or nothing."""
+    if rows is None or sparse.issparse(rows.X):
+        return "its rows are no dense table"
+    if len(net.optimizer_.param_groups) != 1:
+        return "its optimizer has several groups of parameters"
+    for name in RULES[net.optimizer][3]:
+        if net.optimizer_.param_groups[0].get(name):
+            return f"its optimizer sets {name}"
+    if getattr(net.criterion_, "reduction", None) != "mean" or getattr(net.criterion_, "weight", None) is not None:
+        return "its criterion is no plain mean over the rows"
+    if list(net.criterion_.parameters()):
+        return "its criterion has parameters"
+    return ""
+
+
+def group_lanes(fits, max_lanes):
+    """Arrange fits with lanes in lists of those that are trained together.
+
+    A list holds nets of one architecture, optimizer, criterion and batch size, whose numbers of rows differ by no
+    more than a batch. Fits of one training set stand side by side.
+    """
+    alike = {}
+    for fit in fits:
+        alike.setdefault(signature(fit), []).append(fit)
+    groups = []
+    for members in alike.values():
+        members.sort(key=lambda fit: len(fit.lane.train))
+        while members:
+            most = len(members[0].lane.train) + members[0].twin.batch_size
+            together = [fit for fit in members if len(fit.lane.train) <= most]
+            members = members[len(together) :]
+            groups += _split_evenly(together, max_lanes)
+    return groups
+
+
+def _split_evenly(fits, most):
+    fits = sorted(fits, key=lambda fit: rows_of(fit.lane.train)[0].X.data_ptr())
+    n_parts = -(-len(fits) // most)
+    bounds = [len(fits) * part // n_parts for part in range(n_parts + 1)]
+    return [fits[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+
+
+def signature(fit):
+    """Return what the nets of a group have in common."""
+    net, (rows, _) = fit.twin, rows_of(fit.lane.train)
+    group = net.optimizer_.param_groups[0]
+    optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer][2]))
+    data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
+    loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), net.n_outputs_)
+    return (data, loop, optimizer, _structure(net.criterion_), _structure(net.module_))
+
+
+def _structure(module):
+    """Return all of a module that must be equal for two to be trained as one: everything but the numbers learned."""
+    tensors = [(name, p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters()]
+    tensors += [(name, b.shape, b.dtype) for name, b in module.named_buffers()]
+    parts = []
+    for name, part in module.named_modules(remove_duplicate=False):
+        own = {} if isinstance(part, HashedDropout) else {k: v for k, v in vars(part).items() if k not in _TORCH_OWN}
+        parts.append((name, type(part), tuple(sorted((k, _as_text(v)) for k, v in own.items()))))
+    return (tuple(tensors), tuple(parts))
+
+
+def _as_text(value):
+    """Return a text that is the same for equal values; where equality cannot be known, for the same object only."""
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__}({', '.join(map(_as_text, value))})"
+    if isinstance(value, dict):
+        return str({key: _as_text(v) for key, v in value.items()})
+    return repr(value) if isinstance(value, _PLAIN) else f"object {id(value)}"
+
+
+def find_obstacle(fits):
+    """Try a step; return why the module of some fits cannot be trained under vmap, or nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*performance drop")  # a loop over the lanes, not a fusion
+            Group([fit.lane for fit in (fits * 2)[:2]]).try_step()
+    except Exception as error:
+        text = str(error).strip().split("\n")[0]
+        return f"its module cannot be fused: {type(error).__name__}: {text}"
+    return ""

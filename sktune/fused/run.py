@@ -1,0 +1,143 @@
+"""Groups of lanes over threads, within the memory of the device; and what to tell of it."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from sktune.fused.plan import find_obstacle
+from sktune.fused.train import Group, Outcome, Stopped
+
+
+@dataclass
+class FusionReport:
+    """How the fits of a search were trained.
+
+    Attributes
+    ----------
+    groups : list of dict
+        ``lanes`` (fits trained together), ``seconds`` and ``device`` of each group.
+    alone : list of dict
+        ``candidate``, ``split`` and ``reason`` of each fit that ran one at a time.
+    curves : list of dict
+        ``candidate``, ``split``, ``epoch``, ``train_loss``, ``lr``, and ``valid_loss`` where there is one.
+    """
+
+    groups: list = field(default_factory=list)
+    alone: list = field(default_factory=list)
+    curves: list = field(default_factory=list)
+
+    def add(self, fit):
+        """Take note of a fit that is over."""
+        place = dict(zip(("candidate", "split"), fit.place, strict=True))
+        if fit.outcome is None:
+            self.alone.append({**place, "reason": fit.reason})
+        else:
+            self.curves += [{**place, **{k: v for k, v in row.items() if k != "dur"}} for row in fit.outcome.curve]
+
+    def __str__(self):
+        n_lanes = sum(group["lanes"] for group in self.groups)
+        seconds = sum(group["seconds"] for group in self.groups)
+        lines = [f"{n_lanes} fits fused in {len(self.groups)} groups, {seconds:.1f} s; {len(self.alone)} one at a time"]
+        reasons = [fit["reason"] for fit in self.alone]
+        lines += [f"  {reasons.count(reason)}: {reason}" for reason in dict.fromkeys(reasons)]
+        return "\n".join(lines)
+
+
+class Trainer:
+    """Trains groups of fits.
+
+    Parameters
+    ----------
+    n_workers : int
+        Threads that groups are spread over; each computes with its share of the cores.
+    report : FusionReport
+    verbose : int
+        Above 0, a progress bar is shown.
+    """
+
+    def __init__(self, n_workers, report, verbose=0):
+        self.n_workers, self.report, self.verbose = n_workers, report, verbose
+        self.stop = threading.Event()
+        self.best_loss = np.inf
+
+    def train(self, groups):
+        """Train all; set each fit's `outcome`, or `reason` if it has to run one at a time after all."""
+        n_epochs = sum(fit.twin.max_epochs for group in groups for fit in group)
+        self.bar = tqdm(total=n_epochs, unit="lane-epoch", desc="fused", disable=not self.verbose)
+        n_workers = min(self.n_workers, len(groups))
+        with self.bar:
+            if n_workers < 2:
+                for group in groups:
+                    self._train_group(group)
+            else:
+                self._train_in_threads(groups, n_workers)
+
+    def _train_in_threads(self, groups, n_workers):
+        n_threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, n_threads // n_workers))
+        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(max(1, n_threads // n_workers),))
+        try:
+            for future in [pool.submit(self._train_group, group) for group in groups]:
+                future.result()
+        finally:
+            self.stop.set()
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(n_threads)
+            self.stop.clear()
+
+    def _train_group(self, fits):
+        began = perf_counter()
+        try:
+            outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop).train()
+        except Stopped:
+            return
+        except Exception as error:
+            self._recover(fits, error)
+            return
+        seconds = perf_counter() - began
+        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(fits[0].twin.device_)})
+        for fit, outcome in zip(fits, outcomes, strict=True):
+            fit.outcome, fit.seconds = outcome, seconds / len(fits)
+
+    def _recover(self, fits, error):
+        """Halve a group that the device cannot hold; leave one that fails otherwise to run one at a time."""
+        if not _is_memory_error(error):
+            reason = f"the fused engine failed: {type(error).__name__}: {error}"
+            warnings.warn(f"{reason}; {len(fits)} fits run one at a time", RuntimeWarning, stacklevel=2)
+            for fit in fits:
+                fit.reason = reason
+        elif len(fits) == 1:
+            fits[0].outcome = Outcome(error=error)
+        else:
+            torch.cuda.empty_cache()
+            self._train_group(fits[: len(fits) // 2])
+            self._train_group(fits[len(fits) // 2 :])
+
+    def _on_epoch(self, n_alive, least_loss):
+        self.best_loss = np.fmin(self.best_loss, least_loss)
+        self.bar.update(n_alive)
+        self.bar.set_postfix(lanes=n_alive, best_loss=f"{self.best_loss:.3g}", refresh=False)
+
+
+def _is_memory_error(error):
+    texts = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+
+
+def sort_out(groups):
+    """Return the groups whose modules can be fused; give the fits of the others their reason."""
+    kept = []
+    for group in groups:
+        reason = find_obstacle(group)
+        for fit in group:
+            fit.reason = reason
+        kept += [] if reason else [group]
+    return kept

@@ -1,0 +1,109 @@
+"""Where scikit-learn's and joblib's private names are bound; nowhere else are they used.
+
+scikit-learn runs each cross-validation as joblib tasks. Which fits a task will make can be told from its
+arguments, which are read here by name. ``tests/test_seams.py`` fails when a name moves; a task that does not
+read as expected simply runs as it would have run.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+
+from sklearn.base import clone
+from sklearn.model_selection import _validation
+from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.validation import _check_method_params
+
+FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _validation._permutation_test_score}
+
+
+@dataclass
+class PlannedFit:
+    """A fit that a task will make: ``estimator.fit(X, y, **params)``, and a key that tells its rows."""
+
+    estimator: object
+    X: object
+    y: object
+    params: dict
+    key: tuple
+
+
+class Task:
+    """One call of a joblib task.
+
+    Parameters
+    ----------
+    item : tuple
+        (function, args, kwargs), as joblib holds it.
+    """
+
+    def __init__(self, item):
+        self.function, self.args, self.kwargs = item
+        self.inner = getattr(self.function, "function", self.function)  # scikit-learn wraps it with its settings
+        self.arguments = {}
+        if self.inner in FIT_FUNCTIONS:
+            self.arguments = inspect.signature(self.inner).bind(*self.args, **self.kwargs).arguments
+
+    @property
+    def place(self):
+        """Return the numbers of candidate and split, as far as the task knows them."""
+        candidate, split = (self.arguments.get(f"{name}_progress") for name in ("candidate", "split"))
+        return (candidate[0] if candidate else None, split[0] if split else None)
+
+    @property
+    def estimator(self):
+        """Return the estimator that the task fits, its candidate's parameters set, or None."""
+        estimator = self.arguments.get("estimator")
+        parameters = self.arguments.get("parameters")
+        return estimator.set_params(**clone(parameters, safe=False)) if parameters and estimator else estimator
+
+    def planned_fits(self, known):
+        """Return the fits that the task will make; `known` remembers the rows of each split."""
+        estimator, X, y = (self.estimator, self.arguments["X"], self.arguments["y"])
+        fits = []
+        for train in self._training_indices(X, y):
+            fit_params = self.arguments.get("fit_params") or {}
+            key = (id(X), id(y), id(train), id(self.arguments.get("fit_params")))
+            if key not in known:  # the indices are kept so that no other array gets their id
+                rows = _safe_split(estimator, X, y, train)
+                known[key] = (*rows, _check_method_params(X, params=fit_params, indices=train), train)
+            X_train, y_train, params, _ = known[key]
+            fits.append(PlannedFit(estimator, X_train, y_train, params, key))
+        return fits
+
+    def _training_indices(self, X, y):
+        if "train" in self.arguments:
+            return [self.arguments["train"]]
+        splits = list(self.arguments["cv"].split(X, y, **(self.arguments.get("split_params") or {})))
+        self.arguments["cv"] = _Splits(splits)  # a splitter may be random: keep what was planned
+        self.args, self.kwargs = (), self.arguments
+        return [train for train, _ in splits]
+
+    @property
+    def item(self):
+        """Return the task as joblib holds it."""
+        return (self.function, self.args, self.kwargs)
+
+
+class _Splits:
+    def __init__(self, splits):
+        self.splits = splits
+
+    def split(self, X, y=None, groups=None):
+        return iter(self.splits)
+
+
+def read_tasks(batch):
+    """Return the tasks of what joblib hands to a backend's ``submit``."""
+    return [Task(item) for item in batch.items]
+
+
+def run_tasks(batch, tasks, seconds):
+    """Run a batch; add to each fit time that it reports the `seconds` of training that it did not see itself."""
+    batch.items = [task.item for task in tasks]
+    results = batch()
+    for result, extra in zip(results, seconds, strict=True):
+        if extra and isinstance(result, dict) and "fit_time" in result:
+            result["fit_time"] += extra
+    return results

@@ -27,7 +27,7 @@ def main():
     X = X / 16  # pixels are counts from 0 to 16
 
     net = NeuralNetClassifier(max_epochs=15, random_state=0)
-    search = RandomizedSearchCV(net, SPACE, n_iter=24, cv=5, scoring="accuracy", n_jobs=2, random_state=0, verbose=1)
+    search = RandomizedSearchCV(net, SPACE, n_iter=20, cv=5, scoring="accuracy", n_jobs=2, random_state=0, verbose=1)
     tuned = HoldoutSearch(search, test_size=0.2, random_state=0)
 
     print(f"Digits: {len(X)} rows of {X.shape[1]} pixels, {len(set(y))} classes.")

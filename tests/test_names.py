@@ -21,5 +21,7 @@ def test_check_name_accepts_known():
 
 
 def test_check_name_states_requirement_and_fact():
-    with pytest.raises(ValueError, match=r"^activation must be one of \['relu', 'tanh'\], got 'than'; did you mean 'tanh'\?$"):
+    with pytest.raises(
+        ValueError, match=r"^activation must be one of \['relu', 'tanh'\], got 'than'; did you mean 'tanh'\?$"
+    ):
         check_name("activation", "than", ["tanh", "relu"])

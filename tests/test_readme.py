@@ -1,4 +1,4 @@
-"""The ```python blocks of the README run one by one, as a reader would paste them; those of a page in docs/ in a row."""
+"""The ```python blocks of the README run one by one, as a reader would paste them; those of a docs/ page in a row."""
 
 import re
 from pathlib import Path

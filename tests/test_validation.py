@@ -82,7 +82,9 @@ BAD_TARGETS = {
 }
 CASES = [(NeuralNetClassifier, *case) for case in [*BAD_INPUT.values(), *BAD_LABELS.values()]]
 CASES += [(NeuralNetRegressor, *case) for case in [*BAD_INPUT.values(), *BAD_TARGETS.values()]]
-IDS = [f"classifier: {name}" for name in BAD_INPUT | BAD_LABELS] + [f"regressor: {n}" for n in [*BAD_INPUT, *BAD_TARGETS]]
+IDS = [f"classifier: {name}" for name in BAD_INPUT | BAD_LABELS] + [
+    f"regressor: {n}" for n in [*BAD_INPUT, *BAD_TARGETS]
+]
 
 
 @pytest.mark.parametrize(("kind", "arguments", "message"), CASES, ids=IDS)

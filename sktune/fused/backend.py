@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import joblib
+import torch
 from joblib.parallel import ParallelBackendBase, SequentialBackend
+from tqdm.auto import tqdm
 
 from sktune.fused.collect import Collector, Fit, hand_out
 from sktune.fused.plan import group_lanes
@@ -11,14 +13,15 @@ from sktune.fused.run import FusionReport, Trainer, sort_out
 from sktune.fused.seam import read_tasks, run_tasks
 
 _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed all tasks before the first result
-_MAX_LANES = 32
 
 
 class FusingBackend(ParallelBackendBase):
     """A joblib backend that trains the networks of all tasks of a call together.
 
     It is what ``joblib.parallel_config("sktune", ...)`` chooses. What it does not recognise runs as it would have
-    run. `n_jobs` is the number of threads that groups of fits are spread over.
+    run. `n_jobs` is the number of threads that groups of fits are spread over, each with its share of torch's
+    threads (default: as many as torch has, with one each); and of processes, if it is given and above 1, for the
+    tasks that are not fused.
 
     Parameters
     ----------
@@ -26,22 +29,26 @@ class FusingBackend(ParallelBackendBase):
         Fits that are trained together at most. Results do not depend on it.
     report : FusionReport, default=None
         To be filled.
+    progress : bool, default=False
+        Whether to show a progress bar; ``verbose`` above 0 does so, too.
     """
 
     supports_retrieve_callback = False
     supports_sharedmem = True
-    default_n_jobs = 1
+    default_n_jobs = -1
 
-    def __init__(self, nesting_level=None, inner_max_num_threads=None, max_lanes=_MAX_LANES, report=None, **kwargs):
-        super().__init__(nesting_level, inner_max_num_threads, **kwargs)
+    def __init__(self, *args, max_lanes=32, report=None, progress=False, **kwargs):
+        super().__init__(*args, **kwargs)
         self.max_lanes = max_lanes
         self.report = FusionReport() if report is None else report
+        self.progress = progress
         self.waiting = []
 
-    def configure(self, n_jobs=1, parallel=None, prefer=None, require=None, **kwargs):
+    def configure(self, n_jobs=-1, parallel=None, prefer=None, require=None, **kwargs):
         """Take the settings of a call."""
-        self.parallel, self.waiting = parallel, []
-        self.n_workers = n_jobs if n_jobs > 0 else max(1, joblib.cpu_count() + 1 + n_jobs)
+        self.waiting, self.n_jobs = [], n_jobs
+        self.bar = None
+        self.shows_bar = self.progress or getattr(parallel, "verbose", 0) > 0
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs):
@@ -62,43 +69,72 @@ class FusingBackend(ParallelBackendBase):
         """Return a task's result; the first call trains the nets of all that were submitted."""
         if self.waiting:
             jobs, self.waiting = self.waiting, []
-            self._train(jobs)
+            self._prepare(jobs)
         results = out.run()
+        self.bar.update(sum(_cost(fit) for fit in out.fits if fit.outcome is None))
         out.callback(results)  # joblib submits what is left over
         return results
+
+    def stop_call(self):
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
 
     def terminate(self):
         """Forget the tasks."""
         self.waiting = []
 
-    def _train(self, jobs):
+    def _prepare(self, jobs):
         collector, known = Collector(), {}
         for job in jobs:
             job.collect(collector, known)
-        fits = [fit for job in jobs for fits in job.fits for fit in fits]
+        fits = [fit for job in jobs for fit in job.fits]
         groups = sort_out(group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes))
-        Trainer(self.n_workers, self.report, getattr(self.parallel, "verbose", 0)).train(groups)
+        self.stop_call()
+        self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not self.shows_bar)
+        n_workers = self.n_jobs if self.n_jobs > 0 else torch.get_num_threads()
+        Trainer(n_workers, self.report, self.bar).train(groups)
         for fit in fits:
             self.report.add(fit)
+        alone = [job for job in jobs if all(fit.outcome is None for fit in job.fits)]
+        if self.n_jobs not in (-1, 1) and len(alone) > 1:
+            _run_in_processes(alone, self.n_jobs)
+
+
+def _cost(fit):
+    """Return the epochs of a fit, as far as they are known."""
+    return max(1, getattr(fit.net, "max_epochs", 1))
+
+
+def _run_in_processes(jobs, n_jobs):
+    results = joblib.Parallel(n_jobs=n_jobs, backend="loky")(joblib.delayed(job.batch)() for job in jobs)
+    for job, result in zip(jobs, results, strict=True):
+        job.results = result
 
 
 class _Job:
-    """A batch of tasks, and the fits that each of them will adopt."""
+    """A batch of tasks, and the fits that they will adopt."""
 
     def __init__(self, batch, callback):
         self.batch, self.callback = batch, callback
+        self.results = None
 
     def collect(self, collector, known):
-        self.steps = collector.steps
+        self.shared_steps = collector.steps
         self.tasks = read_tasks(self.batch)
-        self.fits = [_collect(task, collector, known) for task in self.tasks]
+        self.fits_of = [_collect(task, collector, known) for task in self.tasks]
+
+    @property
+    def fits(self):
+        return [fit for fits in self.fits_of for fit in fits]
 
     def run(self):
-        for fits in self.fits:
+        if self.results is not None:
+            return self.results
+        for fits in self.fits_of:
             hand_out(fits)
-        seconds = [sum(fit.seconds for fit in fits) for fits in self.fits]
-        pipelines = [fits[0].pipeline for fits in self.fits if fits and fits[0].pipeline is not None]
-        with self.steps.installed(pipelines):
+        seconds = [sum(fit.seconds for fit in fits) for fits in self.fits_of]
+        with self.shared_steps.installed([fit.pipeline for fit in self.fits if fit.outcome is not None]):
             return run_tasks(self.batch, self.tasks, seconds)
 
 

@@ -89,7 +89,7 @@ class SharedSteps:
     @contextmanager
     def installed(self, pipelines):
         """Let pipelines that remember nothing themselves share their steps for a while."""
-        chosen = [pipeline for pipeline in pipelines if pipeline.memory is None]
+        chosen = [pipeline for pipeline in pipelines if pipeline is not None and pipeline.memory is None]
         for pipeline in chosen:
             pipeline.memory = self
         try:
@@ -126,7 +126,7 @@ class Collector:
         fold = (*planned.key, fingerprint(pipeline[:-1])) if pipeline else planned.key
         fit = Fit(net=net, pipeline=pipeline)
         arguments = (planned.X,) if planned.y is None else (planned.X, planned.y)
-        with self.steps.installed([pipeline] if pipeline else []):
+        with self.steps.installed([pipeline]):
             _prepare(fit, self.folds.setdefault(fold, Fold()), lambda: estimator.fit(*arguments, **planned.params))
         return fit
 

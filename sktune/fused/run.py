@@ -10,7 +10,6 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from sktune.fused.plan import find_obstacle
 from sktune.fused.train import Group, Outcome, Stopped
@@ -59,31 +58,29 @@ class Trainer:
     n_workers : int
         Threads that groups are spread over; each computes with its share of the cores.
     report : FusionReport
-    verbose : int
-        Above 0, a progress bar is shown.
+    bar : tqdm
+        Updated by the epochs of the lanes.
     """
 
-    def __init__(self, n_workers, report, verbose=0):
-        self.n_workers, self.report, self.verbose = n_workers, report, verbose
+    def __init__(self, n_workers, report, bar):
+        self.n_workers, self.report, self.bar = n_workers, report, bar
         self.stop = threading.Event()
         self.best_loss = np.inf
 
     def train(self, groups):
         """Train all; set each fit's `outcome`, or `reason` if it has to run one at a time after all."""
-        n_epochs = sum(fit.twin.max_epochs for group in groups for fit in group)
-        self.bar = tqdm(total=n_epochs, unit="lane-epoch", desc="fused", disable=not self.verbose)
         n_workers = min(self.n_workers, len(groups))
-        with self.bar:
-            if n_workers < 2:
-                for group in groups:
-                    self._train_group(group)
-            else:
-                self._train_in_threads(groups, n_workers)
+        if n_workers > 1:
+            self._train_in_threads(groups, n_workers)
+        else:
+            for group in groups:
+                self._train_group(group)
 
     def _train_in_threads(self, groups, n_workers):
         n_threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, n_threads // n_workers))
-        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(max(1, n_threads // n_workers),))
+        share = max(1, n_threads // n_workers)
+        torch.set_num_threads(share)  # for this thread, too: scikit-learn's own products run in it
+        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(share,))
         try:
             for future in [pool.submit(self._train_group, group) for group in groups]:
                 future.result()
@@ -91,7 +88,6 @@ class Trainer:
             self.stop.set()
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(n_threads)
-            self.stop.clear()
 
     def _train_group(self, fits):
         began = perf_counter()

@@ -9,9 +9,7 @@ import torch
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_digits
 
-from sktune import NeuralNetClassifier
-from sktune.holdout import HoldoutSearch
-from sktune.search import RandomizedSearchCV
+from sktune import HoldoutSearch, NeuralNetClassifier, RandomizedSearchCV
 
 SPACE = {
     "lr": loguniform(1e-4, 1e-1),  # α, the learning rate

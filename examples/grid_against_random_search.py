@@ -15,9 +15,7 @@ import torch
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_digits
 
-from sktune import NeuralNetClassifier
-from sktune.holdout import HoldoutSearch
-from sktune.search import GridSearchCV, RandomizedSearchCV
+from sktune import GridSearchCV, HoldoutSearch, NeuralNetClassifier, RandomizedSearchCV
 
 LOWEST, HIGHEST = 1e-5, 1.0
 GRID = {

@@ -11,9 +11,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sktune import NeuralNetClassifier
-from sktune.holdout import HoldoutSearch
-from sktune.search import RandomizedSearchCV
+from sktune import HoldoutSearch, NeuralNetClassifier, RandomizedSearchCV
 
 cancer = load_breast_cancer()
 X, y = cancer.data, cancer.target_names[cancer.target]  # labels: "malignant" and "benign"

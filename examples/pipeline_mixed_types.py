@@ -11,10 +11,7 @@ from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from sktune import NeuralNetClassifier
-from sktune.holdout import HoldoutSearch
-from sktune.search import RandomizedSearchCV
-from sktune.spaces import default_space
+from sktune import HoldoutSearch, NeuralNetClassifier, RandomizedSearchCV, default_space
 
 NUMBERS = ["age", "visits_per_week", "monthly_fee"]
 CATEGORIES = ["plan", "city"]

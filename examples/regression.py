@@ -10,10 +10,7 @@ from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sktune import NeuralNetRegressor
-from sktune.holdout import HoldoutSearch
-from sktune.search import RandomizedSearchCV
-from sktune.spaces import default_space
+from sktune import HoldoutSearch, NeuralNetRegressor, RandomizedSearchCV, default_space
 
 torch.set_num_threads(1)  # a net this small is trained no faster by several threads
 

@@ -90,6 +90,17 @@ def rows_of(dataset):
     return (dataset, indices) if isinstance(dataset, Rows) else (None, None)
 
 
+def batch_sizes(n_rows, batch_size, drop_last=False):
+    """Return the sizes of an epoch's batches; a last row on its own, which has no variance, joins those before it."""
+    full, rest = divmod(n_rows, batch_size)
+    sizes = [batch_size] * full
+    if rest == 1 and full and not drop_last:
+        sizes[-1] += 1
+    elif rest and not drop_last:
+        sizes.append(rest)
+    return sizes
+
+
 class Batches:
     """Batches of rows, each a slice of a block that was gathered at once.
 
@@ -111,23 +122,24 @@ class Batches:
         self.n_rows = len(rows) if indices is None else len(indices)
         self.batch_size = int(batch_size)  # torch knows no integers of NumPy here
         self.seed = seed
-        if drop_last:
-            self.n_rows -= self.n_rows % batch_size
+        self.sizes = batch_sizes(self.n_rows, self.batch_size, drop_last)
 
     def __len__(self):
-        return -(-self.n_rows // self.batch_size)
+        return len(self.sizes)
 
     def __iter__(self):
         return self.epoch(0)
 
     def epoch(self, epoch):
         """Yield the batches of an epoch, counted from 0."""
-        order = self._order(epoch)
-        block_rows = self.batch_size * max(1, _BLOCK_BYTES // (self.batch_size * self._row_bytes()))
-        for start in range(0, self.n_rows, block_rows):
-            stop = min(start + block_rows, self.n_rows)
+        order, start = self._order(epoch), 0
+        n_together = max(1, _BLOCK_BYTES // (self.batch_size * self._row_bytes()))
+        for first in range(0, len(self.sizes), n_together):
+            sizes = self.sizes[first : first + n_together]
+            stop = start + sum(sizes)
             block = self.rows.take(slice(start, stop) if order is None else order[start:stop])
-            yield from zip(*(part.split(self.batch_size) for part in block), strict=True)
+            yield from zip(*(part.split(sizes) for part in block), strict=True)
+            start = stop
 
     def _order(self, epoch):
         if self.seed is None:

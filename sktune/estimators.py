@@ -18,6 +18,8 @@ from sktune.base import BINARY, NetworkEstimator
 from sktune.modules import MLP
 from sktune.validation import encode_labels
 
+_BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
+
 
 class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     """A PyTorch network as a scikit-learn classifier.
@@ -211,7 +213,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
                     f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row",
                 )
             return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
-        if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):
+        if isinstance(criterion, _BY_CLASS):
             n_classes = getattr(self, "n_outputs_", None) if self._decodes else None
             if y_pred.ndim < 2 or len(y_pred) != len(y_true) or n_classes not in (None, y_pred.shape[1]):
                 raise _misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")

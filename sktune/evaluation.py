@@ -1,146 +1,158 @@
-"""The one evaluation on sealed rows, and an interval around it."""
+"""What stands beside a search's own scores: that of its estimator as given, and the one on sealed rows."""
 
 import warnings
-from dataclasses import dataclass
 from functools import partial
 from numbers import Number
 
 import numpy as np
+import sklearn
+from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
+from sklearn.utils.metadata_routing import process_routing
 
-from sktune.indexing import count_rows, take_params, take_rows
+from sktune.sealing import count_rows, take_params, take_rows
 
-__all__ = ["Evaluation", "evaluate_once"]
-
-RESPONSES = (
-    "predict",
-    "predict_proba",
-    "predict_log_proba",
-    "decision_function",
-    "score_samples",
-    "transform",
-)
-# With fewer than this share of the resamples defined, an interval would say more than is known.
-MIN_DEFINED = 0.5
+RESPONSES = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
+MIN_DEFINED = 0.5  # of the resamples; with fewer, an interval would say more than is known
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """What was found on the sealed rows: a number and an interval, or dicts of them by metric."""
+def routing_enabled():
+    """Whether scikit-learn routes metadata by request."""
+    return sklearn.get_config()["enable_metadata_routing"]
 
-    score: float | dict
-    interval: tuple | dict
+
+def find_core(search):
+    """Return the search itself, from inside its Pipeline if it has one, and the prefix of its parameters there."""
+    prefix = ""
+    while isinstance(search, Pipeline):
+        name, search = search.steps[-1]
+        prefix += f"{name}__"
+    return search, prefix
+
+
+def pass_to_last(model, X, params, method="fit"):
+    """Return the last step of a fitted Pipeline, and what of the rows and the parameters of `method` reaches it."""
+    while isinstance(model, Pipeline):
+        name, last = model.steps[-1]
+        X = model[:-1].transform(X) if len(model.steps) > 1 else X
+        if routing_enabled():
+            params = dict(process_routing(model, method, **params)[name][method]) if params else {}
+        elif method == "fit":
+            params = {key.removeprefix(f"{name}__"): v for key, v in params.items() if key.startswith(f"{name}__")}
+        model = last
+    return model, X, params
+
+
+def search_as_given(core):
+    """Return a grid of one empty candidate: splits, scoring and routing are those of any search."""
+    settings = {name: getattr(core, name) for name in ("scoring", "cv", "n_jobs", "error_score")}
+    return GridSearchCV(core.estimator, {}, refit=False, **settings)
+
+
+def scorer_params(core, params):
+    """Return what a search passes to its scorer when its ``fit`` gets `params`."""
+    # Private, but versions of scikit-learn differ in the answer. tests/test_evaluation.py compares it with a search.
+    return dict(search_as_given(core)._get_routed_params_for_fit(params).scorer.score)
+
+
+def score_baseline(search, X, y, params):
+    """Return the mean score on a fitted search's splits of its estimator as given; nan and a warning if all fits fail."""
+    core, X, params = pass_to_last(search, X, params)
+    names = [name for name in core.cv_results_ if name.startswith("mean_test_")]
+    baseline = search_as_given(core)
+    try:
+        results = baseline.fit(X, y, **params).cv_results_
+    except ValueError as error:
+        if core.error_score == "raise":
+            raise
+        warnings.warn(f"no baseline score: {error}", FitFailedWarning, stacklevel=2)
+        results = dict.fromkeys(names, [np.nan])
+    means = {name.removeprefix("mean_test_"): float(results[name][0]) for name in names}
+    return means["score"] if means.keys() == {"score"} else means
+
+
+def score_sealed(search, X, y, params, **settings):
+    """Return what :class:`~sktune.HoldoutSearch` says of a fitted search after calling its model on sealed rows."""
+    core, X, params = pass_to_last(search, X, params)
+    params = scorer_params(core, params)
+    score, interval = evaluate_once(core.best_estimator_, X, y, scoring=core.scoring, params=params, **settings)
+    means = {name: float(core.cv_results_[f"mean_test_{name}"][core.best_index_]) for name in by_metric(score)}
+    optimism = {name: means[name] - value for name, value in by_metric(score).items()}
+    optimism = optimism if isinstance(score, dict) else optimism["score"]
+    return {"test_score_": score, "test_interval_": interval, "optimism_": optimism}
 
 
 def evaluate_once(model, X, y, *, scoring, params, groups, n_resamples, confidence_level, seed):
-    """Score a fitted model on rows it has never seen, calling it once, and put an interval around.
+    """Return the score of a fitted model on rows it has never seen and its interval, or dicts of them by metric.
 
-    The responses of the model to `X` are kept and resampled with the rows, by the percentile
-    bootstrap (Efron and Tibshirani 1993, chapter 13); with `groups`, whole groups are resampled
-    (Davison and Hinkley 1997, section 3.8). The model itself never sees a resample.
-
-    Parameters
-    ----------
-    model : fitted estimator
-    X, y
-        The sealed rows.
-    scoring : str, callable, list, tuple, dict or None
-        As in scikit-learn's searches.
-    params : dict
-        Passed to the scorer, such as ``sample_weight``.
-    groups : array-like of shape (n_samples,) or None
-    n_resamples : int
-    confidence_level : float
-    seed : int
-        Of the resamples.
-
-    Returns
-    -------
-    Evaluation
-        The interval is (nan, nan) where the metric is undefined on most resamples, where there is
-        but one row or group, or where the scorer needs more of the model than its responses.
+    The responses of the model to `X` are kept and resampled with the rows, by the percentile bootstrap (Efron and
+    Tibshirani 1993, chapter 13); with `groups`, whole groups are resampled (Davison and Hinkley 1997, section 3.8).
+    The interval is (nan, nan) where the metric is undefined on most resamples, where there is but one row or group,
+    or where the scorer needs more of the model than its responses.
     """
     scorer = check_scoring(model, scoring)
-    answers = _Answers(model, X)
-    score = _call_scorer(scorer, answers, X, y, params)
-    n_rows = count_rows(X)
-    scores = _by_metric(score)
-    try:
-        draws = [
-            _score_resample(scorer, answers, X, y, take_params(params, n_rows, rows), rows, scores)
-            for rows in _draw_rows(n_rows, groups, n_resamples, np.random.default_rng(seed))
-        ]
-    except _NoAnswerError:
-        draws = []
+    if scoring is None:  # then a Pipeline has the score of its last step
+        model, X, params = pass_to_last(model, X, params, "score")
+    kept = {}
+    score = _call_scorer(scorer, _View(model, X, kept, may_ask=True), X, y, params)
+    scores = by_metric(score)
+    # A scorer that has asked for no response has scored by other means, which no resample can repeat.
+    resamples = _draw_rows(count_rows(X), groups, n_resamples, seed) if kept else ()
+    draws = [_score_resample(scorer, model, X, y, params, kept, rows, scores) for rows in resamples]
     intervals = {name: _percentile_interval([draw[name] for draw in draws], confidence_level) for name in scores}
-    if not isinstance(score, dict):
-        return Evaluation(scores[None], intervals[None])
-    return Evaluation(scores, intervals)
+    return (score, intervals) if isinstance(score, dict) else (score, intervals["score"])
 
 
-def _by_metric(score):
-    return {name: float(s) for name, s in (score if isinstance(score, dict) else {None: score}).items()}
+def by_metric(found):
+    """Return what was found by metric, as scikit-learn's ``cv_results_`` name them, also of a single one."""
+    return found if isinstance(found, dict) else {"score": found}
 
 
 def _call_scorer(scorer, model, X, y, params):
-    return scorer(model, X, **params) if y is None else scorer(model, X, y, **params)
+    score = scorer(model, X, **params) if y is None else scorer(model, X, y, **params)
+    return {name: float(value) for name, value in score.items()} if isinstance(score, dict) else float(score)
 
 
-def _draw_rows(n_rows, groups, n_resamples, rng):
+def _draw_rows(n_rows, groups, n_resamples, seed):
     """Yield row positions drawn with replacement, by rows or by whole groups."""
-    if groups is None:
-        units = np.arange(n_rows)[:, None]
-    else:
+    rng = np.random.default_rng(seed)
+    if groups is not None:
         _, codes = np.unique(np.asarray(groups), return_inverse=True)
-        units = [np.flatnonzero(codes == code) for code in range(codes.max() + 1)]
-    if len(units) < 2:
-        return
-    for _ in range(n_resamples):
-        yield np.concatenate([units[i] for i in rng.integers(len(units), size=len(units))])
+        units = np.split(np.argsort(codes, kind="stable"), np.cumsum(np.bincount(codes))[:-1])
+    n_units = n_rows if groups is None else len(units)
+    for _ in range(n_resamples if n_units > 1 else 0):
+        drawn = rng.integers(n_units, size=n_units)
+        yield drawn if groups is None else np.concatenate([units[i] for i in drawn])
 
 
-def _score_resample(scorer, answers, X, y, params, rows, scores):
-    X_drawn = take_rows(X, rows)
-    view = _Answers(answers, X_drawn, rows)
+def _score_resample(scorer, model, X, y, params, kept, rows, scores):
+    kept = {name: take_rows(response, rows) for name, response in kept.items()}
+    params = take_params(params, count_rows(X), rows)
+    X, y = take_rows(X, rows), take_rows(y, rows)
     with warnings.catch_warnings():
         # Whatever is worth a warning was warned of when all rows were scored.
         warnings.simplefilter("ignore")
         try:
-            return _by_metric(_call_scorer(scorer, view, X_drawn, take_rows(y, rows), params))
-        except _NoAnswerError:
-            raise
-        except Exception:
-            # The metric worked on all rows: it is undefined on these, say for want of a class.
+            return by_metric(_call_scorer(scorer, _View(model, X, kept), X, y, params))
+        except Exception:  # it worked on all rows, and is undefined on these: for want of a class, say
             return dict.fromkeys(scores, np.nan)
 
 
 def _percentile_interval(draws, confidence_level):
-    draws = np.asarray(draws, dtype=float)
-    defined = draws[~np.isnan(draws)]
-    if not len(draws) or len(defined) < MIN_DEFINED * len(draws):
+    defined = [draw for draw in draws if not np.isnan(draw)]
+    if not defined or len(defined) < MIN_DEFINED * len(draws):
         return (np.nan, np.nan)
-    tail = (1 - confidence_level) / 2
-    low, high = np.quantile(defined, [tail, 1 - tail])
-    return (float(low), float(high))
+    return tuple(np.quantile(defined, [(1 - confidence_level) / 2, (1 + confidence_level) / 2]).tolist())
 
 
-class _NoAnswerError(Exception):
-    """A scorer asked for more than the responses that were kept."""
+class _View:
+    """A fitted model as scorers see it: asked once for each response to `X`; on a resample, not even that."""
 
-
-class _Answers:
-    """A fitted model as scorers see it, whose responses are computed once for known rows.
-
-    With `rows` it is a view of another one: it answers by position and never asks the model.
-    """
-
-    def __init__(self, model, X, rows=None):
-        self._model = model
-        self._X = X
-        self._rows = rows
-        self._kept = {}
+    def __init__(self, model, X, kept, may_ask=False):
+        self._model, self._X, self._kept, self._may_ask = model, X, kept, may_ask
 
     def __sklearn_tags__(self):
         return get_tags(self._model)
@@ -150,68 +162,23 @@ class _Answers:
             raise AttributeError(name)
         value = getattr(self._model, name)
         if name in RESPONSES:
-            return self._responder(name)
-        # A view must not lead a scorer to the model by a detour, such as a step of a pipeline.
-        if self._rows is not None and not isinstance(value, (np.ndarray, Number, str)):
-            raise _NoAnswerError(name)
-        return value
+            respond = partial(self._respond, name)
+            respond.__name__ = name  # scikit-learn's scorers go by it
+            return respond
+        if name == "score" and not isinstance(self._model, Pipeline):  # a Pipeline would ask its steps
+            copy = object.__new__(type(self._model))
+            vars(copy).update(vars(self._model), **{n: getattr(self, n) for n in RESPONSES if hasattr(self._model, n)})
+            return copy.score
+        return value if isinstance(value, (np.ndarray, Number, str)) else self._ask(name)
 
-    def _responder(self, name):
-        def respond(X):
-            if X is self._X:
-                return self._answer(name)
-            if self._rows is not None:
-                raise _NoAnswerError(name)
-            return getattr(self._model, name)(X)
-
-        respond.__name__ = name  # scikit-learn's scorers go by it
-        return respond
-
-    def _answer(self, name):
+    def _respond(self, name, X, **options):
+        if X is not self._X or options:
+            return self._ask(name)(X, **options)
         if name not in self._kept:
-            if self._rows is None:
-                self._kept[name] = getattr(self._model, name)(self._X)
-            else:
-                self._kept[name] = take_rows(self._model._recall(name), self._rows)
+            self._kept[name] = self._ask(name)(X)
         return self._kept[name]
 
-    def _recall(self, name):
-        if name not in self._kept:
-            raise _NoAnswerError(name)
-        return self._kept[name]
-
-    def score(self, X, y=None, **params):
-        """Score as the model itself does, with the responses from here."""
-        if self._rows is None:
-            return _call_scorer(_score_of, self._stand_in(self._model), X, y, params)
-        if not self._model._kept:  # it has scored by other means than its responses
-            raise _NoAnswerError("score")
-        final = self._model._model
-        while isinstance(final, Pipeline):
-            final = final.steps[-1][1]
-        return _call_scorer(_score_of, self._stand_in(final), X, y, params)
-
-    def _stand_in(self, model):
-        """Return a shallow copy of a model, or of a Pipeline's last step, that responds from here."""
-        if isinstance(model, Pipeline):
-            *before, (name, last) = model.steps
-            return Pipeline([*before, (name, self._stand_in(last))])
-        copy = object.__new__(type(model))
-        vars(copy).update(vars(model))
-        for name in RESPONSES:
-            if hasattr(model, name):
-                vars(copy)[name] = partial(self._respond_for, model, name)
-        return copy
-
-    def _respond_for(self, model, name, X):
-        if self._rows is not None:
-            return self._answer(name)
-        if count_rows(X) != count_rows(self._X):
-            return getattr(model, name)(X)
-        if name not in self._kept:
-            self._kept[name] = getattr(model, name)(X)
-        return self._kept[name]
-
-
-def _score_of(model, *data, **params):
-    return model.score(*data, **params)
+    def _ask(self, name):
+        if not self._may_ask:  # not an AttributeError, by which a scorer might look for another way
+            raise RuntimeError(f"a resample must be scored by the responses kept, the scorer asks for {name}")
+        return getattr(self._model, name)

@@ -1,126 +1,93 @@
 """A search beside which a test set stays sealed until the end."""
 
 import time
-from copy import deepcopy
+from html import escape
 
+import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sktune.evaluation import evaluate_once
-from sktune.indexing import check_rows, count_rows, take_params, take_rows
-from sktune.inner_search import (
-    best_model,
-    core_params,
-    core_search,
-    cv_score,
-    routing_enabled,
-    score_baseline,
-    scorer_params,
-    search_prefix,
-    seed_splits,
-)
-from sktune.report import summary_html, summary_text
-from sktune.sealing import check_test_size, seal_rows
+from sktune.evaluation import RESPONSES, find_core, routing_enabled, score_baseline, score_sealed
+from sktune.report import summary_text
+from sktune.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
 
-__all__ = ["HoldoutSearch"]
+FROM_SEARCH = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
 
 
-def _best_has(method):
-    """Whether the best estimator has `method`; before fitting, whether the search would."""
+def _method_of_best(name):
+    def method(self, X):
+        check_is_fitted(self)
+        return getattr(self.best_estimator_, name)(X)
 
-    def check(self):
-        return hasattr(getattr(self, "best_estimator_", self.search), method)
+    method.__name__, method.__doc__ = name, f"Call ``{name}`` of the best estimator."
+    # Before fitting, it is there if the search would have it.
+    return available_if(lambda self: hasattr(getattr(self, "best_estimator_", self.search), name))(method)
 
-    return check
+
+def _attribute_of_best(name):
+    return property(lambda self: getattr(self.best_estimator_, name), doc=f"``{name}`` of the best estimator.")
 
 
 class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     """Tune on a part of the rows, and score the outcome once on the others.
 
-    Before anything looks at the data, `test_size` of the rows are sealed. The search, its
-    cross-validation and its refit see the remaining rows only. Then the model chosen is called on
-    the sealed rows, once, for a score that no choice has been fitted to.
+    Before anything looks at the data, `test_size` of the rows are sealed. The search, its cross-validation and its
+    refit see the remaining rows only. Then the model chosen is called on the sealed rows, once, for a score that no
+    choice has been fitted to.
 
     Parameters
     ----------
     search : estimator object
-        A scikit-learn search with ``refit``, such as :class:`~sktune.RandomizedSearchCV`, or a
-        :class:`~sklearn.pipeline.Pipeline` that ends in one. Its scoring is used throughout.
+        A search with ``refit``, or a Pipeline that ends in one. Its scoring is used throughout. A random ``cv``
+        without a seed is given one, so that the baseline meets the same splits.
     test_size : float or int, default=0.2
-        Share (between 0 and 1) or number of the rows to seal; of the groups, if ``fit`` gets
-        groups. Unused with a `splitter`.
+        Share (between 0 and 1) or number of the rows to seal; of the groups, if ``fit`` gets groups.
     random_state : int, RandomState instance or None, default=None
-        Of the split and of the bootstrap. Without an int every ``fit`` seals other rows: choose
-        between such fits by their test scores, and the rows are not sealed any more.
+        Of the split and of the bootstrap. Without an int every ``fit`` seals other rows: choose between such fits by
+        their test scores, and the rows are not sealed any more.
     stratify : {"auto", True, False}, default="auto"
-        Whether each class keeps its share on both sides. "auto" does so for classifiers. With
-        groups, it is the nearest to that of 50 random splits.
+        Whether each class keeps its share on both sides (with groups: in the best of 50 draws). "auto": of classifiers.
     splitter : object with a ``split`` method, default=None
-        Makes the split in place of the above. Its last split counts: of a
-        :class:`~sklearn.model_selection.TimeSeriesSplit` that seals the most recent rows.
-    n_resamples : int, default=1000
-        Bootstrap resamples for `test_interval_`.
-    confidence_level : float, default=0.95
-        Of `test_interval_`.
+        Its last split is used in place of the above; that of a TimeSeriesSplit seals the most recent rows.
+    n_resamples, confidence_level : int, default=1000, and float, default=0.95
+        Of the bootstrap behind `test_interval_`.
 
     Attributes
     ----------
-    search_ : estimator object
-        The fitted search (or Pipeline), which has seen ``dev_indices_`` only.
-    best_estimator_ : estimator object
-        The model chosen, refitted on ``dev_indices_``; of a Pipeline, with the steps before the
-        search. Never refitted on the sealed rows: the test score belongs to this very model.
-    best_params_, best_index_, cv_results_, n_splits_
-        As the search has them.
-    best_score_ : float
-        Mean cross-validated score of the best candidate; not available if the search has several
-        metrics and a callable ``refit``.
-    baseline_score_ : float or dict
-        Mean cross-validated score, on the same splits, of the search's estimator as it was given.
-        nan if all of its fits failed.
     dev_indices_, test_indices_ : ndarray of int
         The rows searched on, and the rows sealed.
-    test_score_ : float or dict
-        Score on the sealed rows, by metric if the search has several metrics.
-    test_interval_ : tuple of float, or dict of them
-        Percentile bootstrap interval of the test score over the sealed rows, or over whole groups
-        of them if ``fit`` got groups. Resamples on which the metric is undefined are left out; if
-        they are the most, or the scorer needs more of the model than its responses to the rows,
-        it is (nan, nan).
-    optimism_ : float or dict
-        The best candidate's cross-validated score minus its test score: what choosing the best
-        of many made it look better.
+    search_, best_estimator_ : estimator object
+        The fitted search (or Pipeline), and the model chosen (with the steps before the search), refitted on all of
+        ``dev_indices_`` and never on the sealed rows: the test score belongs to this very model.
+    best_params_, best_index_, best_score_, cv_results_, n_splits_, classes_, n_features_in_, feature_names_in_
+        As the search has them.
+    baseline_score_ : float, or dict by metric
+        Mean cross-validated score of the search's estimator as it was given; nan if all of its fits failed.
+    test_score_ : float, or dict by metric
+        Score of the model chosen on the sealed rows.
+    test_interval_ : tuple of float, or dict by metric
+        Percentile bootstrap interval of the test score, over the sealed rows or whole groups of them; too narrow if
+        those depend on each other, as in a time series. (nan, nan) if the metric is undefined on most resamples, or
+        the scorer needs more of the model than its responses.
+    optimism_ : float, or dict by metric
+        The best candidate's cross-validated score minus its test score: what choosing the best of many added.
     search_time_ : float
         Seconds taken by the search and its refit.
-    classes_, n_features_in_, feature_names_in_
-        Those of `best_estimator_`, where it has them.
-
-    See Also
-    --------
-    sklearn.model_selection.train_test_split : The split alone.
-
-    Notes
-    -----
-    For an interval over rows that depend on each other (a time series) the bootstrap over rows is
-    too narrow. With the search's ``cv`` at random and without a seed, a seed is given to it, so
-    that the baseline meets the same splits.
 
     Examples
     --------
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sktune.holdout import HoldoutSearch
-    >>> from sktune.search import GridSearchCV
+    >>> from sktune import GridSearchCV, HoldoutSearch
     >>> X, y = load_iris(return_X_y=True)
     >>> search = GridSearchCV(LogisticRegression(max_iter=500), {"C": [0.001, 0.1, 10.0]})
     >>> tuned = HoldoutSearch(search, random_state=0).fit(X, y)
-    >>> tuned.best_params_
-    {'C': 10.0}
-    >>> round(tuned.test_score_, 3), len(tuned.test_indices_)
-    (1.0, 30)
+    >>> tuned.best_params_, round(tuned.test_score_, 3), len(tuned.test_indices_)
+    ({'C': 10.0}, 1.0, 30)
     """
 
     # `groups` is for the split itself: asked for without being told to, as in GroupKFold.
@@ -150,21 +117,11 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : array-like, frame or sparse matrix of shape (n_samples, n_features)
-            The rows.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            What to predict.
+        X, y : table of shape (n_samples, n_features), and array-like of shape (n_samples, ...) or None
         groups : array-like of shape (n_samples,), default=None
-            Rows of one group stay on one side. They are passed on to the search's ``cv``, which
-            keeps them together only if it is a splitter by groups.
+            Rows of one group stay on one side. They are passed on to the search's ``cv``.
         **params : dict of str -> object
-            Passed on to the search's ``fit``; what has one entry per row, such as
-            ``sample_weight``, is divided along with the rows.
-
-        Returns
-        -------
-        self : HoldoutSearch
-            The fitted estimator.
+            Passed on to the search's ``fit``; what has one entry per row, like ``sample_weight``, is divided with them.
 
         Raises
         ------
@@ -173,222 +130,107 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         """
         self._check_arguments()
         X, y, groups = check_rows(X, y, groups)
-        dev, test = seal_rows(
-            X,
-            y,
-            groups,
-            test_size=self.test_size,
-            random_state=self.random_state,
-            stratify=self.stratify,
-            splitter=self.splitter,
-            is_classifier=get_tags(self.search).estimator_type == "classifier",
-        )
+        settings = {name: getattr(self, name) for name in ("test_size", "random_state", "stratify", "splitter")}
+        is_classifier = get_tags(self.search).estimator_type == "classifier"
+        dev, test = seal_rows(X, y, groups, is_classifier=is_classifier, **settings)
         cv_seed, bootstrap_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2)
         params = self._params_of_search(groups, params)
-        fitted = self._fit_search(X, y, dev, params, cv_seed)
+
+        def take(rows):
+            return take_rows(X, rows), take_rows(y, rows), take_params(params, count_rows(X), rows)
+
+        fitted = self._fit_search(*take(dev), cv_seed)
         # The seal is opened here, and nothing is chosen after it.
-        fitted |= self._evaluate(fitted, X, y, groups, test, params, bootstrap_seed)
-        fitted |= {"dev_indices_": dev, "test_indices_": test}
+        settings = {"n_resamples": self.n_resamples, "confidence_level": self.confidence_level, "seed": bootstrap_seed}
+        fitted |= score_sealed(fitted["search_"], *take(test), groups=take_rows(groups, test), **settings)
         vars(self).pop("best_score_", None)
-        for name, value in fitted.items():
-            setattr(self, name, value)
+        vars(self).update(fitted, dev_indices_=dev, test_indices_=test)
         return self
 
     def _check_arguments(self):
-        core = core_search(self.search)
+        core, _ = find_core(self.search)
         if not all(hasattr(core, name) for name in ("fit", "estimator", "refit")):
-            raise TypeError(
-                f"search must be a search such as GridSearchCV, or a Pipeline that ends in one, got {core!r}"
-            )
+            raise TypeError(f"search must be a search such as GridSearchCV, or a Pipeline ending in one, got {core!r}")
         if not core.refit:
             raise ValueError(f"search must refit its best candidate, got refit={core.refit!r}")
-        if self.splitter is None:
-            check_test_size(self.test_size)
-        elif not callable(getattr(self.splitter, "split", None)):
+        if self.splitter is not None and not callable(getattr(self.splitter, "split", None)):
             raise TypeError(f"splitter must have a split method, got {self.splitter!r}")
         if self.stratify not in ("auto", True, False):
             raise ValueError(f"stratify must be 'auto', True or False, got stratify={self.stratify!r}")
         if self.n_resamples < 1:
             raise ValueError(f"n_resamples must be at least 1, got {self.n_resamples}")
         if not 0 < self.confidence_level < 1:
-            raise ValueError(
-                f"confidence_level must be between 0 and 1, got confidence_level={self.confidence_level!r}"
-            )
+            raise ValueError(f"confidence_level must be between 0 and 1, got {self.confidence_level!r}")
 
     def _params_of_search(self, groups, params):
         """Return what to pass to the search's ``fit``, still with all rows."""
         if groups is not None:
-            params = {**params, "groups": groups}
-        if routing_enabled():
-            return dict(process_routing(self, "fit", **params).search.fit) if params else {}
-        if groups is not None:
-            params[search_prefix(self.search) + "groups"] = params.pop("groups")
-        return params
+            prefix = "" if routing_enabled() else find_core(self.search)[1]
+            params = {**params, prefix + "groups": groups}
+        return process_routing(self, "fit", **params).search.fit if routing_enabled() and params else params
 
-    def _fit_search(self, X, y, dev, params, cv_seed):
+    def _fit_search(self, X, y, params, seed):
         """Search and refit on the development rows alone, and score the baseline there."""
-        params = take_params(params, count_rows(X), dev)
-        X, y = take_rows(X, dev), take_rows(y, dev)
         search = clone(self.search)
-        core = core_search(search)
-        seed_splits(core, cv_seed)
+        core, _ = find_core(search)
+        seed_splits(core.cv, seed)
         start = time.perf_counter()
         search.fit(X, y, **params)
-        seconds = time.perf_counter() - start
+        fitted = {"search_": search, "search_time_": time.perf_counter() - start}
         if not hasattr(core, "best_estimator_"):
             raise TypeError(f"search must set best_estimator_ in fit, {core!r} did not")
-        fitted = {name: getattr(core, name) for name in ("best_params_", "best_index_")}
-        fitted |= {name: getattr(core, name) for name in ("cv_results_", "n_splits_")}
-        if hasattr(core, "best_score_"):
-            fitted["best_score_"] = core.best_score_
-        return fitted | {
-            "search_": search,
-            "best_estimator_": best_model(search),
-            "search_time_": seconds,
-            "baseline_score_": score_baseline(search, X, y, core_params(search, params)),
-        }
+        fitted |= {name: getattr(core, name) for name in FROM_SEARCH if hasattr(core, name)}
+        return fitted | {"best_estimator_": best_model(search), "baseline_score_": score_baseline(search, X, y, params)}
 
-    def _evaluate(self, fitted, X, y, groups, test, params, seed):
-        """Call the best model on the sealed rows, this once."""
-        core, index = core_search(fitted["search_"]), fitted["best_index_"]
-        params = take_params(params, count_rows(X), test)
-        evaluation = evaluate_once(
-            fitted["best_estimator_"],
-            take_rows(X, test),
-            take_rows(y, test),
-            scoring=core.scoring,
-            params=scorer_params(core, core_params(fitted["search_"], params)),
-            groups=take_rows(groups, test),
-            n_resamples=self.n_resamples,
-            confidence_level=self.confidence_level,
-            seed=seed,
-        )
-        score = evaluation.score
-        if isinstance(score, dict):
-            optimism = {name: cv_score(core, index, name)[0] - score[name] for name in score}
-        else:
-            optimism = cv_score(core, index)[0] - score
-        return {
-            "test_score_": score,
-            "test_interval_": evaluation.interval,
-            "optimism_": optimism,
-        }
-
-    @available_if(_best_has("predict"))
-    def predict(self, X):
-        """Predict with the best estimator."""
-        return self._fitted_best().predict(X)
-
-    @available_if(_best_has("predict_proba"))
-    def predict_proba(self, X):
-        """Predict class probabilities with the best estimator."""
-        return self._fitted_best().predict_proba(X)
-
-    @available_if(_best_has("predict_log_proba"))
-    def predict_log_proba(self, X):
-        """Predict logarithms of class probabilities with the best estimator."""
-        return self._fitted_best().predict_log_proba(X)
-
-    @available_if(_best_has("decision_function"))
-    def decision_function(self, X):
-        """Call the best estimator's decision function."""
-        return self._fitted_best().decision_function(X)
-
-    @available_if(_best_has("score_samples"))
-    def score_samples(self, X):
-        """Score each row with the best estimator."""
-        return self._fitted_best().score_samples(X)
-
-    @available_if(_best_has("transform"))
-    def transform(self, X):
-        """Transform with the best estimator."""
-        return self._fitted_best().transform(X)
-
-    @available_if(_best_has("inverse_transform"))
-    def inverse_transform(self, X):
-        """Transform back with the best estimator."""
-        return self._fitted_best().inverse_transform(X)
+    predict, predict_proba, predict_log_proba = map(_method_of_best, RESPONSES[:3])
+    decision_function, score_samples, transform = map(_method_of_best, RESPONSES[3:])
+    inverse_transform = _method_of_best("inverse_transform")
+    classes_ = _attribute_of_best("classes_")
+    n_features_in_ = _attribute_of_best("n_features_in_")
+    feature_names_in_ = _attribute_of_best("feature_names_in_")
 
     def score(self, X, y=None, **params):
-        """Score the best estimator on other rows, with the search's scoring.
-
-        Parameters
-        ----------
-        X : array-like, frame or sparse matrix of shape (n_samples, n_features)
-            Rows.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The truth.
-        **params : dict of str -> object
-            Passed on to the search's ``score``.
-
-        Returns
-        -------
-        float
-            The score; of several metrics, the one that the search refits by.
-        """
+        """Score the best estimator on other rows, as the search does: of several metrics, by the one it refits by."""
         check_is_fitted(self)
         if routing_enabled() and params:
             params = process_routing(self, "score", **params).search.score
         return self.search_.score(X, y, **params)
 
-    def _fitted_best(self):
-        check_is_fitted(self)
-        return self.best_estimator_
-
-    @property
-    def classes_(self):
-        """Class labels of the best estimator."""
-        return self.best_estimator_.classes_
-
-    @property
-    def n_features_in_(self):
-        """Number of features seen by ``fit``."""
-        return self.best_estimator_.n_features_in_
-
-    @property
-    def feature_names_in_(self):
-        """Names of the features seen by ``fit``."""
-        return self.best_estimator_.feature_names_in_
-
     def summary(self):
-        """Say in a few aligned lines what was sealed, searched and found.
-
-        Returns
-        -------
-        str
-        """
+        """Say in a few aligned lines what was sealed, searched and found; return a str."""
         check_is_fitted(self)
         return summary_text(self)
 
     @property
     def _repr_html_(self):
         diagram = super()._repr_html_  # an AttributeError where scikit-learn shows text instead
-        return lambda: self._with_summary(diagram())
+        summary = f'<pre class="sktune-summary">{escape(self.summary())}</pre>' if hasattr(self, "search_") else ""
+        return lambda: summary + diagram()
 
     def _repr_mimebundle_(self, **kwargs):
         bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] = self._with_summary(bundle["text/html"])
-        return bundle
-
-    def _with_summary(self, diagram):
-        return summary_html(self) + diagram if hasattr(self, "test_score_") else diagram
+        return bundle | {"text/html": self._repr_html_()} if "text/html" in bundle else bundle
 
     def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        inner = deepcopy(get_tags(self.search))
-        for part in ("estimator_type", "classifier_tags", "regressor_tags", "transformer_tags"):
-            setattr(tags, part, getattr(inner, part))
-        tags.target_tags, tags.input_tags = inner.target_tags, inner.input_tags
+        tags = get_tags(self.search)
+        tags.array_api_support = False
         return tags
 
     def get_metadata_routing(self):
-        """Say which parameters go where: `groups` here, the others to the search.
-
-        Returns
-        -------
-        MetadataRouter
-        """
+        """Return the MetadataRouter that says which parameters go where: `groups` here, the others to the search."""
         mapping = MethodMapping().add(caller="fit", callee="fit").add(caller="score", callee="score")
-        router = MetadataRouter(owner=self).add_self_request(self)
-        return router.add(search=self.search, method_mapping=mapping)
+        return MetadataRouter(owner=self).add_self_request(self).add(search=self.search, method_mapping=mapping)
+
+
+def seed_splits(cv, seed):
+    """Give random splits without a fixed seed this one, so that they are alike each time."""
+    if getattr(cv, "shuffle", True) and isinstance(getattr(cv, "random_state", 0), (type(None), np.random.RandomState)):
+        cv.random_state = int(seed)
+
+
+def best_model(search):
+    """Return the best estimator of a fitted search, with the fitted steps before it."""
+    if not isinstance(search, Pipeline):
+        return search.best_estimator_
+    *before, (name, last) = search.steps
+    return Pipeline([*before, (name, best_model(last))])

@@ -111,7 +111,10 @@ class MLP(nn.Module):
 
     def forward(self, X):
         """Map (B, F) to (B, C)."""
-        return self.layers(X.flatten(1) if X.ndim > 2 else X)
+        X = X.flatten(1) if X.ndim > 2 else X
+        for layer in self.layers:
+            X = layer(X)
+        return X
 
 
 def _check_widths(hidden):
@@ -128,6 +131,9 @@ class MaskStream:
     seed: int
     epoch: int = 0
     batch: int = 0
+
+
+_AHEAD = 1 << 17  # factors made at once: they stay in a core's cache until they are used
 
 
 class HashedDropout(nn.Dropout):
@@ -151,6 +157,7 @@ class HashedDropout(nn.Dropout):
         self.lanes = None  # set where many nets are trained as one
         self.place = None
         self.n_calls = 0
+        self.source, self.ahead = None, {}  # factors of the next steps, and what they follow from
 
     def forward(self, X):
         """Silence units in training mode, and scale the others so that the mean stays."""
@@ -160,9 +167,26 @@ class HashedDropout(nn.Dropout):
             place = self._next_place(self.lanes.place)
             return _DropLanes.apply(X, lambda batch: self.lanes.factors(self._shape(batch[0]), place, batch))
         place = self._next_place((self.stream.epoch, self.stream.batch))
-        key = mask_key(self.stream.seed, *place)
-        bits = random_int16(torch.tensor([key], dtype=torch.int32, device=X.device), self._shape(X).numel())
-        return X * keep_factors(bits, self.p, X.dtype).view(self._shape(X))
+        return X * self._factors(place, X).view(self._shape(X))
+
+    def _factors(self, place, X):
+        """Return a step's factors, made for some steps ahead: of a small hash, most is the time to call it."""
+        epoch, batch, *layer_and_call = place
+        n = self._shape(X).numel()
+        source = (self.stream.seed, epoch, *layer_and_call, self.p, X.dtype, X.device)
+        ready = self.ahead.get(batch) if self.source == source else None
+        if ready is not None and len(ready) >= n:
+            return ready[:n]  # a shorter row is the beginning of a longer one
+        n_steps = 1 if self.n_calls else max(1, min(batch + 1, _AHEAD // n))
+        batches = range(batch, batch + n_steps)
+        keys = [mask_key(self.stream.seed, epoch, b, *layer_and_call) for b in batches]
+        factors = keep_factors(random_int16(torch.tensor(keys, dtype=torch.int32, device=X.device), n), self.p, X.dtype)
+        if n_steps > 1:
+            self.source, self.ahead = source, dict(zip(batches, factors, strict=True))
+        return factors[0]
+
+    def __getstate__(self):
+        return {**vars(self), "source": None, "ahead": {}}
 
     def _next_place(self, step):
         """Return what a mask is a function of: epoch, batch, layer, call; a layer used twice draws twice."""
@@ -175,12 +199,15 @@ class HashedDropout(nn.Dropout):
 
 
 def keep_factors(bits, p, dtype):
-    """Turn uniform int16 numbers into factors: 0 with probability `p`, else ``1 / (1 - p)``."""
-    return (bits >= _threshold(p)).to(dtype).mul_(1 / (1 - p))
+    """Turn uniform int16 numbers into factors: 0 with probability `p`, else ``1 / (1 - p)``.
 
-
-def _threshold(p):
-    return min(round(p * 65536), 65535) - 32768
+    `p` is a number, or a tensor (L, 1) of a number per row; `bits` then broadcasts to (L, n).
+    """
+    p = torch.as_tensor(p, dtype=torch.float64)
+    threshold = (p * 65536).round().clamp_(max=65535).sub_(32768).to(bits.device, dtype)
+    scale = (1 / (1 - p)).to(bits.device, dtype)
+    factors = torch.empty(torch.broadcast_shapes(bits.shape, p.shape), dtype=dtype, device=bits.device)
+    return torch.ge(bits.to(dtype), threshold, out=factors).mul_(scale)  # to bool and back would be 6 x slower
 
 
 class LaneMasks:
@@ -206,10 +233,7 @@ class LaneMasks:
         bits = random_int16(keys, shape.numel())  # (distinct seeds, n)
         if len(distinct) > 1:
             bits = bits[torch.tensor([distinct.index(seed) for seed in self.seeds], device=X.device)]
-        rates = self.rates.tolist()
-        thresholds = torch.tensor([[_threshold(p)] for p in rates], dtype=torch.int16, device=X.device)
-        scales = torch.tensor([[1 / (1 - p)] for p in rates], dtype=X.dtype, device=X.device)
-        return (bits >= thresholds).to(X.dtype).mul_(scales).view(-1, *shape)  # (L, *shape)
+        return keep_factors(bits, self.rates[:, None], X.dtype).view(-1, *shape)  # (L, *shape)
 
 
 class _DropLanes(torch.autograd.Function):

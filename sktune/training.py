@@ -19,6 +19,7 @@ from skorch.utils import to_device, to_tensor
 from torch.utils.data import DataLoader
 
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
+from sktune.listeners import QuietLog, has_own, hears_batches
 from sktune.modules import floating_dtype, keeps_integers, serve_dropout
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
@@ -52,8 +53,8 @@ class Training:
 
     skorch registers modules, criteria and optimizers when they are first set. The names below are known from
     the start, so that the constructor sets nothing but its arguments (`_modules`, `_criteria`, `_optimizers`,
-    `_initialize_*` and `_current_init_context` are the private names of skorch that sktune builds on;
-    ``tests/test_seams.py`` fails when they move).
+    `_initialize_*`, `_current_init_context`, `_default_callbacks` and `_set_training` are the private names of skorch
+    that sktune builds on; ``tests/test_seams.py`` and ``tests/test_listeners.py`` fail when they move).
     """
 
     prefixes_ = [
@@ -67,6 +68,10 @@ class Training:
     initialized_ = False
     history_ = None
     virtual_params_ = {}
+
+    @property
+    def _default_callbacks(self):
+        return [(name, QuietLog() if name == "print_log" else c) for name, c in super()._default_callbacks]
 
     # --- components -------------------------------------------------------------------------------------------------
 
@@ -252,11 +257,14 @@ class Training:
         """Run the batches of one epoch, recording loss and size of each."""
         if iterator is None:
             return
+        super()._set_training(training)  # each layer, through a `train` of the module's own if it has one
         epoch = len(self.history) - 1
         factors = self._lr_factors(epoch, _length(iterator)) if training else None
+        batches = self.history[-1, "batches"]  # what record_batch would look up for every number
+        is_heard = hears_batches(self, training)
         n_batches = 0
         for n_batches, batch in enumerate(_epoch_of(iterator, epoch), start=1):
-            public = self._public_batch(batch)
+            public = self._public_batch(batch) if is_heard else batch
             self.notify("on_batch_begin", batch=public, training=training)
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
@@ -264,12 +272,16 @@ class Training:
             loss = step["loss"].item()
             if not math.isfinite(loss):
                 raise self._divergence(f"{'training' if training else 'validation'} loss became {loss}")
-            self.history.record_batch(prefix + "_loss", loss)
-            self.history.record_batch(
-                prefix + "_batch_size", get_len(public[0] if isinstance(public, tuple) else public)
-            )
+            batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
             self.notify("on_batch_end", batch=public, training=training, **step)
         self.history.record(prefix + "_batch_count", n_batches)
+
+    def notify(self, method_name, **cb_kwargs):
+        """Call a hook of the net, and of the callbacks that have one of their own."""
+        getattr(self, method_name)(self, **cb_kwargs)
+        for _, callback in self.callbacks_:
+            if has_own(method_name, callback):
+                getattr(callback, method_name)(self, **cb_kwargs)
 
     def _public_batch(self, batch):
         """Return the batch as skorch's callbacks know it: a pair."""
@@ -287,6 +299,11 @@ class Training:
         if factors is not None:
             for group in self.optimizer_.param_groups:
                 group["lr"] = group["initial_lr"] * factors[min(batch, len(factors) - 1)]
+
+    def _set_training(self, training=True):
+        """Set the mode where it is another; to go through all layers again would take as long as a small layer."""
+        if any(getattr(self, name + "_").training != training for name in self._modules):
+            super()._set_training(training)
 
     def train_step_single(self, batch, **fit_params):
         """Compute a batch's loss and its gradients."""
@@ -319,17 +336,21 @@ class Training:
 
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
-        x = to_tensor(x, device=self.device_)
+        x = self._on_device(x)
         if isinstance(x, dict):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
+
+    def _on_device(self, data):
+        is_there = type(data) is torch.Tensor and data.device == self.device_
+        return data if is_there else to_tensor(data, device=self.device_)
 
     def get_loss(self, y_pred, y_true, X=None, training=False, sample_weight=None):
         """Return the batch's loss: the criterion's, plus in training the penalties of `l1` and `l2`.
 
         With weights it is the mean over the rows of weight times loss.
         """
-        y_true = to_tensor(y_true, device=self.device_)
+        y_true = self._on_device(y_true)
         y_pred, y_true = self._match(y_pred, y_true)
         if sample_weight is None:
             loss = self.criterion_(y_pred, y_true)
@@ -383,7 +404,7 @@ class Training:
 
     def set_params(self, **params):
         """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one."""
-        check_names(self, params, components=params)
+        check_names(self, [name for name in params if "__" in name or name not in vars(self)], components=params)
         with unchanged_on_error(self):
             if "callbacks" in params:  # checked in fit, like any other parameter
                 params = dict(params)
@@ -447,6 +468,11 @@ def _length(iterator):
         return len(iterator)
     except TypeError:
         return 1
+
+
+def _n_rows(batch):
+    X = batch[0] if isinstance(batch, tuple | list) else batch
+    return len(X) if isinstance(X, torch.Tensor) else get_len(X)
 
 
 def _epoch_of(iterator, epoch):

@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
+from functools import cache
 from numbers import Integral, Real
 
 import numpy as np
@@ -295,6 +296,7 @@ def _check_argument(name, component):
         )
 
 
+@cache
 def constructor_arguments(factory, extra=True):
     """Return the names that a class or function takes, or None if `extra` counts and it takes any."""
     try:

@@ -14,15 +14,17 @@ LAYERS = [
     ["sktune.lr_range", "sktune.diagnosis", "sktune.display"],
     ["sktune.fused"],
     ["sktune.fused.backend"],
+    ["sktune.fused.collect", "sktune.fused.run"],
+    ["sktune.fused.plan"],
     ["sktune.fused.train"],
-    ["sktune.fused.network", "sktune.fused.optim", "sktune.fused.plan"],
+    ["sktune.fused.network", "sktune.fused.optim", "sktune.fused.seam"],
     ["sktune.estimators"],
     ["sktune.base", "sktune.report"],
     ["sktune.training"],
     ["sktune.evaluation", "sktune.inner_search", "sktune.progress", "sktune.sealing"],
     ["sktune.data", "sktune.indexing", "sktune.spaces", "sktune.validation"],
     ["sktune.modules", "sktune.schedules"],
-    ["sktune.names", "sktune.randomness"],
+    ["sktune.listeners", "sktune.names", "sktune.randomness"],
 ]
 DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row}
 

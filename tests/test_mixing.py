@@ -54,9 +54,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.holdout import HoldoutSearch
-from sktune.search import GridSearchCV, RandomizedSearchCV
+from sktune import GridSearchCV, HoldoutSearch, NeuralNetClassifier, NeuralNetRegressor, RandomizedSearchCV
 
 ROOT = Path(__file__).parents[1]
 

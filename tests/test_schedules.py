@@ -25,7 +25,7 @@ def torch_factors(make_scheduler, n_steps):
     return factors
 
 
-@given(names, epochs, st.lists(times, min_size=1, max_size=20), st.floats(0, 20))
+@given(names, epochs, st.lists(times, min_size=1, max_size=20), st.just(0) | st.floats(0.01, 20))
 def test_factor_is_between_0_and_1(name, max_epochs, t, warmup):
     factors = lr_factors(name, t, max_epochs, warmup=warmup)
 

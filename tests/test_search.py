@@ -84,7 +84,7 @@ def test_results_are_scikit_learns_own(ours, theirs, params, backend, n_jobs, ca
 
 
 @pytest.mark.parametrize("verbose", [0, 1, 2, 3])
-def test_prints_what_scikit_learn_prints_and_a_bar_at_verbose_1(verbose, capsys):
+def test_prints_what_scikit_learn_prints_and_a_bar(verbose, capsys):
     outputs = []
     for cls in (GridSearchCV, model_selection.GridSearchCV):
         cls(LogisticRegression(), GRID, verbose=verbose).fit(X, y)
@@ -92,10 +92,8 @@ def test_prints_what_scikit_learn_prints_and_a_bar_at_verbose_1(verbose, capsys)
 
     (out, err), (expected, _) = outputs
     assert len(out.splitlines()) == len(expected.splitlines())
-    assert bool(err) == (verbose == 1)
-    if verbose == 1:
-        assert "15/15" in err
-        assert "best=0." in err
+    assert bool(err) == (verbose > 0)
+    assert ("15/15" in err) == (verbose > 0)
 
 
 @pytest.mark.parametrize(

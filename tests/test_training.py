@@ -12,16 +12,18 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV
-from skorch.callbacks import Checkpoint, EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
+from sklearn.utils import check_random_state
+from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
 from skorch.dataset import Dataset, ValidSplit
 from skorch.exceptions import DeviceWarning, SkorchTrainingImpossibleError
 from torch import nn
 from torch.nn import functional as F
 
-from sktune import DivergenceError, MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune import MLP, DivergenceError, NeuralNetClassifier, NeuralNetRegressor
 from sktune.randomness import INIT, mask_key, mix, permutation, random_int16, seeded
 from sktune.schedules import lr_factors
 
+NUMPY = check_random_state(None)  # the generator that the functions of numpy.random draw from
 rng = np.random.RandomState(0)
 X = rng.randn(130, 3)
 y = (X[:, 0] + X[:, 1] ** 2 > 1).astype(int)
@@ -49,7 +51,7 @@ def differ(net, other):
 
 
 def global_states():
-    return torch.get_rng_state().tolist(), np.random.get_state()[1].tolist(), random.getstate()
+    return torch.get_rng_state().tolist(), NUMPY.get_state()[1].tolist(), random.getstate()
 
 
 # --- the loop, against one written by hand ----------------------------------------------------------------------------
@@ -182,19 +184,33 @@ class Noisy(nn.Module):
         return self.layer(F.dropout(X, 0.4, self.training) * (noise + 0.5))
 
 
+def test_own_randomness_is_new_in_each_epoch():
+    class Recording(Noisy):
+        drawn = []
+
+        def forward(self, X):
+            if self.training:
+                self.drawn.append(float(torch.rand(())))
+            return super().forward(X)
+
+    make_net(module=Recording).fit(X, y)
+
+    assert len(set(Recording.drawn)) == len(Recording.drawn) == 15
+
+
 MODULES = {"MLP": {"module__dropout": 0.5}, "own randomness": {"module": Noisy}}
 
 
 @pytest.mark.parametrize("params", MODULES.values(), ids=MODULES)
 def test_fit_repeats_whatever_ran_before_and_touches_no_global_state(params):
-    before = global_states()
+    before, numpy_before = global_states(), NUMPY.get_state()
     try:
         torch.manual_seed(1)
-        np.random.seed(1)
+        NUMPY.seed(1)
         random.seed(1)
         first = make_net(**params).fit(X, y)
         torch.manual_seed(2)
-        np.random.seed(2)
+        NUMPY.seed(2)
         states = global_states()
         second = make_net(**params).fit(X, y)
         assert global_states() == states
@@ -205,6 +221,7 @@ def test_fit_repeats_whatever_ran_before_and_touches_no_global_state(params):
     finally:
         torch.set_rng_state(torch.tensor(before[0], dtype=torch.uint8))
         random.setstate(before[2])
+        NUMPY.set_state(numpy_before)
 
 
 @pytest.mark.parametrize("params", MODULES.values(), ids=MODULES)
@@ -227,14 +244,14 @@ def test_random_state_instance_moves_on():
 
 
 def test_no_random_state_follows_numpy_s():
-    before = np.random.get_state()
+    before = NUMPY.get_state()
     try:
-        np.random.seed(0)
+        NUMPY.seed(0)
         first, second = (make_net(random_state=None).fit(X, y) for _ in range(2))
-        np.random.seed(0)
+        NUMPY.seed(0)
         again = make_net(random_state=None).fit(X, y)
     finally:
-        np.random.set_state(before)
+        NUMPY.set_state(before)
 
     assert differ(first, second)
     assert_same_weights(first, again)
@@ -332,24 +349,12 @@ def test_second_module_and_criterion_are_seeded_trained_and_pickled():
 # --- learning rates ---------------------------------------------------------------------------------------------------
 
 
-class Rates(EpochScoring):
+class Rates(Callback):
     """Notes the learning rate of each step."""
-
-    def __init__(self):
-        super().__init__(None)
 
     def initialize(self):
         self.rates = []
         return self
-
-    def on_train_begin(self, net, **kwargs):
-        pass
-
-    def on_epoch_begin(self, net, **kwargs):
-        pass
-
-    def on_epoch_end(self, net, **kwargs):
-        pass
 
     def on_batch_end(self, net, **kwargs):
         self.rates.append(net.optimizer_.param_groups[0]["lr"])
@@ -451,7 +456,15 @@ def test_all_rows_are_trained_on_by_default():
 STOPPING = {"early_stopping": True, "max_epochs": 60, "n_iter_no_change": 3, "lr": 0.1, "module__hidden": (30,)}
 
 
-@pytest.mark.parametrize("callbacks", [None, "disable", [EarlyStopping("train_loss", patience=3, threshold=10)]])
+class Stop(Callback):
+    """Ends the fit as skorch's callbacks do, after a validation loss that was not the best."""
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) > 2 and not net.history[-1, "valid_loss_best"]:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("callbacks", [None, "disable", [Stop()]])
 def test_early_stopping_restores_the_best_weights(callbacks):
     validation = []
 

@@ -10,7 +10,7 @@ from tqdm.auto import tqdm
 from sktune.fused.collect import Collector, Fit, hand_out
 from sktune.fused.plan import group_lanes
 from sktune.fused.run import FusionReport, Trainer, sort_out
-from sktune.fused.seam import read_tasks, run_tasks
+from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
 
 _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed all tasks before the first result
 
@@ -31,21 +31,27 @@ class FusingBackend(ParallelBackendBase):
         To be filled.
     progress : bool, default=False
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
+    outer : (backend, n_jobs), default=None
+        Where tasks that are not fused run. With it, this backend serves one search, and leaves what comes after
+        (a refit) to `outer`, too.
     """
 
     supports_retrieve_callback = False
     supports_sharedmem = True
     default_n_jobs = -1
 
-    def __init__(self, *args, max_lanes=32, report=None, progress=False, **kwargs):
+    def __init__(self, *args, max_lanes=32, report=None, progress=False, outer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.max_lanes = max_lanes
         self.report = FusionReport() if report is None else report
         self.progress = progress
-        self.waiting = []
+        self.outer = outer
+        self.waiting, self.is_over = [], False
 
     def configure(self, n_jobs=-1, parallel=None, prefer=None, require=None, **kwargs):
         """Take the settings of a call."""
+        if self.is_over:
+            raise FallbackToBackend(self.outer[0])
         self.waiting, self.n_jobs = [], n_jobs
         self.bar = None
         self.shows_bar = self.progress or getattr(parallel, "verbose", 0) > 0
@@ -56,8 +62,8 @@ class FusingBackend(ParallelBackendBase):
         return _MANY
 
     def get_nested_backend(self):
-        """Let what a task does in parallel run one after the other."""
-        return SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None
+        """Let what a task itself does in parallel find what it would have found without us."""
+        return self.outer or (SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None)
 
     def submit(self, func, callback=None):
         """Keep a task for later."""
@@ -71,7 +77,8 @@ class FusingBackend(ParallelBackendBase):
             jobs, self.waiting = self.waiting, []
             self._prepare(jobs)
         results = out.run()
-        self.bar.update(sum(_cost(fit) for fit in out.fits if fit.outcome is None))
+        if not out.ran_elsewhere:
+            self.bar.update(_cost_alone(out))
         out.callback(results)  # joblib submits what is left over
         return results
 
@@ -82,12 +89,13 @@ class FusingBackend(ParallelBackendBase):
 
     def terminate(self):
         """Forget the tasks."""
-        self.waiting = []
+        self.waiting, self.is_over = [], self.outer is not None
 
     def _prepare(self, jobs):
         collector, known = Collector(), {}
-        for job in jobs:
-            job.collect(collector, known)
+        with joblib.parallel_config(*self.get_nested_backend()):  # steps of a pipeline may have tasks of their own
+            for job in jobs:
+                job.collect(collector, known)
         fits = [fit for job in jobs for fit in job.fits]
         groups = sort_out(group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes))
         self.stop_call()
@@ -96,9 +104,18 @@ class FusingBackend(ParallelBackendBase):
         Trainer(n_workers, self.report, self.bar).train(groups)
         for fit in fits:
             self.report.add(fit)
+        backend, n_jobs = self.outer or ("loky", max(self.n_jobs, 1))
         alone = [job for job in jobs if all(fit.outcome is None for fit in job.fits)]
-        if self.n_jobs not in (-1, 1) and len(alone) > 1:
-            _run_in_processes(alone, self.n_jobs)
+        if n_jobs not in (None, 1) and alone:
+            one_by_one = getattr(backend, "supports_return_generator", isinstance(backend, str))
+            return_as = "generator" if one_by_one else "list"
+            self._run_elsewhere(alone, joblib.Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as))
+
+    def _run_elsewhere(self, jobs, parallel):
+        results = iter(parallel(task.item for job in jobs for task in job.tasks))
+        for job in jobs:
+            job.results, job.ran_elsewhere = [next(results) for _ in job.tasks], True
+            self.bar.update(_cost_alone(job))
 
 
 def _cost(fit):
@@ -106,10 +123,8 @@ def _cost(fit):
     return max(1, getattr(fit.net, "max_epochs", 1))
 
 
-def _run_in_processes(jobs, n_jobs):
-    results = joblib.Parallel(n_jobs=n_jobs, backend="loky")(joblib.delayed(job.batch)() for job in jobs)
-    for job, result in zip(jobs, results, strict=True):
-        job.results = result
+def _cost_alone(job):
+    return sum(_cost(fit) for fit in job.fits if fit.outcome is None)
 
 
 class _Job:
@@ -117,7 +132,7 @@ class _Job:
 
     def __init__(self, batch, callback):
         self.batch, self.callback = batch, callback
-        self.results = None
+        self.results, self.ran_elsewhere = None, False
 
     def collect(self, collector, known):
         self.shared_steps = collector.steps

@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 import joblib
 import torch
+from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 from skorch.history import History
-from sklearn.pipeline import Pipeline
 
 from sktune.data import rows_of
+from sktune.fused.optim import RULES
 from sktune.fused.plan import why_alone, why_alone_initialized
 from sktune.fused.seam import PlannedFit
 from sktune.fused.train import Lane, Outcome
@@ -187,7 +188,7 @@ def _load(net, outcome):
         for name, tensor in (*net.module_.named_parameters(), *net.module_.named_buffers()):
             tensor.copy_(outcome.state[name])
     _load_optimizer(net.optimizer_, dict(net.module_.named_parameters()), outcome)
-    net.history_ = History(({"batches": [], **row} for row in outcome.curve))
+    net.history_ = History({"batches": [], **row} for row in outcome.curve)
 
 
 def _load_optimizer(optimizer, parameters, outcome):
@@ -198,7 +199,11 @@ def _load_optimizer(optimizer, parameters, outcome):
     group["lr"] = outcome.lr
     if not group.get("momentum", 1):  # torch keeps no buffer then
         state.pop("momentum_buffer", None)
-    starts = torch.tensor([0, *(p.numel() for p in learned)]).cumsum(0).tolist()
-    for p, start in zip(learned, starts, strict=False):
-        own = {k: t[start : start + p.numel()].view_as(p).clone() if len(t) > 1 else t[0].clone() for k, t in state.items()}
-        optimizer.state[p] = own if isinstance(optimizer, torch.optim.SGD) else {"step": torch.tensor(step), **own}
+    kinds = RULES[type(optimizer)][4]
+    counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
+    start = 0
+    for p in learned:
+        rows = slice(start, start := start + p.numel())
+        own = {name: t[rows].view_as(p).clone() if kinds[name] == "P" else t[0].clone() for name, t in state.items()}
+        if counted or own:
+            optimizer.state[p] = {name: torch.tensor(value) for name, value in counted.items()} | own

@@ -18,11 +18,7 @@ from sktune.modules import HashedDropout
 _TORCH_OWN = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.Size, types.FunctionType)
 # What a subclass must not have changed if the engine is to do the same.
-_LADDER = (
-    "fit fit_loop run_single_epoch train_step train_step_single validation_step get_loss infer notify get_iterator "
-    "get_dataset get_split_datasets get_train_step_accumulator initialize_optimizer on_train_begin on_train_end "
-    "on_epoch_begin on_epoch_end on_batch_begin on_batch_end on_grad_computed _row_losses _match _begin_step"
-).split()
+_LADDER = ["fit", "fit_loop", "run_single_epoch", "train_step", "train_step_single", "validation_step", "get_loss", "infer", "notify", "get_iterator", "get_dataset", "get_split_datasets", "get_train_step_accumulator", "initialize_optimizer", "on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end", "on_grad_computed", "_row_losses", "_match", "_begin_step"]
 _ITERATION = ("dataset", "iterator_train", "iterator_valid")
 
 

@@ -27,11 +27,14 @@ class FusionReport:
         ``candidate``, ``split`` and ``reason`` of each fit that ran one at a time.
     curves : list of dict
         ``candidate``, ``split``, ``epoch``, ``train_loss``, ``lr``, and ``valid_loss`` where there is one.
+    seconds : float
+        Wall time of training the groups.
     """
 
     groups: list = field(default_factory=list)
     alone: list = field(default_factory=list)
     curves: list = field(default_factory=list)
+    seconds: float = 0.0
 
     def add(self, fit):
         """Take note of a fit that is over."""
@@ -43,8 +46,8 @@ class FusionReport:
 
     def __str__(self):
         n_lanes = sum(group["lanes"] for group in self.groups)
-        seconds = sum(group["seconds"] for group in self.groups)
-        lines = [f"{n_lanes} fits fused in {len(self.groups)} groups, {seconds:.1f} s; {len(self.alone)} one at a time"]
+        lines = [f"{n_lanes} fits fused in {len(self.groups)} groups, {self.seconds:.1f} s"]
+        lines += [f"{len(self.alone)} fits one at a time"] if self.alone else []
         reasons = [fit["reason"] for fit in self.alone]
         lines += [f"  {reasons.count(reason)}: {reason}" for reason in dict.fromkeys(reasons)]
         return "\n".join(lines)
@@ -69,12 +72,14 @@ class Trainer:
 
     def train(self, groups):
         """Train all; set each fit's `outcome`, or `reason` if it has to run one at a time after all."""
+        began = perf_counter()
         n_workers = min(self.n_workers, len(groups))
         if n_workers > 1:
             self._train_in_threads(groups, n_workers)
         else:
             for group in groups:
                 self._train_group(group)
+        self.report.seconds += perf_counter() - began
 
     def _train_in_threads(self, groups, n_workers):
         n_threads = torch.get_num_threads()

@@ -10,10 +10,13 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
+from joblib.parallel import FallbackToBackend, get_active_backend
 from sklearn.base import clone
 from sklearn.model_selection import _validation
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
+
+__all__ = ["FallbackToBackend", "PlannedFit", "Task", "active_backend", "read_tasks", "run_tasks"]
 
 FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _validation._permutation_test_score}
 
@@ -92,6 +95,12 @@ class _Splits:
 
     def split(self, X, y=None, groups=None):
         return iter(self.splits)
+
+
+def active_backend(n_jobs=None):
+    """Return joblib's backend of the moment and the number of jobs that ``Parallel(n_jobs)`` would have there."""
+    backend, active_n_jobs = get_active_backend()
+    return backend, active_n_jobs if n_jobs is None else n_jobs
 
 
 def read_tasks(batch):

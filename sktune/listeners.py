@@ -1,0 +1,36 @@
+"""Who listens to a fit: hooks that nobody has cost as much as a small network's step."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from skorch.callbacks import BatchScoring, Callback, EpochScoring, PrintLog
+from skorch.net import NeuralNet
+
+
+class QuietLog(PrintLog):
+    """skorch's table of losses, which is not put together where nobody reads it."""
+
+    def on_epoch_end(self, net, **kwargs):
+        """Print a row if the net is verbose, or if somebody takes the rows otherwise."""
+        if net.verbose or self.sink is not print:
+            super().on_epoch_end(net, **kwargs)
+
+
+def has_own(hook, listener):
+    """Tell whether a net or a callback has a hook other than the empty one of skorch's base class."""
+    return hook in vars(listener) or _defines(hook, type(listener))
+
+
+@lru_cache
+def _defines(hook, kind):
+    base = NeuralNet if issubclass(kind, NeuralNet) else Callback
+    return getattr(kind, hook, None) is not getattr(base, hook)
+
+
+def hears_batches(net, training):
+    """Tell whether anyone looks at a net's batches; skorch's scores look at those of one kind only."""
+    scores = (EpochScoring, BatchScoring)
+    callbacks = [c for _, c in net.callbacks_ if not (isinstance(c, scores) and c.on_train != training)]
+    hooks = ("on_batch_begin", "on_batch_end")
+    return any(has_own(hook, listener) for hook in hooks for listener in [net, *callbacks])

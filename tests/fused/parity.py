@@ -1,0 +1,108 @@
+"""Fits made plainly and through the fused engine, and what must be equal between them."""
+
+import joblib
+import numpy as np
+import torch
+from sklearn.datasets import make_classification, make_regression
+from sklearn.model_selection import GridSearchCV, KFold
+
+from sktune.fused.run import FusionReport
+
+# Fewer than 100 rows are trained on in float64. Of the two splits one has a row more: 73 and 74, the last of the
+# batches of 16 then holds 9 rows or 10.
+X, y = make_classification(110, n_features=6, n_informative=4, n_classes=3, random_state=0)
+X_reg, y_reg = make_regression(110, n_features=6, n_targets=2, random_state=0)
+y_reg = y_reg / y_reg.std(axis=0)
+RAGGED = [list(KFold(3).split(X))[fold] for fold in (0, 2)]
+
+_SQUARES = ("exp_avg_sq", "square_avg", "sum")
+
+
+class Keep:
+    """A scorer that keeps what it scores."""
+
+    def __init__(self):
+        self.nets = []
+
+    def __call__(self, net, X, y, sample_weight=None):
+        self.nets.append(net)
+        return net.score(X, y)
+
+
+def grid(*candidates):
+    """Return the ``param_grid`` of just these candidates."""
+    return [{name: [value] for name, value in candidate.items()} for candidate in candidates] or {}
+
+
+def search(net, candidates, X, y, *, cv=RAGGED, fused=True, fit_params=None, n_jobs=None, max_lanes=32, **options):
+    """Return a finished search, the estimators that it fitted, and the report of their fusion."""
+    keep, report = Keep(), FusionReport()
+    settings = {"report": report, "max_lanes": max_lanes} if fused else {}
+    with joblib.parallel_config("sktune" if fused else "sequential", **settings):
+        found = GridSearchCV(net, grid(*candidates), cv=cv, scoring=keep, refit=False, n_jobs=n_jobs, **options)
+        found.fit(X, y, **(fit_params or {}))
+    return found, keep.nets, report
+
+
+def assert_parity(net, candidates, X, y, **options):
+    """Fit candidates on folds plainly and fused; assert that nothing tells the results apart. Return the report."""
+    plain, references, _ = search(net, candidates, X, y, fused=False, **options)
+    fused, nets, report = search(net, candidates, X, y, **options)
+    assert report.alone == [], report
+    assert len(nets) == len(references) == sum(group["lanes"] for group in report.groups) > 0
+    for reference, other in zip(references, nets, strict=True):
+        assert_same_net(reference, other)
+    assert_same_scores(plain, fused, tolerance=0)
+    return report
+
+
+def assert_same_net(plain, fused, rtol=1e-8):
+    """Assert that weights, optimizer, learning rate and the losses of each epoch are equal."""
+    assert_close(plain.module_.state_dict(), fused.module_.state_dict(), rtol)
+    ours, theirs = fused.optimizer_.state_dict(), plain.optimizer_.state_dict()
+    assert ours["state"].keys() == theirs["state"].keys()
+    for number, state in theirs["state"].items():
+        assert_close(state, ours["state"][number], rtol)
+    assert_same_groups(theirs["param_groups"], ours["param_groups"])
+    columns = [c for c in ("train_loss", "valid_loss") if c in plain.history[-1]]
+    assert len(plain.history) == len(fused.history)
+    for column in columns:
+        np.testing.assert_allclose(fused.history[:, column], plain.history[:, column], rtol=rtol, err_msg=column)
+
+
+def assert_same_groups(theirs, ours):
+    assert [group.keys() for group in ours] == [group.keys() for group in theirs]
+    for one, other in zip(theirs, ours, strict=True):
+        np.testing.assert_allclose(other["lr"], one["lr"], rtol=1e-12)
+        assert {k: v for k, v in one.items() if k != "lr"} == {k: v for k, v in other.items() if k != "lr"}
+
+
+def assert_close(expected, found, rtol):
+    """Assert that tensors by name agree, relative to the largest number in each."""
+    assert expected.keys() == found.keys()
+    for name, one in expected.items():
+        other = found[name]
+        if not isinstance(one, torch.Tensor):
+            assert one == other, name
+            continue
+        assert (other.shape, other.dtype) == (one.shape, one.dtype), name
+        one, other = one.double(), other.double()
+        if name in _SQUARES:
+            one, other = one.sqrt(), other.sqrt()
+        bound = rtol * one.abs().max().item() + 1e-13
+        assert (one - other).abs().max().item() <= bound, (name, one, other)
+
+
+def assert_same_scores(one, other, tolerance):
+    """Assert that two searches, or the dicts of two cross-validations, found the same."""
+    one, other = (getattr(found, "cv_results_", found) for found in (one, other))
+    assert one.keys() == other.keys()
+    for name in one:
+        if name.endswith("_time") or name == "estimator":
+            continue
+        if "score" in name or name.startswith("split"):
+            np.testing.assert_allclose(other[name], one[name], rtol=0, atol=tolerance, err_msg=name)
+        elif name.startswith("rank") and tolerance:
+            continue
+        else:
+            assert str(other[name]) == str(one[name]), name

@@ -1,0 +1,115 @@
+"""Every fused rule against torch's own optimizer, one value of each hyperparameter per lane."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sktune.fused.optim import RULES, StackedOptimizer
+
+N_STEPS, N_WEIGHTS = 50, 6
+
+rate = st.floats(1e-4, 0.1)
+decay = st.sampled_from([0.0, 1e-4, 0.01, 0.3])
+eps = st.sampled_from([1e-10, 1e-8, 1e-3])
+beta = st.floats(0.0, 0.99)
+LANES = {
+    torch.optim.SGD: {
+        "momentum": st.sampled_from([0.0, 0.5, 0.95]),
+        "dampening": st.sampled_from([0.0, 0.3, 1.0]),
+    },
+    torch.optim.Adam: {"betas": st.tuples(beta, beta), "eps": eps},
+    torch.optim.AdamW: {"betas": st.tuples(beta, beta), "eps": eps},
+    torch.optim.NAdam: {"betas": st.tuples(beta, beta), "eps": eps, "momentum_decay": st.sampled_from([0.0, 4e-3, 0.5])},
+    torch.optim.RMSprop: {"alpha": st.floats(0.5, 0.999), "eps": eps, "momentum": st.sampled_from([0.0, 0.9])},
+    torch.optim.Adagrad: {
+        "lr_decay": st.sampled_from([0.0, 0.1]),
+        "eps": eps,
+        "initial_accumulator_value": st.sampled_from([0.0, 0.5]),
+    },
+}
+SHARED = {torch.optim.SGD: [{}], torch.optim.NAdam: [{}, {"decoupled_weight_decay": True}]}
+CASES = [(kind, shared) for kind in LANES for shared in SHARED.get(kind, [{}])]
+
+
+def test_every_rule_is_tried():
+    assert set(LANES) == set(RULES)
+
+
+def gradients(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(N_STEPS, N_WEIGHTS, generator=generator, dtype=torch.float64)
+
+
+def train_plainly(kind, options, rates, gradient):
+    weights = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).requires_grad_()
+    optimizer = kind([weights], **options)
+    for factor, g in zip(rates, gradient, strict=True):
+        optimizer.param_groups[0]["lr"] = options["lr"] * factor
+        weights.grad = g.clone()
+        optimizer.step()
+    return weights.detach(), dict(optimizer.state.get(weights, {}))
+
+
+def train_stacked(kind, lanes, factors, gradient):
+    flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(len(lanes), 1)
+    stacked = StackedOptimizer([kind([torch.zeros(1)], **options) for options in lanes], flat)
+    for step in range(N_STEPS):
+        stacked.step(flat, gradient[:, step].clone(), factors[:, step, None])
+    return flat, stacked
+
+
+@pytest.mark.parametrize(("kind", "shared"), CASES)
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(data=st.data())
+def test_agrees_with_torch(kind, shared, data):
+    lane = st.fixed_dictionaries({"lr": rate, "weight_decay": decay, **LANES[kind]})
+    lanes = [{**options, **shared} for options in data.draw(st.lists(lane, min_size=1, max_size=4), label="lanes")]
+    check_against_torch(kind, lanes)
+
+
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(lanes=st.lists(st.fixed_dictionaries({"lr": rate, "momentum": st.floats(0.1, 0.95)}), min_size=1, max_size=4))
+def test_agrees_with_torch_in_nesterov_momentum(lanes):
+    check_against_torch(torch.optim.SGD, [{**options, "nesterov": True} for options in lanes])
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_agrees_where_lanes_differ_in_rate_and_decay_only(kind):
+    check_against_torch(kind, [{"lr": 0.01, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.5}])
+
+
+def check_against_torch(kind, lanes):
+    factors = torch.linspace(1, 0.1, N_STEPS, dtype=torch.float64).repeat(len(lanes), 1)
+    gradient = torch.stack([gradients(seed) for seed in range(len(lanes))])
+    flat, stacked = train_stacked(kind, lanes, factors, gradient)
+    for number, options in enumerate(lanes):
+        weights, state = train_plainly(kind, options, factors[number], gradient[number])
+        torch.testing.assert_close(flat[number], weights, rtol=1e-8, atol=1e-11)
+        ours = stacked.lane_state(number)
+        assert ours.pop("step") == N_STEPS
+        for name in state.keys() - {"step"}:
+            expected = state[name].expand_as(ours[name]) if name == "mu_product" else state[name]
+            rtol = 1e-6 if expected.dtype == torch.float32 else 1e-8  # mu_product, as in torch
+            torch.testing.assert_close(ours[name], expected, rtol=rtol, atol=1e-12)
+
+
+def test_a_part_of_the_lanes_steps_alone():
+    lanes = [{"lr": lr, "momentum": 0.9} for lr in (0.1, 0.01, 0.001)]
+    factors = torch.ones(3, N_STEPS, dtype=torch.float64)
+    gradient = torch.stack([gradients(seed) for seed in range(3)])
+    whole, all_stacked = train_stacked(torch.optim.SGD, lanes, factors, gradient)
+
+    flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(3, 1)
+    stacked = StackedOptimizer([torch.optim.SGD([torch.zeros(1)], **options) for options in lanes], flat)
+    for step in range(N_STEPS):
+        for part in ([2, 0], [1]):
+            chosen = torch.tensor(part)
+            few, rows = stacked.select(chosen), flat[chosen]
+            few.step(rows, gradient[chosen, step].clone(), factors[chosen, step, None])
+            flat[chosen] = rows
+            stacked.put_back(chosen, few)
+
+    assert torch.equal(flat, whole)
+    assert all(torch.equal(stacked.state[name], all_stacked.state[name]) for name in stacked.state)
+    assert stacked.lane_state(1)["step"] == N_STEPS

@@ -1,0 +1,228 @@
+"""Parity: what a fit leaves behind does not tell whether it was made alone or as one of many lanes."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from parity import X, X_reg, assert_parity, y, y_reg
+from sklearn.model_selection import KFold
+from torch import nn
+
+from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+
+NET = {"module__hidden": (8, 5), "max_epochs": 11, "batch_size": 16, "random_state": 3}
+
+# Each candidate changes what may differ between lanes: all of them train in one group.
+SCHEDULES = [
+    {"lr": 0.01},
+    {"lr": 0.05, "lr_schedule": "step", "lr_schedule__step_size": 2, "lr_schedule__gamma": 0.6},
+    {"lr": 0.03, "lr_schedule": "exponential", "lr_schedule__gamma": 0.9, "max_epochs": 4},
+    {"lr": 0.02, "lr_schedule": "time", "lr_schedule__k": 0.3, "random_state": 11},
+    {"lr": 0.04, "lr_schedule": "cosine", "lr_schedule__final": 0.1, "max_epochs": 7},
+    {"lr": 0.06, "lr_schedule": "one_cycle", "lr_schedule__pct_start": 0.4},
+    {"lr": 0.02, "lr_schedule__warmup": 1.5},
+]
+VARIED = {
+    "sgd": [
+        {"momentum": 0.0},
+        {"momentum": 0.9, "dampening": 0.3, "weight_decay": 0.1},
+        {"momentum": 0.5},
+        {"momentum": 0.0, "dampening": 0.5, "weight_decay": 1e-3},
+    ],
+    "nesterov": [{"momentum": 0.9}, {"momentum": 0.3, "weight_decay": 0.05}],
+    "adam": [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9)}, {"eps": 1e-2}],
+    "adamw": [{}, {"weight_decay": 0.0}, {"betas": (0.8, 0.95), "weight_decay": 0.3}, {"eps": 1e-3}],
+    "adam_alike": [{}, {"weight_decay": 0.1}],
+    "rmsprop": [{"momentum": 0.0}, {"momentum": 0.8, "alpha": 0.9}, {"weight_decay": 0.1, "eps": 1e-3}],
+    "nadam": [{}, {"momentum_decay": 0.1}, {"betas": (0.7, 0.99), "weight_decay": 0.1}],
+    "nadamw": [{}, {"weight_decay": 0.2}],
+    "adagrad": [{}, {"lr_decay": 0.1}, {"initial_accumulator_value": 0.5, "weight_decay": 0.1, "eps": 1e-4}],
+}
+OPTIMIZERS = {
+    "sgd": {"optimizer": torch.optim.SGD},
+    "nesterov": {"optimizer": torch.optim.SGD, "optimizer__nesterov": True},
+    "adam": {"optimizer": torch.optim.Adam},
+    "adamw": {"optimizer": torch.optim.AdamW},
+    "adam_alike": {"optimizer": torch.optim.Adam},
+    "rmsprop": {"optimizer": torch.optim.RMSprop},
+    "nadam": {"optimizer": torch.optim.NAdam},
+    "nadamw": {"optimizer": torch.optim.NAdam, "optimizer__decoupled_weight_decay": True},
+    "adagrad": {"optimizer": torch.optim.Adagrad},
+}
+WEIGHTS = np.random.default_rng(0).uniform(0.2, 3, len(y))
+TRAININGS = {
+    "bare": ({}, [{}], {}),
+    "dropout": ({"module__dropout": 0.4}, [{}, {"module__dropout": 0.0}, {"module__dropout": 0.7}], {}),
+    "batch_norm": ({"module__batch_norm": True, "module__dropout": 0.2}, [{}], {"sample_weight": WEIGHTS}),
+    "penalties": ({}, [{}, {"l2": 0.03}, {"l1": 1e-4}, {"l1": 1e-3, "l2": 0.01}], {}),
+    "early_stopping": (
+        {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change": 2, "class_weight": "balanced"},
+        [{}, {"tol": 0.1}, {"n_iter_no_change": 20}],
+        {"sample_weight": WEIGHTS},
+    ),
+}
+
+
+def lanes(optimizer, training):
+    """Return candidates in which schedules, the optimizer's values and the training's go round together."""
+    varied, (_, trainings, _) = VARIED[optimizer], TRAININGS[training]
+    candidates = []
+    for number, schedule in enumerate(SCHEDULES):
+        values = {f"optimizer__{name}": v for name, v in varied[number % len(varied)].items()}
+        candidates.append({**schedule, **values, **trainings[number % len(trainings)]})
+    return candidates
+
+
+def check(optimizer, training, **options):
+    settings, _, fit_params = TRAININGS[training]
+    net = NeuralNetClassifier(**NET, **OPTIMIZERS[optimizer], **settings)
+    return assert_parity(net, lanes(optimizer, training), X, y, fit_params=fit_params, **options)
+
+
+# With every optimizer once, and with each training at least once; the rest of the cross is slow.
+TRIED = list(zip(OPTIMIZERS, [*TRAININGS, *TRAININGS], strict=False))
+CROSS = [(o, t) for o in OPTIMIZERS for t in TRAININGS if (o, t) not in TRIED]
+
+
+@pytest.mark.parametrize(("optimizer", "training"), TRIED)
+def test_lanes_end_as_plain_fits_do(optimizer, training):
+    report = check(optimizer, training)
+
+    assert len(report.groups) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("optimizer", "training"), CROSS)
+def test_lanes_end_as_plain_fits_do_in_every_other_combination(optimizer, training):
+    check(optimizer, training)
+
+
+def test_folds_may_differ_in_their_number_of_batches():
+    X_few, y_few = X[:97], y[:97]  # 64 and 65 rows to train on: 4 batches of 16, and a fifth
+    splits = [list(KFold(3).split(X_few))[fold] for fold in (0, 2)]
+    candidates = [{"lr": 0.05}, {"lr": 0.02, "lr_schedule": "cosine"}, {"lr_schedule": "one_cycle", "l2": 0.1}]
+
+    report = assert_parity(NeuralNetClassifier(**NET), candidates, X_few, y_few, cv=splits)
+
+    assert [group["lanes"] for group in report.groups] == [6]
+
+
+class FocalLoss(nn.Module):
+    """Lin et al. 2017."""
+
+    def __init__(self, gamma=2.0, reduction="mean"):
+        super().__init__()
+        self.gamma, self.reduction = gamma, reduction
+
+    def forward(self, outputs, target):
+        log_p = outputs.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
+        losses = -log_p * (1 - log_p.exp()) ** self.gamma
+        return losses.mean() if self.reduction == "mean" else losses
+
+
+class SmoothLoss(nn.CrossEntropyLoss):
+    """Reads the classes from the last axis, unlike its parent."""
+
+    def forward(self, outputs, target):
+        losses = FocalLoss(0.5, "none")(outputs, target)
+        return losses.mean() if self.reduction == "mean" else losses
+
+
+class WithSoftmax(MLP):
+    def forward(self, X):
+        return super().forward(X).softmax(-1)
+
+
+class WithSigmoid(MLP):
+    def forward(self, X):
+        return super().forward(X).sigmoid()
+
+
+class Flat(MLP):
+    """Returns (n,) for a single target."""
+
+    def forward(self, X):
+        return super().forward(X)[:, 0]
+
+
+binary = (y > 0).astype(int)
+CLASSIFICATIONS = {
+    "label_smoothing": ({"criterion__label_smoothing": 0.1}, y),
+    "nll": ({"criterion": nn.NLLLoss, "module": WithSoftmax}, y),
+    "bce_with_logits": ({"criterion": nn.BCEWithLogitsLoss}, binary),
+    "bce_flat": ({"criterion": nn.BCEWithLogitsLoss, "module": Flat}, binary),
+    "bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, binary),
+    "margin": ({"criterion": nn.MultiMarginLoss}, y),
+    "focal": ({"criterion": FocalLoss, "criterion__gamma": 1.5}, y),
+    "subclass": ({"criterion": SmoothLoss}, y),
+    "two_classes": ({}, binary),
+}
+REGRESSIONS = {
+    "mse": ({}, y_reg[:, 0]),
+    "mse_of_two": ({}, y_reg),
+    "mse_flat": ({"module": Flat}, y_reg[:, 0]),
+    "l1": ({"criterion": nn.L1Loss}, y_reg),
+    "huber": ({"criterion": nn.HuberLoss, "criterion__delta": 0.5}, y_reg),
+    "smooth_l1": ({"criterion": nn.SmoothL1Loss, "criterion__beta": 0.5}, y_reg[:, 0]),
+}
+FEW = [{"lr": 0.01, "random_state": 1}, {"lr": 0.03, "l2": 0.01}]
+STOPS = {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change": 3}
+
+
+@pytest.mark.parametrize("name", CLASSIFICATIONS)
+def test_criteria_of_classifiers(name):
+    settings, labels = CLASSIFICATIONS[name]
+    net = NeuralNetClassifier(**{**NET, "max_epochs": 5}, **settings, **STOPS)
+
+    assert_parity(net, FEW, X, labels)
+    assert_parity(net, FEW[:1], X, labels, fit_params={"sample_weight": WEIGHTS})
+
+
+@pytest.mark.parametrize("name", REGRESSIONS)
+def test_criteria_of_regressors(name):
+    settings, targets = REGRESSIONS[name]
+    net = NeuralNetRegressor(**{**NET, "max_epochs": 5}, **settings, **STOPS)
+
+    assert_parity(net, FEW, X_reg, targets)
+    assert_parity(net, FEW[:1], X_reg, targets, fit_params={"sample_weight": WEIGHTS})
+
+
+def test_candidates_of_different_criteria_train_in_groups_of_their_own():
+    gammas = [{"criterion__gamma": 1.0}, {"criterion__gamma": 3.0}]
+    smoothings = [{"criterion__label_smoothing": 0.0}, {"criterion__label_smoothing": 0.2}]
+    weights = [{"criterion__pos_weight": torch.tensor(w, dtype=torch.float64)} for w in (1.0, 5.0)]
+    nets = {FocalLoss: gammas, nn.CrossEntropyLoss: smoothings, nn.BCEWithLogitsLoss: weights}
+    for criterion, candidates in nets.items():
+        net = NeuralNetClassifier(**{**NET, "max_epochs": 3}, criterion=criterion)
+        report = assert_parity(net, candidates, X, binary)
+        assert len(report.groups) == 2
+
+
+@settings(derandomize=True, max_examples=8, deadline=None)
+@given(data=st.data())
+def test_random_configurations(data):
+    optimizer = data.draw(st.sampled_from(list(OPTIMIZERS)))
+    shared = {
+        "batch_size": data.draw(st.sampled_from([7, 16, 200])),
+        "shuffle": data.draw(st.booleans()),
+        "module__activation": data.draw(st.sampled_from(["relu", "tanh", "gelu"])),
+        "module__batch_norm": data.draw(st.booleans()),
+        "early_stopping": data.draw(st.booleans()),
+        "n_iter_no_change": 2,
+        "module__hidden": data.draw(st.sampled_from([(), (4,), (6, 3)])),
+    }
+    values = st.sampled_from(VARIED[optimizer]).map(lambda v: {f"optimizer__{name}": value for name, value in v.items()})
+    lane = st.fixed_dictionaries(
+        {
+            "lr": st.floats(1e-4, 0.05),
+            "max_epochs": st.integers(1, 5),
+            "random_state": st.integers(0, 3),
+            "module__dropout": st.sampled_from([0.0, 0.3]),
+            "l2": st.sampled_from([0.0, 0.01]),
+            "lr_schedule": st.sampled_from(["constant", "step", "exponential", "time", "cosine", "one_cycle"]),
+        }
+    )
+    candidates = data.draw(st.lists(st.builds(dict.__or__, lane, values), min_size=1, max_size=3))
+
+    assert_parity(NeuralNetClassifier(**OPTIMIZERS[optimizer], **shared), candidates, X, y)

@@ -93,7 +93,8 @@ class FusingBackend(ParallelBackendBase):
 
     def _prepare(self, jobs):
         collector, known = Collector(), {}
-        with joblib.parallel_config(*self.get_nested_backend()):  # steps of a pipeline may have tasks of their own
+        backend, n_jobs = self.get_nested_backend()
+        with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
             for job in jobs:
                 job.collect(collector, known)
         fits = [fit for job in jobs for fit in job.fits]
@@ -120,7 +121,7 @@ class FusingBackend(ParallelBackendBase):
 
 def _cost(fit):
     """Return the epochs of a fit, as far as they are known."""
-    return max(1, getattr(fit.net, "max_epochs", 1))
+    return 1 if fit.lane is None else fit.net.max_epochs
 
 
 def _cost_alone(job):
@@ -149,7 +150,7 @@ class _Job:
         for fits in self.fits_of:
             hand_out(fits)
         seconds = [sum(fit.seconds for fit in fits) for fits in self.fits_of]
-        with self.shared_steps.installed([fit.pipeline for fit in self.fits if fit.outcome is not None]):
+        with self.shared_steps.installed([fit for fit in self.fits if fit.outcome is not None]):
             return run_tasks(self.batch, self.tasks, seconds)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import warnings
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 import joblib
+import numpy as np
 import torch
 from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
@@ -28,6 +30,8 @@ class Fit:
     ----------
     place : (int or None, int or None)
         Candidate and split.
+    key : object
+        That tells its rows.
     net : estimator
         The task's own; it stays unfitted until the task runs.
     pipeline : Pipeline or None
@@ -46,6 +50,7 @@ class Fit:
     """
 
     place: tuple = (None, None)
+    key: object = None
     net: object = None
     pipeline: object = None
     twin: object = None
@@ -80,32 +85,43 @@ class SharedSteps:
         """Return `function`, which fits a step, with a memory."""
 
         def remember(transformer, X, y, *args, **kwargs):
-            key = (fingerprint((transformer, args, kwargs)), id(X), id(y))
-            if key not in self.fitted:
-                self.fitted[key] = (function(transformer, X, y, *args, **kwargs), X, y)  # X, y: or their ids are reused
-            return self.fitted[key][0]
+            if X is not self.last:  # the first step of the next fit
+                self.place = next(self.keys)
+            self.place = (self.place, fingerprint((transformer, args, kwargs)))
+            if self.place not in self.fitted:
+                self.fitted[self.place] = function(transformer, X, y, *args, **kwargs)
+                freeze(self.fitted[self.place][0])
+            self.last, transformer = self.fitted[self.place]
+            return self.last, transformer
 
         return remember
 
     @contextmanager
-    def installed(self, pipelines):
-        """Let pipelines that remember nothing themselves share their steps for a while."""
-        chosen = [pipeline for pipeline in pipelines if pipeline is not None and pipeline.memory is None]
-        for pipeline in chosen:
-            pipeline.memory = self
+    def installed(self, fits):
+        """Let the pipelines of some fits, made in this order, share their steps, if they remember nothing themselves."""
+        chosen = [fit for fit in fits if fit.pipeline is not None and fit.pipeline.memory is None]
+        self.keys, self.last = iter([fit.key for fit in chosen]), None
+        for fit in chosen:
+            fit.pipeline.memory = self
         try:
             yield
         finally:
-            for pipeline in chosen:
-                pipeline.memory = None
+            for fit in chosen:
+                fit.pipeline.memory = None
+
+
+def freeze(X):
+    """Make a table that is shared unwritable: scikit-learn's transformers then copy, even with ``copy=False``."""
+    if isinstance(X, np.ndarray):
+        X.flags.writeable = False
 
 
 def fingerprint(thing):
-    """Return a hash that is equal for equal things; for what cannot be hashed, the thing's identity."""
+    """Return a hash that is equal for equal things; for what cannot be hashed, an object that equals nothing else."""
     try:
         return joblib.hash(thing)
     except Exception:
-        return id(thing)
+        return object()
 
 
 class Collector:
@@ -125,9 +141,11 @@ class Collector:
         if reason := why_alone(net):
             return Fit(reason=reason)
         fold = (*planned.key, fingerprint(pipeline[:-1])) if pipeline else planned.key
-        fit = Fit(net=net, pipeline=pipeline)
+        fit = Fit(net=net, pipeline=pipeline, key=planned.key)
         arguments = (planned.X,) if planned.y is None else (planned.X, planned.y)
-        with self.steps.installed([pipeline]):
+        if pipeline:
+            freeze(planned.X)
+        with self.steps.installed([fit]):
             _prepare(fit, self.folds.setdefault(fold, Fold()), lambda: estimator.fit(*arguments, **planned.params))
         return fit
 
@@ -135,6 +153,7 @@ class Collector:
 def _prepare(fit, fold, run_fit):
     """Run a fit up to its training, and leave the net behind as it was."""
     net, dataset, before = fit.net, [], dict(vars(fit.net))
+    net.random_state = deepcopy(net.random_state)  # a RandomState must not have been drawn from when the task runs
     vars(net)["_stand_in"] = dataset.append
     vars(net)["_table"] = lambda X: fold.table(net, X)
     try:
@@ -175,8 +194,9 @@ def _adopt(fit, X):
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if fit.outcome.error is not None:
         raise fit.outcome.error
-    if X.shape[0] < len(fit.lane.train):  # rows of weight zero are left out of the lane
-        raise AssertionError(f"a fit of {len(fit.lane.train)} rows was trained, one of {X.shape[0]} was asked for")
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if n_rows < len(fit.lane.train):  # rows of weight zero are left out of the lane
+        raise AssertionError(f"a fit of {len(fit.lane.train)} rows was trained, one of {n_rows} was asked for")
     _load(fit.twin, fit.outcome)
     vars(fit.net).update(vars(fit.twin))
     return True

@@ -55,6 +55,8 @@ def why_alone_initialized(net, rows):
             return f"its optimizer sets {name}"
     if getattr(net.criterion_, "reduction", None) != "mean" or getattr(net.criterion_, "weight", None) is not None:
         return "its criterion is no plain mean over the rows"
+    if getattr(net.criterion_, "ignore_index", -1) >= 0:
+        return "its criterion ignores rows"
     if list(net.criterion_.parameters()):
         return "its criterion has parameters"
     return ""
@@ -93,8 +95,9 @@ def signature(fit):
     group = net.optimizer_.param_groups[0]
     optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer][2]))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
-    loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), net.n_outputs_)
-    return (data, loop, optimizer, _structure(net.criterion_), _structure(net.module_))
+    loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), net.n_outputs_, repr(getattr(net, "classes", 0)))
+    criterion = (_structure(net.criterion_), *(str(buffer.tolist()) for buffer in net.criterion_.buffers()))
+    return (data, loop, optimizer, criterion, _structure(net.module_))
 
 
 def _structure(module):
@@ -122,8 +125,18 @@ def find_obstacle(fits):
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop")  # a loop over the lanes, not a fusion
-            Group([fit.lane for fit in (fits * 2)[:2]]).try_step()
+            group = Group([fit.lane for fit in (fits * 2)[:2]])
+            before = _counters(group.net.template)
+            group.try_step()
+            if _counters(group.net.template) != before:
+                return "its module counts its calls"
     except Exception as error:
         text = str(error).strip().split("\n")[0]
         return f"its module cannot be fused: {type(error).__name__}: {text}"
     return ""
+
+
+def _counters(module):
+    """Return the numbers that parts of a module hold, which many nets would count up together."""
+    parts = [(name, vars(part)) for name, part in module.named_modules() if not isinstance(part, HashedDropout)]
+    return {(name, k): v for name, own in parts for k, v in own.items() if k != "training" and isinstance(v, int | float)}

@@ -109,18 +109,16 @@ class Trainer:
             fit.outcome, fit.seconds = outcome, seconds / len(fits)
 
     def _recover(self, fits, error):
-        """Halve a group that the device cannot hold; leave one that fails otherwise to run one at a time."""
-        if not _is_memory_error(error):
-            reason = f"the fused engine failed: {type(error).__name__}: {error}"
-            warnings.warn(f"{reason}; {len(fits)} fits run one at a time", RuntimeWarning, stacklevel=2)
-            for fit in fits:
-                fit.reason = reason
-        elif len(fits) == 1:
-            fits[0].outcome = Outcome(error=error)
-        else:
+        """Halve a group that fails, be it that the device cannot hold it or that one lane is to blame."""
+        if len(fits) > 1:
             torch.cuda.empty_cache()
             self._train_group(fits[: len(fits) // 2])
             self._train_group(fits[len(fits) // 2 :])
+        elif _is_memory_error(error):
+            fits[0].outcome = Outcome(error=error)
+        else:
+            fits[0].reason = f"the fused engine failed: {type(error).__name__}: {error}"
+            warnings.warn(f"{fits[0].reason}; the fit runs one at a time", RuntimeWarning, stacklevel=2)
 
     def _on_epoch(self, n_alive, least_loss):
         self.best_loss = np.fmin(self.best_loss, least_loss)

@@ -96,13 +96,30 @@ class Group:
         return self.outcomes
 
     def try_step(self):
-        """Compute the gradient of one small step, to find out whether the module can be trained as many."""
-        (lanes, X, target, weight), *_ = next(self.streams.batches(0, self.alive))
-        weight = None if weight is None else weight[:, :2]
+        """Compute the gradient of one small step; raise if module or criterion cannot be trained as many."""
+        (lanes, X, target, _), *_ = next(self.streams.batches(0, self.alive))
+        X, target = X[:, :2], target[:, :2]
         net = self.net.select(torch.tensor(lanes, device=self.net.flat.device))
-        outputs, target = net.forward(X[:, :2], True), target[:, :2]
+        outputs = net.forward(X, True)
         self.head._match(outputs.flatten(0, 1), target.flatten(0, 1))
-        net.gradient(self._row_losses(outputs, target, weight).sum())
+        self._check_criterion(outputs, target)
+        loss = self._row_losses(outputs, target, None).sum()
+        gradients = torch.autograd.grad(loss, list(net.leaves.values()), allow_unused=True)
+        unused = [name for name, g in zip(net.leaves, gradients, strict=True) if g is None]
+        if unused:  # which a plain optimizer leaves alone, weight decay included
+            raise ValueError(f"{unused[0]} has no part in the loss")
+        if self.lanes[0].valid is not None:
+            net.forward(X, False)
+
+    def _check_criterion(self, outputs, target):
+        """Raise unless the criterion is the mean of what it gives for each row, whatever the rows beside it."""
+        only_first = torch.zeros(target.shape[:2]).to(outputs)
+        only_first[:, 0] = target.shape[1]
+        for n_rows, weight in ((1, only_first), (target.shape[1], None)):
+            alone = [self.head._match(*rows) for rows in zip(outputs[:, :n_rows], target[:, :n_rows], strict=True)]
+            alone = torch.stack([self.head.criterion_(*rows) for rows in alone])
+            if not torch.allclose(self._row_losses(outputs, target, weight), alone, rtol=1e-3, equal_nan=True):
+                raise ValueError("its criterion is no mean of the rows' own losses")
 
     # --- one epoch --------------------------------------------------------------------------------------------------
 

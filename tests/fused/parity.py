@@ -52,7 +52,7 @@ def assert_parity(net, candidates, X, y, **options):
     assert len(nets) == len(references) == sum(group["lanes"] for group in report.groups) > 0
     for reference, other in zip(references, nets, strict=True):
         assert_same_net(reference, other)
-    assert_same_scores(plain, fused, tolerance=0)
+    assert_same_scores(plain, fused, tolerance=1e-9)
     return report
 
 

@@ -165,10 +165,10 @@ def cpu_name():
 
 
 def print_table(rows):
-    print(f"{'':50}{'peer':8}{'ms':>10}{'/ loop':>9}")
+    print(f"{'':54}{'peer':8}{'ms':>10}{'/ loop':>9}")
     for row in rows:
         what = row["what"] if row["peer"] == "loop" else ""
-        print(f"{what:50}{row['peer']:8}{row['ms']:10.3f}{row['ratio_to_loop']:9.2f}")
+        print(f"{what:54}{row['peer']:8}{row['ms']:10.3f}{row['ratio_to_loop']:9.2f}")
 
 
 def main(argv=None):

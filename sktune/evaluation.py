@@ -16,7 +16,6 @@ from sklearn.utils.metadata_routing import process_routing
 from sktune.sealing import count_rows, take_params, take_rows
 
 RESPONSES = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
-MIN_DEFINED = 0.5  # of the resamples; with fewer, an interval would say more than is known
 
 
 def routing_enabled():
@@ -59,12 +58,11 @@ def scorer_params(core, params):
 
 
 def score_baseline(search, X, y, params):
-    """Return the mean score on a fitted search's splits of its estimator as given; nan and a warning if all fits fail."""
+    """Return the mean score on a fitted search's splits of its estimator as given; nan, with a warning, of no fit."""
     core, X, params = pass_to_last(search, X, params)
     names = [name for name in core.cv_results_ if name.startswith("mean_test_")]
-    baseline = search_as_given(core)
     try:
-        results = baseline.fit(X, y, **params).cv_results_
+        results = search_as_given(core).fit(X, y, **params).cv_results_
     except ValueError as error:
         if core.error_score == "raise":
             raise
@@ -132,8 +130,7 @@ def _score_resample(scorer, model, X, y, params, kept, rows, scores):
     kept = {name: take_rows(response, rows) for name, response in kept.items()}
     params = take_params(params, count_rows(X), rows)
     X, y = take_rows(X, rows), take_rows(y, rows)
-    with warnings.catch_warnings():
-        # Whatever is worth a warning was warned of when all rows were scored.
+    with warnings.catch_warnings():  # whatever is worth a warning was warned of when all rows were scored
         warnings.simplefilter("ignore")
         try:
             return by_metric(_call_scorer(scorer, _View(model, X, kept), X, y, params))
@@ -143,7 +140,7 @@ def _score_resample(scorer, model, X, y, params, kept, rows, scores):
 
 def _percentile_interval(draws, confidence_level):
     defined = [draw for draw in draws if not np.isnan(draw)]
-    if not defined or len(defined) < MIN_DEFINED * len(draws):
+    if not defined or 2 * len(defined) < len(draws):  # an interval would say more than is known
         return (np.nan, np.nan)
     return tuple(np.quantile(defined, [(1 - confidence_level) / 2, (1 + confidence_level) / 2]).tolist())
 

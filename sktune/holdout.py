@@ -11,11 +11,9 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sktune.evaluation import RESPONSES, find_core, routing_enabled, score_baseline, score_sealed
+from sktune.evaluation import find_core, routing_enabled, score_baseline, score_sealed
 from sktune.report import summary_text
 from sktune.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
-
-FROM_SEARCH = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
 
 
 def _method_of_best(name):
@@ -26,10 +24,6 @@ def _method_of_best(name):
     method.__name__, method.__doc__ = name, f"Call ``{name}`` of the best estimator."
     # Before fitting, it is there if the search would have it.
     return available_if(lambda self: hasattr(getattr(self, "best_estimator_", self.search), name))(method)
-
-
-def _attribute_of_best(name):
-    return property(lambda self: getattr(self.best_estimator_, name), doc=f"``{name}`` of the best estimator.")
 
 
 class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
@@ -65,10 +59,9 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         ``dev_indices_`` and never on the sealed rows: the test score belongs to this very model.
     best_params_, best_index_, best_score_, cv_results_, n_splits_, classes_, n_features_in_, feature_names_in_
         As the search has them.
-    baseline_score_ : float, or dict by metric
-        Mean cross-validated score of the search's estimator as it was given; nan if all of its fits failed.
-    test_score_ : float, or dict by metric
-        Score of the model chosen on the sealed rows.
+    test_score_, baseline_score_ : float, or dict by metric
+        Score of the model chosen on the sealed rows, and the mean cross-validated score of the search's estimator as
+        it was given; nan if all of its fits failed.
     test_interval_ : tuple of float, or dict by metric
         Percentile bootstrap interval of the test score, over the sealed rows or whole groups of them; too narrow if
         those depend on each other, as in a time series. (nan, nan) if the metric is undefined on most resamples, or
@@ -115,6 +108,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     def fit(self, X, y=None, groups=None, **params):
         """Seal rows, search on the others, and evaluate the best model once on the sealed ones.
 
+        An unfit argument is a ValueError or TypeError before anything is fitted; what was fitted before stays.
+
         Parameters
         ----------
         X, y : table of shape (n_samples, n_features), and array-like of shape (n_samples, ...) or None
@@ -122,11 +117,6 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
             Rows of one group stay on one side. They are passed on to the search's ``cv``.
         **params : dict of str -> object
             Passed on to the search's ``fit``; what has one entry per row, like ``sample_weight``, is divided with them.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument is unfit, before anything is fitted; what was fitted before stays.
         """
         self._check_arguments()
         X, y, groups = check_rows(X, y, groups)
@@ -159,8 +149,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"stratify must be 'auto', True or False, got stratify={self.stratify!r}")
         if self.n_resamples < 1:
             raise ValueError(f"n_resamples must be at least 1, got {self.n_resamples}")
-        if not 0 < self.confidence_level < 1:
-            raise ValueError(f"confidence_level must be between 0 and 1, got {self.confidence_level!r}")
+        if not 0 < (confidence_level := self.confidence_level) < 1:
+            raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level=}")
 
     def _params_of_search(self, groups, params):
         """Return what to pass to the search's ``fit``, still with all rows."""
@@ -179,15 +169,20 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         fitted = {"search_": search, "search_time_": time.perf_counter() - start}
         if not hasattr(core, "best_estimator_"):
             raise TypeError(f"search must set best_estimator_ in fit, {core!r} did not")
-        fitted |= {name: getattr(core, name) for name in FROM_SEARCH if hasattr(core, name)}
+        names = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
+        fitted |= {name: getattr(core, name) for name in names if hasattr(core, name)}
         return fitted | {"best_estimator_": best_model(search), "baseline_score_": score_baseline(search, X, y, params)}
 
-    predict, predict_proba, predict_log_proba = map(_method_of_best, RESPONSES[:3])
-    decision_function, score_samples, transform = map(_method_of_best, RESPONSES[3:])
+    predict = _method_of_best("predict")
+    predict_proba = _method_of_best("predict_proba")
+    predict_log_proba = _method_of_best("predict_log_proba")
+    decision_function = _method_of_best("decision_function")
+    score_samples = _method_of_best("score_samples")
+    transform = _method_of_best("transform")
     inverse_transform = _method_of_best("inverse_transform")
-    classes_ = _attribute_of_best("classes_")
-    n_features_in_ = _attribute_of_best("n_features_in_")
-    feature_names_in_ = _attribute_of_best("feature_names_in_")
+    classes_ = property(lambda self: self.best_estimator_.classes_)
+    n_features_in_ = property(lambda self: self.best_estimator_.n_features_in_)
+    feature_names_in_ = property(lambda self: self.best_estimator_.feature_names_in_)
 
     def score(self, X, y=None, **params):
         """Score the best estimator on other rows, as the search does: of several metrics, by the one it refits by."""

@@ -164,8 +164,7 @@ class HashedDropout(nn.Dropout):
         if not self.training or (self.p == 0 and self.lanes is None):
             return X
         if self.lanes is not None:
-            place = self._next_place(self.lanes.place)
-            return _DropLanes.apply(X, lambda batch: self.lanes.factors(self._shape(batch[0]), place, batch))
+            return _DropLanes.apply(X, self.drop_lanes)
         place = self._next_place((self.stream.epoch, self.stream.batch))
         return X * self._factors(place, X).view(self._shape(X))
 
@@ -187,6 +186,11 @@ class HashedDropout(nn.Dropout):
 
     def __getstate__(self):
         return {**vars(self), "source": None, "ahead": {}}
+
+    def drop_lanes(self, X):
+        """Silence units of all lanes at once, X being (L, B, ...)."""
+        place = self._next_place(self.lanes.place)
+        return X * self.lanes.factors(self._shape(X[0]), place, X)
 
     def _next_place(self, step):
         """Return what a mask is a function of: epoch, batch, layer, call; a layer used twice draws twice."""
@@ -237,20 +241,20 @@ class LaneMasks:
 
 
 class _DropLanes(torch.autograd.Function):
-    """Multiply by masks that are made for all lanes at once: vmap hands the stacked tensor over."""
+    """Drop units of all lanes at once: vmap hands the stacked tensor over."""
 
     @staticmethod
-    def forward(X, factors_of):
-        return X * factors_of(X.unsqueeze(0))[0]
+    def forward(X, drop_lanes):
+        return drop_lanes(X.unsqueeze(0))[0]
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         pass
 
     @staticmethod
-    def vmap(info, in_dims, X, factors_of):
+    def vmap(info, in_dims, X, drop_lanes):
         X = X.movedim(in_dims[0], 0) if in_dims[0] is not None else X.expand(info.batch_size, *X.shape)
-        return X * factors_of(X), 0
+        return drop_lanes(X), 0
 
 
 _SERVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, HashedDropout)

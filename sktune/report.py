@@ -42,11 +42,9 @@ def _rows(tuned):
 
 
 def _describe_fits(core):
-    n_rows = n_candidates = len(core.cv_results_["params"])
-    rounds = ""
-    if hasattr(core, "n_candidates_"):  # a halving search has a row for each round that a candidate took part in
-        n_candidates, rounds = core.n_candidates_[0], f" in {len(core.n_candidates_)} rounds"
-    return f"{n_candidates} candidates{rounds} × {core.n_splits_} folds = {n_rows * core.n_splits_} fits"
+    rounds = getattr(core, "n_candidates_", [len(core.cv_results_["params"])])
+    in_rounds = f" in {len(rounds)} rounds" if hasattr(core, "n_candidates_") else ""
+    return f"{rounds[0]} candidates{in_rounds} × {core.n_splits_} folds = {sum(rounds) * core.n_splits_} fits"
 
 
 def _parameter_rows(params):

@@ -11,8 +11,6 @@ from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from sklearn.utils import _safe_indexing, indexable
 from sklearn.utils.multiclass import type_of_target
 
-N_GROUP_DRAWS = 50  # to find one whose classes are nearly as frequent as in all rows
-
 
 def check_rows(X, y=None, groups=None):
     """Return the tables, sparse ones in a format that has rows; a ValueError if their rows differ in number."""
@@ -87,12 +85,13 @@ def _check_strata(labels, n_test):
     classes, counts = np.unique(labels, return_counts=True)
     remedy = "stratify=False splits without regard to classes"
     if counts.min() < 2:
-        rare = classes[counts.argmin()]
-        raise ValueError(f"each stratified class must have at least 2 rows, got 1 row of class {rare!s}; {remedy}")
+        got = f"got 1 row of class {classes[counts.argmin()]!s}"
+        raise ValueError(f"each class must have at least 2 rows for a stratified split, {got}; {remedy}")
     for side, n_rows in (("sealed", n_test), ("searched", len(labels) - n_test)):
         if n_rows < len(classes):
-            least = f"at least as many as the {len(classes)} stratified classes"
-            raise ValueError(f"the {side} rows must be {least}, got {n_rows}; {remedy}")
+            raise ValueError(
+                f"{side} rows must be at least as many as the {len(classes)} classes, got {n_rows}; {remedy}"
+            )
 
 
 def _split_groups(groups, labels, test_size, random_state):
@@ -100,14 +99,13 @@ def _split_groups(groups, labels, test_size, random_state):
     if n_groups < 2:
         raise ValueError(f"groups must name at least 2 groups, got {n_groups}")
     _count_test(test_size, n_groups, "groups")
-    draws = GroupShuffleSplit(1 if labels is None else N_GROUP_DRAWS, test_size=test_size, random_state=random_state)
-    return min(draws.split(groups, groups=groups), key=lambda draw: _imbalance(labels, draw[1]))
+    # As many as it takes to find one whose classes are nearly as frequent as in all rows.
+    draws = GroupShuffleSplit(50, test_size=test_size, random_state=random_state).split(groups, groups=groups)
+    return next(draws) if labels is None else min(draws, key=lambda draw: _imbalance(labels, draw[1]))
 
 
 def _imbalance(labels, test):
     """How far the classes' shares of the sealed rows are from their shares of all rows."""
-    if labels is None:
-        return 0.0
     _, codes = np.unique(labels, return_inverse=True)
     totals = np.bincount(codes)
     sealed = np.bincount(codes[test], minlength=len(totals))

@@ -1,7 +1,6 @@
 """Search spaces: the distributions that scipy has no word for, and a space to start from."""
 
 import inspect
-import math
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -43,8 +42,8 @@ class LogUniformInt:
     def rvs(self, size=None, random_state=None):
         """Draw an int, or an array of shape `size`; `random_state` is an int, RandomState, Generator or None."""
         # Half an integer on either side gives the two ends their full share of the rounding.
-        logs = _as_random(random_state).uniform(math.log(self.low - 0.5), math.log(self.high + 0.5), size=size)
-        draws = np.clip(np.rint(np.exp(logs)), self.low, self.high).astype(np.int64)
+        draws = loguniform(self.low - 0.5, self.high + 0.5).rvs(size=size, random_state=random_state)
+        draws = np.clip(np.rint(draws), self.low, self.high).astype(np.int64)
         return int(draws) if size is None else draws
 
 
@@ -78,7 +77,8 @@ class ZeroOr:
 
     def rvs(self, size=None, random_state=None):
         """Draw a float, or an array of shape `size`; `random_state` is an int, RandomState, Generator or None."""
-        rng = _as_random(random_state)
+        # scikit-learn's check_random_state takes no Generator.
+        rng = random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)
         # Both are always drawn, so that what follows from `rng` does not depend on the outcome.
         is_zero = rng.uniform(size=size) < self.p_zero
         draws = np.where(is_zero, 0.0, self.distribution.rvs(size=1 if size is None else size, random_state=rng))
@@ -152,17 +152,9 @@ def default_space(net):
     if inner is None:
         raise TypeError(f"net must be or contain a skorch net, got {type(net).__name__}")
     space = {"lr": loguniform(1e-4, 1e-1), "batch_size": powers_of_two(32, 256)}
-    if _takes(inner.optimizer, "weight_decay"):
-        space["optimizer__weight_decay"] = loguniform(1e-6, 1e-1)
-    if _takes(inner.module, "dropout"):
-        space["module__dropout"] = uniform(0, 0.6)
+    for name, values in {"optimizer__weight_decay": loguniform(1e-6, 1e-1), "module__dropout": uniform(0, 0.6)}.items():
+        part, argument = name.split("__")
+        factory = getattr(inner, part)
+        if argument in inspect.signature(type(factory) if isinstance(factory, Module) else factory).parameters:
+            space[name] = values
     return {prefix + name: values for name, values in space.items()}
-
-
-def _takes(factory, argument):
-    """Whether a module or optimizer, given as a class or as an instance, has this argument."""
-    return argument in inspect.signature(type(factory) if isinstance(factory, Module) else factory).parameters
-
-
-def _as_random(random_state):  # unlike scikit-learn's check_random_state it takes Generators
-    return random_state if hasattr(random_state, "uniform") else np.random.RandomState(random_state)

@@ -1,21 +1,33 @@
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 from scipy.stats import bootstrap
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, get_scorer, make_scorer, roc_auc_score
-from sklearn.pipeline import make_pipeline
+from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sktune.evaluation import evaluate_once
+from sktune.evaluation import evaluate_once, find_core, pass_to_last, score_baseline, scorer_params
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(80, 3))
 y = (X[:, 0] + rng.normal(size=80) > 0).astype(int)
 SHIFT = FunctionTransformer(lambda X: X + 0.5)
 CLASSIFIER = LogisticRegression().fit(X, y)
+GRID = {"C": [0.01, 1.0]}
+
+
+class Evaluation(NamedTuple):
+    score: float | dict
+    interval: tuple | dict
 
 
 class Counting(ClassifierMixin, BaseEstimator):
@@ -47,7 +59,7 @@ def evaluate(model, X=X, y=y, **arguments):
         "confidence_level": 0.95,
         "seed": 0,
     } | arguments
-    return evaluate_once(model, X, y, **arguments)
+    return Evaluation(*evaluate_once(model, X, y, **arguments))
 
 
 def no_interval(interval):
@@ -211,6 +223,38 @@ def test_a_score_method_of_the_models_own_is_resampled(wrap):
     np.testing.assert_allclose(evaluation.interval, 100 * np.array(expected.interval))
 
 
+def test_a_score_method_sees_the_rows_of_its_step():
+    class NearOrigin(Counting):
+        def score(self, X, y):
+            return float(np.mean((self.predict(X) == y) * (np.abs(X).max(axis=1) < 1)))
+
+    model = NearOrigin(CLASSIFIER)
+    pipeline = make_pipeline(SHIFT, model)
+
+    evaluation = evaluate(pipeline, scoring=None)
+
+    assert model.calls == [("predict", 80)]
+    assert evaluation.score == pipeline.score(X, y)
+    assert evaluation.interval[0] < evaluation.score < evaluation.interval[1]
+
+
+def test_a_score_method_of_an_ancestors_is_resampled():
+    model = KNeighborsClassifier().fit(X, y)  # its own calls the one of a parent class
+
+    evaluation = evaluate(model, scoring=None)
+
+    assert evaluation == evaluate(model, scoring="accuracy")
+
+
+def test_the_steps_of_a_pipeline_are_not_asked_for_a_resample():
+    model = Counting(CLASSIFIER)
+
+    evaluation = evaluate(make_pipeline(SHIFT, model), scoring=lambda model, X, y: model.score(X, y))
+
+    assert model.calls == [("predict", 80)]
+    assert no_interval(evaluation.interval)
+
+
 def test_a_score_method_without_responses_has_no_interval():
     model = KMeans(2, n_init=1, random_state=0).fit(X)
 
@@ -234,3 +278,109 @@ def test_resamples_repeat_with_their_seed():
     first, second, other = (evaluate(CLASSIFIER, scoring="neg_log_loss", seed=seed).interval for seed in (1, 1, 2))
 
     assert first == second != other
+
+
+# ---------------------------------------------------------------- the search, and its estimator as given
+
+
+def test_the_search_inside_pipelines_is_found():
+    search = GridSearchCV(LogisticRegression(), GRID)
+    outer = Pipeline([("a", Pipeline([("scale", StandardScaler()), ("search", search)]))])
+
+    assert find_core(search) == (search, "")
+    assert find_core(outer) == (search, "a__search__")
+
+
+def test_the_search_inside_pipelines_gets_its_rows_and_parameters():
+    search = GridSearchCV(LogisticRegression(), GRID)
+    outer = Pipeline([("a", Pipeline([("scale", StandardScaler()), ("search", search)]))]).fit(X, y)
+
+    core, rows, params = pass_to_last(outer, X, {"a__search__sample_weight": 1, "other": 2})
+
+    assert core is search
+    assert params == {"sample_weight": 1}
+    np.testing.assert_array_equal(core.predict(rows), outer.predict(X))
+
+
+@pytest.mark.parametrize("with_pipeline", [False, True])
+def test_baseline_is_the_estimator_as_it_was_given_on_the_same_splits(with_pipeline):
+    net = LogisticRegression(C=0.5)
+    cv = KFold(4, shuffle=True, random_state=3)
+    search = GridSearchCV(net, GRID, cv=cv, scoring="neg_log_loss")
+    table = StandardScaler().fit_transform(X) if with_pipeline else X
+    whole = make_pipeline(StandardScaler(), search) if with_pipeline else search
+
+    baseline = score_baseline(whole.fit(X, y), X, y, {})
+
+    expected = cross_val_score(net, table, y, cv=cv, scoring="neg_log_loss").mean()
+    assert baseline == pytest.approx(expected, rel=1e-12)
+
+
+def test_baseline_of_several_metrics():
+    search = GridSearchCV(LogisticRegression(), GRID, scoring=["accuracy", "f1"], refit="f1")
+
+    baseline = score_baseline(search.fit(X, y), X, y, {})
+
+    assert baseline.keys() == {"accuracy", "f1"}
+    assert baseline["f1"] == pytest.approx(cross_val_score(LogisticRegression(), X, y, scoring="f1").mean())
+
+
+@pytest.mark.parametrize("scoring", ["accuracy", ["accuracy", "f1"]])
+def test_a_baseline_that_cannot_be_fitted_is_nan(scoring):
+    search = GridSearchCV(LogisticRegression(C=-1), GRID, scoring=scoring, refit=True)
+    if isinstance(scoring, list):
+        search.set_params(refit="accuracy")
+    search.fit(X, y)
+
+    with pytest.warns(FitFailedWarning, match="(?s)no baseline score: .*All the 5 fits failed"):
+        baseline = score_baseline(search, X, y, {})
+
+    values = list(baseline.values()) if isinstance(baseline, dict) else [baseline]
+    assert np.isnan(values).all()
+    search.set_params(error_score="raise")
+    with pytest.raises(ValueError, match="'C' parameter"):
+        score_baseline(search, X, y, {})
+
+
+def weighted(model, X, y, sample_weight=None):
+    return float(np.average(model.predict(X) == y, weights=sample_weight))
+
+
+def unweighted(model, X, y):
+    return float(np.mean(model.predict(X) == y))
+
+
+@pytest.mark.filterwarnings("ignore:The scoring .* does not support sample_weight")
+@pytest.mark.parametrize(
+    "scoring", [None, "accuracy", ["accuracy", "neg_max_error"], weighted, unweighted, "neg_max_error"]
+)
+def test_the_scorer_gets_weights_where_the_search_gives_them(scoring):
+    """A search over one split, once by scikit-learn and once by hand, on very uneven weights."""
+    weights = np.geomspace(1, 1e4, 80)
+    rows = np.arange(80)
+    cv = [(rows[:40], rows[40:])]
+    refit = "accuracy" if isinstance(scoring, list) else True
+    search = GridSearchCV(LogisticRegression(), {"C": [1.0]}, scoring=scoring, cv=cv, refit=refit)
+    search.fit(X, y, sample_weight=weights)
+    params = scorer_params(search, {"sample_weight": weights[40:]})
+
+    model = LogisticRegression().fit(X[:40], y[:40], sample_weight=weights[:40])
+    by_hand = sklearn.metrics.check_scoring(model, scoring)(model, X[40:], y[40:], **params)
+
+    for metric, score in (by_hand if isinstance(by_hand, dict) else {"score": by_hand}).items():
+        assert search.cv_results_[f"mean_test_{metric}"][0] == pytest.approx(score, rel=1e-12)
+
+
+def test_routed_weights_reach_the_scorer_that_requests_them():
+    scorer = make_scorer(lambda y, p, sample_weight=None: float(sample_weight.sum()))
+    with sklearn.config_context(enable_metadata_routing=True):
+        net = LogisticRegression().set_fit_request(sample_weight=False)
+        scorer = scorer.set_score_request(sample_weight=True)
+        search = GridSearchCV(net, GRID, scoring=scorer)
+        pipeline = make_pipeline(search)
+
+        _, _, params = pass_to_last(pipeline, X, {"sample_weight": np.ones(80)})
+
+        assert list(params) == ["sample_weight"]
+        assert list(scorer_params(search, params)) == ["sample_weight"]
+        assert scorer_params(search, {}) == {}

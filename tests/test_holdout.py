@@ -21,6 +21,7 @@ from sklearn.model_selection import (
     KFold,
     PredefinedSplit,
     RandomizedSearchCV,
+    ShuffleSplit,
     TimeSeriesSplit,
     cross_val_score,
     cross_validate,
@@ -35,7 +36,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktune.holdout import HoldoutSearch
+from sktune.holdout import HoldoutSearch, best_model, seed_splits
 from sktune.search import GridSearchCV
 
 X, y = make_classification(60, n_features=4, flip_y=0.2, random_state=0)
@@ -197,6 +198,41 @@ def test_baseline_meets_the_splits_of_the_search():
     tuned = holdout(grid(cv=KFold(3, shuffle=True))).fit(X, y)
 
     assert tuned.baseline_score_ == tuned.cv_results_["mean_test_score"][1]
+
+
+@pytest.mark.parametrize(
+    ("cv", "is_random"),
+    [
+        (KFold(3, shuffle=True), True),
+        (KFold(3, shuffle=True, random_state=np.random.RandomState(1)), True),
+        (ShuffleSplit(3), True),
+        (KFold(3, shuffle=True, random_state=7), False),
+        (KFold(3), False),
+        (PredefinedSplit([0, 1] * 30), False),
+        (3, False),
+        (None, False),
+    ],
+)
+def test_random_splits_are_made_to_repeat(cv, is_random):
+    before = repr(cv)
+
+    seed_splits(cv, 5)
+
+    assert (repr(cv) != before) == is_random
+    if hasattr(cv, "split"):
+        first, second = (np.concatenate([test for _, test in cv.split(X)]) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+
+
+def test_the_best_of_pipelines_has_the_steps_before_it():
+    outer = Pipeline([("a", Pipeline([("scale", StandardScaler()), ("search", grid(cv=GroupKFold(3)))]))])
+
+    with pytest.raises(AttributeError, match="best_estimator_"):
+        best_model(outer)
+    outer.fit(X, y, a__search__groups=GROUPS)
+    np.testing.assert_array_equal(best_model(outer).predict(X), outer.predict(X))
+    tuned = holdout(outer).fit(X, y, groups=GROUPS, a__search__sample_weight=np.ones(60))
+    np.testing.assert_array_equal(tuned.predict(X), tuned.search_.predict(X))
 
 
 @pytest.mark.parametrize("form", ["array", "list", "pandas", "polars", "sparse"])

@@ -21,8 +21,8 @@ LAYERS = [
     ["sktune.estimators"],
     ["sktune.base", "sktune.report"],
     ["sktune.training"],
-    ["sktune.evaluation", "sktune.inner_search", "sktune.progress", "sktune.sealing"],
-    ["sktune.data", "sktune.indexing", "sktune.spaces", "sktune.validation"],
+    ["sktune.evaluation", "sktune.progress"],
+    ["sktune.data", "sktune.sealing", "sktune.spaces", "sktune.validation"],
     ["sktune.modules", "sktune.schedules"],
     ["sktune.listeners", "sktune.names", "sktune.randomness"],
 ]

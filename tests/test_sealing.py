@@ -1,7 +1,11 @@
 import numpy as np
+import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
+from sklearn import utils
 from sklearn.model_selection import (
     GroupKFold,
     KFold,
@@ -11,7 +15,7 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from sktune.sealing import check_test_size, seal_rows
+from sktune.sealing import check_rows, seal_rows, take_params, take_rows
 
 
 def seal(n_rows=20, y=None, groups=None, is_classifier=True, **settings):
@@ -176,13 +180,13 @@ def test_a_rare_class_passes_without_stratifying():
 @pytest.mark.parametrize("test_size", [0, 0.0, 1.0, 1.5, -0.1, True, "0.2", None, float("nan")])
 def test_test_size_is_a_share_between_0_and_1(test_size):
     with pytest.raises(ValueError, match="test_size must be between 0 and 1, got test_size="):
-        check_test_size(test_size)
+        seal(test_size=test_size)
 
 
 def test_test_size_is_a_positive_number_of_rows():
-    check_test_size(np.int64(5))
+    assert len(seal(test_size=np.int64(5))[1]) == 5
     with pytest.raises(ValueError, match="test_size must be positive, got test_size=-5"):
-        check_test_size(-5)
+        seal(test_size=-5)
 
 
 def test_random_states_of_either_kind_repeat():
@@ -191,3 +195,71 @@ def test_random_states_of_either_kind_repeat():
         np.testing.assert_array_equal(first, second)
     splitter = ShuffleSplit(2, random_state=1)
     np.testing.assert_array_equal(seal(splitter=splitter)[1], seal(splitter=splitter)[1])
+
+
+# ---------------------------------------------------------------- rows of any table
+
+TABLE = np.arange(12).reshape(4, 3)
+FORMS = {
+    "array": TABLE,
+    "list": TABLE.tolist(),
+    "pandas": pd.DataFrame(TABLE, columns=list("abc"), index=[9, 8, 7, 6]),
+    "polars": pl.DataFrame(TABLE, schema=list("abc")),
+    "coo": sparse.coo_matrix(TABLE),
+    "csr": sparse.csr_array(TABLE),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_are_taken_by_position(form):
+    table, _, _ = check_rows(FORMS[form])
+
+    taken = take_rows(table, np.array([3, 1]))
+
+    values = taken.toarray() if sparse.issparse(taken) else np.asarray(taken)
+    np.testing.assert_array_equal(values, TABLE[[3, 1]])
+    assert type(taken) is type(table)
+
+
+def test_nothing_has_no_rows():
+    assert take_rows(None, np.array([0])) is None
+
+
+def test_params_with_an_entry_per_row_are_taken():
+    params = {
+        "weight": np.arange(4),
+        "names": list("abcd"),
+        "column": pd.Series([1, 2, 3, 4]),
+        "word": "four",
+        "by_name": dict.fromkeys("abcd"),
+        "number": 4,
+        "scalar": np.array(4),
+        "other": [1, 2],
+        "nothing": None,
+    }
+
+    taken = take_params(params, 4, np.array([2, 0]))
+
+    assert taken["weight"].tolist() == [2, 0]
+    assert taken["names"] == ["c", "a"]
+    assert taken["column"].tolist() == [3, 1]
+    for name in ("word", "by_name", "number", "scalar", "other", "nothing"):
+        assert taken[name] is params[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([[1.0]],), "X must have at least 2 rows, got n_samples=1"),
+        ((pd.DataFrame(),), "X must have at least 2 rows, got n_samples=0"),
+        ((TABLE, [1, 2]), "y must have one entry for each of the 4 rows of X, got 2"),
+        ((TABLE, None, [1] * 5), "groups must have one entry for each of the 4 rows of X, got 5"),
+    ],
+)
+def test_rows_that_do_not_match_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        check_rows(*arguments)
+
+
+def test_the_name_taken_from_scikit_learn_is_where_it_was():
+    assert utils._safe_indexing(["a", "b"], np.array([1])) == ["b"]

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn, optim
 
+import sktune
 from sktune.spaces import default_space, loguniform_int, powers_of_two, zero_or
 
 
@@ -136,6 +137,8 @@ def test_bad_arguments_are_named(make, error, message):
     ("estimator", "prefix"),
     [
         (NET, ""),
+        (sktune.NeuralNetClassifier(), ""),
+        (make_pipeline(StandardScaler(), sktune.NeuralNetRegressor()), "neuralnetregressor__"),
         (Pipeline([("scale", StandardScaler()), ("net", NET)]), "net__"),
         (GridSearchCV(NET, {}), "estimator__"),
         (TransformedTargetRegressor(NeuralNetRegressor(WithDropout)), "regressor__"),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from copy import deepcopy
 
 import torch
+from torch import nn
 from torch.func import functional_call, vmap
 
-from sktune.modules import HashedDropout, LaneMasks
+from sktune.modules import ACTIVATIONS, MLP, HashedDropout, LaneMasks
 
 
 class StackedNet:
@@ -25,6 +26,7 @@ class StackedNet:
 
     def __init__(self, modules):
         self.template = deepcopy(modules[0])
+        self.chain = find_chain(self.template)
         self.names = [name for name, p in modules[0].named_parameters() if p.requires_grad]
         self.shapes = [dict(modules[0].named_parameters())[name].shape for name in self.names]
         self.flat = torch.stack([_flatten(module, self.names) for module in modules])  # (L, P)
@@ -58,21 +60,39 @@ class StackedNet:
             for number, layer in enumerate(m for m in self.template.modules() if isinstance(m, HashedDropout)):
                 layer.lanes = LaneMasks(self.seeds, self.rates[:, number], place)
                 layer.place = None  # a part of the lanes may have been at this place before
+        if self.chain is not None:
+            return self._forward_chain(X, training)
 
         def call(leaves, buffers, x):
             return functional_call(self.template, (leaves, buffers), (x,))
 
         return vmap(call, randomness="error")(self.leaves, self.buffers, X)
 
+    def _forward_chain(self, X, training):
+        """Run a plain chain of layers on all lanes at once, without the detour of vmap."""
+        for name, layer in self.chain:
+            if isinstance(layer, nn.Linear):
+                X = _LinearLanes.apply(X, self.leaves[f"{name}.weight"], self.leaves.get(f"{name}.bias"))
+            elif isinstance(layer, HashedDropout):
+                X = layer.drop_lanes(X) if training else X
+            else:
+                X = layer(X)
+        return X
+
     def gradient(self, loss):
         """Return the gradient of a sum of the lanes' losses, (L, P)."""
         gradients = torch.autograd.grad(loss, list(self.leaves.values()), materialize_grads=True)
-        return torch.cat([g.reshape(len(self.flat), -1) for g in gradients], dim=1)
+        flat, start = torch.empty_like(self.flat), 0
+        for g in gradients:
+            flat[:, start : start + g[0].numel()].view(g.shape).copy_(g)
+            start += g[0].numel()
+        return flat
 
     def select(self, lanes):
         """Return a net of some lanes only, copied."""
         chosen = object.__new__(StackedNet)
-        chosen.template, chosen.names, chosen.shapes = self.template, self.names, self.shapes
+        for name in ("template", "chain", "names", "shapes"):
+            setattr(chosen, name, getattr(self, name))
         chosen.weight_mask = self.weight_mask
         chosen.flat = self.flat[lanes]
         chosen.buffers = {name: buffer[lanes] for name, buffer in self.buffers.items()}
@@ -93,6 +113,37 @@ class StackedNet:
         values = dict(zip(self.names, row.split([shape.numel() for shape in self.shapes]), strict=True))
         values = {name: value.view(self.leaves[name].shape[1:]) for name, value in values.items()}
         return values | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
+
+
+class _LinearLanes(torch.autograd.Function):
+    """A linear layer of L lanes; the gradient of the weights comes out laid out like the weights, unlike torch's."""
+
+    @staticmethod
+    def forward(ctx, X, weight, bias):  # (L, B, F), (L, H, F), (L, H)
+        ctx.save_for_backward(X, weight)
+        return X @ weight.mT if bias is None else torch.baddbmm(bias.unsqueeze(1), X, weight.mT)
+
+    @staticmethod
+    def backward(ctx, gradient):  # (L, B, H)
+        X, weight = ctx.saved_tensors
+        to_X, to_weight, to_bias = ctx.needs_input_grad
+        return (
+            gradient @ weight if to_X else None,
+            gradient.mT @ X if to_weight else None,
+            gradient.sum(1) if to_bias else None,
+        )
+
+
+def find_chain(module):
+    """Return the names and layers of a chain of linear layers, activations and dropout of units, or None."""
+    chain = module.layers if type(module) is MLP else module
+    if type(chain) is not nn.Sequential:
+        return None
+    known = (nn.Linear, *ACTIVATIONS.values())
+    layers = [(f"layers.{name}" if chain is not module else name, layer) for name, layer in chain.named_children()]
+    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for _, m in layers)
+    shared = len({id(layer) for layer in chain}) < len(chain)  # a layer in two places
+    return layers if simple and not shared and all(p.requires_grad for p in module.parameters()) else None
 
 
 def _flatten(module, names):

@@ -7,6 +7,9 @@ state in place. No rule branches on a value: a column may hold zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import torch
 
 
@@ -78,56 +81,44 @@ def adagrad(p, g, state, t, h):
     p.sub_(rate * g / state["sum"].sqrt().add_(h["eps"]))
 
 
-# For each optimizer: its rule, the hyperparameters that may differ between lanes, those that all lanes of a
-# group share, those that must stay off, and the state: "P" like the parameters, "1" a number per lane (float32, as in torch).
+@dataclass(frozen=True)
+class Rule:
+    """An optimizer for lanes: its rule, what may differ between them, what must not, and what must stay off.
+
+    `state` is shaped like the parameters; `numbers` are one per lane, in float32 as in torch.
+    """
+
+    step: Callable
+    columns: tuple
+    state: tuple
+    shared: tuple = ()
+    off: tuple = ("maximize",)
+    numbers: tuple = ()
+
+
 _COMMON = ("lr", "weight_decay")
+_ADAM = {"columns": (*_COMMON, "beta1", "beta2", "eps"), "state": ("exp_avg", "exp_avg_sq")}
+_OFF = ("amsgrad", "maximize")
 RULES = {
-    torch.optim.SGD: (
-        sgd,
-        (*_COMMON, "momentum", "dampening"),
-        ("nesterov",),
-        ("maximize",),
-        {"momentum_buffer": "P"},
-    ),
-    torch.optim.Adam: (
-        adam,
-        (*_COMMON, "beta1", "beta2", "eps"),
-        (),
-        ("amsgrad", "maximize", "decoupled_weight_decay"),
-        {"exp_avg": "P", "exp_avg_sq": "P"},
-    ),
-    torch.optim.AdamW: (
-        adamw,
-        (*_COMMON, "beta1", "beta2", "eps"),
-        (),
-        ("amsgrad", "maximize"),
-        {"exp_avg": "P", "exp_avg_sq": "P"},
-    ),
-    torch.optim.NAdam: (
+    torch.optim.SGD: Rule(sgd, (*_COMMON, "momentum", "dampening"), ("momentum_buffer",), shared=("nesterov",)),
+    torch.optim.Adam: Rule(adam, **_ADAM, off=(*_OFF, "decoupled_weight_decay")),
+    torch.optim.AdamW: Rule(adamw, **_ADAM, off=_OFF),
+    torch.optim.NAdam: Rule(
         nadam,
-        (*_COMMON, "beta1", "beta2", "eps", "momentum_decay"),
-        ("decoupled_weight_decay",),
-        ("maximize",),
-        {"exp_avg": "P", "exp_avg_sq": "P", "mu_product": "1"},
+        (*_ADAM["columns"], "momentum_decay"),
+        _ADAM["state"],
+        shared=("decoupled_weight_decay",),
+        numbers=("mu_product",),
     ),
-    torch.optim.RMSprop: (
+    torch.optim.RMSprop: Rule(
         rmsprop,
         (*_COMMON, "alpha", "eps", "momentum"),
-        (),
-        ("centered", "maximize"),
-        {"square_avg": "P", "momentum_buffer": "P"},
+        ("square_avg", "momentum_buffer"),
+        off=("centered", "maximize"),
     ),
-    torch.optim.Adagrad: (
-        adagrad,
-        (*_COMMON, "lr_decay", "eps"),
-        (),
-        ("maximize",),
-        {"sum": "P"},
-    ),
+    torch.optim.Adagrad: Rule(adagrad, (*_COMMON, "lr_decay", "eps"), ("sum",)),
 }
 _INITIAL = {"mu_product": lambda group: 1.0, "sum": lambda group: group["initial_accumulator_value"]}
-
-
 _UNKNOWN = object()
 
 
@@ -168,30 +159,28 @@ class StackedOptimizer:
 
     def __init__(self, optimizers, flat):
         groups = [optimizer.param_groups[0] for optimizer in optimizers]
-        self.kind = type(optimizers[0])
-        self.rule, columns, shared, _, kinds = RULES[self.kind]
-        self.columns = {name: _column([_value(group, name) for group in groups], flat) for name in columns}
-        self.shared = {name: groups[0][name] for name in shared}
+        self.rule = RULES[type(optimizers[0])]
+        self.columns = {name: _column([_value(group, name) for group in groups], flat) for name in self.rule.columns}
+        self.shared = {name: groups[0][name] for name in self.rule.shared}
         self.t = torch.zeros(len(flat), 1, dtype=flat.dtype, device=flat.device)
-        self.state = {}
-        for name, kind in kinds.items():
-            begin = _column([float(_INITIAL.get(name, lambda group: 0.0)(group)) for group in groups], flat)
-            self.state[name] = begin.expand(-1, flat.shape[1]).clone() if kind == "P" else begin.float()
-
-    kernel = _UNKNOWN
+        self.kernel = _UNKNOWN
+        begin = {name: _column([_initial(group, name) for group in groups], flat) for name in self.rule.state}
+        self.state = {name: column.expand(-1, flat.shape[1]).clone() for name, column in begin.items()}
+        for name in self.rule.numbers:
+            self.state[name] = _column([_initial(group, name) for group in groups], flat).float()
 
     def step(self, flat, gradient, factors):
         """Change `flat` by one step, the learning rates multiplied by `factors` (L, 1)."""
         self.t += 1
-        if self.rule in (adam, adamw) and self.kernel is _UNKNOWN:
+        if self.rule.step in (adam, adamw) and self.kernel is _UNKNOWN:
             self.kernel = _adam_kernel(self.state, self.t, self.columns, flat.device)
         h = {**self.columns, **self.shared, "lr": self.columns["lr"] * factors, "kernel": self.kernel}
-        self.rule(flat, gradient, self.state, self.t, h)
+        self.rule.step(flat, gradient, self.state, self.t, h)
 
     def select(self, lanes):
         """Return an optimizer of some lanes only, copied."""
         chosen = object.__new__(StackedOptimizer)
-        chosen.kind, chosen.rule, chosen.shared = self.kind, self.rule, self.shared
+        chosen.rule, chosen.shared, chosen.kernel = self.rule, self.shared, _UNKNOWN
         chosen.columns = {name: column[lanes] for name, column in self.columns.items()}
         chosen.t = self.t[lanes]
         chosen.state = {name: tensor[lanes] for name, tensor in self.state.items()}
@@ -207,6 +196,10 @@ class StackedOptimizer:
     def lane_state(self, lane):
         """Return copies of a lane's steps and state tensors, by name."""
         return {"step": self.t[lane, 0].item(), **{name: tensor[lane].clone() for name, tensor in self.state.items()}}
+
+
+def _initial(group, name):
+    return float(_INITIAL[name](group)) if name in _INITIAL else 0.0
 
 
 def _value(group, name):

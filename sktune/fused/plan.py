@@ -50,13 +50,15 @@ def why_alone_initialized(net, rows):
         return "its rows are no dense table"
     if len(net.optimizer_.param_groups) != 1:
         return "its optimizer has several groups of parameters"
-    for name in RULES[net.optimizer][3]:
+    for name in RULES[net.optimizer].off:
         if net.optimizer_.param_groups[0].get(name):
             return f"its optimizer sets {name}"
     if getattr(net.criterion_, "reduction", None) != "mean" or getattr(net.criterion_, "weight", None) is not None:
         return "its criterion is no plain mean over the rows"
     if getattr(net.criterion_, "ignore_index", -1) >= 0:
         return "its criterion ignores rows"
+    if any(getattr(part, "padding_idx", None) is not None for part in net.module_.modules()):
+        return "its embedding has a padding_idx, whose row vmap would train"
     if list(net.criterion_.parameters()):
         return "its criterion has parameters"
     return ""
@@ -93,7 +95,7 @@ def signature(fit):
     """Return what the nets of a group have in common."""
     net, (rows, _) = fit.twin, rows_of(fit.lane.train)
     group = net.optimizer_.param_groups[0]
-    optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer][2]))
+    optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
     loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), net.n_outputs_, repr(getattr(net, "classes", 0)))
     criterion = (_structure(net.criterion_), *(str(buffer.tolist()) for buffer in net.criterion_.buffers()))

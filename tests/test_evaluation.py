@@ -238,7 +238,7 @@ def test_a_score_method_sees_the_rows_of_its_step():
     assert evaluation.interval[0] < evaluation.score < evaluation.interval[1]
 
 
-def test_a_score_method_of_an_ancestors_is_resampled():
+def test_a_score_method_that_calls_its_parents_is_resampled():
     model = KNeighborsClassifier().fit(X, y)  # its own calls the one of a parent class
 
     evaluation = evaluate(model, scoring=None)
@@ -246,12 +246,26 @@ def test_a_score_method_of_an_ancestors_is_resampled():
     assert evaluation == evaluate(model, scoring="accuracy")
 
 
-def test_the_steps_of_a_pipeline_are_not_asked_for_a_resample():
+@pytest.mark.parametrize(
+    "detour",
+    [
+        lambda model, X, y: model.score(X, y),
+        lambda model, X, y: model.steps[-1][1].predict(X),
+        lambda model, X, y: model.predict(X.copy()),
+        lambda model, X, y: getattr(model, "predict_proba", None) and model.predict_proba(X[:40]),
+    ],
+)
+def test_a_resample_is_never_shown_to_the_model(detour):
     model = Counting(CLASSIFIER)
 
-    evaluation = evaluate(make_pipeline(SHIFT, model), scoring=lambda model, X, y: model.score(X, y))
+    def scoring(model, X, y):
+        detour(model, X, y)
+        return accuracy_score(y, model.predict(X))
 
-    assert model.calls == [("predict", 80)]
+    evaluation = evaluate(make_pipeline(SHIFT, model), scoring=scoring)
+
+    assert evaluation.score == accuracy_score(y, CLASSIFIER.predict(X + 0.5))
+    assert len(model.calls) == 2  # what the scorer asks for, once
     assert no_interval(evaluation.interval)
 
 

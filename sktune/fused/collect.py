@@ -81,13 +81,14 @@ class SharedSteps:
     def __init__(self):
         self.fitted = {}
 
-    def cache(self, function, **options):
-        """Return `function`, which fits a step, with a memory."""
+    def cache(self, function, ignore=()):
+        """Return `function`, which fits a step, with a memory; arguments named in `ignore` make no difference."""
 
         def remember(transformer, X, y, *args, **kwargs):
             if X is not self.last:  # the first step of the next fit
                 self.place = next(self.keys)
-            self.place = (self.place, fingerprint((transformer, args, kwargs)))
+            telling = {name: value for name, value in kwargs.items() if name not in ignore}
+            self.place = (self.place, fingerprint((transformer, args, telling)))
             if self.place not in self.fitted:
                 self.fitted[self.place] = function(transformer, X, y, *args, **kwargs)
                 freeze(self.fitted[self.place][0])
@@ -219,11 +220,11 @@ def _load_optimizer(optimizer, parameters, outcome):
     group["lr"] = outcome.lr
     if not group.get("momentum", 1):  # torch keeps no buffer then
         state.pop("momentum_buffer", None)
-    kinds = RULES[type(optimizer)][4]
+    numbers = RULES[type(optimizer)].numbers
     counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
     start = 0
     for p in learned:
         rows = slice(start, start := start + p.numel())
-        own = {name: t[rows].view_as(p).clone() if kinds[name] == "P" else t[0].clone() for name, t in state.items()}
+        own = {name: t[0].clone() if name in numbers else t[rows].view_as(p).clone() for name, t in state.items()}
         if counted or own:
             optimizer.state[p] = {name: torch.tensor(value) for name, value in counted.items()} | own

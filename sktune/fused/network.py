@@ -60,7 +60,7 @@ class StackedNet:
             for number, layer in enumerate(m for m in self.template.modules() if isinstance(m, HashedDropout)):
                 layer.lanes = LaneMasks(self.seeds, self.rates[:, number], place)
                 layer.place = None  # a part of the lanes may have been at this place before
-        if self.chain is not None:
+        if self.chain is not None and X.ndim == 3:  # (L, B, F)
             return self._forward_chain(X, training)
 
         def call(leaves, buffers, x):

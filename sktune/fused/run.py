@@ -101,7 +101,11 @@ class Trainer:
         except Stopped:
             return
         except Exception as error:
-            self._recover(fits, error)
+            failure = error.with_traceback(None)  # which would keep the group's tensors
+        else:
+            failure = None
+        if failure is not None:
+            self._recover(fits, failure)
             return
         seconds = perf_counter() - began
         self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(fits[0].twin.device_)})

@@ -100,7 +100,7 @@ class Group:
         (lanes, X, target, _), *_ = next(self.streams.batches(0, self.alive))
         X, target = X[:, :_TRIAL_ROWS], target[:, :_TRIAL_ROWS]
         net = self.net.select(torch.tensor(lanes, device=self.net.flat.device))
-        outputs = net.forward(X, True)
+        outputs = net.forward(X.clone(), True)  # a module may write into its input
         self._check_criterion(outputs.detach(), target)
         gradient = net.gradient(self._row_losses(outputs, target, None).sum())
         for lane, rows, labels, found in zip(lanes, X, target, gradient, strict=True):

@@ -54,60 +54,41 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     ValueError
         For text, dates, NaN or infinity, an empty table, y of another length, other features than in ``fit``.
     """
-    if isinstance(X, torch.Tensor):
-        X = X.detach().cpu().numpy()
-        if not reset and isinstance(y, str) and hasattr(estimator, "feature_names_in_"):
-            return _check_nameless(estimator, X)
-    y = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else y
-    options = {"accept_sparse": "csr", "allow_nd": True, "reset": reset}
-    if not isinstance(y, str):
-        options |= {"multi_output": y_numeric, "y_numeric": y_numeric}
-    shape = getattr(X, "shape", ())
-    if len(shape) == 2 and shape[1] == 0:  # of a frame without columns scikit-learn would say something obscure
-        raise ValueError(f"Found array with 0 feature(s) (shape={tuple(shape)}) while a minimum of 1 is required.")
-    y = _check_numeric_targets(y) if y_numeric and y is not None else y
+    is_tensor = isinstance(X, torch.Tensor)
+    X, y = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in (X, y))
+    if getattr(X, "shape", ())[1:] == (0,):  # of a frame without columns scikit-learn would say something obscure
+        raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
+    options = {} if isinstance(y, str) else {"multi_output": y_numeric, "y_numeric": y_numeric}
+    if y_numeric and y is not None:
+        with _naming_text("y"):
+            y = _as_numbers("y", np.asarray(y))
+    with _naming_text("X"), warnings.catch_warnings():
+        if is_tensor:  # which cannot have names
+            warnings.filterwarnings("ignore", "X does not have valid feature names")
+        checked = validate_data(estimator, X, y, accept_sparse="csr", allow_nd=True, reset=reset, **options)
+        return _as_numbers("X", checked) if isinstance(y, str) else (_as_numbers("X", checked[0]), checked[1])
+
+
+@contextmanager
+def _naming_text(name):
+    """Say of values that cannot be made numbers what they are."""
     try:
-        checked = validate_data(estimator, X, y, **options)
-        return _plain(checked) if isinstance(y, str) else (_plain(checked[0]), checked[1])
+        yield
     except (TypeError, ValueError) as error:
         if not re.search("could not convert|could not be promoted|bytes/strings", str(error)):
             raise
-        raise _no_numbers("X", f"text or dates ({error})") from error
+        advice = ": encode such columns, e.g. by OneHotEncoder in a ColumnTransformer" if name == "X" else ""
+        raise ValueError(f"{name} must hold numbers, got text or dates ({error}){advice}") from error
 
 
-def _check_nameless(estimator, X):
-    """Check a tensor for an estimator that knows its features' names: that it has none is no reason to warn."""
-    X = check_array(X, allow_nd=True, estimator=estimator, input_name="X")
-    if X.shape[1] != estimator.n_features_in_:
-        raise ValueError(f"X must have {estimator.n_features_in_} features as in fit, got {X.shape[1]}")
-    return _plain(X)
-
-
-def _plain(X):
-    """Return X in a type that torch knows: numbers of at most 64 bits in the machine's byte order."""
-    if X.dtype.kind == "O":  # a frame of several types
-        X = check_array(X, dtype=np.float64, allow_nd=True, input_name="X")
-    if X.dtype.kind not in "biuf":
-        raise _no_numbers("X", f"values of type {X.dtype}")
-    dtype = X.dtype.newbyteorder("=") if X.dtype.itemsize <= 8 else np.dtype(np.float64)
-    return X.astype(dtype, copy=False)
-
-
-def _check_numeric_targets(y):
-    dtype = np.asarray(y).dtype
-    try:
-        if dtype.kind in "OSU":
-            return np.asarray(y).astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise _no_numbers("y", f"text ({error})") from error
-    if dtype.kind in "mM":
-        raise _no_numbers("y", f"values of type {dtype}")
-    return y
-
-
-def _no_numbers(name, found):
-    advice = ": encode such columns, e.g. by OneHotEncoder in a ColumnTransformer" if name == "X" else ""
-    return ValueError(f"{name} must hold numbers, got {found}{advice}")
+def _as_numbers(name, values):
+    """Return values in a type that torch knows: numbers of at most 64 bits in the machine's byte order."""
+    if values.dtype.kind in "OSU":  # of a frame of several types, for one
+        values = check_array(values, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(f"{name} must hold numbers, got values of type {values.dtype}")
+    dtype = values.dtype.newbyteorder("=") if values.dtype.itemsize <= 8 else np.dtype(np.float64)
+    return values.astype(dtype, copy=False)
 
 
 def check_sample_weight(sample_weight, X):
@@ -125,10 +106,8 @@ def check_sample_weight(sample_weight, X):
         raise ValueError(f"sample_weight must be 1D, got an array of shape {sample_weight.shape}")
     check_consistent_length(sample_weight, X)
     if sample_weight.min() < 0 or sample_weight.max() == 0:
-        raise ValueError(
-            "sample_weight must be non-negative and not all zero, "
-            f"got weights from {sample_weight.min():g} to {sample_weight.max():g}"
-        )
+        found = f"weights from {sample_weight.min():g} to {sample_weight.max():g}"
+        raise ValueError(f"sample_weight must be non-negative and not all zero, got {found}")
     return sample_weight
 
 
@@ -145,9 +124,7 @@ def combine_weights(sample_weight, class_weight, y):
     if class_weight is not None:
         by_class = compute_sample_weight(class_weight, y)
         sample_weight = by_class if sample_weight is None else sample_weight * by_class
-    if sample_weight is None:
-        return None
-    return sample_weight / sample_weight.mean()
+    return None if sample_weight is None else sample_weight / sample_weight.mean()
 
 
 def encode_labels(y, classes):
@@ -176,8 +153,7 @@ def warn_if_unscaled(X):
     if len(spread) and spread.max() > _SPREAD * spread.min():
         warnings.warn(
             "the features of X should be scaled alike for a network to learn well, but their standard deviations "
-            f"range from {spread.min():.2g} to {spread.max():.2g}: "
-            "use make_pipeline(StandardScaler(), net)",
+            f"range from {spread.min():.2g} to {spread.max():.2g}: use make_pipeline(StandardScaler(), net)",
             UserWarning,
             stacklevel=5,  # the line that calls fit
         )
@@ -191,38 +167,21 @@ def resolve_device(device):
     ValueError
         If it is no device's name, or that device is not on this machine.
     """
-    available = ["cpu"]
-    if torch.cuda.is_available():
-        available += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if torch.backends.mps.is_available():
-        available += ["mps", "mps:0"]
     if isinstance(device, str) and device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if name in available))
+        has_mps = torch.backends.mps.is_available()
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be 'auto' or the name of a torch device, got device={device!r}") from None
-    try:
-        torch.empty(0, device=resolved)
-    except (AssertionError, RuntimeError):  # what torch raises differs from device to device
-        raise ValueError(
-            f"device must be one of those on this machine, {available} among them, got device={device!r}"
-        ) from None
-    return resolved
+        return torch.empty(0, device=torch.device(device)).device
+    except (AssertionError, RuntimeError, TypeError) as error:  # what torch raises differs from device to device
+        raise ValueError(f"device must be 'auto' or a torch device on this machine, got device={device!r}") from error
 
 
 _RANGES = {
-    "lr": (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
-    "optimizer__lr": (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
-    "max_epochs": (Integral, lambda v: v >= 1, "an int of at least 1"),
-    "batch_size": (Integral, lambda v: v >= 1, "an int of at least 1"),
-    "l1": (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
-    "l2": (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
-    "optimizer__weight_decay": (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
-    "module__dropout": (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
-    "validation_fraction": (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
-    "n_iter_no_change": (Integral, lambda v: v >= 1, "an int of at least 1"),
-    "tol": (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
+    ("lr", "optimizer__lr"): (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
+    ("max_epochs", "batch_size", "n_iter_no_change"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("l1", "l2", "tol", "optimizer__weight_decay"): (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
+    ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
+    ("validation_fraction",): (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
 }
 
 
@@ -234,24 +193,22 @@ def check_hyperparameters(net):
     ValueError
         Naming the parameter, what it must be, and what it is.
     """
-    for name, (kind, holds, requirement) in _RANGES.items():
-        value = vars(net).get(name, requirement)
-        if value is requirement:  # not given
-            continue
-        if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
-            raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
+    for names, (kind, holds, requirement) in _RANGES.items():
+        for name in vars(net).keys() & names:
+            value = getattr(net, name)
+            if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
+                raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
     check_names(net, net.get_params(deep=False))
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
 def check_names(net, names, components=None):
-    """Check that a net has hyperparameters of these names.
+    """Check that a net has hyperparameters of these names; ``module__x`` is the argument ``x`` of its module.
 
     Parameters
     ----------
     net : skorch.NeuralNet
     names : iterable of str
-        Those with a prefix, ``module__x`` for one, are arguments of that component.
     components : dict, default=None
         Components that are about to be set.
 
@@ -260,40 +217,37 @@ def check_names(net, names, components=None):
     ValueError
         With the nearest known name.
     """
-    own = _own_parameters(type(net))
+    own = {name for kind in type(net).__mro__ for name in _own_arguments(kind)}
+    components = {**vars(net), **(components or {})}
     for name in names:
         prefix, nested, argument = name.partition("__")
-        if not nested and name not in own:
-            raise ValueError(f"{type(net).__name__} has no parameter {name!r}{did_you_mean(name, own)}")
-        if nested and prefix in net.prefixes_:
-            _check_argument(name, {**vars(net), **(components or {})}.get(prefix))
-        elif nested and net.knows_prefixes():
-            near = [f"{known}__{argument}" for known in net.prefixes_]
-            raise ValueError(f"{type(net).__name__} has no parameter {name!r}{did_you_mean(name, near)}")
+        owner, known = type(net), own
+        if prefix in net.prefixes_ and nested:
+            owner, known = _find_arguments(prefix, components.get(prefix))
+        elif nested and (net.initialized_ or type(net).__module__.startswith("sktune.")):
+            known = [f"{known}__{argument}" for known in net.prefixes_]
+        elif nested:  # a subclass may add components when it initializes
+            continue
+        if known is not None and name not in known and f"{prefix}__param_groups" not in name:
+            hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
+            raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
 
 
-def _own_parameters(kind):
-    bases = [base for base in kind.__mro__ if "__init__" in vars(base)]
-    return {name for base in bases for name in constructor_arguments(base, extra=False) or ()}
-
-
-def _check_argument(name, component):
-    """Check that the part of `name` after its prefix is an argument of the component."""
-    prefix, _, argument = name.partition("__")
-    if prefix in ("callbacks", "compile") or component is None or argument.startswith("param_groups"):
-        return
+def _find_arguments(prefix, component):
+    """Return what builds a component, and the names of its parameters, or None if it takes any."""
+    if prefix in ("callbacks", "compile") or component is None:
+        return component, None
     if prefix == "lr_schedule":
-        component = component if callable(component) else SCHEDULES.get(component)
+        component = SCHEDULES.get(component, component) if isinstance(component, str) else component
     factory = component if callable(component) and not isinstance(component, torch.nn.Module) else type(component)
-    known = constructor_arguments(factory) if component is not None else None
+    known = constructor_arguments(factory)
     if known is not None and prefix == "lr_schedule":
         known = [*known[2:], "warmup"]  # after the time and the epochs
-    if known is not None and argument not in known:
-        known = [f"{prefix}__{k}" for k in known]
-        raise ValueError(
-            f"{name} must name an argument of {getattr(factory, '__name__', factory)}"
-            f"{did_you_mean(name, known) or f', which has {known}'}"
-        )
+    return factory, known and [f"{prefix}__{name}" for name in known]
+
+
+def _own_arguments(kind):
+    return (constructor_arguments(kind, extra=False) or ()) if "__init__" in vars(kind) else ()
 
 
 @cache

@@ -95,15 +95,13 @@ class Trainer:
             torch.set_num_threads(n_threads)
 
     def _train_group(self, fits):
-        began = perf_counter()
+        began, failure = perf_counter(), None
         try:
             outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop).train()
         except Stopped:
             return
         except Exception as error:
             failure = error.with_traceback(None)  # which would keep the group's tensors
-        else:
-            failure = None
         if failure is not None:
             self._recover(fits, failure)
             return

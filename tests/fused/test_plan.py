@@ -1,0 +1,360 @@
+"""Openness: what is not fused says why, and gives the plain results; what says that it is fused, is."""
+
+import re
+
+import joblib
+import numpy as np
+import pytest
+import skorch
+import torch
+from parity import RAGGED, X, assert_same_net, assert_same_scores, search, y
+from scipy import sparse
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_validate
+from sklearn.pipeline import make_pipeline
+from skorch.helper import SliceDict
+from torch import nn
+from torch.nn.functional import dropout
+from torch.nn.utils import parametrizations
+
+from sktune import MLP, NeuralNetClassifier
+from sktune.fused.optim import RULES
+from sktune.fused.plan import why_alone
+from sktune.fused.run import FusionReport
+
+NET = {"max_epochs": 3, "batch_size": 16, "random_state": 3}
+LRS = [{"lr": 0.01}, {"lr": 0.05}]
+rng = np.random.default_rng(0)
+sequences = rng.normal(size=(110, 4, 2))
+words = rng.integers(0, 9, size=(110, 5))
+
+
+class Recurrent(nn.Module):
+    kind = nn.LSTM
+
+    def __init__(self):
+        super().__init__()
+        self.recurrent, self.outward = self.kind(2, 4, batch_first=True), nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, X):
+        return self.outward(self.recurrent(X)[0][:, -1])
+
+
+class Gated(Recurrent):
+    kind = nn.GRU
+
+
+class Base(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inward, self.outward = self.build(), nn.Linear(8, 3)
+        self.double()
+
+    def build(self):
+        return nn.Linear(6, 8)
+
+    def forward(self, X):
+        return self.outward(self.inward(X).relu())
+
+
+class OwnRandomness(Base):
+    def forward(self, X):
+        return self.outward(dropout(self.inward(X), 0.5, self.training))
+
+
+class Noisy(Base):
+    def forward(self, X):
+        return super().forward(X + torch.randn_like(X) if self.training else X)
+
+
+class OwnDropout(Base):
+    class Half(nn.Dropout):
+        pass
+
+    def build(self):
+        return nn.Sequential(nn.Linear(6, 8), self.Half(0.5))
+
+
+class WeightNormed(Base):
+    """torch has no batching rule for weight_norm, and would loop over the lanes."""
+
+    def build(self):
+        return parametrizations.weight_norm(nn.Linear(6, 8))
+
+
+class LoopsInEvaluation(Base):
+    def forward(self, X):
+        hidden = self.inward(X).relu()
+        if not self.training:
+            hidden = torch._weight_norm(hidden, torch.ones(1, 8, dtype=X.dtype) * X.new_tensor(1.0), 1) * 0 + hidden
+        return self.outward(hidden)
+
+
+class Branching(Base):
+    def forward(self, X):
+        return super().forward(X) * (2 if X.sum() > 0 else 1)
+
+
+class Unused(Base):
+    def __init__(self):
+        super().__init__()
+        self.idle = nn.Linear(3, 3).double()
+
+
+class Counting(Base):
+    calls = 0
+
+    def forward(self, X):
+        self.calls += 1
+        return super().forward(X) * (1 + self.calls % 3)
+
+
+class Averaging(Base):
+    """The running statistics are plain averages: torch reads a counter for them."""
+
+    def build(self):
+        return nn.Sequential(nn.Linear(6, 8, bias=False), nn.BatchNorm1d(8, momentum=None))
+
+
+class Mixing(nn.Module):
+    """A criterion whose losses of rows depend on the other rows."""
+
+    def __init__(self, reduction="mean"):
+        super().__init__()
+        self.reduction = reduction
+
+    def forward(self, outputs, target):
+        losses = nn.functional.cross_entropy(outputs - outputs.mean(0), target, reduction="none")
+        return losses.mean() if self.reduction == "mean" else losses
+
+
+class Learned(nn.CrossEntropyLoss):
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, dtype=torch.float64))
+
+    def forward(self, outputs, target):
+        return super().forward(outputs * self.scale, target)
+
+
+class OwnStep(NeuralNetClassifier):
+    def train_step(self, batch, **fit_params):
+        return super().train_step(batch, **fit_params)
+
+
+class OwnLoss(NeuralNetClassifier):
+    def get_loss(self, *args, **kwargs):
+        return 2 * super().get_loss(*args, **kwargs)
+
+
+class OwnCallbacks(NeuralNetClassifier):
+    @property
+    def _default_callbacks(self):
+        return [*super()._default_callbacks, ("halve", Halving())]
+
+
+class OwnPenalty(NeuralNetClassifier):
+    def _penalty(self):
+        return 2 * super()._penalty()
+
+
+class Halving(skorch.callbacks.Callback):
+    def on_epoch_end(self, net, **kwargs):
+        net.optimizer_.param_groups[0]["lr"] /= 2
+
+
+class OwnDataset(skorch.dataset.Dataset):
+    pass
+
+
+def net(cls=NeuralNetClassifier, **params):
+    return cls(**{**NET, **params})
+
+
+CANNOT = "its module cannot be fused"
+ALONE = {
+    "callbacks": (net(callbacks=[Halving()]), X, "callbacks of its own"),
+    "callbacks_of_a_subclass": (net(OwnCallbacks), X, "OwnCallbacks overrides _default_callbacks"),
+    "train_step": (net(OwnStep), X, "OwnStep overrides train_step"),
+    "get_loss": (net(OwnLoss), X, "OwnLoss overrides get_loss"),
+    "penalty": (net(OwnPenalty, l2=0.1), X, "OwnPenalty overrides _penalty"),
+    "dataset": (net(dataset=OwnDataset), X, "a dataset of its own"),
+    "iterator": (net(iterator_train__drop_last=True), X, "a iterator_train of its own"),
+    "warm_start": (net(warm_start=True), X, "sets warm_start"),
+    "optimizer": (net(optimizer=torch.optim.LBFGS), X, "its optimizer LBFGS has no fused rule"),
+    "amsgrad": (net(optimizer__amsgrad=True), X, "its optimizer sets amsgrad"),
+    "centered": (net(optimizer=torch.optim.RMSprop, optimizer__centered=True), X, "its optimizer sets centered"),
+    "maximize": (net(optimizer__maximize=True), X, "its optimizer sets maximize"),
+    "groups": (net(optimizer__param_groups=[("*.bias", {"lr": 0.1})]), X, "several groups of parameters"),
+    "sparse": (net(), sparse.csr_array(X), "no dense table"),
+    "dict": (net(module=Base), SliceDict(X=X), "no dense table"),
+    "lstm": (net(module=Recurrent), sequences, CANNOT),
+    "gru": (net(module=Gated), sequences, CANNOT),
+    "functional_dropout": (net(module=OwnRandomness), X, f"{CANNOT}.*random"),
+    "noise": (net(module=Noisy), X, f"{CANNOT}.*random"),
+    "dropout_of_a_subclass": (net(module=OwnDropout), X, f"{CANNOT}.*random"),
+    "weight_norm": (net(module=WeightNormed), X, f"{CANNOT}.*performance drop"),
+    "loop_in_evaluation": (net(module=LoopsInEvaluation, early_stopping=True), X, f"{CANNOT}.*performance drop"),
+    "branch": (net(module=Branching), X, f"{CANNOT}.*data-dependent"),
+    "unused": (net(module=Unused), X, CANNOT),
+    "counting": (net(module=Counting), X, "counts its calls"),
+    "averaging": (net(module=Averaging), X, CANNOT),
+    "padding": (net(module=nn.Sequential(nn.Embedding(9, 3, 0), nn.Flatten(), nn.Linear(15, 3))), words, "padding_idx"),
+    "mixing_criterion": (net(criterion=Mixing), X, "no mean of the rows' own losses"),
+    "learned_criterion": (net(criterion=Learned), X, "its criterion has parameters"),
+    "sum": (net(criterion__reduction="sum"), X, "no plain mean"),
+    "weights_of_classes": (net(criterion__weight=torch.ones(3, dtype=torch.float64)), X, "no plain mean"),
+    "ignored_class": (net(criterion__ignore_index=1), X, "its criterion ignores rows"),
+    "skorch": (skorch.NeuralNetClassifier(MLP, module__n_features=6, module__n_outputs=3), None, "is not one of sktune's nets"),
+    "other": (make_pipeline(LogisticRegression()), None, "LogisticRegression is no network"),
+}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_what_is_not_fused_says_why(name):
+    estimator, rows, reason = ALONE[name]
+    if rows is None:
+        rows = X.astype(np.float32) if name == "skorch" else X
+        report = FusionReport()
+        with joblib.parallel_config("sktune", report=report):
+            cross_validate(estimator, rows, y, cv=2, error_score="raise")
+        n_fits = 2
+    else:
+        plain, references, _ = search(estimator, LRS, rows, y, fused=False)
+        fused, nets, report = search(estimator, LRS, rows, y)
+        assert_same_scores(plain, fused, tolerance=1e-12)
+        for reference, other in zip(references, nets, strict=True):
+            assert_same_net(reference, other)
+        n_fits = 4
+
+    assert not report.groups
+    assert len(report.alone) == n_fits
+    for fit in report.alone:
+        assert re.search(reason, fit["reason"])
+    assert f"{n_fits} fits one at a time" in str(report)
+
+
+@pytest.mark.parametrize("setting", [{"compile": True}, {"verbose": 1}, {"train_split": skorch.dataset.ValidSplit(3)}])
+def test_settings_that_are_not_fused_say_so(setting):
+    assert why_alone(net(**setting)) == f"it sets {next(iter(setting))}"
+
+
+def test_report_names_candidate_and_split():
+    _, _, report = search(net(), [{"lr": 0.01}, {"lr": 0.01, "warm_start": True}], X, y)
+
+    places = [(fit["candidate"], fit["split"]) for fit in report.alone]
+    assert places == [(1, 0), (1, 1)]
+    assert {(row["candidate"], row["split"]) for row in report.curves} == {(0, 0), (0, 1)}
+    assert str(report).splitlines()[1:] == ["2 fits one at a time", "  2: it sets warm_start"]
+
+
+class Bagged(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bag, self.outward = nn.EmbeddingBag(9, 4), nn.Linear(4, 3)
+        self.double()
+
+    def forward(self, X):
+        return self.outward(self.bag(X))
+
+
+class Clipped(nn.Sequential):
+    def __init__(self, **options):
+        super().__init__(nn.Embedding(9, 4, **options), nn.Flatten(), nn.Linear(20, 3))
+        self.double()
+
+
+class Spectral(Base):
+    def build(self):
+        return parametrizations.spectral_norm(nn.Linear(6, 8))
+
+
+class OldStyle(Base):
+    def build(self):
+        layer = nn.Linear(6, 8)
+        layer.register_forward_hook(lambda layer, rows, output: output * 2)
+        return layer
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention, self.outward = nn.MultiheadAttention(2, 1, batch_first=True), nn.Linear(2, 3)
+        self.double()
+
+    def forward(self, X):
+        return self.outward(self.attention(X, X, X, need_weights=False)[0].mean(1))
+
+
+class Hooked(nn.Sequential):
+    """A chain of layers, one of which has a hook."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        self[0].register_forward_hook(lambda layer, rows, output: output * 2)
+        self.double()
+
+
+EITHER = {
+    "bag": (net(module=Bagged), words),
+    "max_norm": (net(module=Clipped, module__max_norm=0.5), words),
+    "sparse_gradient": (net(module=Clipped, module__sparse=True, optimizer=torch.optim.SGD), words),
+    "scaled_gradient": (net(module=Clipped, module__scale_grad_by_freq=True), words),
+    "spectral_norm": (net(module=Spectral), X),
+    "hook": (net(module=OldStyle), X),
+    "hook_in_a_chain": (net(module=Hooked), X),
+    "attention": (net(module=Attention), sequences),
+    "instance_norm": (net(module=nn.Sequential(nn.InstanceNorm1d(4), nn.Flatten(), nn.Linear(8, 3)).double()), sequences),
+    "callbacks_disabled": (net(callbacks="disable"), X),
+}
+
+
+@pytest.mark.parametrize("name", EITHER)
+def test_fused_or_not_the_results_are_the_plain_ones(name):
+    estimator, rows = EITHER[name]
+    _, references, _ = search(estimator, LRS, rows, y, fused=False)
+    _, nets, report = search(estimator, LRS, rows, y)
+
+    assert sum(group["lanes"] for group in report.groups) + len(report.alone) == 4
+    for reference, other in zip(references, nets, strict=True):
+        if name == "callbacks_disabled":
+            reference.history_ = other.history_  # a plain one has no losses then
+        assert_same_net(reference, other)
+
+
+def test_a_random_state_is_not_drawn_from_twice():
+    generator = np.random.RandomState(0)
+    for module in (OwnRandomness, Base):
+        estimator = net(module=module, random_state=generator)
+        plain = GridSearchCV(estimator, {"lr": [0.01, 0.02]}, cv=RAGGED, refit=False).fit(X, y)
+        with joblib.parallel_config("sktune"):
+            fused = GridSearchCV(estimator, {"lr": [0.01, 0.02]}, cv=RAGGED, refit=False).fit(X, y)
+        assert_same_scores(plain, fused, tolerance=0)
+
+
+def test_labels_given_beforehand_are_those_of_the_candidate():
+    candidates = [{"classes": [0, 1, 2]}, {"classes": [-1, 0, 1]}, {"classes": [0, 1, 5]}]
+    few = y < 2
+    _, references, _ = search(net(), candidates, X[few], y[few], cv=2, fused=False)
+    _, nets, report = search(net(), candidates, X[few], y[few], cv=2)
+
+    assert not report.alone
+    for reference, other in zip(references, nets, strict=True):
+        assert_same_net(reference, other)
+
+
+def test_nets_of_different_kinds_do_not_share_a_group():
+    candidates = [
+        {"batch_size": 16},
+        {"batch_size": 32},
+        {"module__hidden": (4,)},
+        {"module__activation": "tanh"},
+        {"shuffle": False},
+        {"optimizer": torch.optim.SGD},
+        {"early_stopping": True},
+    ]
+    _, _, report = search(net(), candidates, X, y)
+
+    assert [group["lanes"] for group in report.groups] == [2] * len(candidates)
+    assert torch.optim.AdamW in RULES

@@ -59,9 +59,7 @@ class Rows(Dataset):
 
     def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu"):
         super().__init__(X, y)
-        self.device = device
-        self.dtype = dtype
-        self.X = X
+        self.X, self.dtype, self.device = X, dtype, device
         floating = dtype if target is not None and target.dtype.kind == "f" else None
         self.target = None if target is None else to_device(target, floating, device)
         self.weight = None if weight is None else to_device(weight, dtype, device)
@@ -74,7 +72,7 @@ class Rows(Dataset):
             rows = rows if isinstance(rows, slice) else rows.to(self.device)
             X = self.X[rows]
             X = X.clone() if isinstance(rows, slice) else X  # a module may write into its input, which is the user's
-        return tuple(t if t is X else t[rows] for t in (X, self.target, self.weight) if t is not None)
+        return X, *(part[rows] for part in (self.target, self.weight) if part is not None)
 
     def __getitem__(self, i):
         return tuple(part[0] for part in self.take(torch.tensor([i])))
@@ -117,12 +115,9 @@ class Batches:
     """
 
     def __init__(self, rows, indices, batch_size, *, seed=None, drop_last=False):
-        self.rows = rows
-        self.indices = indices
+        self.rows, self.indices, self.seed = rows, indices, seed
         self.n_rows = len(rows) if indices is None else len(indices)
-        self.batch_size = int(batch_size)  # torch knows no integers of NumPy here
-        self.seed = seed
-        self.sizes = batch_sizes(self.n_rows, self.batch_size, drop_last)
+        self.sizes = batch_sizes(self.n_rows, int(batch_size), drop_last)  # torch knows no integers of NumPy here
 
     def __len__(self):
         return len(self.sizes)
@@ -132,8 +127,11 @@ class Batches:
 
     def epoch(self, epoch):
         """Yield the batches of an epoch, counted from 0."""
-        order, start = self._order(epoch), 0
-        n_together = max(1, _BLOCK_BYTES // (self.batch_size * self._row_bytes()))
+        order, start = self.indices, 0
+        if self.seed is not None:
+            order = permutation(self.n_rows, self.seed, epoch)
+            order = order if self.indices is None else self.indices[order]
+        n_together = max(1, _BLOCK_BYTES // (4 * max(self.sizes, default=1) * row_size(self.rows)))
         for first in range(0, len(self.sizes), n_together):
             sizes = self.sizes[first : first + n_together]
             stop = start + sum(sizes)
@@ -141,18 +139,12 @@ class Batches:
             yield from zip(*(part.split(sizes) for part in block), strict=True)
             start = stop
 
-    def _order(self, epoch):
-        if self.seed is None:
-            return self.indices
-        n_rows = len(self.rows) if self.indices is None else len(self.indices)
-        order = permutation(n_rows, self.seed, epoch)
-        return order if self.indices is None else self.indices[order]
 
-    def _row_bytes(self):
-        return 4 * max(1, int(np.prod(self.rows.X.shape[1:])))
+def row_size(rows):
+    """Return how many numbers a row holds."""
+    return max(1, int(np.prod(rows.X.shape[1:])))
 
 
 def evaluation_batch_size(rows, batch_size):
     """Return how many rows to evaluate at once: many, but no more than fit a few MiB."""
-    row_size = max(1, int(np.prod(rows.X.shape[1:])))
-    return max(batch_size, min(EVALUATION_ROWS, _BLOCK_BYTES // row_size))
+    return max(batch_size, min(EVALUATION_ROWS, _BLOCK_BYTES // row_size(rows)))

@@ -12,6 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sktune.evaluation import find_core, routing_enabled, score_baseline, score_sealed
+from sktune.fused.seam import fused_tasks
 from sktune.report import summary_text
 from sktune.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
 
@@ -165,13 +166,16 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         core, _ = find_core(search)
         seed_splits(core.cv, seed)
         start = time.perf_counter()
-        search.fit(X, y, **params)
+        with fused_tasks(core.n_jobs):
+            search.fit(X, y, **params)
         fitted = {"search_": search, "search_time_": time.perf_counter() - start}
         if not hasattr(core, "best_estimator_"):
             raise TypeError(f"search must set best_estimator_ in fit, {core!r} did not")
         names = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
         fitted |= {name: getattr(core, name) for name in names if hasattr(core, name)}
-        return fitted | {"best_estimator_": best_model(search), "baseline_score_": score_baseline(search, X, y, params)}
+        with fused_tasks(core.n_jobs):
+            baseline = score_baseline(search, X, y, params)
+        return fitted | {"best_estimator_": best_model(search), "baseline_score_": baseline}
 
     predict = _method_of_best("predict")
     predict_proba = _method_of_best("predict_proba")

@@ -22,11 +22,7 @@ ACTIVATIONS = {
     "sigmoid": nn.Sigmoid,
 }
 INITIALIZATIONS = ("default", "xavier", "he", "orthogonal", "normal")
-_GAINS = {
-    "gelu": "relu",
-    "silu": "relu",
-    "elu": "selu",
-}  # torch's calculate_gain knows no closer name
+_GAINS = {"gelu": "relu", "silu": "relu", "elu": "selu"}  # torch's calculate_gain knows no closer name
 
 
 class MLP(nn.Module):
@@ -78,24 +74,25 @@ class MLP(nn.Module):
         dtype=None,
     ):
         super().__init__()
-        widths = _check_widths(hidden)
+        widths = [hidden] if isinstance(hidden, Integral) else hidden
+        if not isinstance(widths, Sequence) or any(not isinstance(w, Integral) or w < 1 for w in widths):
+            raise ValueError(f"hidden must be a positive int or a sequence of them, got hidden={hidden!r}")
         check_name("activation", activation, ACTIVATIONS)
         check_name("init", init, INITIALIZATIONS)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got dropout={dropout!r}")
         layers = []
-        for n_in, n_out in zip([n_features, *widths], widths, strict=False):
-            layers.append(nn.Linear(n_in, n_out, dtype=dtype))
+        for width in map(int, widths):
+            layers.append(nn.Linear(n_features, width, dtype=dtype))
             if batch_norm:
-                layers.append(nn.BatchNorm1d(n_out, dtype=dtype))
+                layers.append(nn.BatchNorm1d(width, dtype=dtype))
             layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
-        layers.append(nn.Linear([n_features, *widths][-1], n_outputs, dtype=dtype))
-        self.layers = nn.Sequential(*layers)
-        self._initialize(init, activation)
+            n_features = width
+        self.layers = nn.Sequential(*layers, nn.Linear(n_features, n_outputs, dtype=dtype))
+        if init != "default":
+            self._initialize(init, activation)
 
     def _initialize(self, init, activation):
-        if init == "default":
-            return
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for layer in linears:
             gain = nn.init.calculate_gain(_GAINS.get(activation, activation)) if layer is not linears[-1] else 1.0
@@ -115,13 +112,6 @@ class MLP(nn.Module):
         for layer in self.layers:
             X = layer(X)
         return X
-
-
-def _check_widths(hidden):
-    widths = [hidden] if isinstance(hidden, Integral) else hidden
-    if not isinstance(widths, Sequence) or any(not isinstance(w, Integral) or w < 1 for w in widths):
-        raise ValueError(f"hidden must be a positive int or a sequence of them, got hidden={hidden!r}")
-    return [int(width) for width in widths]
 
 
 @dataclass
@@ -152,12 +142,10 @@ class HashedDropout(nn.Dropout):
     def __init__(self, layer, index, stream):
         super().__init__(layer.p)
         self.by_channel = getattr(layer, "by_channel", not isinstance(layer, nn.Dropout))
-        self.index = index
-        self.stream = stream
+        self.index, self.stream = index, stream
         self.lanes = None  # set where many nets are trained as one
-        self.place = None
-        self.n_calls = 0
-        self.source, self.ahead = None, {}  # factors of the next steps, and what they follow from
+        self.place, self.n_calls = None, 0
+        self.ahead = {}  # factors of the next steps, by all that they follow from
 
     def forward(self, X):
         """Silence units in training mode, and scale the others so that the mean stays."""
@@ -170,22 +158,20 @@ class HashedDropout(nn.Dropout):
 
     def _factors(self, place, X):
         """Return a step's factors, made for some steps ahead: of a small hash, most is the time to call it."""
-        epoch, batch, *layer_and_call = place
-        n = self._shape(X).numel()
-        source = (self.stream.seed, epoch, *layer_and_call, self.p, X.dtype, X.device)
-        ready = self.ahead.get(batch) if self.source == source else None
-        if ready is not None and len(ready) >= n:
-            return ready[:n]  # a shorter row is the beginning of a longer one
-        n_steps = 1 if self.n_calls else max(1, min(batch + 1, _AHEAD // n))
-        batches = range(batch, batch + n_steps)
-        keys = [mask_key(self.stream.seed, epoch, b, *layer_and_call) for b in batches]
-        factors = keep_factors(random_int16(torch.tensor(keys, dtype=torch.int32, device=X.device), n), self.p, X.dtype)
-        if n_steps > 1:
-            self.source, self.ahead = source, dict(zip(batches, factors, strict=True))
-        return factors[0]
+        epoch, batch, *rest = place
+        n, source = self._shape(X).numel(), (self.stream.seed, epoch, *rest, self.p, X.dtype, X.device)
+        factors = self.ahead.get((batch, *source))
+        if factors is None or len(factors) < n:
+            batches = range(batch, batch + (1 if self.n_calls else max(1, min(batch + 1, _AHEAD // n))))
+            keys = torch.tensor([mask_key(self.stream.seed, epoch, b, *rest) for b in batches], dtype=torch.int32)
+            made = keep_factors(random_int16(keys.to(X.device), n), self.p, X.dtype)
+            factors = made[0]
+            if len(made) > 1:
+                self.ahead = {(b, *source): row for b, row in zip(batches, made, strict=True)}
+        return factors[:n]  # a shorter row is the beginning of a longer one
 
     def __getstate__(self):
-        return {**vars(self), "source": None, "ahead": {}}
+        return {**vars(self), "ahead": {}}
 
     def drop_lanes(self, X):
         """Silence units of all lanes at once, X being (L, B, ...)."""

@@ -64,17 +64,7 @@ def random_int16(keys, n):
 
     Each int32 counter is hashed by two xorshift-multiply rounds (C. Wellons' "lowbias32"), the second word of
     the key entering between the rounds, and gives two numbers. A shorter row is the beginning of a longer one.
-
-    Parameters
-    ----------
-    keys : int32 tensor of shape (L, 2)
-        From :func:`mask_key`. Its device is the device of the result.
-    n : int
-        Numbers per row.
-
-    Returns
-    -------
-    int16 tensor of shape (L, n)
+    `keys` are int32 (L, 2), from :func:`mask_key`; the result is int16 (L, n), on the same device.
     """
     counters = torch.arange((n + 1) // 2, dtype=torch.int32, device=keys.device)
     x = counters + keys[:, :1]  # (L, n / 2)
@@ -98,29 +88,18 @@ def seeded(seed, device="cpu"):
     """Run a block on torch's global generators, seeded, and put their states back afterwards.
 
     Modules draw their initial weights (and some of them more) from the global generators, which are one per
-    process: a lock keeps two threads from drawing from each other's.
-
-    Yields
-    ------
-    callable
-        Tells whether anything has been drawn since the block began.
+    process: a lock keeps two threads from drawing from each other's. Yields a function that tells whether anything
+    has been drawn since the block began.
     """
+    generators = [torch.default_generator]
+    if (device := torch.device(device)).type == "cuda":
+        torch.cuda.init()
+        generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
     with _global_generator:
-        before = _states(device)
-        torch.default_generator.manual_seed(seed >> 1)
-        if len(before) > 1:
-            torch.cuda.manual_seed(seed >> 1)
-        begun = _states(device)
+        before = [generator.get_state() for generator in generators]
+        begun = [generator.manual_seed(seed >> 1).get_state() for generator in generators]
         try:
-            yield lambda: not all(map(torch.equal, begun, _states(device)))
+            yield lambda: not all(torch.equal(g.get_state(), state) for g, state in zip(generators, begun, strict=True))
         finally:
-            torch.set_rng_state(before[0])
-            if len(before) > 1:
-                torch.cuda.set_rng_state(before[1], device)
-
-
-def _states(device):
-    states = [torch.get_rng_state()]
-    if torch.device(device).type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+            for generator, state in zip(generators, before, strict=True):
+                generator.set_state(state)

@@ -15,8 +15,6 @@ import numpy as np
 
 from sktune.names import check_name
 
-__all__ = ["SCHEDULES", "lr_factors"]
-
 
 def constant(t, max_epochs):
     """Return 1."""
@@ -57,7 +55,9 @@ def one_cycle(t, max_epochs, pct_start=0.3, div_factor=25.0, final_div_factor=1e
 
 SCHEDULES = {f.__name__: f for f in (constant, step, exponential, time, cosine, one_cycle)}
 
-_POSITIVE = {"step_size", "gamma", "div_factor", "final_div_factor"}
+_TINY = 5e-324  # the least float above 0
+_BOUNDS = dict.fromkeys(["step_size", "gamma", "div_factor", "final_div_factor"], (_TINY, math.inf, "a positive number"))
+_BOUNDS["pct_start"] = (_TINY, 1 - 2**-53, "between 0 and 1")
 _WARMUP_START = 0.01  # the first step must move the weights, too
 
 
@@ -106,11 +106,7 @@ def _checked(schedule, warmup, params):
     known = list(inspect.signature(SCHEDULES[schedule]).parameters)[2:]
     for name, value in {"warmup": warmup, **params}.items():
         check_name(f"a parameter of lr_schedule={schedule!r}", name, [*known, "warmup"])
-        if not isinstance(value, Real) or not (0 < value < math.inf if name in _POSITIVE else 0 <= value < math.inf):
-            bound = "a positive number" if name in _POSITIVE else "a non-negative number"
+        least, most, bound = _BOUNDS.get(name, (0, math.inf, "a non-negative number"))
+        if not isinstance(value, Real) or not least <= value <= most or value == math.inf:
             raise ValueError(f"lr_schedule__{name} must be {bound}, got lr_schedule__{name}={value!r}")
-    if not 0 < params.get("pct_start", 0.3) < 1:
-        raise ValueError(
-            f"lr_schedule__pct_start must be between 0 and 1, got lr_schedule__pct_start={params['pct_start']!r}"
-        )
     return schedule

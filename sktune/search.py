@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import joblib
 from sklearn import model_selection
 
 from sktune.fused.run import FusionReport
-from sktune.fused.seam import active_backend
+from sktune.fused.seam import fused_tasks
 
 __all__ = ["GridSearchCV", "RandomizedSearchCV"]
 
@@ -26,8 +25,8 @@ class _FusedSearch:
         -------
         self
         """
-        report, outer = FusionReport(), active_backend(self.n_jobs)
-        with joblib.parallel_config("sktune", report=report, outer=outer, progress=self.verbose > 0):
+        report = FusionReport()
+        with fused_tasks(self.n_jobs, report=report, progress=self.verbose > 0):
             super().fit(X, y, **params)
         self.fusion_ = report
         return self

@@ -5,11 +5,11 @@ from __future__ import annotations
 import inspect
 import math
 import re
-import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from numbers import Integral, Real
+from warnings import catch_warnings, warn
 
 import numpy as np
 import torch
@@ -54,7 +54,8 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     ValueError
         For text, dates, NaN or infinity, an empty table, y of another length, other features than in ``fit``.
     """
-    is_tensor = isinstance(X, torch.Tensor)
+    # a tensor has no names, which is no reason to warn
+    quiet = catch_warnings(action="ignore", category=UserWarning) if isinstance(X, torch.Tensor) else nullcontext()
     X, y = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in (X, y))
     if getattr(X, "shape", ())[1:] == (0,):  # of a frame without columns scikit-learn would say something obscure
         raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
@@ -62,9 +63,7 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))
-    with _naming_text("X"), warnings.catch_warnings():
-        if is_tensor:  # which cannot have names
-            warnings.filterwarnings("ignore", "X does not have valid feature names")
+    with _naming_text("X"), quiet:
         checked = validate_data(estimator, X, y, accept_sparse="csr", allow_nd=True, reset=reset, **options)
         return _as_numbers("X", checked) if isinstance(y, str) else (_as_numbers("X", checked[0]), checked[1])
 
@@ -151,7 +150,7 @@ def warn_if_unscaled(X):
     rows = X[:: -(-len(X) // _SPREAD_ROWS)]
     spread = rows.std(axis=0, dtype=np.float64)[rows.min(axis=0) < rows.max(axis=0)]
     if len(spread) and spread.max() > _SPREAD * spread.min():
-        warnings.warn(
+        warn(
             "the features of X should be scaled alike for a network to learn well, but their standard deviations "
             f"range from {spread.min():.2g} to {spread.max():.2g}: use make_pipeline(StandardScaler(), net)",
             UserWarning,
@@ -217,7 +216,8 @@ def check_names(net, names, components=None):
     ValueError
         With the nearest known name.
     """
-    own = {name for kind in type(net).__mro__ for name in _own_arguments(kind)}
+    kinds = [kind for kind in type(net).__mro__ if "__init__" in vars(kind)]
+    own = {name for kind in kinds for name in constructor_arguments(kind, extra=False) or ()}
     components = {**vars(net), **(components or {})}
     for name in names:
         prefix, nested, argument = name.partition("__")
@@ -228,7 +228,7 @@ def check_names(net, names, components=None):
             known = [f"{known}__{argument}" for known in net.prefixes_]
         elif nested:  # a subclass may add components when it initializes
             continue
-        if known is not None and name not in known and f"{prefix}__param_groups" not in name:
+        if known is not None and name not in known and not argument.startswith("param_groups"):
             hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
 
@@ -244,10 +244,6 @@ def _find_arguments(prefix, component):
     if known is not None and prefix == "lr_schedule":
         known = [*known[2:], "warmup"]  # after the time and the epochs
     return factory, known and [f"{prefix}__{name}" for name in known]
-
-
-def _own_arguments(kind):
-    return (constructor_arguments(kind, extra=False) or ()) if "__init__" in vars(kind) else ()
 
 
 @cache

@@ -17,8 +17,11 @@ from sktune.modules import HashedDropout
 
 _TORCH_OWN = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.Size, types.FunctionType)
-# What a subclass must not have changed if the engine is to do the same.
-_LADDER = ["fit", "fit_loop", "run_single_epoch", "train_step", "train_step_single", "validation_step", "get_loss", "infer", "notify", "get_iterator", "get_dataset", "get_split_datasets", "get_train_step_accumulator", "initialize_optimizer", "on_train_begin", "on_train_end", "on_epoch_begin", "on_epoch_end", "on_batch_begin", "on_batch_end", "on_grad_computed", "_row_losses", "_match", "_begin_step"]
+# What a subclass may change, for it runs as it would: before the training, or after it.
+_FREE = (
+    "initialize_module initialize_criterion check_data predict predict_proba score forward forward_iter "
+    "evaluation_step get_params prefixes_ classes_"
+).split()
 _ITERATION = ("dataset", "iterator_train", "iterator_valid")
 
 
@@ -27,8 +30,9 @@ def why_alone(net):
     base = next((b for b in (NeuralNetClassifier, NeuralNetRegressor) if isinstance(net, b)), None)
     if base is None:
         return f"{type(net).__name__} is not one of sktune's nets"
-    for name in _LADDER:
-        if getattr(type(net), name) is not getattr(base, name):
+    kinds = type(net).__mro__[: type(net).__mro__.index(base)]
+    for name in dict.fromkeys(name for kind in kinds for name in vars(kind)):
+        if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return f"{type(net).__name__} overrides {name}"
     if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
         return "it has callbacks of its own"
@@ -48,8 +52,12 @@ def why_alone_initialized(net, rows):
     """Return why an initialized net cannot be fused with the rows that it was given, or nothing."""
     if rows is None or sparse.issparse(rows.X):
         return "its rows are no dense table"
+    if list(net.criterion_.parameters()):
+        return "its criterion has parameters"
     if len(net.optimizer_.param_groups) != 1:
         return "its optimizer has several groups of parameters"
+    if len(net.optimizer_.param_groups[0]["params"]) != len(list(net.module_.parameters())):
+        return "its optimizer has parameters that are not the module's"
     for name in RULES[net.optimizer].off:
         if net.optimizer_.param_groups[0].get(name):
             return f"its optimizer sets {name}"
@@ -59,8 +67,6 @@ def why_alone_initialized(net, rows):
         return "its criterion ignores rows"
     if any(getattr(part, "padding_idx", None) is not None for part in net.module_.modules()):
         return "its embedding has a padding_idx, whose row vmap would train"
-    if list(net.criterion_.parameters()):
-        return "its criterion has parameters"
     return ""
 
 

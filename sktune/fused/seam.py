@@ -10,13 +10,14 @@ from __future__ import annotations
 import inspect
 from dataclasses import dataclass
 
+import joblib
 from joblib.parallel import FallbackToBackend, get_active_backend
 from sklearn.base import clone
 from sklearn.model_selection import _validation
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
-__all__ = ["FallbackToBackend", "PlannedFit", "Task", "active_backend", "read_tasks", "run_tasks"]
+__all__ = ["FallbackToBackend", "PlannedFit", "Task", "fused_tasks", "read_tasks", "run_tasks"]
 
 FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _validation._permutation_test_score}
 
@@ -97,10 +98,13 @@ class _Splits:
         return iter(self.splits)
 
 
-def active_backend(n_jobs=None):
-    """Return joblib's backend of the moment and the number of jobs that ``Parallel(n_jobs)`` would have there."""
+def fused_tasks(n_jobs, **options):
+    """Return a context in which one search is fused; what is not runs where ``Parallel(n_jobs)`` would have run it."""
     backend, active_n_jobs = get_active_backend()
-    return backend, active_n_jobs if n_jobs is None else n_jobs
+    outer = getattr(backend, "outer", (backend, active_n_jobs))  # within a context of ours: what that one has
+    if outer and n_jobs is not None:
+        outer = (outer[0], n_jobs)
+    return joblib.parallel_config("sktune", outer=outer, **options)
 
 
 def read_tasks(batch):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skorch
 import torch
-from parity import RAGGED, X, assert_same_net, assert_same_scores, search, y
+from parity import RAGGED, X, assert_parity, assert_same_net, assert_same_scores, search, y
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, cross_validate
@@ -87,7 +87,7 @@ class LoopsInEvaluation(Base):
     def forward(self, X):
         hidden = self.inward(X).relu()
         if not self.training:
-            hidden = torch._weight_norm(hidden, torch.ones(1, 8, dtype=X.dtype) * X.new_tensor(1.0), 1) * 0 + hidden
+            return nn.functional.linear(hidden, torch._weight_norm(self.outward.weight, X.new_ones(3, 1), 0))
         return self.outward(hidden)
 
 
@@ -154,6 +154,34 @@ class OwnCallbacks(NeuralNetClassifier):
         return [*super()._default_callbacks, ("halve", Halving())]
 
 
+class TwoModules(NeuralNetClassifier):
+    def initialize_module(self):
+        super().initialize_module()
+        self.shift_ = nn.Linear(1, 3).double()
+        return self
+
+    def forward_iter(self, *args, **kwargs):
+        return super().forward_iter(*args, **kwargs)
+
+
+class Renamed(NeuralNetClassifier):
+    """Changes what is run as ever: its constructor, how its module is built, and what follows the training."""
+
+    def __init__(self, module=MLP, *, doubled=False, **kwargs):
+        super().__init__(module, **kwargs)
+        self.doubled = doubled
+
+    def initialize_module(self):
+        super().initialize_module()
+        if self.doubled:
+            for p in self.module_.parameters():
+                p.data *= 2
+        return self
+
+    def predict(self, X):
+        return super().predict(X)
+
+
 class OwnPenalty(NeuralNetClassifier):
     def _penalty(self):
         return 2 * super()._penalty()
@@ -179,10 +207,11 @@ ALONE = {
     "train_step": (net(OwnStep), X, "OwnStep overrides train_step"),
     "get_loss": (net(OwnLoss), X, "OwnLoss overrides get_loss"),
     "penalty": (net(OwnPenalty, l2=0.1), X, "OwnPenalty overrides _penalty"),
+    "two_modules": (net(TwoModules), X, "parameters that are not the module's"),
     "dataset": (net(dataset=OwnDataset), X, "a dataset of its own"),
     "iterator": (net(iterator_train__drop_last=True), X, "a iterator_train of its own"),
     "warm_start": (net(warm_start=True), X, "sets warm_start"),
-    "optimizer": (net(optimizer=torch.optim.LBFGS), X, "its optimizer LBFGS has no fused rule"),
+    "optimizer": (net(optimizer=torch.optim.LBFGS, optimizer__max_iter=3), X, "its optimizer LBFGS has no fused rule"),
     "amsgrad": (net(optimizer__amsgrad=True), X, "its optimizer sets amsgrad"),
     "centered": (net(optimizer=torch.optim.RMSprop, optimizer__centered=True), X, "its optimizer sets centered"),
     "maximize": (net(optimizer__maximize=True), X, "its optimizer sets maximize"),
@@ -238,6 +267,10 @@ def test_what_is_not_fused_says_why(name):
 @pytest.mark.parametrize("setting", [{"compile": True}, {"verbose": 1}, {"train_split": skorch.dataset.ValidSplit(3)}])
 def test_settings_that_are_not_fused_say_so(setting):
     assert why_alone(net(**setting)) == f"it sets {next(iter(setting))}"
+
+
+def test_a_subclass_may_change_what_runs_as_ever():
+    assert_parity(net(Renamed), [{"doubled": False}, {"doubled": True}], X, y)
 
 
 def test_report_names_candidate_and_split():

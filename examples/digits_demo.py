@@ -1,11 +1,11 @@
 """The main job on handwritten digits: search α and λ with cross-validation, then open the sealed test set once.
 
-Run with ``make demo``, or ``python examples/digits_demo.py``; under a minute on two quiet cores.
+Run with ``make demo``, or ``python examples/digits_demo.py``. The 300 fits are trained together: about 20 s on two
+cores that have nothing else to do.
 """
 
 import time
 
-import torch
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_digits
 
@@ -20,12 +20,11 @@ SPACE = {
 
 
 def main():
-    torch.set_num_threads(1)  # a net this small is trained no faster by several threads
     X, y = load_digits(return_X_y=True)
     X = X / 16  # pixels are counts from 0 to 16
 
-    net = NeuralNetClassifier(max_epochs=15, random_state=0)
-    search = RandomizedSearchCV(net, SPACE, n_iter=20, cv=5, scoring="accuracy", n_jobs=2, random_state=0, verbose=1)
+    net = NeuralNetClassifier(max_epochs=20, random_state=0)
+    search = RandomizedSearchCV(net, SPACE, n_iter=60, cv=5, scoring="accuracy", random_state=0, verbose=1)
     tuned = HoldoutSearch(search, test_size=0.2, random_state=0)
 
     print(f"Digits: {len(X)} rows of {X.shape[1]} pixels, {len(set(y))} classes.")
@@ -33,7 +32,8 @@ def main():
     tuned.fit(X, y)
     print()
     print(tuned.summary())
-    print(f"\n{time.perf_counter() - start:.0f} s in all, with the baseline, the refit and the one evaluation.")
+    print(f"\n{tuned.search_.fusion_}")
+    print(f"{time.perf_counter() - start:.0f} s in all, with the baseline, the refit and the one evaluation.")
 
 
 if __name__ == "__main__":

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import skorch
 import torch
 from sklearn.base import is_classifier
-from torch import nn
 
 from sktune.data import Rows
 from sktune.modules import keeps_integers
@@ -18,14 +15,11 @@ from sktune.validation import (
     check_rows,
     check_sample_weight,
     combine_weights,
-    drop_weightless,
     passes_through,
     resolve_device,
     unchanged_on_error,
     warn_if_unscaled,
 )
-
-BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 
 _FEW_ROWS = 100
 
@@ -58,7 +52,7 @@ class NetworkEstimator(Training):
         return super(skorch.NeuralNet, self).__repr__(N_CHAR_MAX)
 
     def fit(self, X, y=None, sample_weight=None, **fit_params):
-        """Fit the network to the rows of a table.
+        """Fit the network to the rows of a table, and return self.
 
         Parameters
         ----------
@@ -69,10 +63,6 @@ class NetworkEstimator(Training):
             Factors on the rows' losses; only their ratios matter, and a row of weight 0 is as good as absent.
         **fit_params
             Handed to the module's ``forward``, as in skorch.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
@@ -87,18 +77,8 @@ class NetworkEstimator(Training):
     def partial_fit(self, X, y=None, classes=None, sample_weight=None, **fit_params):
         """Go on training, for ``max_epochs`` more epochs; the first call initializes the network.
 
-        Parameters
-        ----------
-        X, y, sample_weight
-            See :meth:`fit`.
-        classes : array-like of shape (n_classes,), default=None
-            All the labels that any call may bring; needed at the first call only, and only by classifiers.
-        **fit_params
-            Handed to the module's ``forward``, as in skorch.
-
-        Returns
-        -------
-        self
+        `classes` are all the labels that any call may bring; a classifier may need them, at its first call. For the
+        other arguments see :meth:`fit`.
         """
         return self._fit(X, y, sample_weight, anew=not self.initialized_, classes=classes, fit_params=fit_params)
 
@@ -108,15 +88,10 @@ class NetworkEstimator(Training):
             return self
         with unchanged_on_error(self):
             check_hyperparameters(self)
-            if passes_through(X):
-                rows = self._pass_through(X, y, sample_weight, anew, classes)
-            else:
-                rows = self._read_table(X, y, sample_weight, anew, classes)
-            in_memory = isinstance(rows[0], Rows) and not passes_through(X)
-            seen = (
-                {"X": rows[0].X, "y": rows[0].y} if in_memory else {"X": X, "y": y}
-            )  # what scoring callbacks will slice
-            self.notify("on_train_begin", **seen)
+            prepare = self._pass_through if passes_through(X) else self._read_table
+            rows = prepare(X, y, sample_weight, anew, classes)
+            in_memory = isinstance(rows[0], Rows)  # which scoring callbacks will slice
+            self.notify("on_train_begin", X=rows[0].X if in_memory else X, y=rows[0].y if in_memory else y)
             try:
                 self.fit_loop(*rows, **fit_params)
             except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
@@ -127,10 +102,10 @@ class NetworkEstimator(Training):
 
     def _pass_through(self, X, y, sample_weight, anew, classes):
         """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
-        if sample_weight is not None:
-            raise ValueError("sample_weight must come with an array as X, got a dict or a Dataset")
-        if getattr(self, "class_weight", None) is not None:
-            raise ValueError("class_weight must come with an array as X, got a dict or a Dataset")
+        weights = {"sample_weight": sample_weight, "class_weight": getattr(self, "class_weight", None)}
+        for name, weight in weights.items():
+            if weight is not None:
+                raise ValueError(f"{name} must come with an array as X, got a dict or a Dataset")
         y = self._read_targets(X, y, anew, classes)
         if anew:
             for name in ("n_features_in_", "feature_names_in_"):
@@ -142,43 +117,28 @@ class NetworkEstimator(Training):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
         anew_shape = anew or not hasattr(self, "n_features_in_")
         X, y = check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
-        sample_weight = check_sample_weight(sample_weight, X)
-        X, y, sample_weight = drop_weightless(X, y, sample_weight)
+        X, y, sample_weight = check_sample_weight(X, y, sample_weight)
         target = self._read_targets(X, y, anew, classes)
         if anew:
-            self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=self._dtype_for(X.shape[0]))
+            # Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on whether a row is
+            # repeated or weighted, and at that size the wider type costs nothing.
+            is_wide = X.shape[0] < _FEW_ROWS and resolve_device(self.device).type != "mps"
+            self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=torch.float64 if is_wide else None)
             if not keeps_integers(X, self.module_):
                 warn_if_unscaled(X)
         weight = combine_weights(sample_weight, getattr(self, "class_weight", None), y)
         return (self._rows(X, y, target, weight),)
 
-    def _dtype_for(self, n_rows):
-        """Return the type for a module that lets it be chosen.
-
-        Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on whether a row is
-        repeated or weighted, and at that size the wider type costs nothing.
-        """
-        return torch.float64 if n_rows < _FEW_ROWS and resolve_device(self.device).type != "mps" else None
-
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
-        nonlinearity = self._nonlinearity()
-        outputs = []
+        nonlinearity, outputs = self._get_predict_nonlinearity(), []
         for output in self.forward_iter(X, device="cpu"):
             output = output[0] if isinstance(output, tuple) else output
-            outputs.append(nonlinearity(output))
+            is_binary = is_classifier(self) and output.shape[1:] == (1,)
+            outputs.append(nonlinearity(output[:, 0] if is_binary else output))
         return torch.cat(outputs).detach().numpy()
-
-    def _nonlinearity(self):
-        nonlinearity = self._get_predict_nonlinearity()
-        return partial(_of_one_column, nonlinearity) if isinstance(self._plain_criterion(), BINARY) else nonlinearity
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""
-        if not getattr(self, "_trimmed_for_prediction", False):
-            self.predict_nonlinearity = self._nonlinearity()  # which the criterion tells, that will be gone
+        self.predict_nonlinearity = self._get_predict_nonlinearity()  # which the criterion tells, that will be gone
         super().trim_for_prediction()
-
-
-def _of_one_column(nonlinearity, output):
-    return nonlinearity(output[:, 0] if output.shape[1:] == (1,) else output)

@@ -21,13 +21,7 @@ def to_device(array, dtype, device):
 
 
 def convert_table(X, dtype, device):
-    """Return a table as it is trained on: a tensor, or the CSR table itself, which is made dense batch by batch.
-
-    Raises
-    ------
-    ValueError
-        If a finite number of X becomes infinite in `dtype`.
-    """
+    """Return a table as it is trained on: a tensor, or the CSR table itself, which is made dense batch by batch."""
     table = X if sparse.issparse(X) else to_device(X, dtype, device)
     if X.dtype == np.float64 and dtype.is_floating_point and dtype != torch.float64:
         values = torch.as_tensor(X.data).to(dtype) if sparse.issparse(X) else table
@@ -42,19 +36,9 @@ def convert_table(X, dtype, device):
 class Rows(Dataset):
     """A table in memory, converted once.
 
-    Parameters
-    ----------
-    X : tensor of shape (n_rows, ...), or CSR matrix or array
-        From :func:`convert_table`.
-    y : ndarray of shape (n_rows, ...) or None
-        As the user gave it.
-    target : ndarray or None
-        What the criterion compares with: class numbers, or a column per regression target.
-    weight : ndarray of shape (n_rows,) or None
-        Factors on the rows' losses.
-    dtype : torch.dtype
-        The floating type that the module computes in.
-    device : str or torch.device
+    `X` is from :func:`convert_table`, `y` as the user gave it, and `target` what the criterion compares with: class
+    numbers, or a column per regression target. `weight` are factors on the rows' losses, and `dtype` is the floating
+    type that the module computes in.
     """
 
     def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu"):
@@ -102,16 +86,7 @@ def batch_sizes(n_rows, batch_size, drop_last=False):
 class Batches:
     """Batches of rows, each a slice of a block that was gathered at once.
 
-    Parameters
-    ----------
-    rows : Rows
-    indices : LongTensor of shape (n_rows,) or None
-        The rows to use; None is all of them.
-    batch_size : int
-    seed : int or None
-        Of the fit, to shuffle by; None keeps the order.
-    drop_last : bool, default=False
-        Whether a last batch that is not full is left out.
+    `indices` are the rows to use; None is all of them. They are shuffled by `seed`, of the fit, unless that is None.
     """
 
     def __init__(self, rows, indices, batch_size, *, seed=None, drop_last=False):

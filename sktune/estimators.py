@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import skorch
 import torch
+from sklearn.base import ClassifierMixin
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from skorch.dataset import Dataset
@@ -14,10 +15,11 @@ from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sktune.base import BINARY, NetworkEstimator
+from sktune.base import NetworkEstimator
 from sktune.modules import MLP
 from sktune.validation import encode_labels
 
+_BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
 
@@ -36,7 +38,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     criterion : nn.Module class or instance, default=CrossEntropyLoss
         The loss; its arguments are ``criterion__x``. Under ``NLLLoss`` the module returns probabilities, as in
         skorch; under ``BCEWithLogitsLoss`` one logit per row.
-    optimizer : torch.optim.Optimizer class, default=AdamW
+    optimizer : torch.optim.Optimizer class, default=AdamW (Loshchilov and Hutter 2019)
         Its arguments are ``optimizer__x``, among them ``optimizer__weight_decay``. It runs in torch's fused
         implementation where there is one, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
     lr : float, default=1e-3
@@ -59,9 +61,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     early_stopping : bool, default=False
         Hold `validation_fraction` of the rows out, stop when their loss has not fallen by `tol` for
         `n_iter_no_change` epochs, and restore the best epoch's weights.
-    validation_fraction : float, default=0.1
-    n_iter_no_change : int, default=10
-    tol : float, default=1e-4
+    validation_fraction, n_iter_no_change, tol : float, int, float, default=0.1, 10, 1e-4
         See `early_stopping`.
     random_state : int, RandomState or None, default=None
         With an int each fit has the same initial weights, batches and dropout masks, whatever ran before.
@@ -87,17 +87,11 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     classes_ : ndarray of shape (n_classes,)
         The sorted labels.
     module_ : nn.Module
-        The fitted network; ``criterion_``, ``optimizer_`` and ``callbacks_`` likewise.
+        The fitted network; ``criterion_``, ``optimizer_``, ``callbacks_`` and ``device_`` likewise.
     history : skorch.History
         Losses of each epoch and batch.
     n_features_in_ : int
         Columns of X in ``fit``; ``feature_names_in_`` holds their names where X had some.
-    device_ : torch.device
-        Where the network lives.
-
-    References
-    ----------
-    I. Loshchilov and F. Hutter, Decoupled Weight Decay Regularization, 2019 (AdamW).
 
     Examples
     --------
@@ -114,61 +108,33 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     True
     """
 
+    # fmt: off
     def __init__(
-        self,
-        module=MLP,
-        criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.AdamW,
-        *,
-        lr=1e-3,
-        max_epochs=50,
-        batch_size=64,
-        l1=0.0,
-        l2=0.0,
-        lr_schedule="constant",
-        shuffle=True,
-        class_weight=None,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        random_state=None,
-        device="auto",
-        warm_start=False,
-        verbose=0,
-        callbacks=None,
-        train_split=None,
-        classes=None,
-        predict_nonlinearity="auto",
-        iterator_train=DataLoader,
-        iterator_valid=DataLoader,
-        dataset=Dataset,
-        compile=False,
-        use_caching="auto",
-        torch_load_kwargs=None,
-        **kwargs,
-    ):
+        self, module=MLP, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, *,
+        lr=1e-3, max_epochs=50, batch_size=64, l1=0.0, l2=0.0, lr_schedule="constant", shuffle=True, class_weight=None,
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, tol=1e-4,
+        random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None, classes=None,
+        predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
+        compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
+    ):  # fmt: on
         self._assign(locals())
 
-    _decodes = True
+    _decodes = True  # whether predictions are labels, or the class numbers that a Dataset brought
 
     def _read_targets(self, X, y, anew, classes=None):
-        """Find the classes, and return the number of each row's."""
+        """Find the classes, and return the number of each row's; None for a Dataset, which brings them."""
         knows_classes = not anew and hasattr(self, "n_outputs_") and hasattr(self, "classes_")
-        if y is None:  # a Dataset that brings class numbers
-            if not knows_classes:
+        y = y if y is None else column_or_1d(y)
+        if not knows_classes:
+            given = self.classes if classes is None else classes
+            if y is None:
                 self.check_data(X, y)
-                self._decodes = False
-                self.n_outputs_ = self._count_outputs()
-            return None
-        y = column_or_1d(y)
-        if knows_classes:
-            return encode_labels(y, self.classes_)
-        given = self.classes if classes is None else classes
-        self.classes_inferred_ = np.unique(y if given is None else given)
-        target = encode_labels(y, self.classes_)
-        self._decodes = True
-        self.n_outputs_ = self._count_outputs()
+            else:
+                self.classes_inferred_ = np.unique(y if given is None else given)
+        target = None if y is None else encode_labels(y, self.classes_)
+        if not knows_classes:
+            self._decodes = y is not None
+            self.n_outputs_ = self._count_outputs()
         return target
 
     @property
@@ -185,7 +151,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         if not self._decodes and self.classes is None:  # class numbers, of which some may be missing
             n_classes = int(labels[-1]) + 1 if n_classes and labels.dtype.kind in "iu" else None
         kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
-        if not issubclass(kind, BINARY):
+        if not issubclass(kind, _BINARY):
             return n_classes
         if n_classes is not None and n_classes > 2:
             raise ValueError(f"criterion={kind.__name__} must come with 2 classes, got {n_classes}")
@@ -198,20 +164,16 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def _public_batch(self, batch):
         """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
         batch = super()._public_batch(batch)
-        if not isinstance(batch, tuple) or len(batch) < 2 or not self._decodes:
-            return batch
-        return batch[0], self._decode(batch[1])
+        is_pair = isinstance(batch, tuple) and len(batch) == 2
+        return (batch[0], self._decode(batch[1])) if is_pair and self._decodes else batch
 
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor):
             return y_pred, y_true
         criterion = self._plain_criterion()
-        if isinstance(criterion, BINARY):
+        if isinstance(criterion, _BINARY):
             if y_pred.numel() != y_true.numel():
-                raise _misfit(
-                    y_pred,
-                    f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row",
-                )
+                raise _misfit(y_pred, f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row")
             return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
         if isinstance(criterion, _BY_CLASS):
             n_classes = getattr(self, "n_outputs_", None) if self._decodes else None
@@ -222,56 +184,24 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         return y_pred, y_true
 
     def predict_proba(self, X):
-        """Return the probability of each class.
+        """Return the probability of each class for the rows of X, as in :meth:`fit`: an ndarray (n_rows, n_classes).
 
-        Parameters
-        ----------
-        X : table of shape (n_rows, n_features)
-            See :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_rows, n_classes)
-            Columns are ordered as ``classes_``.
+        Columns are ordered as ``classes_``.
         """
         return self._outputs(X)
 
     def predict(self, X):
-        """Return the most probable label of each row.
-
-        Parameters
-        ----------
-        X : table of shape (n_rows, n_features)
-            See :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,)
-        """
+        """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,)."""
         return self._decode(self.predict_proba(X).argmax(axis=1))
 
     def score(self, X, y, sample_weight=None):
-        """Return the accuracy. A label that ``fit`` has not seen counts as an error, and is warned of.
-
-        Parameters
-        ----------
-        X : table of shape (n_rows, n_features)
-        y : array-like of shape (n_rows,)
-        sample_weight : array-like of shape (n_rows,), default=None
-
-        Returns
-        -------
-        float
-        """
+        """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""
         self.check_is_fitted()
         unseen = np.setdiff1d(np.asarray(y), self.classes_)
         if len(unseen):
-            warnings.warn(
-                f"y should hold labels seen in fit, got also {unseen.tolist()}: they count as errors",
-                UserWarning,
-                stacklevel=2,
-            )
-        return super().score(X, y, sample_weight)
+            message = f"y should hold labels seen in fit, got also {unseen.tolist()}: they count as errors"
+            warnings.warn(message, UserWarning, stacklevel=2)
+        return ClassifierMixin.score(self, X, y, sample_weight)
 
 
 class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
@@ -286,13 +216,9 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     criterion : nn.Module class or instance, default=MSELoss
         Compares tensors of the shape (n_rows, n_outputs) that the module returns. A module may as well return
         (n_rows,) for a single target.
-    optimizer, lr, max_epochs, batch_size, l1, l2, lr_schedule, shuffle
-        See :class:`NeuralNetClassifier`.
-    early_stopping, validation_fraction, n_iter_no_change, tol, random_state, device, warm_start, verbose
-        See :class:`NeuralNetClassifier`.
-    callbacks, train_split, predict_nonlinearity, iterator_train, iterator_valid, dataset, compile
-        See :class:`NeuralNetClassifier`.
-    use_caching, torch_load_kwargs, **kwargs
+    optimizer, lr, max_epochs, batch_size, l1, l2, lr_schedule, shuffle, early_stopping, validation_fraction, \
+    n_iter_no_change, tol, random_state, device, warm_start, verbose, callbacks, train_split, predict_nonlinearity, \
+    iterator_train, iterator_valid, dataset, compile, use_caching, torch_load_kwargs, **kwargs
         See :class:`NeuralNetClassifier`.
 
     Attributes
@@ -312,38 +238,15 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     True
     """
 
+    # fmt: off
     def __init__(
-        self,
-        module=MLP,
-        criterion=nn.MSELoss,
-        optimizer=torch.optim.AdamW,
-        *,
-        lr=1e-3,
-        max_epochs=50,
-        batch_size=64,
-        l1=0.0,
-        l2=0.0,
-        lr_schedule="constant",
-        shuffle=True,
-        early_stopping=False,
-        validation_fraction=0.1,
-        n_iter_no_change=10,
-        tol=1e-4,
-        random_state=None,
-        device="auto",
-        warm_start=False,
-        verbose=0,
-        callbacks=None,
-        train_split=None,
-        predict_nonlinearity="auto",
-        iterator_train=DataLoader,
-        iterator_valid=DataLoader,
-        dataset=Dataset,
-        compile=False,
-        use_caching="auto",
-        torch_load_kwargs=None,
-        **kwargs,
-    ):
+        self, module=MLP, criterion=nn.MSELoss, optimizer=torch.optim.AdamW, *,
+        lr=1e-3, max_epochs=50, batch_size=64, l1=0.0, l2=0.0, lr_schedule="constant", shuffle=True,
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, tol=1e-4,
+        random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None,
+        predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
+        compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
+    ):  # fmt: on
         self._assign(locals())
 
     @available_if(lambda net: False)
@@ -354,15 +257,12 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         """Return the targets as columns, and remember their shape."""
         if y is None:  # a Dataset that brings its targets
             if anew:
-                vars(self).pop("_y_ndim", None)
-                self.n_outputs_ = None
+                self.n_outputs_ = self._y_ndim = None
             return None
         y = np.asarray(y)
-        y = y.astype(np.float32 if y.dtype == np.float32 else np.float64)
-        target = y.reshape(len(y), -1)
-        if anew or not hasattr(self, "_y_ndim"):
-            self.n_outputs_ = target.shape[1]
-            self._y_ndim = y.ndim
+        target = y.astype(np.float32 if y.dtype == np.float32 else np.float64).reshape(len(y), -1)
+        if anew or getattr(self, "_y_ndim", None) is None:
+            self.n_outputs_, self._y_ndim = target.shape[1], y.ndim
         elif target.shape[1] != self.n_outputs_:
             raise ValueError(f"y must have {self.n_outputs_} columns as in the first fit, got {target.shape[1]}")
         return target
@@ -375,19 +275,9 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         return y_pred, y_true.reshape(y_pred.shape)
 
     def predict(self, X):
-        """Return the predicted targets, shaped like the ``y`` of ``fit``.
-
-        Parameters
-        ----------
-        X : table of shape (n_rows, n_features)
-            See :meth:`fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_rows,) or (n_rows, n_outputs)
-        """
+        """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""
         outputs = self._outputs(X)
-        if getattr(self, "_y_ndim", outputs.ndim) == 1:
+        if (getattr(self, "_y_ndim", None) or outputs.ndim) == 1:
             return outputs.reshape(-1)
         return outputs.reshape(len(outputs), -1).astype(np.float64)  # scikit-learn's type for several targets
 

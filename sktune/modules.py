@@ -49,11 +49,6 @@ class MLP(nn.Module):
     dtype : torch.dtype, default=None
         Type of the parameters, hence of the whole computation; None is torch's default, float32.
 
-    Raises
-    ------
-    ValueError
-        For an unknown name, a width below 1, or a dropout outside [0, 1).
-
     Examples
     --------
     >>> import torch
@@ -129,14 +124,8 @@ _AHEAD = 1 << 17  # factors made at once: they stay in a core's cache until they
 class HashedDropout(nn.Dropout):
     """``nn.Dropout`` whose mask follows from (seed of the fit, epoch, batch, layer, call), and from nothing else.
 
-    Parameters
-    ----------
-    layer : nn.Dropout, nn.Dropout1d, nn.Dropout2d or nn.Dropout3d
-        The layer to stand in for; the last three silence whole channels.
-    index : int
-        The layer's number within its module.
-    stream : MaskStream
-        Shared by the layers of a module.
+    It stands in for `layer`, the one of number `index` in its module; of Dropout1d to 3d it silences whole channels.
+    The layers of a module share the `stream`.
     """
 
     def __init__(self, layer, index, stream):
@@ -201,17 +190,7 @@ def keep_factors(bits, p, dtype):
 
 
 class LaneMasks:
-    """The masks of one dropout layer in many nets trained as one.
-
-    Parameters
-    ----------
-    seeds : list of int
-        Of the fits.
-    rates : tensor of shape (L,)
-        Of dropout.
-    place : (int, int)
-        Epoch and batch.
-    """
+    """The masks of one dropout layer in many nets trained as one: a seed and a rate (L,) of each, and their place."""
 
     def __init__(self, seeds, rates, place):
         self.seeds, self.rates, self.place = seeds, rates, place

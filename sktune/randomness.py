@@ -1,8 +1,7 @@
 """Seeds, and random numbers that are a pure function of (seed, place).
 
-Every random choice of a fit follows from one integer, the seed of the fit: which weights it starts from,
-which rows form a batch, which units a dropout layer silences. Nothing depends on what ran before, on the
-number of threads, on the device, or on the fits that are trained beside it.
+Every random choice of a fit follows from one integer, the seed of the fit: initial weights, batches, dropout masks.
+Nothing depends on what ran before, on the number of threads, on the device, or on the fits trained beside it.
 """
 
 from __future__ import annotations
@@ -92,9 +91,9 @@ def seeded(seed, device="cpu"):
     has been drawn since the block began.
     """
     generators = [torch.default_generator]
-    if (device := torch.device(device)).type == "cuda":
-        torch.cuda.init()
-        generators.append(torch.cuda.default_generators[device.index or torch.cuda.current_device()])
+    if torch.device(device).type == "cuda":
+        index = torch.empty(0, device=device).device.index  # the one that "cuda" means
+        generators.append(torch.cuda.default_generators[index])
     with _global_generator:
         before = [generator.get_state() for generator in generators]
         begun = [generator.manual_seed(seed >> 1).get_state() for generator in generators]

@@ -55,36 +55,19 @@ def one_cycle(t, max_epochs, pct_start=0.3, div_factor=25.0, final_div_factor=1e
 
 SCHEDULES = {f.__name__: f for f in (constant, step, exponential, time, cosine, one_cycle)}
 
-_TINY = 5e-324  # the least float above 0
-_BOUNDS = dict.fromkeys(["step_size", "gamma", "div_factor", "final_div_factor"], (_TINY, math.inf, "a positive number"))
-_BOUNDS["pct_start"] = (_TINY, 1 - 2**-53, "between 0 and 1")
+_POSITIVE = (lambda v: 0 < v < math.inf, "a positive number")
+_NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, "a non-negative number")
+_BOUNDS = dict.fromkeys(["step_size", "gamma", "div_factor", "final_div_factor"], _POSITIVE)
+_BOUNDS["pct_start"] = (lambda v: 0 < v < 1, "between 0 and 1")
 _WARMUP_START = 0.01  # the first step must move the weights, too
 
 
 def lr_factors(schedule, t, max_epochs, warmup=0.0, **params):
-    """Return the factors on the learning rate at the times `t`.
+    """Return the factors on the learning rate at the times `t`, an array shaped like it.
 
-    Parameters
-    ----------
-    schedule : str or callable
-        A name among ``SCHEDULES``, or a function ``f(t, max_epochs, **params)`` of an array of times.
-    t : array-like of float
-        Epochs since the beginning of the fit. Beyond `max_epochs` the last value holds.
-    max_epochs : int
-        Epochs that the schedule spans.
-    warmup : float, default=0.0
-        Epochs over which the factor is raised linearly from 1 % to its full value.
-    **params
-        The schedule's own.
-
-    Returns
-    -------
-    ndarray of float, shaped like `t`
-
-    Raises
-    ------
-    ValueError
-        For an unknown schedule or parameter, or a parameter out of its range.
+    `schedule` is a name among ``SCHEDULES``, or a function ``f(t, max_epochs, **params)`` of an array of times. These
+    are epochs since the fit began; beyond `max_epochs` the last value holds. Over `warmup` epochs the factor is raised
+    linearly from 1 % to its full value.
 
     Examples
     --------
@@ -106,7 +89,7 @@ def _checked(schedule, warmup, params):
     known = list(inspect.signature(SCHEDULES[schedule]).parameters)[2:]
     for name, value in {"warmup": warmup, **params}.items():
         check_name(f"a parameter of lr_schedule={schedule!r}", name, [*known, "warmup"])
-        least, most, bound = _BOUNDS.get(name, (0, math.inf, "a non-negative number"))
-        if not isinstance(value, Real) or not least <= value <= most or value == math.inf:
+        holds, bound = _BOUNDS.get(name, _NOT_NEGATIVE)
+        if not isinstance(value, Real) or not holds(value):
             raise ValueError(f"lr_schedule__{name} must be {bound}, got lr_schedule__{name}={value!r}")
     return schedule

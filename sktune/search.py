@@ -12,19 +12,7 @@ __all__ = ["GridSearchCV", "RandomizedSearchCV"]
 
 class _FusedSearch:
     def fit(self, X, y=None, **params):
-        """Run fit with all sets of parameters, as in scikit-learn.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        **params : dict of str -> object
-            Passed on to the estimator's ``fit``, the scorer and the splitter.
-
-        Returns
-        -------
-        self
-        """
+        """Run fit with all sets of parameters, as in scikit-learn."""
         report = FusionReport()
         with fused_tasks(self.n_jobs, report=report, progress=self.verbose > 0):
             super().fit(X, y, **params)
@@ -95,12 +83,7 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     n_iter : int, default=10
         How many candidates to draw.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
-        See :class:`GridSearchCV`.
-
-    Attributes
-    ----------
-    fusion_, curves_, cv_results_
-        See :class:`GridSearchCV`.
+        See :class:`GridSearchCV`, also for the attributes.
 
     Examples
     --------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 
 import numpy as np
@@ -15,8 +15,8 @@ import torch
 from sklearn.base import is_classifier
 from skorch.dataset import Dataset, ValidSplit, get_len
 from skorch.history import History
-from skorch.utils import to_device, to_tensor
-from torch.utils.data import DataLoader
+from skorch.utils import to_tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, has_own, hears_batches
@@ -34,6 +34,8 @@ from sktune.validation import (
 )
 
 _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
+# Components that are looked up when they are needed: to set them changes nothing else.
+_LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 
 
 class DivergenceError(ArithmeticError):
@@ -52,15 +54,12 @@ class Training:
     """What a net does between the table and the fitted weights; mixed into skorch's nets.
 
     skorch registers modules, criteria and optimizers when they are first set. The names below are known from
-    the start, so that the constructor sets nothing but its arguments (`_modules`, `_criteria`, `_optimizers`,
-    `_initialize_*`, `_current_init_context`, `_default_callbacks` and `_set_training` are the private names of skorch
-    that sktune builds on; ``tests/test_seams.py`` and ``tests/test_listeners.py`` fail when they move).
+    the start, so that the constructor sets nothing but its arguments. `_modules`, `_criteria`, `_optimizers`,
+    `_initialize_*`, `_default_callbacks` and `_set_training` are the private names of skorch that sktune builds on:
+    ``tests/test_seams.py`` and ``tests/test_listeners.py`` fail when they move.
     """
 
-    prefixes_ = [
-        *("module", "criterion", "optimizer", "lr_schedule"),
-        *("iterator_train", "iterator_valid", "callbacks", "dataset", "compile"),
-    ]
+    prefixes_ = ["module", "criterion", "optimizer", *_LOOKED_UP, "callbacks", "compile"]
     cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_", "dropout_"]
     _modules = ["module"]
     _criteria = ["criterion"]
@@ -78,17 +77,30 @@ class Training:
     def initialize(self, **sizes):
         """Build module, criterion, optimizer and callbacks anew; draws the seed of the fit.
 
-        Parameters
-        ----------
-        **sizes
-            What the data tell of the module (`n_features`, `dtype`): passed to a module that takes such
-            arguments, unless the user gave them.
+        `sizes` are what the data tell of the module (`n_features`, `dtype`): passed to one that takes such arguments.
         """
         check_hyperparameters(self)
         self.device_ = resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
         self._sizes = {**sizes, "n_outputs": getattr(self, "n_outputs_", None)}
         return super().initialize()
+
+    def _initialize_module(self, reason=None):
+        with self._resolved_device(), seeded(mix(self.seed_, INIT)):
+            return super()._initialize_module(reason)
+
+    def _initialize_criterion(self, reason=None):
+        with self._resolved_device(), seeded(mix(self.seed_, INIT, 1)):
+            return super()._initialize_criterion(reason)
+
+    @contextmanager
+    def _resolved_device(self):
+        """Let skorch see the device that ``"auto"`` means."""
+        device, self.device = self.device, str(getattr(self, "device_", None) or resolve_device(self.device))
+        try:
+            yield
+        finally:
+            self.device = device
 
     def initialize_module(self):
         """Build the module (of an instance, a copy), its dropout layers served by counter-based masks."""
@@ -126,25 +138,6 @@ class Training:
         self.history_ = History()
         return self
 
-    def _initialize_module(self, reason=None):
-        with self._current_init_context("module"), seeded(mix(self.seed_, INIT)):
-            self.initialize_module()
-            self._place(self._modules)
-        return self
-
-    def _initialize_criterion(self, reason=None):
-        with self._current_init_context("criterion"), seeded(mix(self.seed_, INIT, 1)):
-            self.initialize_criterion()
-            self._place(self._criteria)
-        return self
-
-    def _place(self, names):
-        for name in names:
-            component = getattr(self, name + "_")
-            if isinstance(component, torch.nn.Module):
-                component = self.torch_compile(to_device(component, self.device_), name=name)
-                setattr(self, name + "_", component)
-
     # --- data -------------------------------------------------------------------------------------------------------
 
     def get_dataset(self, X, y=None):
@@ -161,8 +154,7 @@ class Training:
             if weight is not None:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
             return super().get_dataset(X, target)
-        dtype = floating_dtype(self.module_)
-        return Rows(self._table(X), y, target, weight, dtype=dtype, device=self.device_)
+        return Rows(self._table(X), y, target, weight, dtype=floating_dtype(self.module_), device=self.device_)
 
     def _table(self, X):
         """Return a checked table as the module takes it."""
@@ -173,35 +165,24 @@ class Training:
         """Split off the rows that early stopping or ``train_split`` validates on, if any."""
         if not self.early_stopping or self.train_split:
             return super().get_split_datasets(X, y, **fit_params)
-        dataset = self.get_dataset(X, y)
-        y = getattr(dataset, "y", y)
-        split = ValidSplit(
-            float(self.validation_fraction),
-            stratified=is_classifier(self),
-            random_state=mix(self.seed_, SPLIT) % 2**32,
-        )
-        return split(dataset, y)
+        dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
+        split = ValidSplit(float(self.validation_fraction), stratified=is_classifier(self), random_state=seed)
+        return split(dataset, getattr(dataset, "y", y))
 
     def get_iterator(self, dataset, training=False):
         """Return batches of slices for rows in memory, and skorch's iterator for anything else."""
+        kind = "iterator_train" if training else "iterator_valid"
+        iterator, options = getattr(self, kind), self.get_params_for(kind)
         rows, indices = rows_of(dataset)
-        iterator = self.iterator_train if training else self.iterator_valid
-        options = self.get_params_for("iterator_train" if training else "iterator_valid")
-        if rows is None or iterator is not DataLoader or set(options) - {"batch_size", "shuffle", "drop_last"}:
-            if training and iterator is DataLoader and "sampler" not in options and "batch_sampler" not in options:
-                shuffles = self.shuffle and not isinstance(dataset, torch.utils.data.IterableDataset)
-                options = {"shuffle": shuffles, **options}
+        if rows is None or iterator is not DataLoader or options.keys() - {"batch_size", "shuffle", "drop_last"}:
+            is_ordered = isinstance(dataset, IterableDataset) or {"sampler", "batch_sampler"} & options.keys()
+            if training and iterator is DataLoader and not is_ordered:
+                options.setdefault("shuffle", self.shuffle)
             return iterator(dataset, **{"batch_size": int(self.batch_size), **options})
-        if not training:
-            batch_size = options.get("batch_size", evaluation_batch_size(rows, self.batch_size))
-            return Batches(rows, indices, batch_size)
-        return Batches(
-            rows,
-            indices,
-            options.get("batch_size", self.batch_size),
-            seed=self.seed_ if options.get("shuffle", self.shuffle) else None,
-            drop_last=options.get("drop_last", False),
-        )
+        batch_size = self.batch_size if training else evaluation_batch_size(rows, self.batch_size)
+        seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
+        drop_last = training and options.get("drop_last", False)
+        return Batches(rows, indices, options.get("batch_size", batch_size), seed=seed, drop_last=drop_last)
 
     # --- the loop ---------------------------------------------------------------------------------------------------
 
@@ -219,7 +200,9 @@ class Training:
         best_weights, draws = {}, True
         try:
             for _ in range(self.max_epochs if epochs is None else epochs):
-                with self._own_randomness(draws) as has_drawn:
+                # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
+                seed = mix(self.seed_, FORWARD, len(self.history))
+                with seeded(seed, self.device_) if draws else nullcontext(bool) as has_drawn:
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
@@ -235,13 +218,6 @@ class Training:
                 getattr(self, name).load_state_dict(weights)
         self._check_weights()
         return self
-
-    def _own_randomness(self, draws):
-        """Seed torch's generators for an epoch of a module that draws random numbers of its own.
-
-        One that has drawn none in its first epoch leaves the generators to other threads.
-        """
-        return seeded(mix(self.seed_, FORWARD, len(self.history)), self.device_) if draws else nullcontext(bool)
 
     def _valid_loss(self):
         """Return the mean validation loss of the last epoch, whether or not a callback has recorded it."""
@@ -263,7 +239,8 @@ class Training:
         batches = self.history[-1, "batches"]  # what record_batch would look up for every number
         is_heard = hears_batches(self, training)
         n_batches = 0
-        for n_batches, batch in enumerate(_epoch_of(iterator, epoch), start=1):
+        iterator = iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
+        for n_batches, batch in enumerate(iterator, start=1):
             public = self._public_batch(batch) if is_heard else batch
             self.notify("on_batch_begin", batch=public, training=training)
             if training:
@@ -307,25 +284,21 @@ class Training:
 
     def train_step_single(self, batch, **fit_params):
         """Compute a batch's loss and its gradients."""
-        self._set_training(True)
-        X, target, *weight = batch
-        y_pred = self.infer(X, **fit_params)
-        loss = self._batch_loss(y_pred, target, X, weight, training=True)
-        loss.backward()
-        return {"loss": loss, "y_pred": y_pred}
+        step = self._step(batch, True, fit_params)
+        step["loss"].backward()
+        return step
 
     def validation_step(self, batch, **fit_params):
         """Compute a batch's loss in evaluation mode."""
-        self._set_training(False)
-        X, target, *weight = batch
         with torch.no_grad():
-            y_pred = self.infer(X, **fit_params)
-            loss = self._batch_loss(y_pred, target, X, weight, training=False)
-        return {"loss": loss, "y_pred": y_pred}
+            return self._step(batch, False, fit_params)
 
-    def _batch_loss(self, y_pred, target, X, weight, training):
-        weighted = {"sample_weight": weight[0]} if weight else {}
-        return self.get_loss(y_pred, target, X=X, training=training, **weighted)
+    def _step(self, batch, training, fit_params):
+        self._set_training(training)
+        X, target, *weight = batch
+        y_pred = self.infer(X, **fit_params)
+        weighted = {"sample_weight": weight[0]} if weight else {}  # an overridden loss need not know weights
+        return {"loss": self.get_loss(y_pred, target, X=X, training=training, **weighted), "y_pred": y_pred}
 
     def evaluation_step(self, batch, training=False):
         """Compute the module's output for a batch."""
@@ -350,8 +323,7 @@ class Training:
 
         With weights it is the mean over the rows of weight times loss.
         """
-        y_true = self._on_device(y_true)
-        y_pred, y_true = self._match(y_pred, y_true)
+        y_pred, y_true = self._match(y_pred, self._on_device(y_true))
         if sample_weight is None:
             loss = self.criterion_(y_pred, y_true)
         else:
@@ -383,16 +355,12 @@ class Training:
     def _penalty(self):
         """Return l1 * sum |w| + l2 * sum w^2 over the weights: parameters of two dimensions or more."""
         weights = [p for p in self.module_.parameters() if p.ndim > 1 and p.requires_grad]
-        penalty = 0.0
-        if self.l1:
-            penalty = penalty + self.l1 * sum(w.abs().sum() for w in weights)
-        if self.l2:
-            penalty = penalty + self.l2 * sum(w.square().sum() for w in weights)
-        return penalty
+        absolute = sum(w.abs().sum() for w in weights) if self.l1 else 0.0
+        squares = sum(w.square().sum() for w in weights) if self.l2 else 0.0
+        return self.l1 * absolute + self.l2 * squares
 
     def _check_weights(self):
-        tensors = [item for _, component in self._components() for item in component.state_dict().items()]
-        for name, tensor in tensors:
+        for name, tensor in [item for _, part in self._components() for item in part.state_dict().items()]:
             if tensor.is_floating_point() and not torch.isfinite(tensor).all():
                 raise self._divergence(f"{name} is no longer finite")
 
@@ -403,62 +371,40 @@ class Training:
     # --- parameters and persistence ---------------------------------------------------------------------------------
 
     def set_params(self, **params):
-        """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one."""
+        """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one.
+
+        A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
+        """
         check_names(self, [name for name in params if "__" in name or name not in vars(self)], components=params)
+        ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
+        rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with unchanged_on_error(self):
-            if "callbacks" in params:  # checked in fit, like any other parameter
-                params = dict(params)
-                self.callbacks = params.pop("callbacks")
-                if self.initialized_:
-                    self._initialize_callbacks()
-            self._set_stored({name: value for name, value in params.items() if self._is_only_stored(name)})
-            self._set_others({name: value for name, value in params.items() if not self._is_only_stored(name)})
+            for name, value in params.items():
+                if name not in rest or (name.startswith("optimizer__") and "param_groups__" not in name):
+                    setattr(self, name, value)
+            if self.initialized_ and "callbacks" in params:
+                self._initialize_callbacks()
+            if self.initialized_ and {"optimizer", "optimizer__param_groups"} & params.keys():
+                self._initialize_optimizer()
+            groups = self.optimizer_.param_groups if getattr(self, "optimizer_", None) else []
+            rates = [group["lr"] for group in groups]
+            super().set_params(**rest)
+            for group, rate in zip(groups, rates, strict=True):
+                if group["lr"] != rate:
+                    group["initial_lr"] = group["lr"]
         return self
-
-    def _is_only_stored(self, name):
-        """Tell whether a parameter is looked up when it is needed, which skorch does not allow after a fit."""
-        prefix = name.partition("__")[0]
-        only_stored = ("lr_schedule", "iterator_train", "iterator_valid", "dataset", "optimizer")
-        return prefix in only_stored and not self._is_virtual_param(name) or name == "optimizer__param_groups"
-
-    def _set_stored(self, params):
-        for name, value in params.items():
-            setattr(self, name, value)
-        if self.initialized_ and {"optimizer", "optimizer__param_groups"} & set(params):
-            self._initialize_optimizer()
-
-    def _set_others(self, params):
-        """Let skorch set parameters; those of the optimizer count for this fit, and for those to come."""
-        groups = self.optimizer_.param_groups if self.initialized_ and self.optimizer_ is not None else []
-        rates = [group["lr"] for group in groups]
-        super().set_params(**params)
-        for name, value in params.items():
-            if name.startswith("optimizer__") and "param_groups__" not in name:
-                setattr(self, name, value)
-        for group, rate in zip(groups, rates, strict=True):
-            if group["lr"] != rate:
-                group["initial_lr"] = group["lr"]
-
-    def knows_prefixes(self):
-        """Tell whether all components are known: a subclass may add some when it initializes."""
-        builders = [getattr(type(self), f"initialize_{c}") for c in ("module", "criterion", "optimizer")]
-        return self.initialized_ or all(b.__module__.partition(".")[0] in ("sktune", "skorch") for b in builders)
 
     def load_params(self, *args, **kwargs):
         """Load what :meth:`save_params` saved, as in skorch."""
-        device, self.device = self.device, str(resolve_device(self.device))
-        try:
+        with self._resolved_device():
             return super().load_params(*args, **kwargs)
-        finally:
-            self.device = device
 
     def __setstate__(self, state):
         device = state["device"]
-        is_auto = isinstance(device, str) and device == "auto"
-        super().__setstate__({**state, "device": str(resolve_device("auto")) if is_auto else device})
+        super().__setstate__({**state, "device": str(resolve_device("auto")) if device == "auto" else device})
         if "device_" in vars(self):
             self.device_ = resolve_device(self.device)
-        if is_auto:
+        if device == "auto":
             self.device = device
 
 
@@ -475,10 +421,6 @@ def _n_rows(batch):
     return len(X) if isinstance(X, torch.Tensor) else get_len(X)
 
 
-def _epoch_of(iterator, epoch):
-    return iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
-
-
 class BestEpoch:
     """Whose loss was the least so far, and whether it is time to stop.
 
@@ -487,8 +429,7 @@ class BestEpoch:
 
     def __init__(self, net):
         self.tol, self.patience = net.tol, net.n_iter_no_change
-        self.best = math.inf
-        self.n_misses = 0
+        self.best, self.n_misses = math.inf, 0
 
     def update(self, loss):
         """Take an epoch's loss; return whether it is the least so far, and whether to stop."""

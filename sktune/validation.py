@@ -48,11 +48,6 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
 
     X may be any numeric array, frame, list, sparse matrix or torch tensor of two or more dimensions; it is
     returned in a type that torch knows.
-
-    Raises
-    ------
-    ValueError
-        For text, dates, NaN or infinity, an empty table, y of another length, other features than in ``fit``.
     """
     # a tensor has no names, which is no reason to warn
     quiet = catch_warnings(action="ignore", category=UserWarning) if isinstance(X, torch.Tensor) else nullcontext()
@@ -82,7 +77,7 @@ def _naming_text(name):
 
 def _as_numbers(name, values):
     """Return values in a type that torch knows: numbers of at most 64 bits in the machine's byte order."""
-    if values.dtype.kind in "OSU":  # of a frame of several types, for one
+    if values.dtype.kind in "OSUc":  # of a frame of several types, for one
         values = check_array(values, dtype=np.float64, ensure_2d=False, allow_nd=True, input_name=name)
     if values.dtype.kind not in "biuf":
         raise ValueError(f"{name} must hold numbers, got values of type {values.dtype}")
@@ -90,16 +85,10 @@ def _as_numbers(name, values):
     return values.astype(dtype, copy=False)
 
 
-def check_sample_weight(sample_weight, X):
-    """Return the weights as an array of float64 (n_rows,), or None.
-
-    Raises
-    ------
-    ValueError
-        If they are not one non-negative finite number per row, with at least one above zero.
-    """
+def check_sample_weight(X, y, sample_weight):
+    """Return X, y and the weights (n_rows,), without the rows of weight zero: such a row means the same as no row."""
     if sample_weight is None:
-        return None
+        return X, y, None
     sample_weight = check_array(sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight")
     if sample_weight.ndim != 1:
         raise ValueError(f"sample_weight must be 1D, got an array of shape {sample_weight.shape}")
@@ -107,14 +96,7 @@ def check_sample_weight(sample_weight, X):
     if sample_weight.min() < 0 or sample_weight.max() == 0:
         found = f"weights from {sample_weight.min():g} to {sample_weight.max():g}"
         raise ValueError(f"sample_weight must be non-negative and not all zero, got {found}")
-    return sample_weight
-
-
-def drop_weightless(X, y, sample_weight):
-    """Leave out the rows of weight zero: such a row means the same as no row."""
-    if sample_weight is None or sample_weight.min() > 0:
-        return X, y, sample_weight
-    kept = np.flatnonzero(sample_weight)
+    kept = np.flatnonzero(sample_weight) if sample_weight.min() == 0 else slice(None)
     return X[kept], y[kept], sample_weight[kept]
 
 
@@ -127,13 +109,7 @@ def combine_weights(sample_weight, class_weight, y):
 
 
 def encode_labels(y, classes):
-    """Return the number of each label among the sorted `classes`.
-
-    Raises
-    ------
-    ValueError
-        For continuous targets, fewer than two classes, or a label that is not among the classes.
-    """
+    """Return the number of each label among the sorted `classes`, two or more, of which it must be one."""
     check_classification_targets(y)
     if len(classes) < 2:
         raise ValueError(f"y must hold at least 2 classes, got 1 class: {classes.tolist()}")
@@ -159,13 +135,7 @@ def warn_if_unscaled(X):
 
 
 def resolve_device(device):
-    """Return the torch device that a `device` parameter means here.
-
-    Raises
-    ------
-    ValueError
-        If it is no device's name, or that device is not on this machine.
-    """
+    """Return the torch device that a `device` parameter means on this machine."""
     if isinstance(device, str) and device == "auto":
         has_mps = torch.backends.mps.is_available()
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
@@ -185,13 +155,7 @@ _RANGES = {
 
 
 def check_hyperparameters(net):
-    """Check the ranges and names of a net's hyperparameters.
-
-    Raises
-    ------
-    ValueError
-        Naming the parameter, what it must be, and what it is.
-    """
+    """Check the ranges and names of a net's hyperparameters."""
     for names, (kind, holds, requirement) in _RANGES.items():
         for name in vars(net).keys() & names:
             value = getattr(net, name)
@@ -204,17 +168,7 @@ def check_hyperparameters(net):
 def check_names(net, names, components=None):
     """Check that a net has hyperparameters of these names; ``module__x`` is the argument ``x`` of its module.
 
-    Parameters
-    ----------
-    net : skorch.NeuralNet
-    names : iterable of str
-    components : dict, default=None
-        Components that are about to be set.
-
-    Raises
-    ------
-    ValueError
-        With the nearest known name.
+    `components` are those that are about to be set.
     """
     kinds = [kind for kind in type(net).__mro__ if "__init__" in vars(kind)]
     own = {name for kind in kinds for name in constructor_arguments(kind, extra=False) or ()}

@@ -99,7 +99,7 @@ class SharedSteps:
 
     @contextmanager
     def installed(self, fits):
-        """Let the pipelines of some fits, made in this order, share their steps, if they remember nothing themselves."""
+        """Let the pipelines of some fits, made in this order, share their steps unless they have a memory."""
         chosen = [fit for fit in fits if fit.pipeline is not None and fit.pipeline.memory is None]
         self.keys, self.last = iter([fit.key for fit in chosen]), None
         for fit in chosen:

@@ -18,10 +18,8 @@ from sktune.modules import HashedDropout
 _TORCH_OWN = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.Size, types.FunctionType)
 # What a subclass may change, for it runs as it would: before the training, or after it.
-_FREE = (
-    "initialize_module initialize_criterion check_data predict predict_proba score forward forward_iter "
-    "evaluation_step get_params prefixes_ classes_"
-).split()
+_FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
+_FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
 _ITERATION = ("dataset", "iterator_train", "iterator_valid")
 
 
@@ -103,7 +101,8 @@ def signature(fit):
     group = net.optimizer_.param_groups[0]
     optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
-    loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), net.n_outputs_, repr(getattr(net, "classes", 0)))
+    labels = (net.n_outputs_, repr(getattr(net, "classes", None)))
+    loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), labels)
     criterion = (_structure(net.criterion_), *(str(buffer.tolist()) for buffer in net.criterion_.buffers()))
     return (data, loop, optimizer, criterion, _structure(net.module_))
 
@@ -147,4 +146,5 @@ def find_obstacle(fits):
 def _counters(module):
     """Return the numbers that parts of a module hold, which many nets would count up together."""
     parts = [(name, vars(part)) for name, part in module.named_modules() if not isinstance(part, HashedDropout)]
-    return {(name, k): v for name, own in parts for k, v in own.items() if k != "training" and isinstance(v, int | float)}
+    own = {(name, k): v for name, values in parts for k, v in values.items() if k not in _TORCH_OWN}
+    return {key: value for key, value in own.items() if isinstance(value, int | float)}

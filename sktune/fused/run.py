@@ -130,7 +130,7 @@ class Trainer:
 
 def _is_memory_error(error):
     texts = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+    return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
 
 
 def sort_out(groups):

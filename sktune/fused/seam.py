@@ -60,7 +60,9 @@ class Task:
         """Return the estimator that the task fits, its candidate's parameters set, or None."""
         estimator = self.arguments.get("estimator")
         parameters = self.arguments.get("parameters")
-        return estimator.set_params(**clone(parameters, safe=False)) if parameters and estimator is not None else estimator
+        if parameters and estimator is not None:
+            estimator.set_params(**clone(parameters, safe=False))
+        return estimator
 
     def planned_fits(self, known):
         """Return the fits that the task will make; `known` remembers the rows of each split."""

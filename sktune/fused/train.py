@@ -105,7 +105,8 @@ class Group:
         gradient = net.gradient(self._row_losses(outputs, target, None).sum())
         for lane, rows, labels, found in zip(lanes, X, target, gradient, strict=True):
             expected = self._plain_gradient(self.lanes[lane].net, rows, labels)
-            if not torch.allclose(found, expected, rtol=0, atol=0.01 * float(expected.abs().max()) + 1e-6, equal_nan=True):
+            allowed = 0.01 * float(expected.abs().max()) + 1e-6
+            if not torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True):
                 raise ValueError("its gradients are not those of each net alone")
         if self.lanes[0].valid is not None:
             net.forward(X, False)
@@ -199,9 +200,9 @@ class Group:
             row = {"epoch": epoch + 1, "train_loss": float(np.average(own, weights=sizes[position])), "lr": outcome.lr}
             row |= {"dur": seconds / len(self.alive)} | ({} if valid is None else {"valid_loss": valid[position]})
             outcome.curve.append(row)
-            bad = [(kind, row[f"{short}_loss"]) for kind, short in _KINDS if not math.isfinite(row.get(f"{short}_loss", 0))]
+            bad = [kind for kind in _KINDS if not math.isfinite(row.get(_KINDS[kind], 0))]
             if bad:
-                what = f"{bad[0][0]} loss became {bad[0][1]}"
+                what = f"{bad[0]} loss became {row[_KINDS[bad[0]]]}"
                 outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what)
                 finished.append(position)
             elif self._is_over(position, lane, epoch, row) or epoch + 1 == net.max_epochs:
@@ -262,7 +263,7 @@ class Group:
         return (valid / sizes).tolist()
 
 
-_KINDS = (("training", "train"), ("validation", "valid"))
+_KINDS = {"training": "train_loss", "validation": "valid_loss"}
 _TRIAL_ROWS = 8
 
 

@@ -123,7 +123,9 @@ def test_groups():
 def test_fit_params_are_sliced_for_each_fold():
     zeroed = np.where(groups == 0, 0.0, weights)  # rows of weight 0 are left out
     for weight in (weights, zeroed):
-        plain, fused = both(lambda w=weight: cross_validate(NET, X, y, params={"sample_weight": w}, return_estimator=True), 5)
+        plain, fused = both(
+            lambda w=weight: cross_validate(NET, X, y, params={"sample_weight": w}, return_estimator=True), 5
+        )
         for reference, net in zip(plain["estimator"], fused["estimator"], strict=True):
             assert_same_net(reference, net)
 
@@ -154,7 +156,7 @@ def test_fits_draw_their_seeds_in_order(random_state):
     net = clone(NET).set_params(random_state=random_state)
 
     def run():
-        before = np.random.get_state()
+        before = np.random.get_state()  # noqa: NPY002
         np.random.seed(0)  # noqa: NPY002 (the generator that random_state=None draws from)
         try:
             return cross_validate(net, X, y, cv=3, return_estimator=True)

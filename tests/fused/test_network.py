@@ -37,7 +37,14 @@ class ConvNet(Custom):
 class DeepConvNet(Custom):
     def build(self, rate):
         first = [nn.Conv2d(1, 4, 3, groups=1, padding=1), nn.GroupNorm(2, 4), nn.GELU(), nn.AvgPool2d(2)]
-        return [*first, nn.Conv2d(4, 4, 3, groups=2), nn.Dropout(rate), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+        return [
+            *first,
+            nn.Conv2d(4, 4, 3, groups=2),
+            nn.Dropout(rate),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(4, 3),
+        ]
 
 
 class Normed(Custom):
@@ -152,7 +159,10 @@ LANES = [
 @pytest.mark.parametrize("kind", CASES)
 def test_modules_end_as_alone(kind):
     rows = CASES[kind]
-    lanes = [{k: v for k, v in lane.items() if not (kind in (Tracked, Parametrized) and k == "module__rate")} for lane in LANES]
+    lanes = [
+        {k: v for k, v in lane.items() if not (kind in (Tracked, Parametrized) and k == "module__rate")}
+        for lane in LANES
+    ]
 
     report = assert_parity(NeuralNetClassifier(kind, **NET), lanes, rows, y)
 
@@ -190,7 +200,9 @@ def test_chains_of_layers_on_rows_of_more_dimensions(module):
 def test_chains_of_layers_with_layers_in_place(hidden):
     widths = [6, *hidden]
     layers = [part for n, m in zip(widths, hidden, strict=False) for part in (nn.Linear(n, m), nn.ReLU(inplace=True))]
-    module = nn.Sequential(nn.ELU(inplace=True), nn.Dropout(0.2), *layers, nn.Linear(widths[-1], 3, bias=False)).double()
+    module = nn.Sequential(
+        nn.ELU(inplace=True), nn.Dropout(0.2), *layers, nn.Linear(widths[-1], 3, bias=False)
+    ).double()
 
     assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01, "l2": 0.1}, {"lr": 0.1}], X, y)
 

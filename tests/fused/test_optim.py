@@ -20,7 +20,11 @@ LANES = {
     },
     torch.optim.Adam: {"betas": st.tuples(beta, beta), "eps": eps},
     torch.optim.AdamW: {"betas": st.tuples(beta, beta), "eps": eps},
-    torch.optim.NAdam: {"betas": st.tuples(beta, beta), "eps": eps, "momentum_decay": st.sampled_from([0.0, 4e-3, 0.5])},
+    torch.optim.NAdam: {
+        "betas": st.tuples(beta, beta),
+        "eps": eps,
+        "momentum_decay": st.sampled_from([0.0, 4e-3, 0.5]),
+    },
     torch.optim.RMSprop: {"alpha": st.floats(0.5, 0.999), "eps": eps, "momentum": st.sampled_from([0.0, 0.9])},
     torch.optim.Adagrad: {
         "lr_decay": st.sampled_from([0.0, 0.1]),

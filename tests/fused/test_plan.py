@@ -235,7 +235,11 @@ ALONE = {
     "sum": (net(criterion__reduction="sum"), X, "no plain mean"),
     "weights_of_classes": (net(criterion__weight=torch.ones(3, dtype=torch.float64)), X, "no plain mean"),
     "ignored_class": (net(criterion__ignore_index=1), X, "its criterion ignores rows"),
-    "skorch": (skorch.NeuralNetClassifier(MLP, module__n_features=6, module__n_outputs=3), None, "is not one of sktune's nets"),
+    "skorch": (
+        skorch.NeuralNetClassifier(MLP, module__n_features=6, module__n_outputs=3),
+        None,
+        "is not one of sktune's nets",
+    ),
     "other": (make_pipeline(LogisticRegression()), None, "LogisticRegression is no network"),
 }
 
@@ -338,7 +342,10 @@ EITHER = {
     "hook": (net(module=OldStyle), X),
     "hook_in_a_chain": (net(module=Hooked), X),
     "attention": (net(module=Attention), sequences),
-    "instance_norm": (net(module=nn.Sequential(nn.InstanceNorm1d(4), nn.Flatten(), nn.Linear(8, 3)).double()), sequences),
+    "instance_norm": (
+        net(module=nn.Sequential(nn.InstanceNorm1d(4), nn.Flatten(), nn.Linear(8, 3)).double()),
+        sequences,
+    ),
     "callbacks_disabled": (net(callbacks="disable"), X),
 }
 

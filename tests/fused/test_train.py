@@ -207,12 +207,13 @@ def test_random_configurations(data):
         "batch_size": data.draw(st.sampled_from([7, 16, 200])),
         "shuffle": data.draw(st.booleans()),
         "module__activation": data.draw(st.sampled_from(["relu", "tanh", "gelu"])),
-        "module__batch_norm": data.draw(st.booleans()),
         "early_stopping": data.draw(st.booleans()),
         "n_iter_no_change": 2,
         "module__hidden": data.draw(st.sampled_from([(), (4,), (6, 3)])),
     }
-    values = st.sampled_from(VARIED[optimizer]).map(lambda v: {f"optimizer__{name}": value for name, value in v.items()})
+    values = st.sampled_from(VARIED[optimizer]).map(
+        lambda v: {f"optimizer__{name}": value for name, value in v.items()}
+    )
     lane = st.fixed_dictionaries(
         {
             "lr": st.floats(1e-4, 0.05),

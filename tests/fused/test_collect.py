@@ -1,0 +1,140 @@
+"""What fits of a fold share, and how a fit is handed back."""
+
+import numpy as np
+import pytest
+import torch
+from parity import RAGGED, X, search, y
+from sklearn.exceptions import FitFailedWarning
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from sktune import NeuralNetClassifier
+from sktune.data import rows_of
+from sktune.fused import collect, run
+from sktune.fused.collect import SharedSteps, fingerprint, freeze
+from sktune.fused.train import Group, Outcome
+
+NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=2, batch_size=16, random_state=0)
+LANES = [{"lr": 0.01}, {"lr": 0.1, "random_state": 4}, {"module__hidden": (4,)}, {"early_stopping": True}]
+
+
+@pytest.fixture
+def groups(monkeypatch):
+    """The groups that are trained."""
+    trained = []
+
+    class Noted(Group):
+        def train(self):
+            trained.append(self)
+            return super().train()
+
+    monkeypatch.setattr(run, "Group", Noted)
+    return trained
+
+
+def tables(groups):
+    return {rows_of(lane.train)[0].X.data_ptr() for group in groups for lane in group.lanes}
+
+
+def test_rows_are_on_the_device_once_per_fold(groups):
+    search(NET, LANES, X, y)
+
+    assert len(groups) == 3
+    assert len(tables(groups)) == len(RAGGED)
+
+
+def test_rows_are_on_the_device_once_per_fold_and_preprocessing(groups):
+    name = "neuralnetclassifier"
+    lanes = [{f"{name}__{k}": v for k, v in lane.items()} for lane in LANES]
+    lanes += [{"standardscaler__with_mean": False}, {"standardscaler__with_mean": False, f"{name}__lr": 0.1}]
+
+    search(make_pipeline(StandardScaler(), NET), lanes, X, y)
+
+    assert len(tables(groups)) == 2 * len(RAGGED)
+
+
+def test_nets_of_other_types_have_tables_of_their_own(groups):
+    rows = np.tile(X, (2, 1))
+    search(NET, [{}, {"lr": 0.1}, {"module__dtype": torch.float64}], rows, np.tile(y, 2), cv=3)
+
+    assert len(tables(groups)) == 2 * 3
+
+
+def test_adopted_weights_are_copies_of_one_lane_alone(groups):
+    _, nets, _ = search(NET, [{"lr": 0.01}, {"lr": 0.02}, {"lr": 0.1}], X, y)
+
+    for net in nets:
+        tensors = [*net.module_.state_dict().values()]
+        tensors += [t for state in net.optimizer_.state_dict()["state"].values() for t in state.values()]
+        for tensor in tensors:
+            assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+
+
+def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
+    hand_out = collect.hand_out
+
+    def for_too_few_rows(fits):
+        hand_out(fits)
+        net = fits[0].net
+        adopt = vars(net)["_adopt"]
+        vars(net)["_adopt"] = lambda X: adopt(X[:5])
+
+    monkeypatch.setattr("sktune.fused.backend.hand_out", for_too_few_rows)
+    with pytest.raises(AssertionError, match="a fit of 73 rows was trained, one of 5 was asked for"):
+        search(NET, [{"lr": 0.01}], X, y, error_score="raise")
+
+
+def test_the_error_of_a_lane_is_that_of_its_fit(monkeypatch):
+    class Failing(Group):
+        def train(self):
+            return [Outcome(error=ArithmeticError("as was told")) for _ in self.lanes]
+
+    monkeypatch.setattr(run, "Group", Failing)
+    with pytest.raises(ArithmeticError, match="as was told"):
+        search(NET, [{"lr": 0.01}], X, y, error_score="raise")
+    with pytest.raises(ValueError, match="ArithmeticError: as was told"):
+        search(NET, [{"lr": 0.01}], X, y)
+    assert issubclass(FitFailedWarning, RuntimeWarning)
+
+
+def test_fingerprints_are_equal_for_equal_things_only():
+    assert fingerprint((StandardScaler(), 1)) == fingerprint((StandardScaler(), 1))
+    assert fingerprint((StandardScaler(), 1)) != fingerprint((StandardScaler(with_std=False), 1))
+    assert len({fingerprint(lambda: 0) for _ in range(5)}) == 5
+
+
+def test_shared_tables_cannot_be_written():
+    table = np.zeros((3, 2))
+    freeze(table)
+    with pytest.raises(ValueError, match="read-only"):
+        table += 1
+    freeze([[1, 2]])
+
+
+def test_steps_are_shared_along_the_chain():
+    steps, calls = SharedSteps(), []
+
+    class Planned:
+        memory = None
+
+        def __init__(self, key):
+            self.key, self.pipeline = key, self
+
+    def fit(transformer, X, y, **kwargs):
+        calls.append(transformer)
+        return [*X, transformer], transformer.upper()
+
+    def run_pipeline(key, *names):
+        planned, rows = Planned(key), [key]
+        with steps.installed([planned]):
+            assert planned.memory is steps
+            for name in names:
+                rows, _ = steps.cache(fit, ignore=["caller"])(name, rows, None, caller=object())
+        assert planned.memory is None
+        return rows
+
+    assert run_pipeline("fold 1", "a", "b") == ["fold 1", "a", "b"]
+    assert run_pipeline("fold 1", "a", "c") == ["fold 1", "a", "c"]
+    assert run_pipeline("fold 2", "a", "b") == ["fold 2", "a", "b"]
+    assert run_pipeline("fold 2", "b") == ["fold 2", "b"]
+    assert calls == ["a", "b", "c", "a", "b", "b"]

@@ -1,0 +1,126 @@
+"""What of scikit-learn and joblib is private and yet built upon: each test says what has moved."""
+
+import inspect
+
+import joblib
+import numpy as np
+import pytest
+from joblib.parallel import BatchedCalls, ParallelBackendBase, get_active_backend
+from parity import X, y
+from sklearn.model_selection import GridSearchCV, _validation, cross_validate
+from sklearn.utils import parallel
+from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.validation import _check_method_params
+
+from sktune import NeuralNetClassifier
+from sktune.fused import backend
+from sktune.fused.run import FusionReport
+from sktune.fused.seam import FIT_FUNCTIONS, Task, read_tasks, run_tasks
+
+NET = NeuralNetClassifier(max_epochs=1, random_state=0)
+READ = {
+    "_fit_and_score": (
+        "estimator",
+        "X",
+        "y",
+        "train",
+        "parameters",
+        "fit_params",
+        "split_progress",
+        "candidate_progress",
+    ),
+    "_fit_and_predict": ("estimator", "X", "y", "train", "fit_params"),
+    "_permutation_test_score": ("estimator", "X", "y", "cv", "split_params", "fit_params"),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_scikit_learns_tasks_have_the_arguments_that_are_read(name):
+    function = getattr(_validation, name, None)
+    assert function in FIT_FUNCTIONS, f"sklearn.model_selection._validation.{name} has moved"
+
+    missing = set(READ[name]) - set(inspect.signature(function).parameters)
+    assert not missing, f"{name} no longer takes {sorted(missing)}"
+
+
+def test_scikit_learns_wrapper_tells_its_function():
+    wrapped, _, _ = parallel.delayed(abs)(1)
+    assert wrapped.function is abs, "sklearn.utils.parallel._FuncWrapper no longer tells its `function`"
+
+
+def test_joblibs_batches_tell_their_items():
+    item = joblib.delayed(divmod)(7, 2)
+    batch = BatchedCalls([item], get_active_backend())
+    assert batch.items == [item], "joblib.parallel.BatchedCalls no longer tells its `items`"
+
+    batch.items = [(divmod, (9, 2), {})]
+    assert batch() == [(4, 1)], "joblib.parallel.BatchedCalls no longer runs its `items`"
+
+
+def test_joblibs_backends_have_the_methods_that_are_overridden():
+    for name in ("configure", "effective_n_jobs", "submit", "retrieve_result", "terminate", "get_nested_backend"):
+        assert hasattr(ParallelBackendBase, name), f"joblib's backends no longer have `{name}`"
+
+
+def test_scikit_learn_takes_rows_as_is_read():
+    rows = np.array([1, 3])
+    X_train, y_train = _safe_split(NET, X, y, rows)
+    np.testing.assert_array_equal(X_train, X[rows], err_msg="_safe_split takes other rows")
+    np.testing.assert_array_equal(y_train, y[rows], err_msg="_safe_split takes other rows")
+    params = _check_method_params(X, params={"sample_weight": y, "note": "all"}, indices=rows)
+    assert params["note"] == "all", "_check_method_params changes what is not per row"
+    np.testing.assert_array_equal(params["sample_weight"], y[rows], err_msg="_check_method_params takes other rows")
+
+
+def test_tasks_are_read_as_scikit_learn_makes_them(monkeypatch):
+    tasks = []
+    monkeypatch.setattr(backend, "read_tasks", lambda batch: tasks.extend(read_tasks(batch)) or read_tasks(batch))
+    with joblib.parallel_config("sktune"):
+        GridSearchCV(NET, {"lr": [0.1, 0.2]}, cv=3, refit=False).fit(X, y)
+
+    assert [task.place for task in tasks] == [(c, s) for c in range(2) for s in range(3)]
+    assert [task.estimator.lr for task in tasks] == [0.1] * 3 + [0.2] * 3
+    known = {}
+    fits = [fit for task in tasks for fit in task.planned_fits(known)]
+    assert len(known) == 3, "the candidates of a fold no longer share its indices"
+    assert fits[0].X is fits[3].X
+    assert fits[0].X is not fits[1].X
+
+
+def test_what_is_no_fit_is_not_read():
+    task = Task((abs, (1,), {}))
+
+    assert task.place == (None, None)
+    with pytest.raises(KeyError, match="X"):
+        task.planned_fits({})
+
+
+def test_arguments_that_do_not_bind_leave_a_search_as_it_was(monkeypatch):
+    def moved(self, known):
+        raise TypeError("missing a required argument: 'X'")
+
+    monkeypatch.setattr(Task, "planned_fits", moved)
+    expected = cross_validate(NET, X, y, cv=3)
+    report = FusionReport()
+    with joblib.parallel_config("sktune", report=report):
+        found = cross_validate(NET, X, y, cv=3)
+
+    np.testing.assert_array_equal(found["test_score"], expected["test_score"])
+    assert "missing a required argument" in report.alone[0]["reason"]
+
+
+def test_the_time_of_training_is_added_to_what_a_task_reports():
+    batch = BatchedCalls([joblib.delayed(dict)(fit_time=1.0), joblib.delayed(abs)(-1)], get_active_backend())
+
+    results = run_tasks(batch, read_tasks(batch), [0.5, 2.0])
+
+    assert results == [{"fit_time": 1.5}, 1]
+
+
+def test_other_users_of_joblib_are_served_as_ever():
+    with joblib.parallel_config("sktune"):
+        assert joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20)) == [n**2 for n in range(20)]
+        with pytest.raises(ZeroDivisionError, match="by zero"):
+            joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
+        assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(-n) for n in range(3)) == [0, 1, 2]
+        assert joblib.Parallel()([]) == []

@@ -48,8 +48,6 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ----------
     fusion_ : FusionReport
         What was trained together, and why a fit was not; ``print`` it for a summary.
-    curves_ : pandas.DataFrame
-        A row per candidate, split and epoch of the fits trained together.
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by their number.
 

@@ -72,8 +72,6 @@ class Training:
     def _default_callbacks(self):
         return [(name, QuietLog() if name == "print_log" else c) for name, c in super()._default_callbacks]
 
-    # --- components -------------------------------------------------------------------------------------------------
-
     def initialize(self, **sizes):
         """Build module, criterion, optimizer and callbacks anew; draws the seed of the fit.
 
@@ -138,8 +136,6 @@ class Training:
         self.history_ = History()
         return self
 
-    # --- data -------------------------------------------------------------------------------------------------------
-
     def get_dataset(self, X, y=None):
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
         if passes_through(X):
@@ -183,8 +179,6 @@ class Training:
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
         return Batches(rows, indices, options.get("batch_size", batch_size), seed=seed, drop_last=drop_last)
-
-    # --- the loop ---------------------------------------------------------------------------------------------------
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
@@ -367,8 +361,6 @@ class Training:
     def _divergence(self, what):
         rates = [group["lr"] for group in self.optimizer_.param_groups]
         return DivergenceError.at(len(self.history), rates, what)
-
-    # --- parameters and persistence ---------------------------------------------------------------------------------
 
     def set_params(self, **params):
         """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one.

@@ -8,8 +8,8 @@ from joblib.parallel import ParallelBackendBase, SequentialBackend
 from tqdm.auto import tqdm
 
 from sktune.fused.collect import Collector, Fit, hand_out
-from sktune.fused.plan import group_lanes
-from sktune.fused.run import FusionReport, Trainer, sort_out
+from sktune.fused.plan import find_obstacle, group_lanes
+from sktune.fused.run import FusionReport, Trainer
 from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
 
 _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed all tasks before the first result
@@ -18,17 +18,15 @@ _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed
 class FusingBackend(ParallelBackendBase):
     """A joblib backend that trains the networks of all tasks of a call together.
 
-    It is what ``joblib.parallel_config("sktune", ...)`` chooses. What it does not recognise runs as it would have
-    run. `n_jobs` is the number of threads that groups of fits are spread over, each with its share of torch's
-    threads (default: as many as torch has, with one each); and of processes, if it is given and above 1, for the
-    tasks that are not fused.
+    It is what ``joblib.parallel_config("sktune", ...)`` chooses. `n_jobs` is the number of threads that groups of fits
+    are spread over, each with its share of torch's threads (default: as many as torch has, with one each); and, if it
+    is given and above 1, of processes for the tasks that are not fused, which run as they would have run.
 
     Parameters
     ----------
     max_lanes : int, default=32
         Fits that are trained together at most. Results do not depend on it.
-    report : FusionReport, default=None
-        To be filled.
+    report : FusionReport to be filled, default=None
     progress : bool, default=False
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
     outer : (backend, n_jobs), default=None
@@ -78,7 +76,7 @@ class FusingBackend(ParallelBackendBase):
             self._prepare(jobs)
         results = out.run()
         if not out.ran_elsewhere:
-            self.bar.update(_cost_alone(out))
+            self.bar.update(out.cost_alone)
         out.callback(results)  # joblib submits what is left over
         return results
 
@@ -98,7 +96,12 @@ class FusingBackend(ParallelBackendBase):
             for job in jobs:
                 job.collect(collector, known)
         fits = [fit for job in jobs for fit in job.fits]
-        groups = sort_out(group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes))
+        groups = group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes)
+        for group in groups:
+            obstacle = find_obstacle(group)
+            for fit in group:
+                fit.reason = obstacle
+        groups = [group for group in groups if not group[0].reason]
         self.stop_call()
         self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not self.shows_bar)
         n_workers = self.n_jobs if self.n_jobs > 0 else torch.get_num_threads()
@@ -113,19 +116,15 @@ class FusingBackend(ParallelBackendBase):
             self._run_elsewhere(alone, joblib.Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as))
 
     def _run_elsewhere(self, jobs, parallel):
-        results = iter(parallel(task.item for job in jobs for task in job.tasks))
+        results = iter(parallel(task.call for job in jobs for task in job.tasks))
         for job in jobs:
             job.results, job.ran_elsewhere = [next(results) for _ in job.tasks], True
-            self.bar.update(_cost_alone(job))
+            self.bar.update(job.cost_alone)
 
 
 def _cost(fit):
     """Return the epochs of a fit, as far as they are known."""
     return 1 if fit.lane is None else fit.net.max_epochs
-
-
-def _cost_alone(job):
-    return sum(_cost(fit) for fit in job.fits if fit.outcome is None)
 
 
 class _Job:
@@ -139,10 +138,11 @@ class _Job:
         self.shared_steps = collector.steps
         self.tasks = read_tasks(self.batch)
         self.fits_of = [_collect(task, collector, known) for task in self.tasks]
+        self.fits = [fit for fits in self.fits_of for fit in fits]
 
     @property
-    def fits(self):
-        return [fit for fits in self.fits_of for fit in fits]
+    def cost_alone(self):
+        return sum(_cost(fit) for fit in self.fits if fit.outcome is None)
 
     def run(self):
         if self.results is not None:
@@ -157,10 +157,9 @@ class _Job:
 def _collect(task, collector, known):
     """Return the fits of a task, prepared up to their training or with the reason why not."""
     try:
-        planned = task.planned_fits(known)
+        fits = [collector.prepare(fit) for fit in task.planned_fits(known)]
     except Exception as error:  # it does not read as expected, or will fail in its own place
-        return [Fit(task.place, reason=f"its task cannot be read: {type(error).__name__}: {error}")]
-    fits = [collector.prepare(fit) for fit in planned]
+        fits = [Fit(reason=f"its task cannot be read: {type(error).__name__}: {error}")]
     for fit in fits:
         fit.place = task.place
     return fits

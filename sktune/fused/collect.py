@@ -6,6 +6,7 @@ import warnings
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 
 import joblib
 import numpy as np
@@ -24,55 +25,17 @@ from sktune.modules import floating_dtype, has_embedding
 
 @dataclass
 class Fit:
-    """A fit that a task will make.
+    """A fit that a task will make, prepared up to its training."""
 
-    Attributes
-    ----------
-    place : (int or None, int or None)
-        Candidate and split.
-    key : object
-        That tells its rows.
-    net : estimator
-        The task's own; it stays unfitted until the task runs.
-    pipeline : Pipeline or None
-        That the net is the last step of.
-    twin : skorch.NeuralNet or None
-        The net, initialized.
-    lane : Lane or None
-        What is trained, unless the fit stays out.
-    reason : str
-        Why it stays out.
-    caught : list of warnings.WarningMessage
-        What the preparation warned of.
-    outcome : Outcome or None
-    seconds : float
-        Its share of the training's time.
-    """
-
-    place: tuple = (None, None)
-    key: object = None
-    net: object = None
-    pipeline: object = None
-    twin: object = None
-    lane: Lane | None = None
-    reason: str = ""
-    caught: list = field(default_factory=list)
+    place: tuple = (None, None)  # candidate and split
+    key: object = None  # tells its rows
+    net: object = None  # the task's own; it stays unfitted until the task runs
+    pipeline: object = None  # that the net is the last step of
+    lane: Lane | None = None  # what is trained, unless the fit stays out; its net is a twin of `net`
+    reason: str = ""  # why it stays out
+    caught: list = field(default_factory=list)  # what the preparation warned of
     outcome: Outcome | None = None
-    seconds: float = 0.0
-
-
-class Fold:
-    """The rows of one training set, on the device once whatever the number of fits."""
-
-    def __init__(self):
-        self.tables = {}
-
-    def table(self, net, X):
-        """Return X as the net takes it; the first net of its kind that asks has it made."""
-        kind = (X.shape, X.dtype, net.device_, floating_dtype(net.module_), has_embedding(net.module_))
-        if kind not in self.tables:
-            self.tables[kind] = type(net)._table(net, X)
-        return self.tables[kind]
+    seconds: float = 0.0  # its share of the training's time
 
 
 class SharedSteps:
@@ -129,7 +92,7 @@ class Collector:
     """Prepares fits; fits on the same rows share them."""
 
     def __init__(self):
-        self.folds = {}
+        self.tables = {}
         self.steps = SharedSteps()
 
     def prepare(self, planned: PlannedFit):
@@ -147,16 +110,24 @@ class Collector:
         if pipeline:
             freeze(planned.X)
         with self.steps.installed([fit]):
-            _prepare(fit, self.folds.setdefault(fold, Fold()), lambda: estimator.fit(*arguments, **planned.params))
+            fit_estimator = partial(estimator.fit, *arguments, **planned.params)
+            _prepare(fit, partial(self._table, fold, net), fit_estimator)
         return fit
 
+    def _table(self, fold, net, X):
+        """Return X as a net takes it; the first net of its kind on these rows has it made, on the device once."""
+        kind = (fold, X.shape, X.dtype, net.device_, floating_dtype(net.module_), has_embedding(net.module_))
+        if kind not in self.tables:
+            self.tables[kind] = type(net)._table(net, X)
+        return self.tables[kind]
 
-def _prepare(fit, fold, run_fit):
+
+def _prepare(fit, table, run_fit):
     """Run a fit up to its training, and leave the net behind as it was."""
     net, dataset, before = fit.net, [], dict(vars(fit.net))
     net.random_state = deepcopy(net.random_state)  # a RandomState must not have been drawn from when the task runs
     vars(net)["_stand_in"] = dataset.append
-    vars(net)["_table"] = lambda X: fold.table(net, X)
+    vars(net)["_table"] = table
     try:
         with warnings.catch_warnings(record=True) as fit.caught:
             run_fit()
@@ -165,10 +136,10 @@ def _prepare(fit, fold, run_fit):
         rows, _ = rows_of(dataset[0])
         fit.reason = why_alone_initialized(net, rows)
         if not fit.reason:
-            fit.twin = object.__new__(type(net))
-            vars(fit.twin).update(vars(net))
+            twin = object.__new__(type(net))
+            vars(twin).update(vars(net))
             train, valid = net.get_split_datasets(dataset[0], rows.y)
-            fit.lane = Lane(fit.twin, train, valid, rows.weight)
+            fit.lane = Lane(twin, train, valid, rows.weight)
     except Exception as error:  # it will fail once more in its own place, and be scored there
         fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
     finally:
@@ -198,8 +169,8 @@ def _adopt(fit, X):
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows < len(fit.lane.train):  # rows of weight zero are left out of the lane
         raise AssertionError(f"a fit of {len(fit.lane.train)} rows was trained, one of {n_rows} was asked for")
-    _load(fit.twin, fit.outcome)
-    vars(fit.net).update(vars(fit.twin))
+    _load(fit.lane.net, fit.outcome)
+    vars(fit.net).update(vars(fit.lane.net))
     return True
 
 
@@ -208,12 +179,11 @@ def _load(net, outcome):
     with torch.no_grad():
         for name, tensor in (*net.module_.named_parameters(), *net.module_.named_buffers()):
             tensor.copy_(outcome.state[name])
-    _load_optimizer(net.optimizer_, dict(net.module_.named_parameters()), outcome)
     net.history_ = History({"batches": [], **row} for row in outcome.curve)
+    _load_optimizer(net.optimizer_, [p for p in net.module_.parameters() if p.requires_grad], outcome)
 
 
-def _load_optimizer(optimizer, parameters, outcome):
-    learned = [p for p in parameters.values() if p.requires_grad]
+def _load_optimizer(optimizer, learned, outcome):
     state = dict(outcome.optimizer)
     step = state.pop("step")
     group = optimizer.param_groups[0]

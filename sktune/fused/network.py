@@ -14,14 +14,10 @@ from sktune.modules import ACTIVATIONS, MLP, HashedDropout, LaneMasks
 class StackedNet:
     """L nets of one architecture.
 
-    The parameters of a net are a row of `flat`; `leaves` are views of it, one per parameter, that autograd
+    The modules are alike in everything but the values of parameters and buffers, and the rates of dropout. The
+    parameters of a net are a row of `flat`; `leaves` are views of it, one per parameter, that autograd
     differentiates with respect to. Buffers are stacked on their own: under vmap a module updates them in place
     only where they are contiguous with the lanes first.
-
-    Parameters
-    ----------
-    modules : list of nn.Module
-        Alike in everything but the values of parameters and buffers, and the rates of dropout.
     """
 
     def __init__(self, modules):

@@ -147,15 +147,7 @@ def _adam_kernel(state, t, h, device):
 
 
 class StackedOptimizer:
-    """An optimizer of L lanes.
-
-    Parameters
-    ----------
-    optimizers : list of torch.optim.Optimizer
-        One per lane, of one class among ``RULES`` and with one group of parameters.
-    flat : tensor of shape (L, P)
-        The parameters, which :meth:`step` changes.
-    """
+    """An optimizer of L lanes, made of one for each: of one class among ``RULES``, with one group of parameters."""
 
     def __init__(self, optimizers, flat):
         groups = [optimizer.param_groups[0] for optimizer in optimizers]

@@ -81,7 +81,7 @@ def group_lanes(fits, max_lanes):
     for members in alike.values():
         members.sort(key=lambda fit: len(fit.lane.train))
         while members:
-            most = len(members[0].lane.train) + members[0].twin.batch_size
+            most = len(members[0].lane.train) + members[0].lane.net.batch_size
             together = [fit for fit in members if len(fit.lane.train) <= most]
             members = members[len(together) :]
             groups += _split_evenly(together, max_lanes)
@@ -91,13 +91,12 @@ def group_lanes(fits, max_lanes):
 def _split_evenly(fits, most):
     fits = sorted(fits, key=lambda fit: rows_of(fit.lane.train)[0].X.data_ptr())
     n_parts = -(-len(fits) // most)
-    bounds = [len(fits) * part // n_parts for part in range(n_parts + 1)]
-    return [fits[start:stop] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [fits[len(fits) * part // n_parts : len(fits) * (part + 1) // n_parts] for part in range(n_parts)]
 
 
 def signature(fit):
     """Return what the nets of a group have in common."""
-    net, (rows, _) = fit.twin, rows_of(fit.lane.train)
+    net, (rows, _) = fit.lane.net, rows_of(fit.lane.train)
     group = net.optimizer_.param_groups[0]
     optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)

@@ -11,30 +11,17 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from sktune.fused.plan import find_obstacle
 from sktune.fused.train import Group, Outcome, Stopped
 
 
 @dataclass
 class FusionReport:
-    """How the fits of a search were trained.
+    """How the fits of a search were trained; ``print`` it for a summary."""
 
-    Attributes
-    ----------
-    groups : list of dict
-        ``lanes`` (fits trained together), ``seconds`` and ``device`` of each group.
-    alone : list of dict
-        ``candidate``, ``split`` and ``reason`` of each fit that ran one at a time.
-    curves : list of dict
-        ``candidate``, ``split``, ``epoch``, ``train_loss``, ``lr``, and ``valid_loss`` where there is one.
-    seconds : float
-        Wall time of training the groups.
-    """
-
-    groups: list = field(default_factory=list)
-    alone: list = field(default_factory=list)
-    curves: list = field(default_factory=list)
-    seconds: float = 0.0
+    groups: list = field(default_factory=list)  # of dicts: lanes (fits trained together), seconds, device
+    alone: list = field(default_factory=list)  # of dicts: candidate, split and reason of each fit one at a time
+    curves: list = field(default_factory=list)  # of dicts: candidate, split, epoch, losses, lr
+    seconds: float = 0.0  # wall time of training the groups
 
     def add(self, fit):
         """Take note of a fit that is over."""
@@ -54,16 +41,7 @@ class FusionReport:
 
 
 class Trainer:
-    """Trains groups of fits.
-
-    Parameters
-    ----------
-    n_workers : int
-        Threads that groups are spread over; each computes with its share of the cores.
-    report : FusionReport
-    bar : tqdm
-        Updated by the epochs of the lanes.
-    """
+    """Trains groups of fits, spread over threads that compute with their share of the cores each."""
 
     def __init__(self, n_workers, report, bar):
         self.n_workers, self.report, self.bar = n_workers, report, bar
@@ -106,7 +84,7 @@ class Trainer:
             self._recover(fits, failure)
             return
         seconds = perf_counter() - began
-        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(fits[0].twin.device_)})
+        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(fits[0].lane.net.device_)})
         for fit, outcome in zip(fits, outcomes, strict=True):
             fit.outcome, fit.seconds = outcome, seconds / len(fits)
 
@@ -131,14 +109,3 @@ class Trainer:
 def _is_memory_error(error):
     texts = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
-
-
-def sort_out(groups):
-    """Return the groups whose modules can be fused; give the fits of the others their reason."""
-    kept = []
-    for group in groups:
-        reason = find_obstacle(group)
-        for fit in group:
-            fit.reason = reason
-        kept += [] if reason else [group]
-    return kept

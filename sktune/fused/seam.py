@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import joblib
 from joblib.parallel import FallbackToBackend, get_active_backend
 from sklearn.base import clone
-from sklearn.model_selection import _validation
+from sklearn.model_selection import _validation, check_cv
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
@@ -34,20 +34,14 @@ class PlannedFit:
 
 
 class Task:
-    """One call of a joblib task.
-
-    Parameters
-    ----------
-    item : tuple
-        (function, args, kwargs), as joblib holds it.
-    """
+    """One call of a joblib task, made of what joblib holds: (function, args, kwargs)."""
 
     def __init__(self, item):
-        self.function, self.args, self.kwargs = item
-        self.inner = getattr(self.function, "function", self.function)  # scikit-learn wraps it with its settings
-        self.arguments = {}
-        if self.inner in FIT_FUNCTIONS:
-            self.arguments = inspect.signature(self.inner).bind(*self.args, **self.kwargs).arguments
+        self.call, self.arguments = item, {}
+        function, args, kwargs = item
+        function = getattr(function, "function", function)  # scikit-learn wraps it with its settings
+        if function in FIT_FUNCTIONS:
+            self.arguments = inspect.signature(function).bind(*args, **kwargs).arguments
 
     @property
     def place(self):
@@ -82,22 +76,9 @@ class Task:
         if "train" in self.arguments:
             return [self.arguments["train"]]
         splits = list(self.arguments["cv"].split(X, y, **(self.arguments.get("split_params") or {})))
-        self.arguments["cv"] = _Splits(splits)  # a splitter may be random: keep what was planned
-        self.args, self.kwargs = (), self.arguments
+        self.arguments["cv"] = check_cv(splits)  # a splitter may be random: keep what was planned
+        self.call = (self.call[0], (), self.arguments)
         return [train for train, _ in splits]
-
-    @property
-    def item(self):
-        """Return the task as joblib holds it."""
-        return (self.function, self.args, self.kwargs)
-
-
-class _Splits:
-    def __init__(self, splits):
-        self.splits = splits
-
-    def split(self, X, y=None, groups=None):
-        return iter(self.splits)
 
 
 def fused_tasks(n_jobs, **options):
@@ -116,7 +97,7 @@ def read_tasks(batch):
 
 def run_tasks(batch, tasks, seconds):
     """Run a batch; add to each fit time that it reports the `seconds` of training that it did not see itself."""
-    batch.items = [task.item for task in tasks]
+    batch.items = [task.call for task in tasks]
     results = batch()
     for result, extra in zip(results, seconds, strict=True):
         if extra and isinstance(result, dict) and "fit_time" in result:

@@ -25,22 +25,12 @@ class Stopped(BaseException):
 
 @dataclass
 class Lane:
-    """A fit that is trained together with others.
+    """A fit that is trained together with others."""
 
-    Attributes
-    ----------
-    net : skorch.NeuralNet
-        Initialized, not trained.
-    train, valid : Dataset
-        Rows, or a subset of rows; `valid` may be None.
-    weight : tensor of shape (n_rows,) or None
-        Factors on the losses of the rows that `train` is taken from.
-    """
-
-    net: object
-    train: object
-    valid: object = None
-    weight: object = None
+    net: object  # initialized, not trained
+    train: object  # rows, or a subset of rows
+    valid: object = None  # likewise, or None
+    weight: object = None  # of the rows that `train` is taken from, (n_rows,), or None
 
 
 @dataclass
@@ -57,13 +47,8 @@ class Outcome:
 class Group:
     """Lanes of one architecture, trained together until each has done its epochs.
 
-    Parameters
-    ----------
-    lanes : list of Lane
-    on_epoch : callable or None
-        Called after each epoch with the number of lanes alive and their least training loss.
-    stop : threading.Event or None
-        Ends the training at the next step when it is set.
+    `on_epoch` is called after each epoch with the number of lanes alive and their least training loss; the event
+    `stop` ends the training at the next step.
     """
 
     def __init__(self, lanes, on_epoch=None, stop=None):
@@ -126,12 +111,10 @@ class Group:
         if not torch.allclose(self._row_losses(outputs, target, only_first), alone, rtol=1e-3, equal_nan=True):
             raise ValueError("its criterion is no mean of the rows' own losses")
 
-    # --- one epoch --------------------------------------------------------------------------------------------------
-
     def _run_epoch(self, epoch):
         """Run the steps of an epoch; return the lanes' losses, (alive, steps), NaN where a lane had no rows."""
         device = self.net.flat.device
-        n_batches = self.streams.n_batches(self.alive)
+        n_batches = [len(sizes) for sizes in self.streams.batch_sizes(self.alive)]
         factors = self._lr_factors(epoch, n_batches).to(self.net.flat)  # (L, steps)
         losses = []
         for step, batch in enumerate(self.streams.batches(epoch, self.alive)):
@@ -184,8 +167,6 @@ class Group:
             factors = self.lanes[lane].net._lr_factors(epoch, n) or [1.0] * n
             rows.append(factors + factors[-1:] * (longest - n))
         return torch.tensor(rows, dtype=torch.float64)
-
-    # --- between epochs ---------------------------------------------------------------------------------------------
 
     def _close_epoch(self, epoch, losses, seconds):
         """Record an epoch's losses; return the positions of the lanes that are done."""
@@ -284,20 +265,21 @@ class _Streams:
         """Return the sizes of each lane's batches."""
         return [batch_sizes(len(self.lanes[lane].train), self.batch_size) for lane in alive]
 
-    def n_batches(self, alive):
-        """Return the number of each lane's batches."""
-        return [len(sizes) for sizes in self.batch_sizes(alive)]
-
-    def batches(self, epoch, alive):
-        """Yield, for each step of an epoch, its parts of equal length: (positions, X, target, weight)."""
+    def _by_stream(self, alive):
+        """Return the positions of the lanes of each stream."""
         groups = {}
         for position, lane in enumerate(alive):
             groups.setdefault(self.keys[lane], []).append(position)
-        orders = [self._order(self.lanes[alive[group[0]]], epoch) for group in groups.values()]
+        return list(groups.values())
+
+    def batches(self, epoch, alive):
+        """Yield, for each step of an epoch, its parts of equal length: (positions, X, target, weight)."""
+        groups = self._by_stream(alive)
+        orders = [self._order(self.lanes[alive[group[0]]], epoch) for group in groups]
         batches = [order.split(batch_sizes(len(order), self.batch_size)) for order in orders]
         for step in zip_longest(*batches):
             by_length = {}
-            for chosen, positions in zip(step, groups.values(), strict=True):
+            for chosen, positions in zip(step, groups, strict=True):
                 if chosen is not None:
                     by_length.setdefault(len(chosen), []).append((chosen, positions))
             yield [self._part(parts, alive) for parts in by_length.values()]
@@ -326,10 +308,7 @@ class _Streams:
 
     def validation(self, alive):
         """Yield the validation rows in parts of equal length: (positions, X, target, weight)."""
-        groups = {}
-        for position, lane in enumerate(alive):
-            groups.setdefault(self.keys[lane], []).append(position)
-        for positions in groups.values():
+        for positions in self._by_stream(alive):
             rows, indices = rows_of(self.lanes[alive[positions[0]]].valid)
             for chosen in indices.to(rows.X.device).split(EVALUATION_ROWS):
                 yield self._part([(chosen, positions)], alive)

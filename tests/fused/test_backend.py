@@ -326,8 +326,8 @@ def test_a_group_that_diverges_as_a_whole_is_scored_as_such():
 
 def test_large_but_finite_weights_do_not_fail_for_a_neighbours_penalty():
     rows = np.tile(X.astype(np.float32), (2, 1)), np.tile(y, 2)
-    common = {"optimizer": torch.optim.SGD, "max_epochs": 1, "batch_size": 1000, "module__hidden": ()}
-    lanes = [common | {"lr": 1e20}, common | {"lr": 0.1, "l2": 0.1, "l1": 0.1}]
+    common = {"optimizer": torch.optim.SGD, "max_epochs": 2, "batch_size": 1000, "module__hidden": ()}
+    lanes = [common | {"lr": 1e22}, common | {"lr": 0.1, "l2": 0.1, "l1": 0.1}]
 
     plain, _, _ = search(NET, lanes, *rows, fused=False)
     fused, _, report = search(NET, lanes, *rows)

@@ -324,13 +324,11 @@ class Attention(nn.Module):
         return self.outward(self.attention(X, X, X, need_weights=False)[0].mean(1))
 
 
-class Hooked(nn.Sequential):
-    """A chain of layers, one of which has a hook."""
-
-    def __init__(self):
-        super().__init__(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
-        self[0].register_forward_hook(lambda layer, rows, output: output * 2)
-        self.double()
+def hook_into_chain():
+    """Return a chain of layers, one of which has a hook."""
+    chain = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    chain[0].register_forward_hook(lambda layer, rows, output: output * 2)
+    return chain
 
 
 EITHER = {
@@ -340,7 +338,7 @@ EITHER = {
     "scaled_gradient": (net(module=Clipped, module__scale_grad_by_freq=True), words),
     "spectral_norm": (net(module=Spectral), X),
     "hook": (net(module=OldStyle), X),
-    "hook_in_a_chain": (net(module=Hooked), X),
+    "hook_in_a_chain": (net(module=hook_into_chain()), X),
     "attention": (net(module=Attention), sequences),
     "instance_norm": (
         net(module=nn.Sequential(nn.InstanceNorm1d(4), nn.Flatten(), nn.Linear(8, 3)).double()),

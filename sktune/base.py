@@ -1,14 +1,12 @@
 """What the networks share of scikit-learn's face."""
 
-from __future__ import annotations
-
 import numpy as np
 import skorch
 import torch
 from sklearn.base import is_classifier
 
 from sktune.data import Rows
-from sktune.modules import keeps_integers
+from sktune.modules import few_threads, keeps_integers
 from sktune.training import Training
 from sktune.validation import (
     check_hyperparameters,
@@ -132,10 +130,11 @@ class NetworkEstimator(Training):
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
         nonlinearity, outputs = self._get_predict_nonlinearity(), []
-        for output in self.forward_iter(X, device="cpu"):
-            output = output[0] if isinstance(output, tuple) else output
-            is_binary = is_classifier(self) and output.shape[1:] == (1,)
-            outputs.append(nonlinearity(output[:, 0] if is_binary else output))
+        with few_threads(self.module_, getattr(X, "shape", (0,))[0]):  # a list is never long
+            for output in self.forward_iter(X, device="cpu"):
+                output = output[0] if isinstance(output, tuple) else output
+                is_binary = is_classifier(self) and output.shape[1:] == (1,)
+                outputs.append(nonlinearity(output[:, 0] if is_binary else output))
         return torch.cat(outputs).detach().numpy()
 
     def trim_for_prediction(self):

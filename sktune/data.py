@@ -1,7 +1,5 @@
 """Rows in memory, and batches that are slices of tensors."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from scipy import sparse

@@ -1,7 +1,5 @@
 """Networks that are scikit-learn estimators."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np
@@ -116,8 +114,9 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None, classes=None,
         predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
-    ):  # fmt: on
+    ):
         self._assign(locals())
+    # fmt: on
 
     _decodes = True  # whether predictions are labels, or the class numbers that a Dataset brought
 
@@ -246,8 +245,9 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None,
         predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
-    ):  # fmt: on
+    ):
         self._assign(locals())
+    # fmt: on
 
     @available_if(lambda net: False)
     def predict_proba(self, X):

@@ -1,7 +1,5 @@
 """Who listens to a fit: hooks that nobody has cost as much as a small network's step."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 from skorch.callbacks import BatchScoring, Callback, EpochScoring, PrintLog

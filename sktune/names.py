@@ -1,7 +1,5 @@
 """What to say about a name that nobody knows."""
 
-from __future__ import annotations
-
 from difflib import get_close_matches
 
 

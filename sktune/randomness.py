@@ -4,8 +4,6 @@ Every random choice of a fit follows from one integer, the seed of the fit: init
 Nothing depends on what ran before, on the number of threads, on the device, or on the fits trained beside it.
 """
 
-from __future__ import annotations
-
 import threading
 from contextlib import contextmanager
 from numbers import Integral

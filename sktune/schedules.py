@@ -5,8 +5,6 @@ A schedule takes the time ``t`` in epochs since the fit began (a float or an arr
 learning rate is multiplied. It has no state, so a resumed or a fused fit meets the same values.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from numbers import Real

@@ -1,7 +1,5 @@
 """scikit-learn's searches, whose networks are trained together."""
 
-from __future__ import annotations
-
 from sklearn import model_selection
 
 from sktune.fused.run import FusionReport

@@ -3,8 +3,6 @@
 This is the plain path, and the reference for every faster one.
 """
 
-from __future__ import annotations
-
 import inspect
 import math
 from contextlib import contextmanager, nullcontext
@@ -20,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, has_own, hears_batches
-from sktune.modules import floating_dtype, keeps_integers, serve_dropout
+from sktune.modules import few_threads, floating_dtype, keeps_integers, serve_dropout
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 from sktune.validation import (
@@ -196,7 +194,8 @@ class Training:
             for _ in range(self.max_epochs if epochs is None else epochs):
                 # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
                 seed = mix(self.seed_, FORWARD, len(self.history))
-                with seeded(seed, self.device_) if draws else nullcontext(bool) as has_drawn:
+                generators = seeded(seed, self.device_) if draws else nullcontext(bool)
+                with few_threads(self.module_, self.batch_size), generators as has_drawn:
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)

@@ -1,7 +1,5 @@
 """What comes in: tables, labels, weights, devices and hyperparameters, checked before anything changes."""
 
-from __future__ import annotations
-
 import inspect
 import math
 import re

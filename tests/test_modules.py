@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sktune import MLP
-from sktune.modules import ACTIVATIONS, INITIALIZATIONS, HashedDropout, MaskStream, keep_factors, serve_dropout
+from sktune.modules import (
+    ACTIVATIONS,
+    INITIALIZATIONS,
+    HashedDropout,
+    MaskStream,
+    few_threads,
+    keep_factors,
+    serve_dropout,
+)
 
 X = torch.linspace(-2, 2, 20).view(5, 4)
 
@@ -203,3 +211,19 @@ def test_dropped_units_get_no_gradient():
     out.sum().backward()
 
     assert torch.equal(x.grad, out.detach())
+
+
+def test_little_work_takes_one_thread_and_leaves_the_setting_as_it_was():
+    module = torch.nn.Linear(10, 10)
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with few_threads(module, n_rows=64):
+            assert torch.get_num_threads() == 1
+        with few_threads(module, n_rows=10**6):
+            assert torch.get_num_threads() == 2
+        with pytest.raises(ValueError, match="inside"), few_threads(module, n_rows=64):
+            raise ValueError("inside")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)

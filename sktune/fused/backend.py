@@ -1,7 +1,5 @@
 """The joblib backend ``"sktune"``: collect the tasks of a call, train their nets together, then run each task."""
 
-from __future__ import annotations
-
 import joblib
 import torch
 from joblib.parallel import ParallelBackendBase, SequentialBackend
@@ -108,6 +106,8 @@ class FusingBackend(ParallelBackendBase):
         Trainer(n_workers, self.report, self.bar).train(groups)
         for fit in fits:
             self.report.add(fit)
+            if fit.lane is not None:  # scikit-learn will take the folds' rows once more
+                fit.lane.train = fit.lane.valid = fit.lane.weight = None
         backend, n_jobs = self.outer or ("loky", max(self.n_jobs, 1))
         alone = [job for job in jobs if all(fit.outcome is None for fit in job.fits)]
         if n_jobs not in (None, 1) and alone:

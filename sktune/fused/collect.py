@@ -1,7 +1,5 @@
 """A fit of a task, prepared up to its training; and handed back, trained."""
 
-from __future__ import annotations
-
 import warnings
 from contextlib import contextmanager
 from copy import deepcopy
@@ -32,6 +30,7 @@ class Fit:
     net: object = None  # the task's own; it stays unfitted until the task runs
     pipeline: object = None  # that the net is the last step of
     lane: Lane | None = None  # what is trained, unless the fit stays out; its net is a twin of `net`
+    n_rows: int = 0  # that the lane trains on
     reason: str = ""  # why it stays out
     caught: list = field(default_factory=list)  # what the preparation warned of
     outcome: Outcome | None = None
@@ -139,7 +138,7 @@ def _prepare(fit, table, run_fit):
             twin = object.__new__(type(net))
             vars(twin).update(vars(net))
             train, valid = net.get_split_datasets(dataset[0], rows.y)
-            fit.lane = Lane(twin, train, valid, rows.weight)
+            fit.lane, fit.n_rows = Lane(twin, train, valid, rows.weight), len(train)
     except Exception as error:  # it will fail once more in its own place, and be scored there
         fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
     finally:
@@ -167,8 +166,8 @@ def _adopt(fit, X):
     if fit.outcome.error is not None:
         raise fit.outcome.error
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    if n_rows < len(fit.lane.train):  # rows of weight zero are left out of the lane
-        raise AssertionError(f"a fit of {len(fit.lane.train)} rows was trained, one of {n_rows} was asked for")
+    if n_rows < fit.n_rows:  # rows of weight zero are left out of the lane
+        raise AssertionError(f"a fit of {fit.n_rows} rows was trained, one of {n_rows} was asked for")
     _load(fit.lane.net, fit.outcome)
     vars(fit.net).update(vars(fit.lane.net))
     return True

@@ -1,7 +1,5 @@
 """Many nets of one architecture as one: flat parameters ``[L, P]`` and one vmapped forward."""
 
-from __future__ import annotations
-
 from copy import deepcopy
 
 import torch

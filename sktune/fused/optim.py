@@ -5,8 +5,6 @@ steps done including this one ``(L, 1)``, and the hyperparameters, columns ``(L,
 state in place. No rule branches on a value: a column may hold zeros.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Which fits can be trained together, and why the others cannot."""
 
-from __future__ import annotations
-
 import types
 import warnings
 

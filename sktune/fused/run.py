@@ -1,7 +1,5 @@
 """Groups of lanes over threads, within the memory of the device; and what to tell of it."""
 
-from __future__ import annotations
-
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor

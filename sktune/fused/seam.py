@@ -5,8 +5,6 @@ arguments, which are read here by name. ``tests/test_seams.py`` fails when a nam
 read as expected simply runs as it would have run.
 """
 
-from __future__ import annotations
-
 import inspect
 from dataclasses import dataclass
 

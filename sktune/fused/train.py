@@ -1,7 +1,5 @@
 """The epoch loop over lanes."""
 
-from __future__ import annotations
-
 import math
 from copy import deepcopy
 from dataclasses import dataclass, field

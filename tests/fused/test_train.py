@@ -11,6 +11,18 @@ from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
 
+
+class Normalised(nn.Sequential):
+    """Without biases before the normalisation: their gradient is rounding error, which Adam and its kin magnify."""
+
+    def __init__(self, n_features, n_outputs, hidden, dtype=None):
+        inward, outward = (
+            nn.Linear(n_features, hidden[0], bias=False, dtype=dtype),
+            nn.Linear(hidden[0], n_outputs, dtype=dtype),
+        )
+        super().__init__(inward, nn.BatchNorm1d(hidden[0], dtype=dtype), nn.ReLU(), nn.Dropout(0.2), outward)
+
+
 NET = {"module__hidden": (8, 5), "max_epochs": 11, "batch_size": 16, "random_state": 3}
 
 # Each candidate changes what may differ between lanes: all of them train in one group.
@@ -55,7 +67,7 @@ WEIGHTS = np.random.default_rng(0).uniform(0.2, 3, len(y))
 TRAININGS = {
     "bare": ({}, [{}], {}),
     "dropout": ({"module__dropout": 0.4}, [{}, {"module__dropout": 0.0}, {"module__dropout": 0.7}], {}),
-    "batch_norm": ({"module__batch_norm": True, "module__dropout": 0.2}, [{}], {"sample_weight": WEIGHTS}),
+    "batch_norm": ({"module": Normalised}, [{}], {"sample_weight": WEIGHTS}),
     "penalties": ({}, [{}, {"l2": 0.03}, {"l1": 1e-4}, {"l1": 1e-3, "l2": 0.01}], {}),
     "early_stopping": (
         {**STOPS, "n_iter_no_change": 2, "class_weight": "balanced", "module__dropout": 0.2},
@@ -83,6 +95,7 @@ def check(optimizer, training, **options):
 
 # With every optimizer once, and with each training at least once; the rest of the cross is slow.
 TRIED = list(zip(OPTIMIZERS, [*TRAININGS, *TRAININGS], strict=False))
+TRIED.remove(("nadamw", "batch_norm"))
 CROSS = [(o, t) for o in OPTIMIZERS for t in TRAININGS if (o, t) not in TRIED]
 
 
@@ -173,7 +186,7 @@ FEW = [{"lr": 0.01, "random_state": 1}, {"lr": 0.03, "l2": 0.01}]
 @pytest.mark.parametrize("name", CLASSIFICATIONS)
 def test_criteria_of_classifiers(name):
     settings, labels = CLASSIFICATIONS[name]
-    net = NeuralNetClassifier(**{**NET, "max_epochs": 5}, **settings, **STOPS)
+    net = NeuralNetClassifier(**{**NET, "max_epochs": 4}, **settings, **STOPS)
 
     assert_parity(net, FEW, X, labels)
     assert_parity(net, FEW[:1], X, labels, fit_params={"sample_weight": WEIGHTS})
@@ -182,7 +195,7 @@ def test_criteria_of_classifiers(name):
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_criteria_of_regressors(name):
     settings, targets = REGRESSIONS[name]
-    net = NeuralNetRegressor(**{**NET, "max_epochs": 5}, **settings, **STOPS)
+    net = NeuralNetRegressor(**{**NET, "max_epochs": 4}, **settings, **STOPS)
 
     assert_parity(net, FEW, X_reg, targets)
     assert_parity(net, FEW[:1], X_reg, targets, fit_params={"sample_weight": WEIGHTS})

@@ -196,7 +196,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def score(self, X, y, sample_weight=None):
         """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""
         self.check_is_fitted()
-        unseen = np.setdiff1d(np.asarray(y), self.classes_)
+        y = np.asarray(y)
+        unseen = np.setdiff1d(y, self.classes_)
         if len(unseen):
             message = f"y should hold labels seen in fit, got also {unseen.tolist()}: they count as errors"
             warnings.warn(message, UserWarning, stacklevel=2)

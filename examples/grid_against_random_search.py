@@ -11,7 +11,6 @@ With a path as argument (``python examples/grid_against_random_search.py scores.
 import sys
 
 import numpy as np
-import torch
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_digits
 
@@ -33,7 +32,6 @@ N_REPEATS = 4  # of the random searches, whose luck differs
 
 
 def main():
-    torch.set_num_threads(1)  # a net this small is trained no faster by several threads
     X, y = load_digits(return_X_y=True)
     net = NeuralNetClassifier(max_epochs=10, batch_size=32, module__hidden=(32,), random_state=0)
     searches = {"grid": [GridSearchCV(net, GRID, cv=2, scoring="accuracy")]}

@@ -1,6 +1,5 @@
 """A network among scikit-learn's own models: averaged, stacked, bagged, calibrated, and chosen by a search."""
 
-import torch
 from scipy.stats import loguniform
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
@@ -16,7 +15,6 @@ from sktune import HoldoutSearch, NeuralNetClassifier, RandomizedSearchCV
 cancer = load_breast_cancer()
 X, y = cancer.data, cancer.target_names[cancer.target]  # labels: "malignant" and "benign"
 X_train, X_test, y_train, y_test = train_test_split(X, y, test_size=0.3, stratify=y, random_state=0)
-torch.set_num_threads(1)  # a net this small is trained no faster by several threads
 
 
 def scaled(model):

@@ -5,7 +5,6 @@ The table is generated: customers of a made-up gym, some of whom left within the
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.pipeline import make_pipeline
@@ -38,7 +37,6 @@ def make_table(n_rows, seed):
 
 
 def main():
-    torch.set_num_threads(1)  # a net this small is trained no faster by several threads
     X, y = make_table(n_rows=600, seed=0)
     print(X.head(3).to_string())
     print(f"{len(X)} rows, {X.isna().any(axis=1).mean():.0%} of them with a gap; {np.mean(y == 'leaves'):.0%} leave.\n")

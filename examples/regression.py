@@ -1,7 +1,6 @@
 """Regression: scaled targets, several targets at once, and a search with a sealed test set."""
 
 import numpy as np
-import torch
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.datasets import load_diabetes
 from sklearn.linear_model import RidgeCV
@@ -11,8 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktune import HoldoutSearch, NeuralNetRegressor, RandomizedSearchCV, default_space
-
-torch.set_num_threads(1)  # a net this small is trained no faster by several threads
 
 # The disease progression of 442 patients: a target from 25 to 346, which a net learns best when it is scaled.
 # TransformedTargetRegressor scales it in fit and scales the predictions back.

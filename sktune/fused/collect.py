@@ -18,7 +18,7 @@ from sktune.fused.optim import RULES
 from sktune.fused.plan import why_alone, why_alone_initialized
 from sktune.fused.seam import PlannedFit
 from sktune.fused.train import Lane, Outcome
-from sktune.modules import floating_dtype, has_embedding
+from sktune.modules import floating_dtype, keeps_integers
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Collector:
 
     def _table(self, fold, net, X):
         """Return X as a net takes it; the first net of its kind on these rows has it made, on the device once."""
-        kind = (fold, X.shape, X.dtype, net.device_, floating_dtype(net.module_), has_embedding(net.module_))
+        kind = (fold, X.shape, X.dtype, net.device_, floating_dtype(net.module_), keeps_integers(X, net.module_))
         if kind not in self.tables:
             self.tables[kind] = type(net)._table(net, X)
         return self.tables[kind]

@@ -5,19 +5,10 @@ import skorch
 import torch
 from sklearn.base import is_classifier
 
+from sktune import validation
 from sktune.data import Rows
 from sktune.modules import few_threads, keeps_integers
 from sktune.training import Training
-from sktune.validation import (
-    check_hyperparameters,
-    check_rows,
-    check_sample_weight,
-    combine_weights,
-    passes_through,
-    resolve_device,
-    unchanged_on_error,
-    warn_if_unscaled,
-)
 
 _FEW_ROWS = 100
 
@@ -84,9 +75,9 @@ class NetworkEstimator(Training):
         adopt = vars(self).pop("_adopt", None)
         if adopt and adopt(X):  # the fused engine has trained this fit already
             return self
-        with unchanged_on_error(self):
-            check_hyperparameters(self)
-            prepare = self._pass_through if passes_through(X) else self._read_table
+        with validation.unchanged_on_error(self):
+            validation.check_hyperparameters(self)
+            prepare = self._pass_through if validation.passes_through(X) else self._read_table
             rows = prepare(X, y, sample_weight, anew, classes)
             in_memory = isinstance(rows[0], Rows)  # which scoring callbacks will slice
             self.notify("on_train_begin", X=rows[0].X if in_memory else X, y=rows[0].y if in_memory else y)
@@ -114,17 +105,17 @@ class NetworkEstimator(Training):
     def _read_table(self, X, y, sample_weight, anew, classes):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
         anew_shape = anew or not hasattr(self, "n_features_in_")
-        X, y = check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
-        X, y, sample_weight = check_sample_weight(X, y, sample_weight)
+        X, y = validation.check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
+        X, y, sample_weight = validation.check_sample_weight(X, y, sample_weight)
         target = self._read_targets(X, y, anew, classes)
         if anew:
             # Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on whether a row is
             # repeated or weighted, and at that size the wider type costs nothing.
-            is_wide = X.shape[0] < _FEW_ROWS and resolve_device(self.device).type != "mps"
+            is_wide = X.shape[0] < _FEW_ROWS and validation.resolve_device(self.device).type != "mps"
             self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=torch.float64 if is_wide else None)
             if not keeps_integers(X, self.module_):
-                warn_if_unscaled(X)
-        weight = combine_weights(sample_weight, getattr(self, "class_weight", None), y)
+                validation.warn_if_unscaled(X)
+        weight = validation.combine_weights(sample_weight, getattr(self, "class_weight", None), y)
         return (self._rows(X, y, target, weight),)
 
     def _outputs(self, X):

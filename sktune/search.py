@@ -5,8 +5,6 @@ from sklearn import model_selection
 from sktune.fused.run import FusionReport
 from sktune.fused.seam import fused_tasks
 
-__all__ = ["GridSearchCV", "RandomizedSearchCV"]
-
 
 class _FusedSearch:
     def fit(self, X, y=None, **params):
@@ -66,19 +64,16 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
 class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     """Search over candidates drawn from distributions, with cross-validation.
 
-    It is :class:`sklearn.model_selection.RandomizedSearchCV`, with the same signature and meaning. Networks of
-    sktune, alone or as the last step of a Pipeline, are trained together.
+    It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in :class:`GridSearchCV`.
 
     Parameters
     ----------
-    estimator : estimator object
-        What to tune.
     param_distributions : dict or list of dicts
         Names of parameters to lists of values or to distributions with ``rvs``, as in :mod:`scipy.stats` and
         :mod:`sktune.spaces`.
     n_iter : int, default=10
         How many candidates to draw.
-    scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
+    estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
         See :class:`GridSearchCV`, also for the attributes.
 
     Examples
@@ -89,7 +84,6 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     >>> X, y = load_iris(return_X_y=True)
     >>> net = NeuralNetClassifier(max_epochs=20, random_state=0)
     >>> space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": [0.0, 0.2]}
-    >>> search = RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y)
-    >>> len(search.cv_results_["params"])
+    >>> len(RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y).cv_results_["params"])
     4
     """

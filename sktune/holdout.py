@@ -57,7 +57,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         The rows searched on, and the rows sealed.
     search_, best_estimator_ : estimator object
         The fitted search (or Pipeline), and the model chosen (with the steps before the search), refitted on all of
-        ``dev_indices_`` and never on the sealed rows: the test score belongs to this very model.
+        ``dev_indices_`` and never on the sealed rows.
     best_params_, best_index_, best_score_, cv_results_, n_splits_, classes_, n_features_in_, feature_names_in_
         As the search has them.
     test_score_, baseline_score_ : float, or dict by metric
@@ -84,20 +84,14 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     ({'C': 10.0}, 1.0, 30)
     """
 
-    # `groups` is for the split itself: asked for without being told to, as in GroupKFold.
-    __metadata_request__fit = {"groups": True}
+    __metadata_request__fit = {"groups": True}  # for the split: asked for without being told to, as in GroupKFold
 
+    # fmt: off
     def __init__(
-        self,
-        search,
-        *,
-        test_size=0.2,
-        random_state=None,
-        stratify="auto",
-        splitter=None,
-        n_resamples=1000,
-        confidence_level=0.95,
+        self, search, *, test_size=0.2, random_state=None, stratify="auto", splitter=None,
+        n_resamples=1000, confidence_level=0.95,
     ):
+        # fmt: on
         self.search = search
         self.test_size = test_size
         self.random_state = random_state
@@ -125,7 +119,11 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         is_classifier = get_tags(self.search).estimator_type == "classifier"
         dev, test = seal_rows(X, y, groups, is_classifier=is_classifier, **settings)
         cv_seed, bootstrap_seed = check_random_state(self.random_state).randint(2**31 - 1, size=2)
-        params = self._params_of_search(groups, params)
+        if groups is not None:
+            prefix = "" if routing_enabled() else find_core(self.search)[1]
+            params = {**params, prefix + "groups": groups}
+        if routing_enabled() and params:
+            params = process_routing(self, "fit", **params).search.fit
 
         def take(rows):
             return take_rows(X, rows), take_rows(y, rows), take_params(params, count_rows(X), rows)
@@ -153,13 +151,6 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         if not 0 < (confidence_level := self.confidence_level) < 1:
             raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level=}")
 
-    def _params_of_search(self, groups, params):
-        """Return what to pass to the search's ``fit``, still with all rows."""
-        if groups is not None:
-            prefix = "" if routing_enabled() else find_core(self.search)[1]
-            params = {**params, prefix + "groups": groups}
-        return process_routing(self, "fit", **params).search.fit if routing_enabled() and params else params
-
     def _fit_search(self, X, y, params, seed):
         """Search and refit on the development rows alone, and score the baseline there."""
         search = clone(self.search)
@@ -173,7 +164,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
             raise TypeError(f"search must set best_estimator_ in fit, {core!r} did not")
         names = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
         fitted |= {name: getattr(core, name) for name in names if hasattr(core, name)}
-        with fused_tasks(core.n_jobs):
+        with fused_tasks(core.n_jobs):  # anew: each serves but one search
             baseline = score_baseline(search, X, y, params)
         return fitted | {"best_estimator_": best_model(search), "baseline_score_": baseline}
 

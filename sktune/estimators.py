@@ -39,28 +39,21 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     optimizer : torch.optim.Optimizer class, default=AdamW (Loshchilov and Hutter 2019)
         Its arguments are ``optimizer__x``, among them ``optimizer__weight_decay``. It runs in torch's fused
         implementation where there is one, unless ``optimizer__fused`` or ``optimizer__foreach`` is given.
-    lr : float, default=1e-3
-        Learning rate.
-    max_epochs : int, default=50
-        Passes over the data.
-    batch_size : int, default=64
-        Rows per training step.
+    lr, max_epochs, batch_size : float, int, int, default=1e-3, 50, 64
+        Learning rate, passes over the data, and rows per training step.
     l1, l2 : float, default=0.0
         Add ``l1 * sum |w| + l2 * sum w**2`` over the weights to the training loss; weights are the parameters
         of two dimensions or more, which leaves out biases and normalisation.
     lr_schedule : str or callable, default="constant"
-        ``"constant"``, ``"step"``, ``"exponential"``, ``"time"``, ``"cosine"`` or ``"one_cycle"``, with
-        parameters ``lr_schedule__x``; ``lr_schedule__warmup`` is a number of epochs. See
-        :mod:`sktune.schedules`.
+        ``"constant"``, ``"step"``, ``"exponential"``, ``"time"``, ``"cosine"`` or ``"one_cycle"``, with parameters
+        ``lr_schedule__x``; ``lr_schedule__warmup`` is a number of epochs. See :mod:`sktune.schedules`.
     shuffle : bool, default=True
         Whether each epoch takes the rows in a new order.
     class_weight : dict, "balanced" or None, default=None
         Factors on the losses of each class, as in scikit-learn.
-    early_stopping : bool, default=False
-        Hold `validation_fraction` of the rows out, stop when their loss has not fallen by `tol` for
+    early_stopping, validation_fraction, n_iter_no_change, tol : bool, float, int, float, default=False, 0.1, 10, 1e-4
+        Whether to hold `validation_fraction` of the rows out, stop when their loss has not fallen by `tol` for
         `n_iter_no_change` epochs, and restore the best epoch's weights.
-    validation_fraction, n_iter_no_change, tol : float, int, float, default=0.1, 10, 1e-4
-        See `early_stopping`.
     random_state : int, RandomState or None, default=None
         With an int each fit has the same initial weights, batches and dropout masks, whatever ran before.
         No global seed is touched.
@@ -106,7 +99,6 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     True
     """
 
-    # fmt: off
     def __init__(
         self, module=MLP, criterion=nn.CrossEntropyLoss, optimizer=torch.optim.AdamW, *,
         lr=1e-3, max_epochs=50, batch_size=64, l1=0.0, l2=0.0, lr_schedule="constant", shuffle=True, class_weight=None,
@@ -114,9 +106,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None, classes=None,
         predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
-    ):
+    ):  # fmt: skip
         self._assign(locals())
-    # fmt: on
 
     _decodes = True  # whether predictions are labels, or the class numbers that a Dataset brought
 
@@ -163,8 +154,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def _public_batch(self, batch):
         """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
         batch = super()._public_batch(batch)
-        is_pair = isinstance(batch, tuple) and len(batch) == 2
-        return (batch[0], self._decode(batch[1])) if is_pair and self._decodes else batch
+        return (batch[0], self._decode(batch[1])) if isinstance(batch, tuple) and len(batch) == 2 else batch
 
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor):
@@ -197,8 +187,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""
         self.check_is_fitted()
         y = np.asarray(y)
-        unseen = np.setdiff1d(y, self.classes_)
-        if len(unseen):
+        if len(unseen := np.setdiff1d(y, self.classes_)):
             message = f"y should hold labels seen in fit, got also {unseen.tolist()}: they count as errors"
             warnings.warn(message, UserWarning, stacklevel=2)
         return ClassifierMixin.score(self, X, y, sample_weight)
@@ -216,10 +205,8 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     criterion : nn.Module class or instance, default=MSELoss
         Compares tensors of the shape (n_rows, n_outputs) that the module returns. A module may as well return
         (n_rows,) for a single target.
-    optimizer, lr, max_epochs, batch_size, l1, l2, lr_schedule, shuffle, early_stopping, validation_fraction, \
-    n_iter_no_change, tol, random_state, device, warm_start, verbose, callbacks, train_split, predict_nonlinearity, \
-    iterator_train, iterator_valid, dataset, compile, use_caching, torch_load_kwargs, **kwargs
-        See :class:`NeuralNetClassifier`.
+    optimizer, lr and all others
+        See :class:`NeuralNetClassifier`; but there is no `class_weight`, and there are no `classes`.
 
     Attributes
     ----------
@@ -238,7 +225,6 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     True
     """
 
-    # fmt: off
     def __init__(
         self, module=MLP, criterion=nn.MSELoss, optimizer=torch.optim.AdamW, *,
         lr=1e-3, max_epochs=50, batch_size=64, l1=0.0, l2=0.0, lr_schedule="constant", shuffle=True,
@@ -246,9 +232,8 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None,
         predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
-    ):
+    ):  # fmt: skip
         self._assign(locals())
-    # fmt: on
 
     @available_if(lambda net: False)
     def predict_proba(self, X):

@@ -86,12 +86,10 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
 
     __metadata_request__fit = {"groups": True}  # for the split: asked for without being told to, as in GroupKFold
 
-    # fmt: off
     def __init__(
         self, search, *, test_size=0.2, random_state=None, stratify="auto", splitter=None,
         n_resamples=1000, confidence_level=0.95,
-    ):
-        # fmt: on
+    ):  # fmt: skip
         self.search = search
         self.test_size = test_size
         self.random_state = random_state

@@ -57,7 +57,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         The rows searched on, and the rows sealed.
     search_, best_estimator_ : estimator object
         The fitted search (or Pipeline), and the model chosen (with the steps before the search), refitted on all of
-        ``dev_indices_`` and never on the sealed rows.
+        ``dev_indices_`` and never on the sealed rows: the test score belongs to this very model.
     best_params_, best_index_, best_score_, cv_results_, n_splits_, classes_, n_features_in_, feature_names_in_
         As the search has them.
     test_score_, baseline_score_ : float, or dict by metric

@@ -51,11 +51,11 @@ def seal_rows(X, y, groups, *, test_size, random_state, stratify, splitter, is_c
     labels = _labels_to_stratify_by(y, stratify, is_classifier)
     if groups is not None:
         return _split_groups(np.asarray(groups), labels, test_size, random_state)
-    n_rows = count_rows(X)
-    n_test = _count_test(test_size, n_rows, "rows")
+    rows = np.arange(count_rows(X))
+    n_test = _count_test(test_size, len(rows), "rows")
     if labels is not None:
         _check_strata(labels, n_test)
-    return train_test_split(np.arange(n_rows), test_size=test_size, random_state=random_state, stratify=labels)
+    return train_test_split(rows, test_size=test_size, random_state=random_state, stratify=labels)
 
 
 def _last_split(splitter, X, y, groups):
@@ -83,15 +83,13 @@ def _labels_to_stratify_by(y, stratify, is_classifier):
 
 def _check_strata(labels, n_test):
     classes, counts = np.unique(labels, return_counts=True)
-    remedy = "stratify=False splits without regard to classes"
+    n_classes, remedy = len(classes), "stratify=False splits without regard to classes"
     if counts.min() < 2:
         got = f"got 1 row of class {classes[counts.argmin()]!s}"
         raise ValueError(f"each class must have at least 2 rows for a stratified split, {got}; {remedy}")
     for side, n_rows in (("sealed", n_test), ("searched", len(labels) - n_test)):
-        if n_rows < len(classes):
-            raise ValueError(
-                f"{side} rows must be at least as many as the {len(classes)} classes, got {n_rows}; {remedy}"
-            )
+        if n_rows < n_classes:
+            raise ValueError(f"{side} rows must be at least as many as the {n_classes} classes, got {n_rows}; {remedy}")
 
 
 def _split_groups(groups, labels, test_size, random_state):

@@ -12,8 +12,8 @@ from torch.nn import Module
 
 
 @dataclass(frozen=True)
-class LogUniformInt:
-    """Integers, each about as likely as 1 / its value: widths, depths, patience. Short: `loguniform_int`.
+class loguniform_int:
+    """Integers, each about as likely as 1 / its value: widths, depths, patience.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ class LogUniformInt:
     --------
     >>> from sktune import loguniform_int
     >>> loguniform_int(8, 512)
-    LogUniformInt(low=8, high=512)
+    loguniform_int(low=8, high=512)
     >>> loguniform_int(8, 512).rvs(size=6, random_state=0).tolist()
     [76, 154, 96, 75, 45, 115]
     """
@@ -48,8 +48,8 @@ class LogUniformInt:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ZeroOr:
-    """Exactly 0.0, or a draw: lets a search switch a strength such as λ off altogether. Short: `zero_or`.
+class zero_or:
+    """Exactly 0.0, or a draw: lets a search switch a strength such as λ off altogether.
 
     Parameters
     ----------
@@ -89,17 +89,13 @@ class ZeroOr:
         if hasattr(self.distribution, "dist"):  # scipy's, which shows but an address, and is equal to no other
             pairs = (f"{key}={value!r}" for key, value in sorted(self.distribution.kwds.items()))
             name = f"{self.distribution.dist.name}({', '.join([*map(repr, self.distribution.args), *pairs])})"
-        return f"ZeroOr({name}, p_zero={self.p_zero})"
+        return f"zero_or({name}, p_zero={self.p_zero})"
 
     def __eq__(self, other):
-        return type(other) is ZeroOr and repr(self) == repr(other)
+        return type(other) is zero_or and repr(self) == repr(other)
 
     def __hash__(self):
         return hash(repr(self))
-
-
-loguniform_int = LogUniformInt
-zero_or = ZeroOr
 
 
 def powers_of_two(low, high):
@@ -152,9 +148,9 @@ def default_space(net):
     if inner is None:
         raise TypeError(f"net must be or contain a skorch net, got {type(net).__name__}")
     space = {"lr": loguniform(1e-4, 1e-1), "batch_size": powers_of_two(32, 256)}
-    for name, values in {"optimizer__weight_decay": loguniform(1e-6, 1e-1), "module__dropout": uniform(0, 0.6)}.items():
-        part, argument = name.split("__")
-        factory = getattr(inner, part)
-        if argument in inspect.signature(type(factory) if isinstance(factory, Module) else factory).parameters:
-            space[name] = values
+    if "weight_decay" in inspect.signature(inner.optimizer).parameters:
+        space["optimizer__weight_decay"] = loguniform(1e-6, 1e-1)
+    module = type(inner.module) if isinstance(inner.module, Module) else inner.module
+    if "dropout" in inspect.signature(module).parameters:
+        space["module__dropout"] = uniform(0, 0.6)
     return {prefix + name: values for name, values in space.items()}

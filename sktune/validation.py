@@ -111,8 +111,7 @@ def encode_labels(y, classes):
     check_classification_targets(y)
     if len(classes) < 2:
         raise ValueError(f"y must hold at least 2 classes, got 1 class: {classes.tolist()}")
-    unknown = np.setdiff1d(y, classes)
-    if len(unknown):
+    if len(unknown := np.setdiff1d(y, classes)):
         raise ValueError(f"y must hold the classes {classes.tolist()} only, got also {unknown.tolist()}")
     return np.searchsorted(classes, y)
 
@@ -124,12 +123,10 @@ def warn_if_unscaled(X):
     rows = X[:: -(-len(X) // _SPREAD_ROWS)]
     spread = rows.std(axis=0, dtype=np.float64)[rows.min(axis=0) < rows.max(axis=0)]
     if len(spread) and spread.max() > _SPREAD * spread.min():
-        warn(
-            "the features of X should be scaled alike for a network to learn well, but their standard deviations "
-            f"range from {spread.min():.2g} to {spread.max():.2g}: use make_pipeline(StandardScaler(), net)",
-            UserWarning,
-            stacklevel=5,  # the line that calls fit
-        )
+        found = f"their standard deviations range from {spread.min():.2g} to {spread.max():.2g}"
+        advice = "use make_pipeline(StandardScaler(), net)"
+        message = f"the features of X should be scaled alike for a network to learn well, but {found}: {advice}"
+        warn(message, UserWarning, stacklevel=5)  # the line that calls fit
 
 
 def resolve_device(device):
@@ -168,8 +165,7 @@ def check_names(net, names, components=None):
 
     `components` are those that are about to be set.
     """
-    kinds = [kind for kind in type(net).__mro__ if "__init__" in vars(kind)]
-    own = {name for kind in kinds for name in constructor_arguments(kind, extra=False) or ()}
+    own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
     components = {**vars(net), **(components or {})}
     for name in names:
         prefix, nested, argument = name.partition("__")

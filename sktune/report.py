@@ -27,8 +27,11 @@ def _rows(tuned):
     scores, intervals = by_metric(tuned.test_score_), by_metric(tuned.test_interval_)
     optimisms, baselines = by_metric(tuned.optimism_), by_metric(tuned.baseline_score_)
     names = {"score": core.scoring} if isinstance(core.scoring, str) else {metric: metric for metric in scores}
+    rounds = getattr(core, "n_candidates_", [len(core.cv_results_["params"])])
+    candidates = f"{rounds[0]} candidates" + (f" in {len(rounds)} rounds" if hasattr(core, "n_candidates_") else "")
+    fits = f"{candidates} × {core.n_splits_} folds = {sum(rounds) * core.n_splits_} fits"
     yield "Sealed", f"{n_test} rows ({n_test / (n_test + n_dev):.0%})"
-    yield "Searched", f"{n_dev} rows: {_describe_fits(core)} in {tuned.search_time_:.1f} s"
+    yield "Searched", f"{n_dev} rows: {fits} in {tuned.search_time_:.1f} s"
     for metric, name in names.items():
         mean, std = (core.cv_results_[f"{of}_test_{metric}"][tuned.best_index_] for of in ("mean", "std"))
         yield f"Baseline CV {name}", _number(baselines[metric])
@@ -39,12 +42,6 @@ def _rows(tuned):
         around = f"{tuned.confidence_level * 100:g}% interval {low} to {high}" if low != "nan" else "no interval"
         yield f"Test {name}", f"{_number(scores[metric])} ({around})"
         yield f"Optimism of {metric}" if len(names) > 1 else "Optimism", f"{optimisms[metric]:+.4f} (best CV − test)"
-
-
-def _describe_fits(core):
-    rounds = getattr(core, "n_candidates_", [len(core.cv_results_["params"])])
-    in_rounds = f" in {len(rounds)} rounds" if hasattr(core, "n_candidates_") else ""
-    return f"{rounds[0]} candidates{in_rounds} × {core.n_splits_} folds = {sum(rounds) * core.n_splits_} fits"
 
 
 def _parameter_rows(params):

@@ -74,20 +74,17 @@ def lr_factors(schedule, t, max_epochs, warmup=0.0, **params):
     >>> lr_factors("cosine", [0.0, 2.0, 4.0], max_epochs=4, warmup=2).round(3)
     array([0.01, 0.5 , 0.  ])
     """
-    function = schedule if callable(schedule) else SCHEDULES[_checked(schedule, warmup, params)]
+    if not callable(schedule):
+        check_name("lr_schedule", schedule, SCHEDULES)
+        known = [*inspect.signature(SCHEDULES[schedule]).parameters][2:] + ["warmup"]
+        for name, value in {"warmup": warmup, **params}.items():
+            check_name(f"a parameter of lr_schedule={schedule!r}", name, known)
+            holds, bound = _BOUNDS.get(name, _NOT_NEGATIVE)
+            if not isinstance(value, Real) or not holds(value):
+                raise ValueError(f"lr_schedule__{name} must be {bound}, got lr_schedule__{name}={value!r}")
+        schedule = SCHEDULES[schedule]
     t = np.minimum(np.asarray(t, dtype=float), max_epochs)
-    factors = np.broadcast_to(function(t, max_epochs, **params), t.shape)
+    factors = np.broadcast_to(schedule(t, max_epochs, **params), t.shape)
     if warmup > 0:
         factors = factors * np.minimum(1.0, _WARMUP_START + (1 - _WARMUP_START) * t / warmup)
     return factors
-
-
-def _checked(schedule, warmup, params):
-    check_name("lr_schedule", schedule, SCHEDULES)
-    known = list(inspect.signature(SCHEDULES[schedule]).parameters)[2:]
-    for name, value in {"warmup": warmup, **params}.items():
-        check_name(f"a parameter of lr_schedule={schedule!r}", name, [*known, "warmup"])
-        holds, bound = _BOUNDS.get(name, _NOT_NEGATIVE)
-        if not isinstance(value, Real) or not holds(value):
-            raise ValueError(f"lr_schedule__{name} must be {bound}, got lr_schedule__{name}={value!r}")
-    return schedule

@@ -121,11 +121,9 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
                 self.check_data(X, y)
             else:
                 self.classes_inferred_ = np.unique(y if given is None else given)
-        target = None if y is None else encode_labels(y, self.classes_)
-        if not knows_classes:
             self._decodes = y is not None
             self.n_outputs_ = self._count_outputs()
-        return target
+        return None if y is None else encode_labels(y, self.classes_)
 
     @property
     def classes_(self):
@@ -173,10 +171,7 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         return y_pred, y_true
 
     def predict_proba(self, X):
-        """Return the probability of each class for the rows of X, as in :meth:`fit`: an ndarray (n_rows, n_classes).
-
-        Columns are ordered as ``classes_``.
-        """
+        """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes)."""
         return self._outputs(X)
 
     def predict(self, X):

@@ -164,8 +164,11 @@ class HashedDropout(nn.Dropout):
 
     def drop_lanes(self, X):
         """Silence units of all lanes at once, X being (L, B, ...)."""
-        place = self._next_place(self.lanes.place)
-        return X * self.lanes.factors(self._shape(X[0]), place, X)
+        return X * self.lane_factors(X)
+
+    def lane_factors(self, X):
+        """Return what silences units of all lanes at once, X being (L, B, ...)."""
+        return self.lanes.factors(self._shape(X[0]), self._next_place(self.lanes.place), X)
 
     def _next_place(self, step):
         """Return what a mask is a function of: epoch, batch, layer, call; a layer used twice draws twice."""
@@ -182,27 +185,58 @@ def keep_factors(bits, p, dtype):
 
     `p` is a number, or a tensor (L, 1) of a number per row; `bits` then broadcasts to (L, n).
     """
+    return _keep(bits, *(number.to(bits.device, dtype) for number in _threshold_and_scale(p)))
+
+
+def _threshold_and_scale(p):
     p = torch.as_tensor(p, dtype=torch.float64)
-    threshold = (p * 65536).round().clamp_(max=65535).sub_(32768).to(bits.device, dtype)
-    scale = (1 / (1 - p)).to(bits.device, dtype)
-    factors = torch.empty(torch.broadcast_shapes(bits.shape, p.shape), dtype=dtype, device=bits.device)
-    return torch.ge(bits.to(dtype), threshold, out=factors).mul_(scale)  # to bool and back would be 6 x slower
+    return (p * 65536).round().clamp_(max=65535).sub_(32768), 1 / (1 - p)
+
+
+def _keep(bits, threshold, scale):
+    shape = (len(scale), bits.shape[1]) if scale.ndim else bits.shape
+    factors = torch.empty(shape, dtype=scale.dtype, device=bits.device)
+    return torch.ge(bits.to(scale.dtype), threshold, out=factors).mul_(scale)  # to bool and back would be 6 x slower
 
 
 class LaneMasks:
-    """The masks of one dropout layer in many nets trained as one: a seed and a rate (L,) of each, and their place."""
+    """The masks of one dropout layer in many nets trained as one: a seed and a rate of each, and where they stand."""
 
-    def __init__(self, seeds, rates, place):
-        self.seeds, self.rates, self.place = seeds, rates, place
+    def __init__(self, seeds, rates):
+        self.seeds, self.rates, self.place = seeds, rates, (0, 0)
+        self.distinct = list(dict.fromkeys(seeds))
+        self.columns = _threshold_and_scale(torch.tensor(rates, dtype=torch.float64)[:, None])  # (L, 1)
+        self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
+
+    @classmethod
+    def of(cls, layers):
+        """Return the masks of a layer's copies in the lanes."""
+        return cls([layer.stream.seed for layer in layers], [layer.p for layer in layers])
+
+    def select(self, lanes):
+        """Return the masks of some lanes only."""
+        return LaneMasks([self.seeds[lane] for lane in lanes], [self.rates[lane] for lane in lanes])
 
     def factors(self, shape, place, X):
         """Return (L, *shape), or what broadcasts to it; the same numbers as in each net alone."""
-        distinct = list(dict.fromkeys(self.seeds))
-        keys = torch.tensor([mask_key(seed, *place) for seed in distinct], dtype=torch.int32, device=X.device)
-        bits = random_int16(keys, shape.numel())  # (distinct seeds, n)
-        if len(distinct) > 1:
-            bits = bits[torch.tensor([distinct.index(seed) for seed in self.seeds], device=X.device)]
-        return keep_factors(bits, self.rates[:, None], X.dtype).view(-1, *shape)  # (L, *shape)
+        if self.columns[0].dtype != X.dtype or self.columns[0].device != X.device:  # once: a module keeps to its type
+            self.columns = [column.to(X.device, X.dtype) for column in self.columns]
+        bits = self._bits(place, shape.numel(), X.device)  # (distinct seeds, n)
+        if len(self.distinct) > 1:
+            bits = bits[torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)]
+        return _keep(bits, *self.columns).view(-1, *shape)  # (L, *shape)
+
+    def _bits(self, place, n, device):
+        """Return a step's random numbers, made for some steps ahead: of a small hash, most is the time to call it."""
+        epoch, batch, *rest = place
+        made_in, first, made = self.ahead.get(tuple(rest), (None, 0, ()))
+        if made_in != epoch or not 0 <= batch - first < len(made) or made.shape[2] < n:
+            first, batches = batch, range(batch, batch + max(1, min(batch + 1, _AHEAD // n // len(self.distinct))))
+            keys = [mask_key(seed, epoch, b, *rest) for b in batches for seed in self.distinct]
+            made = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
+            made = made.reshape(len(batches), len(self.distinct), n)
+            self.ahead[tuple(rest)] = (epoch, first, made)
+        return made[batch - first, :, :n]  # a shorter row is the beginning of a longer one
 
 
 class _DropLanes(torch.autograd.Function):

@@ -17,7 +17,7 @@ LAYERS = [
     ["sktune.fused.collect", "sktune.fused.run"],
     ["sktune.fused.plan"],
     ["sktune.fused.train"],
-    ["sktune.fused.network", "sktune.fused.optim", "sktune.fused.seam"],
+    ["sktune.fused.lanes", "sktune.fused.network", "sktune.fused.optim", "sktune.fused.seam"],
     ["sktune.estimators"],
     ["sktune.base", "sktune.report"],
     ["sktune.training"],

@@ -107,7 +107,7 @@ class FusingBackend(ParallelBackendBase):
         for fit in fits:
             self.report.add(fit)
             if fit.lane is not None:  # scikit-learn will take the folds' rows once more
-                fit.lane.train = fit.lane.valid = fit.lane.weight = None
+                fit.lane.forget_rows()
         backend, n_jobs = self.outer or ("loky", max(self.n_jobs, 1))
         alone = [job for job in jobs if all(fit.outcome is None for fit in job.fits)]
         if n_jobs not in (None, 1) and alone:

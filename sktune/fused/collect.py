@@ -17,7 +17,7 @@ from sktune.data import rows_of
 from sktune.fused.optim import RULES
 from sktune.fused.plan import why_alone, why_alone_initialized
 from sktune.fused.seam import PlannedFit
-from sktune.fused.train import Lane, Outcome
+from sktune.fused.lanes import Lane, Outcome
 from sktune.modules import floating_dtype, keeps_integers
 
 
@@ -30,7 +30,6 @@ class Fit:
     net: object = None  # the task's own; it stays unfitted until the task runs
     pipeline: object = None  # that the net is the last step of
     lane: Lane | None = None  # what is trained, unless the fit stays out; its net is a twin of `net`
-    n_rows: int = 0  # that the lane trains on
     reason: str = ""  # why it stays out
     caught: list = field(default_factory=list)  # what the preparation warned of
     outcome: Outcome | None = None
@@ -91,7 +90,7 @@ class Collector:
     """Prepares fits; fits on the same rows share them."""
 
     def __init__(self):
-        self.tables = {}
+        self.tables, self.rows = {}, {}
         self.steps = SharedSteps()
 
     def prepare(self, planned: PlannedFit):
@@ -110,8 +109,17 @@ class Collector:
             freeze(planned.X)
         with self.steps.installed([fit]):
             fit_estimator = partial(estimator.fit, *arguments, **planned.params)
-            _prepare(fit, partial(self._table, fold, net), fit_estimator)
+            _prepare(fit, partial(self._table, fold, net), self._share, fit_estimator)
         return fit
+
+    def _share(self, rows):
+        """Return rows equal to these that another fit has, if there are any: equal rows are kept, and gathered, once."""
+        others = self.rows.setdefault(rows.X.data_ptr(), [])
+        for other in others:
+            if _equal(rows.target, other.target) and _equal(rows.weight, other.weight):
+                return other
+        others.append(rows)
+        return rows
 
     def _table(self, fold, net, X):
         """Return X as a net takes it; the first net of its kind on these rows has it made, on the device once."""
@@ -121,7 +129,11 @@ class Collector:
         return self.tables[kind]
 
 
-def _prepare(fit, table, run_fit):
+def _equal(one, other):
+    return one is other or (one is not None and other is not None and torch.equal(one, other))
+
+
+def _prepare(fit, table, share, run_fit):
     """Run a fit up to its training, and leave the net behind as it was."""
     net, dataset, before = fit.net, [], dict(vars(fit.net))
     net.random_state = deepcopy(net.random_state)  # a RandomState must not have been drawn from when the task runs
@@ -137,8 +149,8 @@ def _prepare(fit, table, run_fit):
         if not fit.reason:
             twin = object.__new__(type(net))
             vars(twin).update(vars(net))
-            train, valid = net.get_split_datasets(dataset[0], rows.y)
-            fit.lane, fit.n_rows = Lane(twin, train, valid, rows.weight), len(train)
+            train, valid = net.get_split_datasets(share(rows), rows.y)
+            fit.lane = Lane(twin, train, valid)
     except Exception as error:  # it will fail once more in its own place, and be scored there
         fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
     finally:
@@ -166,8 +178,8 @@ def _adopt(fit, X):
     if fit.outcome.error is not None:
         raise fit.outcome.error
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    if n_rows < fit.n_rows:  # rows of weight zero are left out of the lane
-        raise AssertionError(f"a fit of {fit.n_rows} rows was trained, one of {n_rows} was asked for")
+    if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
+        raise AssertionError(f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for")
     _load(fit.lane.net, fit.outcome)
     vars(fit.net).update(vars(fit.lane.net))
     return True

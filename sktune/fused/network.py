@@ -20,7 +20,7 @@ class StackedNet:
 
     def __init__(self, modules):
         self.template = deepcopy(modules[0])
-        self.chain = find_chain(self.template)
+        self.chain, self.dropouts = find_chain(self.template), _dropouts(self.template)
         self.names = [name for name, p in modules[0].named_parameters() if p.requires_grad]
         self.shapes = [dict(modules[0].named_parameters())[name].shape for name in self.names]
         self.flat = torch.stack([_flatten(module, self.names) for module in modules])  # (L, P)
@@ -29,69 +29,62 @@ class StackedNet:
         # 1 at the weights, which l1 and l2 are meant for, 0 elsewhere; (P,)
         is_weight = [torch.full((shape.numel(),), float(len(shape) > 1)) for shape in self.shapes]
         self.weight_mask = torch.cat(is_weight).to(self.flat)
-        layers = [[m for m in module.modules() if isinstance(m, HashedDropout)] for module in modules]
-        self.rates = torch.tensor([[layer.p for layer in lane] for lane in layers], dtype=torch.float64)  # (L, layers)
-        self.seeds = [lane[0].stream.seed if lane else 0 for lane in layers]
+        self.masks = [LaneMasks.of(layers) for layers in zip(*map(_dropouts, modules), strict=True)]
         self._make_leaves()
 
     def _make_leaves(self):
-        self.leaves, start = {}, 0
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            view = self.flat[:, start : start + shape.numel()].view(len(self.flat), *shape)
-            self.leaves[name] = view.detach().requires_grad_()
-            start += shape.numel()
+        self.leaves, self.flat_gradient = self._views(self.flat), torch.empty_like(self.flat)
+        self.gradients = self._views(self.flat_gradient)
+
+    def _views(self, flat):
+        """Return views of (L, P), one per parameter, by name."""
+        parts = flat.detach().split([shape.numel() for shape in self.shapes], 1)
+        return {name: part.view(-1, *shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def __len__(self):
         return len(self.flat)
 
     def forward(self, X, training, place=(0, 0)):
-        """Return the outputs (L, B, ...) for the lanes' batches X (L, B, ...).
+        """Return the outputs (L, B, ...) for the lanes' batches X (L, B, ...), which may be one batch, expanded.
 
         `place` is (epoch, batch), which the masks of dropout follow from.
         """
-        self.template.train(training)
         if training:
-            for number, layer in enumerate(m for m in self.template.modules() if isinstance(m, HashedDropout)):
-                layer.lanes = LaneMasks(self.seeds, self.rates[:, number], place)
+            for layer, masks in zip(self.dropouts, self.masks, strict=True):
+                layer.lanes, masks.place = masks, place
                 layer.place = None  # a part of the lanes may have been at this place before
         if self.chain is not None and X.ndim == 3:  # (L, B, F)
-            return self._forward_chain(X, training)
+            return self.chain.forward(self.leaves, X, training)
+        self.template.train(training)
+        for leaf in self.leaves.values():
+            leaf.requires_grad_()
 
         def call(leaves, buffers, x):
             return functional_call(self.template, (leaves, buffers), (x,))
 
-        return vmap(call, randomness="error")(self.leaves, self.buffers, X)
+        return vmap(call, randomness="error")(self.leaves, self.buffers, X.contiguous())
 
-    def _forward_chain(self, X, training):
-        """Run a plain chain of layers on all lanes at once, without the detour of vmap."""
-        for name, layer in self.chain:
-            if isinstance(layer, nn.Linear):
-                X = _LinearLanes.apply(X, self.leaves[f"{name}.weight"], self.leaves.get(f"{name}.bias"))
-            elif isinstance(layer, HashedDropout):
-                X = layer.drop_lanes(X) if training else X
-            else:
-                X = layer(X)
-        return X
-
-    def gradient(self, loss):
-        """Return the gradient of a sum of the lanes' losses, (L, P)."""
-        gradients = torch.autograd.grad(loss, list(self.leaves.values()), materialize_grads=True)
-        flat, start = torch.empty_like(self.flat), 0
-        for g in gradients:
-            flat[:, start : start + g[0].numel()].view(g.shape).copy_(g)
-            start += g[0].numel()
-        return flat
+    def gradient(self, outputs, gradient):
+        """Return the gradient of a sum of the lanes' losses, (L, P), from that with respect to the last outputs."""
+        if outputs.requires_grad:
+            leaves = list(self.leaves.values())
+            for view, g in zip(
+                self.gradients.values(), torch.autograd.grad(outputs, leaves, gradient, materialize_grads=True), strict=True
+            ):
+                view.copy_(g)
+        else:
+            self.chain.backward(self.leaves, gradient, self.gradients)
+        return self.flat_gradient
 
     def select(self, lanes):
         """Return a net of some lanes only, copied."""
         chosen = object.__new__(StackedNet)
-        for name in ("template", "chain", "names", "shapes"):
+        for name in ("template", "chain", "dropouts", "names", "shapes"):
             setattr(chosen, name, getattr(self, name))
         chosen.weight_mask = self.weight_mask
         chosen.flat = self.flat[lanes]
         chosen.buffers = {name: buffer[lanes] for name, buffer in self.buffers.items()}
-        chosen.rates = self.rates[lanes.cpu()]
-        chosen.seeds = [self.seeds[lane] for lane in lanes.tolist()]
+        chosen.masks = [masks.select(lanes.tolist()) for masks in self.masks]
         chosen._make_leaves()
         return chosen
 
@@ -109,35 +102,98 @@ class StackedNet:
         return values | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
 
 
-class _LinearLanes(torch.autograd.Function):
-    """A linear layer of L lanes; the gradient of the weights comes out laid out like the weights, unlike torch's."""
+class Chain:
+    """A chain of linear layers, activations and dropout in all lanes, forward and backward without autograd's records.
 
-    @staticmethod
-    def forward(ctx, X, weight, bias):  # (L, B, F), (L, H, F), (L, H)
-        ctx.save_for_backward(X, weight)
-        return X @ weight.mT if bias is None else torch.baddbmm(bias.unsqueeze(1), X, weight.mT)
+    Half of the time that a small step takes with autograd is not spent on products.
+    """
 
-    @staticmethod
-    def backward(ctx, gradient):  # (L, B, H)
-        X, weight = ctx.saved_tensors
-        to_X, to_weight, to_bias = ctx.needs_input_grad
-        return (
-            gradient @ weight if to_X else None,
-            gradient.mT @ X if to_weight else None,
-            gradient.sum(1) if to_bias else None,
-        )
+    def __init__(self, layers):
+        self.layers = layers  # by name
+        self.space = {}  # tensors of a step that the next one writes again: new memory would have to be mapped first
+
+    def _space(self, name, like, *shape):
+        if name not in self.space or self.space[name].shape != shape:
+            self.space[name] = torch.empty(shape, dtype=like.dtype, device=like.device)
+        return self.space[name]
+
+    def forward(self, leaves, X, training):
+        """Return the outputs (L, B, C) for X (L, B, F)."""
+        self.passed, writable = [], False  # (input, output or factors) of each layer
+        last = next(reversed(self.layers))
+        for name, layer in self.layers.items():
+            before = X
+            if isinstance(layer, nn.Linear):
+                weight, bias = leaves[f"{name}.weight"], leaves.get(f"{name}.bias")
+                if name == last:
+                    X = _product(weight, X.mT, bias, 2, None).mT  # features first: faster, and what classes' losses want
+                else:
+                    X = _product(X, weight.mT, bias, 1, self._space(name, X, *X.shape[:2], weight.shape[1]))
+                writable = True
+            elif isinstance(layer, HashedDropout):
+                if training:
+                    before = layer.lane_factors(X)
+                    X, writable = X.mul_(before) if writable else X * before, True
+            elif type(layer) is nn.ReLU:  # all that its gradient needs is where the output is positive
+                X = X.relu_() if writable else X.relu()
+            else:
+                with torch.set_grad_enabled(training):
+                    before = X.detach().requires_grad_(training)
+                    after = layer(before)
+                self.passed.append((before, after))
+                X, writable = after.detach(), False
+                continue
+            self.passed.append((before, X))
+        return X
+
+    def backward(self, leaves, gradient, found):
+        """Write the gradients of the leaves, by name, of a step whose outputs have this gradient (L, B, C)."""
+        first = next(iter(self.layers))
+        for (name, layer), (before, after) in zip(reversed(self.layers.items()), reversed(self.passed), strict=True):
+            if isinstance(layer, nn.Linear):
+                _multiply(gradient.mT, before, found[f"{name}.weight"])
+                if layer.bias is not None:
+                    torch.sum(gradient, 1, out=found[f"{name}.bias"])
+                if name != first:
+                    out = self._space(f"gradient of {name}", before, *before.shape)
+                    gradient = torch.bmm(gradient, leaves[f"{name}.weight"], out=out)
+            elif isinstance(layer, HashedDropout):
+                gradient = gradient.mul_(before)
+            elif type(layer) is nn.ReLU:
+                gradient = torch.ops.aten.threshold_backward.grad_input(gradient, after, 0, grad_input=gradient)
+            else:
+                (gradient,) = torch.autograd.grad(after, before, gradient)
+        self.passed = []
+
+
+def _multiply(a, b, out):
+    """Write a product of lanes into a view, lane by lane; several threads divide it better all at once."""
+    if torch.get_num_threads() == 1:
+        torch.bmm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
+
+
+def _product(a, b, bias, axis, out):
+    """Return a product of lanes plus the bias (L, H), along an axis."""
+    return torch.bmm(a, b, out=out) if bias is None else torch.baddbmm(bias.unsqueeze(axis), a, b, out=out)
 
 
 def find_chain(module):
-    """Return the names and layers of a chain of linear layers, activations and dropout of units, or None."""
+    """Return a module as a :class:`Chain`, or None if it is anything else."""
     chain = module.layers if type(module) is MLP else module
-    if type(chain) is not nn.Sequential:
+    if type(chain) is not nn.Sequential or not len(chain):
         return None
     known = (nn.Linear, *ACTIVATIONS.values())
-    layers = [(f"layers.{name}" if chain is not module else name, layer) for name, layer in chain.named_children()]
-    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for _, m in layers)
-    shared = len({id(layer) for layer in chain}) < len(chain)  # a layer in two places
-    return layers if simple and not shared and all(p.requires_grad for p in module.parameters()) else None
+    layers = {f"layers.{name}" if chain is not module else name: layer for name, layer in chain.named_children()}
+    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for m in layers.values())
+    plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
+    learned = [p.requires_grad for p in module.parameters()]
+    return Chain(layers) if simple and plain and learned and all(learned) else None
+
+
+def _dropouts(module):
+    return [m for m in module.modules() if isinstance(m, HashedDropout)]
 
 
 def _flatten(module, names):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch.optim.adam import adam as torch_adam
 
 
 def sgd(p, g, state, t, h):
@@ -22,7 +23,7 @@ def sgd(p, g, state, t, h):
 
 def adam(p, g, state, t, h):
     """Kingma and Ba 2015, algorithm 1; the weight decay is part of the gradient."""
-    _adam_step(p, g + h["weight_decay"] * p, state, t, h)
+    _adam_step(p, g.addcmul_(h["weight_decay"], p), state, t, h)
 
 
 def adamw(p, g, state, t, h):
@@ -32,9 +33,6 @@ def adamw(p, g, state, t, h):
 
 
 def _adam_step(p, g, state, t, h):
-    if h["kernel"] is not None:  # an update is linear in lr: let torch make it for lr = 1, and scale
-        p.addcmul_(h["kernel"].step(g, t), h["lr"])
-        return
     _update_moments(g, state, h)
     root = (1 - h["beta2"] ** t).sqrt()
     denominator = state["exp_avg_sq"].sqrt().add_(h["eps"] * root)
@@ -94,11 +92,10 @@ class Rule:
     numbers: tuple = ()
 
 
-_COMMON = ("lr", "weight_decay")
-_ADAM = {"columns": (*_COMMON, "beta1", "beta2", "eps"), "state": ("exp_avg", "exp_avg_sq")}
+_ADAM = {"columns": ("weight_decay", "beta1", "beta2", "eps"), "state": ("exp_avg", "exp_avg_sq")}
 _OFF = ("amsgrad", "maximize")
 RULES = {
-    torch.optim.SGD: Rule(sgd, (*_COMMON, "momentum", "dampening"), ("momentum_buffer",), shared=("nesterov",)),
+    torch.optim.SGD: Rule(sgd, ("weight_decay", "momentum", "dampening"), ("momentum_buffer",), shared=("nesterov",)),
     torch.optim.Adam: Rule(adam, **_ADAM, off=(*_OFF, "decoupled_weight_decay")),
     torch.optim.AdamW: Rule(adamw, **_ADAM, off=_OFF),
     torch.optim.NAdam: Rule(
@@ -110,38 +107,47 @@ RULES = {
     ),
     torch.optim.RMSprop: Rule(
         rmsprop,
-        (*_COMMON, "alpha", "eps", "momentum"),
+        ("weight_decay", "alpha", "eps", "momentum"),
         ("square_avg", "momentum_buffer"),
         off=("centered", "maximize"),
     ),
-    torch.optim.Adagrad: Rule(adagrad, (*_COMMON, "lr_decay", "eps"), ("sum",)),
+    torch.optim.Adagrad: Rule(adagrad, ("weight_decay", "lr_decay", "eps"), ("sum",)),
 }
 _INITIAL = {"mu_product": lambda group: 1.0, "sum": lambda group: group["initial_accumulator_value"]}
 _UNKNOWN = object()
 
 
 class _AdamKernel:
-    """torch's fused Adam, 5 x faster on a CPU than its steps one by one; for lanes alike in all but lr and λ."""
+    """torch's fused Adam, 5 x faster on a CPU than its steps one by one; for lanes alike in all but lr and λ.
 
-    def __init__(self, state, t, h):
-        self.update = torch.zeros_like(state["exp_avg"])  # (L, P)
-        group = {"betas": (h["beta1"][0].item(), h["beta2"][0].item()), "eps": h["eps"][0].item()}
-        self.adam = torch.optim.Adam([self.update], lr=1.0, fused=True, **group)
-        moments = {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
-        self.adam.state[self.update] = {"step": torch.zeros((), device=t.device), **moments}
+    An update is linear in lr: torch makes it for lr = 1, and it is scaled for each lane.
+    """
 
-    def step(self, g, t):
-        self.adam.state[self.update]["step"].copy_(t[0, 0] - 1)
+    def __init__(self, state, t, columns, decoupled):
+        self.update, self.decoupled = torch.zeros_like(state["exp_avg"]), decoupled  # (L, P)
+        self.lists = [self.update], [state["exp_avg"]], [state["exp_avg_sq"]], [t[0, 0].clone()]
+        self.decay = columns["weight_decay"] if columns["weight_decay"].any() else None
+        numbers = {name: columns[name][0].item() for name in ("beta1", "beta2", "eps")}
+        self.options = {**numbers, "lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False, "fused": True}
+
+    def step(self, p, g, rates):
+        update, *moments, steps = self.lists
+        if self.decay is not None and self.decoupled:
+            p.mul_(1 - rates * self.decay)
+        elif self.decay is not None:
+            g = g.addcmul_(self.decay, p)
         self.update.zero_()
-        self.update.grad = g
-        self.adam.step()
-        return self.update
+        torch_adam(update, [g], *moments, [], steps, **self.options)
+        p.addcmul_(self.update, rates)
 
 
-def _adam_kernel(state, t, h, device):
+def _adam_kernel(state, t, columns, rule):
     """Return the kernel where it applies, or None."""
-    same = all(bool((column == column[0]).all()) for column in (t, *(h[name] for name in ("beta1", "beta2", "eps"))))
-    return _AdamKernel(state, t, h) if same and device.type in ("cpu", "cuda") else None
+    if rule not in (adam, adamw) or t.device.type not in ("cpu", "cuda"):
+        return None
+    alike = (t, *(columns[name] for name in ("beta1", "beta2", "eps")))
+    same = all(bool((column == column[0]).all()) for column in alike)
+    return _AdamKernel(state, t, columns, rule is adamw) if same else None
 
 
 class StackedOptimizer:
@@ -159,13 +165,15 @@ class StackedOptimizer:
         for name in self.rule.numbers:
             self.state[name] = _column([_initial(group, name) for group in groups], flat).float()
 
-    def step(self, flat, gradient, factors):
-        """Change `flat` by one step, the learning rates multiplied by `factors` (L, 1)."""
+    def step(self, flat, gradient, rates):
+        """Change `flat` by one step at the learning rates (L, 1)."""
+        if self.kernel is _UNKNOWN:
+            self.kernel = _adam_kernel(self.state, self.t, self.columns, self.rule.step)
         self.t += 1
-        if self.rule.step in (adam, adamw) and self.kernel is _UNKNOWN:
-            self.kernel = _adam_kernel(self.state, self.t, self.columns, flat.device)
-        h = {**self.columns, **self.shared, "lr": self.columns["lr"] * factors, "kernel": self.kernel}
-        self.rule.step(flat, gradient, self.state, self.t, h)
+        if self.kernel is not None:
+            self.kernel.step(flat, gradient, rates)
+        else:
+            self.rule.step(flat, gradient, self.state, self.t, {**self.columns, **self.shared, "lr": rates})
 
     def select(self, lanes):
         """Return an optimizer of some lanes only, copied."""

@@ -18,6 +18,7 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, 
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
+_MANY = 8  # lanes that fill a core
 _ITERATION = ("dataset", "iterator_train", "iterator_valid")
 
 
@@ -82,14 +83,20 @@ def group_lanes(fits, max_lanes):
             most = len(members[0].lane.train) + members[0].lane.net.batch_size
             together = [fit for fit in members if len(fit.lane.train) <= most]
             members = members[len(together) :]
-            groups += _split_evenly(together, max_lanes)
+            groups += _split(together, max_lanes)
     return groups
 
 
-def _split_evenly(fits, most):
-    fits = sorted(fits, key=lambda fit: rows_of(fit.lane.train)[0].X.data_ptr())
-    n_parts = -(-len(fits) // most)
-    return [fits[len(fits) * part // n_parts : len(fits) * (part + 1) // n_parts] for part in range(n_parts)]
+def _split(fits, most):
+    """Divide fits evenly; those of a stream that are many enough stay among themselves, and share each batch."""
+    streams = {}
+    for fit in fits:
+        streams.setdefault(fit.lane.stream, []).append(fit)
+    large = [members for members in streams.values() if len(members) >= _MANY]
+    small = [fit for members in streams.values() if len(members) < _MANY for fit in members]
+    for members in [*large, small]:
+        n_parts = -(-len(members) // most)
+        yield from (members[len(members) * n // n_parts : len(members) * (n + 1) // n_parts] for n in range(n_parts))
 
 
 def signature(fit):

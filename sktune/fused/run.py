@@ -9,7 +9,8 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from sktune.fused.train import Group, Outcome, Stopped
+from sktune.fused.lanes import Outcome
+from sktune.fused.train import Group, Stopped
 
 
 @dataclass

@@ -2,44 +2,23 @@
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass, field
-from itertools import zip_longest
 from time import perf_counter
 
 import numpy as np
 import torch
 from torch import nn
 
-from sktune.data import EVALUATION_ROWS, batch_sizes, rows_of
+from sktune.fused.lanes import Outcome, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
-from sktune.randomness import permutation
-from sktune.training import BestEpoch, DivergenceError
+from sktune.training import DivergenceError
+
+_KINDS = {"training": "train_loss", "validation": "valid_loss"}
+_TRIAL_ROWS = 8
 
 
 class Stopped(BaseException):
     """Training was told to stop."""
-
-
-@dataclass
-class Lane:
-    """A fit that is trained together with others."""
-
-    net: object  # initialized, not trained
-    train: object  # rows, or a subset of rows
-    valid: object = None  # likewise, or None
-    weight: object = None  # of the rows that `train` is taken from, (n_rows,), or None
-
-
-@dataclass
-class Outcome:
-    """What a lane's training left behind."""
-
-    state: dict | None = None
-    optimizer: dict | None = None
-    lr: float | None = None
-    curve: list = field(default_factory=list)
-    error: Exception | None = None
 
 
 class Group:
@@ -55,24 +34,20 @@ class Group:
         self.stop = stop
         self.alive = list(range(len(lanes)))
         self.outcomes = [Outcome() for _ in lanes]
-        self.net = StackedNet([lane.net.module_ for lane in lanes])
-        self.optimizer = StackedOptimizer([lane.net.optimizer_ for lane in lanes], self.net.flat)
-        self.head = lanes[0].net  # all lanes share its batch size and its criterion, of which we need a row's losses
-        self.criterion = deepcopy(self.head.criterion_)
-        self.criterion.reduction = "none"
-        self.streams = _Streams(lanes)
-        self.stopping = [BestEpoch(lane.net) if lane.net.early_stopping else None for lane in lanes]
+        self.net = StackedNet([lane.module for lane in lanes])
+        self.optimizer = StackedOptimizer([lane.optimizer for lane in lanes], self.net.flat)
+        self.loss = Loss(lanes[0])
         self.best = {}
-        penalties = np.array([[lane.net.l1, lane.net.l2] for lane in lanes], dtype=float)
-        self.penalties = torch.tensor(penalties).to(self.net.flat) if penalties.any() else None  # (L, 2)
+        penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
+        self.penalties = penalties.to(self.net.flat) if penalties.any() else None
 
     def train(self):
         """Train all lanes; return their outcomes."""
         epoch = 0
         while self.alive:
             began = perf_counter()
-            losses = self._run_epoch(epoch)
-            finished = self._close_epoch(epoch, losses, perf_counter() - began)
+            losses, rates = self._run_epoch(epoch)
+            finished = self._close_epoch(epoch, losses, rates, perf_counter() - began)
             if finished:
                 self._retire(finished)
             epoch += 1
@@ -80,103 +55,63 @@ class Group:
 
     def try_step(self):
         """Compute the gradients of one small step; raise if they are not those of each net alone."""
-        (lanes, X, target, _), *_ = next(self.streams.batches(0, self.alive))
-        X, target = X[:, :_TRIAL_ROWS], target[:, :_TRIAL_ROWS]
-        net = self.net.select(torch.tensor(lanes, device=self.net.flat.device))
+        part, *_ = next(training_steps(self.lanes, 0))
+        X, target = part.X[:, :_TRIAL_ROWS].clone(), part.target[:, :_TRIAL_ROWS]
+        net = self.net.select(torch.tensor(part.positions, device=self.net.flat.device))
         outputs = net.forward(X.clone(), True)  # a module may write into its input
-        self._check_criterion(outputs.detach(), target)
-        gradient = net.gradient(self._row_losses(outputs, target, None).sum())
-        for lane, rows, labels, found in zip(lanes, X, target, gradient, strict=True):
-            expected = self._plain_gradient(self.lanes[lane].net, rows, labels)
+        self.loss.check(outputs.detach(), target)
+        found = net.gradient(outputs, self.loss(outputs.detach(), target)[1])
+        for lane, rows, labels, gradient in zip(part.positions, X, target, found, strict=True):
+            expected = _plain_gradient(self.lanes[lane], rows, labels)
             allowed = 0.01 * float(expected.abs().max()) + 1e-6
-            if not torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True):
+            if not torch.allclose(gradient, expected, rtol=0, atol=allowed, equal_nan=True):
                 raise ValueError("its gradients are not those of each net alone")
         if self.lanes[0].valid is not None:
             net.forward(X, False)
 
-    def _plain_gradient(self, net, X, target):
-        module = deepcopy(net.module_).train()
-        loss = net.criterion_(*net._match(module(X), target))
-        learned = [p for p in module.parameters() if p.requires_grad]  # all of them: what has no gradient never moves
-        return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)])
-
-    def _check_criterion(self, outputs, target):
-        """Raise if a row's loss depends on the rows beside it."""
-        alone = [self.head._match(*first) for first in zip(outputs[:, :1], target[:, :1], strict=True)]
-        alone = torch.stack([self.head.criterion_(*first) for first in alone])
-        only_first = torch.zeros(target.shape[:2]).to(outputs)
-        only_first[:, 0] = target.shape[1]
-        if not torch.allclose(self._row_losses(outputs, target, only_first), alone, rtol=1e-3, equal_nan=True):
-            raise ValueError("its criterion is no mean of the rows' own losses")
-
     def _run_epoch(self, epoch):
-        """Run the steps of an epoch; return the lanes' losses, (alive, steps), NaN where a lane had no rows."""
-        device = self.net.flat.device
-        n_batches = [len(sizes) for sizes in self.streams.batch_sizes(self.alive)]
-        factors = self._lr_factors(epoch, n_batches).to(self.net.flat)  # (L, steps)
-        losses = []
-        for step, batch in enumerate(self.streams.batches(epoch, self.alive)):
+        """Run the steps of an epoch; return losses (alive, steps) and a list of each lane's learning rates."""
+        device, lanes = self.net.flat.device, [self.lanes[lane] for lane in self.alive]
+        rates = [lane.rates(epoch) for lane in lanes]
+        longest = max(map(len, rates))
+        of_step = torch.tensor([own + own[-1:] * (longest - len(own)) for own in rates], dtype=torch.float64)
+        of_step = of_step.T.unsqueeze(2).to(self.net.flat)  # (steps, L, 1)
+        losses = torch.zeros(longest, len(lanes), dtype=self.net.flat.dtype, device=device)
+        for step, parts in enumerate(training_steps(lanes, epoch)):
             if self.stop is not None and self.stop.is_set():
                 raise Stopped
-            row = torch.zeros(len(self.alive), dtype=self.net.flat.dtype, device=device)
-            for lanes, X, target, weight in batch:
-                if len(lanes) == len(self.alive):
-                    row = self._step(self.net, self.optimizer, slice(None), X, target, weight, (epoch, step), factors)
+            for part in parts:
+                place, chosen = (epoch, step), slice(None)
+                if len(part.positions) == len(lanes):
+                    row = self._step(self.net, self.optimizer, chosen, part, place, of_step[step])
                 else:  # the last batch, of which some folds have a row more than others
-                    lanes = torch.tensor(lanes, device=device)
-                    net, optimizer = self.net.select(lanes), self.optimizer.select(lanes)
-                    row[lanes] = self._step(net, optimizer, lanes, X, target, weight, (epoch, step), factors)
-                    self.net.put_back(lanes, net)
-                    self.optimizer.put_back(lanes, optimizer)
-            losses.append(row)
-        return torch.stack(losses, 1)
+                    chosen = torch.tensor(part.positions, device=device)
+                    net, optimizer = self.net.select(chosen), self.optimizer.select(chosen)
+                    row = self._step(net, optimizer, chosen, part, place, of_step[step, chosen])
+                    self.net.put_back(chosen, net)
+                    self.optimizer.put_back(chosen, optimizer)
+                losses[step, chosen] = row
+        return losses.T, rates
 
-    def _step(self, net, optimizer, lanes, X, target, weight, place, factors):
-        """Take a step in `net`'s lanes; return their losses, detached."""
-        outputs = net.forward(X, True, place)
-        loss = self._row_losses(outputs, target, weight)  # (L,)
-        gradient = net.gradient(loss.sum())
-        loss = loss.detach()
+    def _step(self, net, optimizer, lanes, part, place, rates):
+        """Take a step in `net`'s lanes; return their losses."""
+        outputs = net.forward(part.X, True, place)
+        loss, gradient = self.loss(outputs.detach(), part.target, part.weight)  # (L,), (L, B, ...)
+        gradient = net.gradient(outputs, gradient)  # (L, P)
         if self.penalties is not None:
-            loss = loss + self._penalize(net, gradient, self.penalties[lanes])
-        optimizer.step(net.flat, gradient, factors[lanes, place[1], None])
+            loss = loss + _penalize(net, gradient, self.penalties[lanes])
+        optimizer.step(net.flat, gradient, rates)
         return loss
 
-    def _row_losses(self, outputs, target, weight):
-        """Return the lanes' losses (L,) for outputs (L, B, ...) and targets (L, B, ...)."""
-        if type(self.criterion) is nn.CrossEntropyLoss and outputs.ndim == 3:
-            losses = self.criterion(outputs.transpose(1, 2), target)  # (L, B); classes in the middle: 3 x faster
-        else:
-            losses = self.criterion(*self.head._match(outputs.flatten(0, 1), target.flatten(0, 1)))
-            losses = losses.view(*outputs.shape[:2], -1).mean(2)
-        return (losses if weight is None else losses * weight).mean(1)
-
-    def _penalize(self, net, gradient, strengths):
-        """Add the gradient of the lanes' penalties; return the penalties (L,)."""
-        weights = net.flat * net.weight_mask
-        l1, l2 = strengths[:, :1], strengths[:, 1:]
-        gradient.add_(l1 * weights.sign() + 2 * l2 * weights)
-        sizes = torch.stack([weights.abs().sum(1), weights.square().sum(1)], dim=1)  # (L, 2), and maybe infinite
-        return (strengths * sizes).where(strengths > 0, 0.0).sum(1)
-
-    def _lr_factors(self, epoch, n_batches):
-        rows, longest = [], max(n_batches)
-        for lane, n in zip(self.alive, n_batches, strict=True):
-            factors = self.lanes[lane].net._lr_factors(epoch, n) or [1.0] * n
-            rows.append(factors + factors[-1:] * (longest - n))
-        return torch.tensor(rows, dtype=torch.float64)
-
-    def _close_epoch(self, epoch, losses, seconds):
+    def _close_epoch(self, epoch, losses, rates, seconds):
         """Record an epoch's losses; return the positions of the lanes that are done."""
-        sizes = self.streams.batch_sizes(self.alive)
-        losses = losses.double().cpu().numpy()
+        means = self._mean_losses(losses.double().cpu().numpy())
         valid = self._validate()
         finished = []
         for position, lane in enumerate(self.alive):
-            own = losses[position, : len(sizes[position])]
-            outcome, net = self.outcomes[lane], self.lanes[lane].net
-            outcome.lr = self._last_lr(lane, epoch, len(own))
-            row = {"epoch": epoch + 1, "train_loss": float(np.average(own, weights=sizes[position])), "lr": outcome.lr}
+            outcome = self.outcomes[lane]
+            outcome.lr = rates[position][-1]
+            row = {"epoch": epoch + 1, "train_loss": means[position], "lr": outcome.lr}
             row |= {"dur": seconds / len(self.alive)} | ({} if valid is None else {"valid_loss": valid[position]})
             outcome.curve.append(row)
             bad = [kind for kind in _KINDS if not math.isfinite(row.get(_KINDS[kind], 0))]
@@ -184,20 +119,22 @@ class Group:
                 what = f"{bad[0]} loss became {row[_KINDS[bad[0]]]}"
                 outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what)
                 finished.append(position)
-            elif self._is_over(position, lane, epoch, row) or epoch + 1 == net.max_epochs:
+            elif self._is_over(position, lane, row) or epoch + 1 == self.lanes[lane].n_epochs:
                 finished.append(position)
         if self.on_epoch:
-            least = np.fmin.reduce([self.outcomes[lane].curve[-1]["train_loss"] for lane in self.alive])
-            self.on_epoch(len(self.alive), least)
+            self.on_epoch(len(self.alive), np.fmin.reduce(means))
         return finished
 
-    def _last_lr(self, lane, epoch, n_batches):
-        net = self.lanes[lane].net
-        factors = net._lr_factors(epoch, n_batches)
-        return net.optimizer_.param_groups[0]["initial_lr"] * (factors[-1] if factors else 1.0)
+    def _mean_losses(self, losses):
+        """Return the mean of each lane's losses (alive, steps) over the rows."""
+        sizes = np.zeros(losses.shape)
+        for row, lane in zip(sizes, self.alive, strict=True):
+            own = self.lanes[lane].batches.sizes
+            row[: len(own)] = own
+        return ((losses * sizes).sum(1) / sizes.sum(1)).tolist()
 
-    def _is_over(self, position, lane, epoch, row):
-        stopping = self.stopping[lane]
+    def _is_over(self, position, lane, row):
+        stopping = self.lanes[lane].stopping
         if stopping is None:
             return False
         is_best, is_due = stopping.update(row["valid_loss"])
@@ -213,7 +150,7 @@ class Group:
             if outcome.error is None:
                 outcome.state = self.best.pop(lane, None) or self.net.state(position)
                 outcome.optimizer = self.optimizer.lane_state(position)
-                self._check_finite(outcome)
+                _check_finite(outcome)
         kept = [p for p in range(len(self.alive)) if p not in set(positions)]
         self.alive = [self.alive[p] for p in kept]
         if kept:
@@ -221,92 +158,85 @@ class Group:
             self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
             self.penalties = None if self.penalties is None else self.penalties[kept]
 
-    def _check_finite(self, outcome):
-        for name, tensor in outcome.state.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                what = f"{name} is no longer finite"
-                outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what)
-
     def _validate(self):
         """Return the validation loss of each lane alive, or None where there is no validation set."""
-        if self.lanes[self.alive[0]].valid is None:
+        lanes = [self.lanes[lane] for lane in self.alive]
+        if lanes[0].valid is None:
             return None
-        valid = np.zeros(len(self.alive))
-        for lanes, X, target, weight in self.streams.validation(self.alive):
-            positions = torch.tensor(lanes, device=self.net.flat.device)
+        valid = np.zeros(len(lanes))
+        for part in validation_parts(lanes):
             with torch.no_grad():
-                outputs = self.net.select(positions).forward(X, False)
-                losses = self._row_losses(outputs, target, weight)
-            valid[lanes] += losses.double().cpu().numpy() * X.shape[1]
-        sizes = [len(self.lanes[lane].valid) for lane in self.alive]
-        return (valid / sizes).tolist()
+                outputs = self.net.select(torch.tensor(part.positions, device=self.net.flat.device)).forward(part.X, False)
+                losses = self.loss.of_lanes(outputs, part.target, part.weight)
+            valid[part.positions] += losses.double().cpu().numpy() * part.X.shape[1]
+        return (valid / [len(lane.valid) for lane in lanes]).tolist()
 
 
-_KINDS = {"training": "train_loss", "validation": "valid_loss"}
-_TRIAL_ROWS = 8
+class Loss:
+    """The losses of lanes, of the criterion that `lane` has in common with those beside it."""
+
+    def __init__(self, lane):
+        self.alone, self.match = lane.criterion, lane.match
+        self.criterion = deepcopy(lane.criterion)
+        self.criterion.reduction = "none"
+        self.of_classes = type(self.criterion) is nn.CrossEntropyLoss
+
+    def __call__(self, outputs, target, weight=None):
+        """Return losses (L,) and their gradient with respect to the outputs (L, B, ...)."""
+        if self.of_classes and not self.criterion.label_smoothing and outputs.ndim == 3:
+            return _cross_entropy(outputs, target, weight)
+        outputs = outputs.requires_grad_()
+        losses = self.of_lanes(outputs, target, weight)
+        return losses.detach(), torch.autograd.grad(losses.sum(), outputs)[0]
+
+    def of_lanes(self, outputs, target, weight=None):
+        """Return the losses (L,) of outputs (L, B, ...) for targets (L, B, ...)."""
+        if self.of_classes and outputs.ndim == 3:
+            losses = self.criterion(outputs.mT, target)  # (L, B); classes in the middle: 3 x faster
+        else:
+            losses = self.criterion(*self.match(outputs.flatten(0, 1), target.flatten(0, 1)))
+            losses = losses.view(*outputs.shape[:2], -1).mean(2)
+        return (losses if weight is None else losses * weight).mean(1)
+
+    def check(self, outputs, target):
+        """Raise if a row's loss depends on the rows beside it."""
+        alone = [self.match(*first) for first in zip(outputs[:, :1], target[:, :1], strict=True)]
+        alone = torch.stack([self.alone(*first) for first in alone])
+        only_first = torch.zeros(target.shape[:2]).to(outputs)
+        only_first[:, 0] = target.shape[1]
+        if not torch.allclose(self.of_lanes(outputs, target, only_first), alone, rtol=1e-3, equal_nan=True):
+            raise ValueError("its criterion is no mean of the rows' own losses")
 
 
-class _Streams:
-    """The rows that reach the lanes: lanes of one fold and one seed share their batches, gathered once."""
+def _cross_entropy(outputs, target, weight):
+    """Do what autograd would, in a third of the time: the gradient is the probabilities less 1 at the class."""
+    logs, picked = torch.log_softmax(outputs.mT, 1), target.unsqueeze(1)  # (L, C, B), (L, 1, B)
+    losses = -logs.gather(1, picked).squeeze(1)  # (L, B)
+    gradient = logs.exp_().scatter_add_(1, picked, logs.new_full((), -1.0).expand(picked.shape))
+    gradient = gradient.div_(target.shape[1])
+    if weight is not None:
+        losses, gradient = losses * weight, gradient.mul_(weight.unsqueeze(1))
+    return losses.mean(1), gradient.mT
 
-    def __init__(self, lanes):
-        self.lanes = lanes
-        self.batch_size = lanes[0].net.batch_size
-        self.shuffles = lanes[0].net.shuffle
-        self.keys = [self._key(lane) for lane in lanes]
 
-    def _key(self, lane):
-        rows, indices = rows_of(lane.train)
-        return (rows.X.data_ptr(), len(lane.train), None if indices is None else lane.net.seed_, lane.net.seed_)
+def _penalize(net, gradient, strengths):
+    """Add the gradient of the lanes' penalties; return the penalties (L,)."""
+    weights = net.flat * net.weight_mask
+    l1, l2 = strengths[:, :1], strengths[:, 1:]
+    gradient.add_(l1 * weights.sign() + 2 * l2 * weights)
+    sizes = torch.stack([weights.abs().sum(1), weights.square().sum(1)], dim=1)  # (L, 2), and maybe infinite
+    return (strengths * sizes).where(strengths > 0, 0.0).sum(1)
 
-    def batch_sizes(self, alive):
-        """Return the sizes of each lane's batches."""
-        return [batch_sizes(len(self.lanes[lane].train), self.batch_size) for lane in alive]
 
-    def _by_stream(self, alive):
-        """Return the positions of the lanes of each stream."""
-        groups = {}
-        for position, lane in enumerate(alive):
-            groups.setdefault(self.keys[lane], []).append(position)
-        return list(groups.values())
+def _plain_gradient(lane, X, target):
+    module = deepcopy(lane.module).train()
+    loss = lane.criterion(*lane.match(module(X), target))
+    learned = [p for p in module.parameters() if p.requires_grad]  # all of them: what has no gradient never moves
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)])
 
-    def batches(self, epoch, alive):
-        """Yield, for each step of an epoch, its parts of equal length: (positions, X, target, weight)."""
-        groups = self._by_stream(alive)
-        orders = [self._order(self.lanes[alive[group[0]]], epoch) for group in groups]
-        batches = [order.split(batch_sizes(len(order), self.batch_size)) for order in orders]
-        for step in zip_longest(*batches):
-            by_length = {}
-            for chosen, positions in zip(step, groups, strict=True):
-                if chosen is not None:
-                    by_length.setdefault(len(chosen), []).append((chosen, positions))
-            yield [self._part(parts, alive) for parts in by_length.values()]
 
-    def _order(self, lane, epoch):
-        rows, indices = rows_of(lane.train)
-        n_rows = len(lane.train)
-        order = permutation(n_rows, lane.net.seed_, epoch) if self.shuffles else torch.arange(n_rows)
-        return (order if indices is None else indices[order]).to(rows.X.device)
-
-    def _part(self, parts, alive):
-        """Gather a batch for each stream, and hand it to the stream's lanes."""
-        pairs = sorted((position, n) for n, (_, positions) in enumerate(parts) for position in positions)
-        streams = [rows_of(self.lanes[alive[positions[0]]].train)[0] for _, positions in parts]
-        X = torch.stack([rows.X[chosen] for rows, (chosen, _) in zip(streams, parts, strict=True)])
-        target = torch.stack([rows.target[chosen] for rows, (chosen, _) in zip(streams, parts, strict=True)])
-        of_lane = torch.tensor([n for _, n in pairs], device=X.device)
-        weight = None
-        if any(self.lanes[alive[position]].weight is not None for position, _ in pairs):
-            weight = torch.stack([self._weights(alive[position], parts[n][0], X) for position, n in pairs])
-        return [position for position, _ in pairs], X[of_lane], target[of_lane], weight  # (L, B, ...)
-
-    def _weights(self, lane, chosen, X):
-        weight = self.lanes[lane].weight
-        return torch.ones(len(chosen), dtype=X.dtype, device=X.device) if weight is None else weight[chosen]
-
-    def validation(self, alive):
-        """Yield the validation rows in parts of equal length: (positions, X, target, weight)."""
-        for positions in self._by_stream(alive):
-            rows, indices = rows_of(self.lanes[alive[positions[0]]].valid)
-            for chosen in indices.to(rows.X.device).split(EVALUATION_ROWS):
-                yield self._part([(chosen, positions)], alive)
+def _check_finite(outcome):
+    for name, tensor in outcome.state.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            what = f"{name} is no longer finite"
+            outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what)

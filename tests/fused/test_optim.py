@@ -55,11 +55,16 @@ def train_plainly(kind, options, rates, gradient):
     return weights.detach(), dict(optimizer.state.get(weights, {}))
 
 
+def column(lanes):
+    """Return the lanes' learning rates, (L, 1)."""
+    return torch.tensor([[lane["lr"]] for lane in lanes], dtype=torch.float64)
+
+
 def train_stacked(kind, lanes, factors, gradient):
     flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(len(lanes), 1)
     stacked = StackedOptimizer([kind([torch.zeros(1)], **options) for options in lanes], flat)
     for step in range(N_STEPS):
-        stacked.step(flat, gradient[:, step].clone(), factors[:, step, None])
+        stacked.step(flat, gradient[:, step].clone(), factors[:, step, None] * column(lanes))
     return flat, stacked
 
 
@@ -110,7 +115,7 @@ def test_a_part_of_the_lanes_steps_alone():
         for part in ([2, 0], [1]):
             chosen = torch.tensor(part)
             few, rows = stacked.select(chosen), flat[chosen]
-            few.step(rows, gradient[chosen, step].clone(), factors[chosen, step, None])
+            few.step(rows, gradient[chosen, step].clone(), factors[chosen, step, None] * column(lanes)[chosen])
             flat[chosen] = rows
             stacked.put_back(chosen, few)
 

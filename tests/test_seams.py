@@ -95,4 +95,4 @@ def test_parameters_that_are_validated(net):
 
 def test_scoring_hands_the_device_over():
     source = inspect.getsource(scoring._cache_net_forward_iter)
-    assert "device=net.device" in source, "skorch's cached forward_iter has changed: see base._outputs"
+    assert "device=net.device" in source, "skorch's cached forward_iter has changed: see NetworkEstimator._outputs"

@@ -218,8 +218,6 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     >>> pipeline = make_pipeline(StandardScaler(), net).fit(iris.data, iris.target_names[iris.target])
     >>> str(pipeline.predict(iris.data[:1])[0])
     'setosa'
-    >>> pipeline.score(iris.data, iris.target_names[iris.target]) > 0.95
-    True
     """
 
     def __init__(
@@ -337,8 +335,6 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     >>> from sktune import NeuralNetRegressor
     >>> X, y = make_regression(200, 5, random_state=0)
     >>> net = NeuralNetRegressor(lr=0.01, module__hidden=(32,), random_state=0).fit(X, y / y.std())
-    >>> net.predict(X).shape
-    (200,)
     >>> net.score(X, y / y.std()) > 0.9
     True
     """

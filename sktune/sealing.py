@@ -48,7 +48,13 @@ def seal_rows(X, y, groups, *, test_size, random_state, stratify, splitter, is_c
     """Return the positions of the rows to search on, and of those to seal; see :class:`~sktune.HoldoutSearch`."""
     if splitter is not None:
         return _last_split(splitter, X, y, groups)
-    labels = _labels_to_stratify_by(y, stratify, is_classifier)
+    labels = None
+    if y is not None and (is_classifier if stratify == "auto" else stratify):
+        kind = type_of_target(y)
+        if kind in ("binary", "multiclass"):
+            labels = np.asarray(y).ravel()
+        elif stratify != "auto":
+            raise ValueError(f"y must hold one class label per row for stratify=True, got {kind} y")
     if groups is not None:
         return _split_groups(np.asarray(groups), labels, test_size, random_state)
     rows = np.arange(count_rows(X))
@@ -69,16 +75,6 @@ def _last_split(splitter, X, y, groups):
     if n_shared := np.intersect1d(dev, test).size:
         raise ValueError(f"splitter must give disjoint rows, got {n_shared} on both sides")
     return dev, test
-
-
-def _labels_to_stratify_by(y, stratify, is_classifier):
-    if stratify is False or y is None or (stratify == "auto" and not is_classifier):
-        return None
-    kind = type_of_target(y)
-    has_classes = kind in ("binary", "multiclass")
-    if stratify is True and not has_classes:
-        raise ValueError(f"y must hold one class label per row for stratify=True, got {kind} y")
-    return np.asarray(y).ravel() if has_classes else None
 
 
 def _check_strata(labels, n_test):

@@ -172,10 +172,9 @@ def check_names(net, names, components=None):
         owner, known = type(net), own
         if prefix in net.prefixes_ and nested:
             owner, known = _find_arguments(prefix, components.get(prefix))
-        elif nested and (net.initialized_ or type(net).__module__.startswith("sktune.")):
-            known = [f"{known}__{argument}" for known in net.prefixes_]
         elif nested:  # a subclass may add components when it initializes
-            continue
+            is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
+            known = [f"{known}__{argument}" for known in net.prefixes_] if is_settled else None
         if known is not None and name not in known and not argument.startswith("param_groups"):
             hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")

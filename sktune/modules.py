@@ -208,11 +208,6 @@ class LaneMasks:
         self.columns = _threshold_and_scale(torch.tensor(rates, dtype=torch.float64)[:, None])  # (L, 1)
         self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
 
-    @classmethod
-    def of(cls, layers):
-        """Return the masks of a layer's copies in the lanes."""
-        return cls([layer.stream.seed for layer in layers], [layer.p for layer in layers])
-
     def select(self, lanes):
         """Return the masks of some lanes only."""
         return LaneMasks([self.seeds[lane] for lane in lanes], [self.rates[lane] for lane in lanes])
@@ -257,6 +252,11 @@ class _DropLanes(torch.autograd.Function):
 
 
 _SERVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, HashedDropout)
+
+
+def dropout_layers(module):
+    """Return the layers that :func:`serve_dropout` put into a module."""
+    return [layer for layer in module.modules() if isinstance(layer, HashedDropout)]
 
 
 def serve_dropout(module, seed):

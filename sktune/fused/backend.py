@@ -1,14 +1,20 @@
 """The joblib backend ``"sktune"``: collect the tasks of a call, train their nets together, then run each task."""
 
+from numbers import Integral
+
 import joblib
 import torch
 from joblib.parallel import ParallelBackendBase, SequentialBackend
+from sklearn.pipeline import Pipeline
+from skorch import NeuralNet
 from tqdm.auto import tqdm
 
+from sktune.estimators import NetworkEstimator
 from sktune.fused.collect import Collector, Fit, hand_out
 from sktune.fused.plan import find_obstacle, group_lanes
 from sktune.fused.run import FusionReport, Trainer
 from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
+from sktune.validation import resolve_device
 
 _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed all tasks before the first result
 
@@ -24,6 +30,8 @@ class FusingBackend(ParallelBackendBase):
     ----------
     max_lanes : int, default=32
         Fits that are trained together at most. Results do not depend on it.
+    device : str or torch.device, default=None
+        Where all networks are trained and evaluated, whatever their own `device`. None leaves that to them.
     report : FusionReport to be filled, default=None
     progress : bool, default=False
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
@@ -36,9 +44,10 @@ class FusingBackend(ParallelBackendBase):
     supports_sharedmem = True
     default_n_jobs = -1
 
-    def __init__(self, *args, max_lanes=32, report=None, progress=False, outer=None, **kwargs):
+    def __init__(self, *args, max_lanes=32, device=None, report=None, progress=False, outer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.max_lanes = max_lanes
+        self.device = device if device is None else str(resolve_device(device))
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.outer = outer
@@ -88,18 +97,9 @@ class FusingBackend(ParallelBackendBase):
         self.waiting, self.is_over = [], self.outer is not None
 
     def _prepare(self, jobs):
-        collector, known = Collector(), {}
-        backend, n_jobs = self.get_nested_backend()
-        with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
-            for job in jobs:
-                job.collect(collector, known)
+        self._collect(jobs)
         fits = [fit for job in jobs for fit in job.fits]
-        groups = group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes)
-        for group in groups:
-            obstacle = find_obstacle(group)
-            for fit in group:
-                fit.reason = obstacle
-        groups = [group for group in groups if not group[0].reason]
+        groups = self._group(fits)
         self.stop_call()
         self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not self.shows_bar)
         n_workers = self.n_jobs if self.n_jobs > 0 else torch.get_num_threads()
@@ -114,6 +114,30 @@ class FusingBackend(ParallelBackendBase):
             one_by_one = getattr(backend, "supports_return_generator", isinstance(backend, str))
             return_as = "generator" if one_by_one else "list"
             self._run_elsewhere(alone, joblib.Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as))
+
+    def _collect(self, jobs):
+        """Read the tasks, in their order, and prepare their fits, fold by fold: rows are held of one fold at a time."""
+        collector, known, last = Collector(self.device), {}, None
+        for job in jobs:
+            job.read()
+        backend, n_jobs = self.get_nested_backend()
+        with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
+            for job in sorted(jobs, key=lambda job: job.fold):
+                if job.fold != last:
+                    known.clear()
+                last = job.fold
+                job.collect(collector, known)
+
+    def _group(self, fits):
+        """Return the fits that are trained together, in lists."""
+        groups, obstacles = group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes), {}
+        for group in groups:
+            kind = group[0].kind
+            if kind not in obstacles:
+                obstacles[kind] = find_obstacle(group)
+            for fit in group:
+                fit.reason = obstacles[kind]
+        return [group for group in groups if not group[0].reason]
 
     def _run_elsewhere(self, jobs, parallel):
         results = iter(parallel(task.call for job in jobs for task in job.tasks))
@@ -134,10 +158,21 @@ class _Job:
         self.batch, self.callback = batch, callback
         self.results, self.ran_elsewhere = None, False
 
-    def collect(self, collector, known):
-        self.shared_steps = collector.steps
+    def read(self):
+        """Read the tasks, and draw what a net of skorch's would begin to draw from."""
         self.tasks = read_tasks(self.batch)
-        self.fits_of = [_collect(task, collector, known) for task in self.tasks]
+        nets = [_net_of(task) for task in self.tasks]
+        draws = [isinstance(net, NeuralNet) and not isinstance(net, NetworkEstimator) for net in nets]
+        self.seeds = [int(torch.randint(2**62, ())) if does else None for does in draws]
+        self.fold = id(self.tasks[0].arguments.get("train"))
+        if any(not isinstance(getattr(net, "random_state", 0), Integral) for net in nets):
+            self.fold = 0  # seeds are drawn in the order of the tasks
+
+    def collect(self, collector, known):
+        """Prepare the fits."""
+        self.shared_steps = collector.steps
+        pairs = zip(self.tasks, self.seeds, strict=True)
+        self.fits_of = [_collect(task, seed, collector, known) for task, seed in pairs]
         self.fits = [fit for fits in self.fits_of for fit in fits]
 
     @property
@@ -154,10 +189,16 @@ class _Job:
             return run_tasks(self.batch, self.tasks, seconds)
 
 
-def _collect(task, collector, known):
+def _net_of(task):
+    """Return what a task fits, or the last step of it."""
+    estimator = task.arguments.get("estimator")
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _collect(task, seed, collector, known):
     """Return the fits of a task, prepared up to their training or with the reason why not."""
     try:
-        fits = [collector.prepare(fit) for fit in task.planned_fits(known)]
+        fits = [collector.prepare(fit, seed and seed + n) for n, fit in enumerate(task.planned_fits(known))]
     except Exception as error:  # it does not read as expected, or will fail in its own place
         fits = [Fit(reason=f"its task cannot be read: {type(error).__name__}: {error}")]
     for fit in fits:

@@ -1,10 +1,11 @@
 """A fit of a task, prepared up to its training; and handed back, trained."""
 
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from numbers import Integral
 
 import joblib
 import numpy as np
@@ -12,13 +13,23 @@ import torch
 from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 from skorch.history import History
+from torch import nn
 
 from sktune.data import rows_of
-from sktune.fused.optim import RULES
-from sktune.fused.plan import why_alone, why_alone_initialized
-from sktune.fused.seam import PlannedFit
+from sktune.estimators import NetworkEstimator
+from sktune.fused import plain
 from sktune.fused.lanes import Lane, Outcome
-from sktune.modules import floating_dtype, keeps_integers
+from sktune.fused.optim import RULES
+from sktune.fused.plan import signature, why_alone, why_alone_initialized
+from sktune.fused.seam import PlannedFit
+from sktune.fused.tables import Tables
+from sktune.modules import MLP, dropout_layers, floating_dtype
+from sktune.validation import check_hyperparameters
+
+_OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
+_FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change", *(f"optimizer__{name}" for name in _OPTIMIZERS)}
+_SIMPLE = (int, float, str, bool, type(None), type)
+_OWN = ("module_", "criterion_", "callbacks_", "dropout_")  # what fits that begin alike must not share in the end
 
 
 @dataclass
@@ -30,6 +41,7 @@ class Fit:
     net: object = None  # the task's own; it stays unfitted until the task runs
     pipeline: object = None  # that the net is the last step of
     lane: Lane | None = None  # what is trained, unless the fit stays out; its net is a twin of `net`
+    kind: object = None  # equal for lanes that can be trained together
     reason: str = ""  # why it stays out
     caught: list = field(default_factory=list)  # what the preparation warned of
     outcome: Outcome | None = None
@@ -87,75 +99,108 @@ def fingerprint(thing):
 
 
 class Collector:
-    """Prepares fits; fits on the same rows share them."""
+    """Prepares fits. Those on the same rows share them; nets that differ in numbers alone begin with the same weights.
 
-    def __init__(self):
-        self.tables, self.rows = {}, {}
-        self.steps = SharedSteps()
+    `device` is where they are trained, unless that is None.
+    """
 
-    def prepare(self, planned: PlannedFit):
-        """Return the :class:`Fit` of a planned one."""
+    def __init__(self, device=None):
+        self.device = device
+        self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, SharedSteps(), {}
+
+    def prepare(self, planned: PlannedFit, seed=None):
+        """Return the :class:`Fit` of a planned one; `seed` is for nets of skorch's, which have none of their own."""
         estimator = planned.estimator
         pipeline = estimator if isinstance(estimator, Pipeline) else None
         net = pipeline.steps[-1][1] if pipeline else estimator
         if not isinstance(net, NeuralNet):
             return Fit(reason=f"{type(net).__name__} is no network")
+        if self.device is not None:
+            net.set_params(device=self.device)
         if reason := why_alone(net):
             return Fit(reason=reason)
         fold = (*planned.key, fingerprint(pipeline[:-1])) if pipeline else planned.key
-        fit = Fit(net=net, pipeline=pipeline, key=planned.key)
-        arguments = (planned.X,) if planned.y is None else (planned.X, planned.y)
-        if pipeline:
-            freeze(planned.X)
-        with self.steps.installed([fit]):
-            fit_estimator = partial(estimator.fit, *arguments, **planned.params)
-            _prepare(fit, partial(self._table, fold, net), self._share, fit_estimator)
+        fit, start = Fit(net=net, pipeline=pipeline, key=planned.key), (fold, _settings(net))
+        try:
+            if start in self.first:
+                _follow(fit, self.first[start])
+            else:
+                self._lead(fit, planned, fold, seed)
+        except Exception as error:  # it will fail once more in its own place, and be scored there
+            fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
+        if fit.lane is not None:
+            self.first.setdefault(start, fit)
         return fit
 
-    def _share(self, rows):
-        """Return rows equal to these that another fit has, if there are any: equal rows are kept, and gathered, once."""
-        others = self.rows.setdefault(rows.X.data_ptr(), [])
-        for other in others:
-            if _equal(rows.target, other.target) and _equal(rows.weight, other.weight):
-                return other
-        others.append(rows)
-        return rows
-
-    def _table(self, fold, net, X):
-        """Return X as a net takes it; the first net of its kind on these rows has it made, on the device once."""
-        kind = (fold, X.shape, X.dtype, net.device_, floating_dtype(net.module_), keeps_integers(X, net.module_))
-        if kind not in self.tables:
-            self.tables[kind] = type(net)._table(net, X)
-        return self.tables[kind]
-
-
-def _equal(one, other):
-    return one is other or (one is not None and other is not None and torch.equal(one, other))
-
-
-def _prepare(fit, table, share, run_fit):
-    """Run a fit up to its training, and leave the net behind as it was."""
-    net, dataset, before = fit.net, [], dict(vars(fit.net))
-    net.random_state = deepcopy(net.random_state)  # a RandomState must not have been drawn from when the task runs
-    vars(net)["_stand_in"] = dataset.append
-    vars(net)["_table"] = table
-    try:
-        with warnings.catch_warnings(record=True) as fit.caught:
-            run_fit()
-        for name in ("_stand_in", "_table"):
-            del vars(net)[name]
-        rows, _ = rows_of(dataset[0])
-        fit.reason = why_alone_initialized(net, rows)
-        if not fit.reason:
+    def _lead(self, fit, planned, fold, seed):
+        """Run a fit up to its training, and leave the net behind as it was."""
+        net, found, before = fit.net, [], dict(vars(fit.net))
+        arguments = (planned.X,) if planned.y is None else (planned.X, planned.y)
+        if fit.pipeline:
+            freeze(planned.X)
+        if isinstance(net, NetworkEstimator):
+            net.random_state = deepcopy(net.random_state)  # not to be drawn from before the task runs
+            convert = partial(self.tables.convert, net, fold, None if fit.pipeline else planned)
+            vars(net).update(_stand_in=lambda rows: found.append((rows,)), _table=convert)
+            stopped, read = nullcontext(), self._read
+        else:
+            stopped, read = plain.stopped_before_training(net, found, seed), self._read_plain
+        try:
+            with warnings.catch_warnings(record=True) as fit.caught, self.steps.installed([fit]), stopped:
+                planned.estimator.fit(*arguments, **planned.params)
+            for name in ("_stand_in", "_table"):
+                vars(net).pop(name, None)
             twin = object.__new__(type(net))
             vars(twin).update(vars(net))
-            train, valid = net.get_split_datasets(share(rows), rows.y)
-            fit.lane = Lane(twin, train, valid)
-    except Exception as error:  # it will fail once more in its own place, and be scored there
-        fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
-    finally:
-        vars(net).clear()
-        vars(net).update(before)
+            fit.lane, fit.reason = read(twin, fold, planned, *found[0])
+            fit.kind = fit.lane and signature(fit.lane)
+        finally:
+            vars(net).clear()
+            vars(net).update(before)
+
+    def _read(self, net, fold, planned, dataset):
+        """Return the lane of an initialized net, or None, and why there is none."""
+        rows, _ = rows_of(dataset)
+        if reason := why_alone_initialized(net, rows):
+            return None, reason
+        place = self.tables.share(rows, planned.train)
+        train, valid = net.get_split_datasets(dataset, rows.y)
+        return Lane(net, place(train), valid and place(valid)), ""
+
+    def _read_plain(self, net, fold, planned, train, valid, generator):
+        key = (fold, floating_dtype(net.module_), net.device)
+        if key not in self.plain_rows:
+            self.plain_rows[key] = plain.read_rows(net, train)
+        if reason := why_alone_initialized(net, self.plain_rows[key]):
+            return None, reason
+        lane = plain.SkorchLane(net, self.plain_rows[key], train, valid, generator)
+        draws = any(lane.dropout) and str(net.device) != "cpu"
+        return (None, "its dropout draws from the device's generator") if draws else (lane, "")
+
+
+def _settings(net):
+    """Return all of an untrained net but what may differ between lanes that begin alike."""
+    if not isinstance(getattr(net, "random_state", None), Integral):
+        return object()  # equal to nothing else
+    own = {name: value for name, value in vars(net).items() if not _is_free(name, net)}
+    return (type(net), frozenset((k, type(v), v if isinstance(v, _SIMPLE) else id(v)) for k, v in own.items()))
+
+
+def _is_free(name, net):
+    return name in _FREE or name.startswith("lr_schedule") or (name == "module__dropout" and net.module is MLP)
+
+
+def _follow(fit, first):
+    """Prepare a fit whose net differs from another's in numbers only."""
+    check_hyperparameters(fit.net)
+    twin = object.__new__(type(fit.net))
+    vars(twin).update(vars(first.lane.net))
+    for name in vars(fit.net).keys() ^ vars(first.net).keys():
+        vars(twin).pop(name, None)
+    vars(twin).update(vars(fit.net))
+    twin.initialize_optimizer()
+    dropout = getattr(fit.net, "module__dropout", 0.0) if fit.net.module is MLP else None
+    fit.lane, fit.kind, fit.caught = first.lane.beside(twin, dropout), first.kind, first.caught
 
 
 def hand_out(fits):
@@ -166,10 +211,17 @@ def hand_out(fits):
         def adopt(X):
             fit = next(queue)
             if fit is not fits[-1]:
-                vars(net)["_adopt"] = adopt
+                _let(net, adopt)
             return fit.outcome is not None and _adopt(fit, X)
 
+        _let(net, adopt)
+
+
+def _let(net, adopt):
+    if isinstance(net, NetworkEstimator):
         vars(net)["_adopt"] = adopt
+    else:
+        plain.hand_over(net, adopt)
 
 
 def _adopt(fit, X):
@@ -180,17 +232,24 @@ def _adopt(fit, X):
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
         raise AssertionError(f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for")
-    _load(fit.lane.net, fit.outcome)
-    vars(fit.net).update(vars(fit.lane.net))
+    _load(fit.net, fit.lane, fit.outcome)
     return True
 
 
-def _load(net, outcome):
-    """Give an initialized net the weights, the optimizer's state and the history of its lane."""
-    with torch.no_grad():
-        for name, tensor in (*net.module_.named_parameters(), *net.module_.named_buffers()):
-            tensor.copy_(outcome.state[name])
+def _load(net, lane, outcome):
+    """Make a net the one that its lane has trained: with weights, optimizer and history."""
+    initialized, trained = lane.net, {}
+    for name, p in initialized.module_.named_parameters():
+        trained[id(p)] = nn.Parameter(outcome.state[name].clone(), p.requires_grad)
+    for name, buffer in initialized.module_.named_buffers():
+        trained[id(buffer)] = outcome.state[name].clone()
+    own = {name: value for name, value in vars(initialized).items() if name in _OWN}
+    vars(net).update(vars(initialized))
+    vars(net).update(deepcopy(own, trained))
+    for layer, p in zip(dropout_layers(net.module_), lane.dropout, strict=False):
+        layer.p = p
     net.history_ = History({"batches": [], **row} for row in outcome.curve)
+    net.initialize_optimizer()
     _load_optimizer(net.optimizer_, [p for p in net.module_.parameters() if p.requires_grad], outcome)
 
 

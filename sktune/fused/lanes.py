@@ -1,12 +1,13 @@
 """Lanes, and the batches that reach them."""
 
+from copy import copy
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import zip_longest
 
 import torch
 
 from sktune.data import EVALUATION_ROWS, Batches, rows_of
+from sktune.modules import LaneMasks, dropout_layers
 from sktune.training import BestEpoch
 
 
@@ -17,38 +18,46 @@ class Lane:
     """
 
     def __init__(self, net, train, valid=None):
-        self.net, self.train, self.valid = net, train, valid
-        self.module, self.optimizer, self.criterion = net.module_, net.optimizer_, net.criterion_
-        self.n_epochs, self.n_rows, self.penalties = net.max_epochs, len(train), (net.l1, net.l2)
+        self.train, self.valid, self.n_rows = train, valid, len(train)
+        self.module, self.criterion, self.match = net.module_, net.criterion_, net._match
+        self.dropout = [layer.p for layer in dropout_layers(self.module)]
+        self.batches = net.get_iterator(train, training=True)
+        rows, indices = rows_of(train)
+        self.stream = (id(rows), indices is not None, net.shuffle, net.seed_)
+        self._read(net)
+
+    def _read(self, net):
+        self.net, self.optimizer = net, net.optimizer_
+        self.n_epochs, self.penalties = net.max_epochs, (net.l1, net.l2)
         self.stopping = BestEpoch(net) if net.early_stopping else None
-        self.match = net._match
+        self.has_schedule = net._lr_factors(0, 1) is not None
 
-    @cached_property
-    def batches(self):
-        """The batches of training, those of each epoch by its number."""
-        return self.net.get_iterator(self.train, training=True)
+    def beside(self, net, dropout):
+        """Return a lane that begins like this one, for a net with other numbers."""
+        lane = copy(self)
+        lane._read(net)
+        lane.dropout = self.dropout if dropout is None else [dropout] * len(self.dropout)
+        return lane
 
-    @cached_property
-    def stream(self):
-        """What the batches follow from."""
-        rows, indices = rows_of(self.train)
-        seeds = (self.net.seed_, self.net.shuffle, indices is not None)
-        return (id(rows), self.n_rows, seeds if self.net.shuffle or indices is not None else None)
+    def for_trial(self):
+        """Return a lane to try a step with: nothing that this one will draw is drawn by it."""
+        return self
 
     def rates(self, epoch):
         """Return the learning rates of an epoch's steps."""
-        factors = self.net._lr_factors(epoch, len(self.batches)) if self._has_schedule else None
-        initial = self.optimizer.param_groups[0]["initial_lr"]
-        return [initial * factor for factor in factors or [1.0] * len(self.batches)]
+        n_steps, initial = len(self.batches.sizes), self.optimizer.param_groups[0]["initial_lr"]
+        factors = self.net._lr_factors(epoch, n_steps) if self.has_schedule else [1.0] * n_steps
+        return [initial * factor for factor in factors]
 
-    @cached_property
-    def _has_schedule(self):
-        return self.net._lr_factors(0, 1) is not None
+    @staticmethod
+    def masks(lanes):
+        """Return the masks of each dropout layer in the lanes."""
+        seeds = [lane.net.seed_ for lane in lanes]
+        return [LaneMasks(seeds, rates) for rates in zip(*(lane.dropout for lane in lanes), strict=True)]
 
     def forget_rows(self):
         """Let go of the rows."""
-        self.train = self.valid = None
-        vars(self).pop("batches", None)
+        self.train = self.valid = self.batches = None
 
 
 @dataclass

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, vmap
 
-from sktune.modules import ACTIVATIONS, MLP, HashedDropout, LaneMasks
+from sktune.modules import ACTIVATIONS, MLP, HashedDropout, dropout_layers
 
 
 class StackedNet:
@@ -18,18 +18,19 @@ class StackedNet:
     only where they are contiguous with the lanes first.
     """
 
-    def __init__(self, modules):
+    def __init__(self, modules, masks):
         self.template = deepcopy(modules[0])
-        self.chain, self.dropouts = find_chain(self.template), _dropouts(self.template)
+        self.chain, self.dropouts = find_chain(self.template), dropout_layers(self.template)
         self.names = [name for name, p in modules[0].named_parameters() if p.requires_grad]
         self.shapes = [dict(modules[0].named_parameters())[name].shape for name in self.names]
-        self.flat = torch.stack([_flatten(module, self.names) for module in modules])  # (L, P)
+        flat = {module: _flatten(module, self.names) for module in modules}  # lanes may begin with the same one
+        self.flat = torch.stack([flat[module] for module in modules])  # (L, P)
         stacked = [_fixed(module) for module in modules]
         self.buffers = {name: torch.stack([s[name] for s in stacked]) for name in stacked[0]}
         # 1 at the weights, which l1 and l2 are meant for, 0 elsewhere; (P,)
         is_weight = [torch.full((shape.numel(),), float(len(shape) > 1)) for shape in self.shapes]
         self.weight_mask = torch.cat(is_weight).to(self.flat)
-        self.masks = [LaneMasks.of(layers) for layers in zip(*map(_dropouts, modules), strict=True)]
+        self.masks = masks  # of each dropout layer
         self._make_leaves()
 
     def _make_leaves(self):
@@ -69,7 +70,9 @@ class StackedNet:
         if outputs.requires_grad:
             leaves = list(self.leaves.values())
             for view, g in zip(
-                self.gradients.values(), torch.autograd.grad(outputs, leaves, gradient, materialize_grads=True), strict=True
+                self.gradients.values(),
+                torch.autograd.grad(outputs, leaves, gradient, materialize_grads=True),
+                strict=True,
             ):
                 view.copy_(g)
         else:
@@ -126,7 +129,9 @@ class Chain:
             if isinstance(layer, nn.Linear):
                 weight, bias = leaves[f"{name}.weight"], leaves.get(f"{name}.bias")
                 if name == last:
-                    X = _product(weight, X.mT, bias, 2, None).mT  # features first: faster, and what classes' losses want
+                    X = _product(
+                        weight, X.mT, bias, 2, None
+                    ).mT  # features first: faster, and what classes' losses want
                 else:
                     X = _product(X, weight.mT, bias, 1, self._space(name, X, *X.shape[:2], weight.shape[1]))
                 writable = True
@@ -190,10 +195,6 @@ def find_chain(module):
     plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
     learned = [p.requires_grad for p in module.parameters()]
     return Chain(layers) if simple and plain and learned and all(learned) else None
-
-
-def _dropouts(module):
-    return [m for m in module.modules() if isinstance(m, HashedDropout)]
 
 
 def _flatten(module, names):

@@ -8,7 +8,8 @@ from scipy import sparse
 from torch import nn
 
 from sktune.data import rows_of
-from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
+from sktune.estimators import NetworkEstimator, NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused import plain
 from sktune.fused.optim import RULES
 from sktune.fused.train import Group
 from sktune.modules import HashedDropout
@@ -24,9 +25,9 @@ _ITERATION = ("dataset", "iterator_train", "iterator_valid")
 
 def why_alone(net):
     """Return why a net's configuration cannot be fused, or nothing."""
-    base = next((b for b in (NeuralNetClassifier, NeuralNetRegressor) if isinstance(net, b)), None)
-    if base is None:
-        return f"{type(net).__name__} is not one of sktune's nets"
+    if not isinstance(net, NetworkEstimator):
+        return plain.why_alone(net)
+    base = NeuralNetClassifier if isinstance(net, NeuralNetClassifier) else NeuralNetRegressor
     kinds = type(net).__mro__[: type(net).__mro__.index(base)]
     for name in dict.fromkeys(name for kind in kinds for name in vars(kind)):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
@@ -48,7 +49,7 @@ def why_alone(net):
 def why_alone_initialized(net, rows):
     """Return why an initialized net cannot be fused with the rows that it was given, or nothing."""
     if rows is None or sparse.issparse(rows.X):
-        return "its rows are no dense table"
+        return "its rows are no dense table of the module's type"
     if list(net.criterion_.parameters()):
         return "its criterion has parameters"
     if len(net.optimizer_.param_groups) != 1:
@@ -75,13 +76,13 @@ def group_lanes(fits, max_lanes):
     """
     alike = {}
     for fit in fits:
-        alike.setdefault(signature(fit), []).append(fit)
+        alike.setdefault(fit.kind, []).append(fit)
     groups = []
     for members in alike.values():
-        members.sort(key=lambda fit: len(fit.lane.train))
+        members.sort(key=lambda fit: fit.lane.n_rows)
         while members:
-            most = len(members[0].lane.train) + members[0].lane.net.batch_size
-            together = [fit for fit in members if len(fit.lane.train) <= most]
+            most = members[0].lane.n_rows + max(members[0].lane.batches.sizes)
+            together = [fit for fit in members if fit.lane.n_rows <= most]
             members = members[len(together) :]
             groups += _split(together, max_lanes)
     return groups
@@ -99,16 +100,16 @@ def _split(fits, most):
         yield from (members[len(members) * n // n_parts : len(members) * (n + 1) // n_parts] for n in range(n_parts))
 
 
-def signature(fit):
+def signature(lane):
     """Return what the nets of a group have in common."""
-    net, (rows, _) = fit.lane.net, rows_of(fit.lane.train)
-    group = net.optimizer_.param_groups[0]
+    net, (rows, _) = lane.net, rows_of(lane.train)
+    group = lane.optimizer.param_groups[0]
     optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
-    labels = (net.n_outputs_, repr(getattr(net, "classes", None)))
-    loop = (net.batch_size, net.shuffle, net.early_stopping, type(net), labels)
-    criterion = (_structure(net.criterion_), *(str(buffer.tolist()) for buffer in net.criterion_.buffers()))
-    return (data, loop, optimizer, criterion, _structure(net.module_))
+    labels = (getattr(net, "n_outputs_", None), repr(getattr(net, "classes", None)))
+    loop = (net.batch_size, lane.valid is not None, type(net), labels)
+    criterion = (_structure(lane.criterion), *(str(buffer.tolist()) for buffer in lane.criterion.buffers()))
+    return (data, loop, optimizer, criterion, _structure(lane.module))
 
 
 def _structure(module):
@@ -136,7 +137,7 @@ def find_obstacle(fits):
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop")  # a loop over the lanes, not a fusion
-            group = Group([fit.lane for fit in (fits * 2)[:2]])
+            group = Group([fit.lane.for_trial() for fit in (fits * 2)[:2]])
             before = _counters(group.net.template)
             group.try_step()
             if _counters(group.net.template) != before:

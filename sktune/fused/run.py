@@ -83,7 +83,8 @@ class Trainer:
             self._recover(fits, failure)
             return
         seconds = perf_counter() - began
-        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(fits[0].lane.net.device_)})
+        device = str(next(fits[0].lane.module.parameters()).device)
+        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": device})
         for fit, outcome in zip(fits, outcomes, strict=True):
             fit.outcome, fit.seconds = outcome, seconds / len(fits)
 

@@ -9,6 +9,7 @@ import inspect
 from dataclasses import dataclass
 
 import joblib
+import numpy as np
 from joblib.parallel import FallbackToBackend, get_active_backend
 from sklearn.base import clone
 from sklearn.model_selection import _validation, check_cv
@@ -22,13 +23,18 @@ FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _vali
 
 @dataclass
 class PlannedFit:
-    """A fit that a task will make: ``estimator.fit(X, y, **params)``, and a key that tells its rows."""
+    """A fit that a task will make: ``estimator.fit(X, y, **params)``, X being the rows `train` of the `whole` table.
+
+    The key is equal for fits on the same rows.
+    """
 
     estimator: object
     X: object
     y: object
     params: dict
     key: tuple
+    whole: object
+    train: object
 
 
 class Task:
@@ -67,7 +73,8 @@ class Task:
                 rows = _safe_split(estimator, X, y, train)
                 known[key] = (*rows, _check_method_params(X, params=fit_params, indices=train), train)
             X_train, y_train, params, _ = known[key]
-            fits.append(PlannedFit(estimator, X_train, y_train, params, key))
+            where = np.flatnonzero(train) if np.asarray(train).dtype == bool else np.asarray(train)
+            fits.append(PlannedFit(estimator, X_train, y_train, params, key, X, where))
         return fits
 
     def _training_indices(self, X, y):

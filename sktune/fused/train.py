@@ -11,6 +11,7 @@ from torch import nn
 from sktune.fused.lanes import Outcome, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
+from sktune.modules import dropout_layers
 from sktune.training import DivergenceError
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
@@ -34,7 +35,7 @@ class Group:
         self.stop = stop
         self.alive = list(range(len(lanes)))
         self.outcomes = [Outcome() for _ in lanes]
-        self.net = StackedNet([lane.module for lane in lanes])
+        self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes))
         self.optimizer = StackedOptimizer([lane.optimizer for lane in lanes], self.net.flat)
         self.loss = Loss(lanes[0])
         self.best = {}
@@ -166,7 +167,9 @@ class Group:
         valid = np.zeros(len(lanes))
         for part in validation_parts(lanes):
             with torch.no_grad():
-                outputs = self.net.select(torch.tensor(part.positions, device=self.net.flat.device)).forward(part.X, False)
+                outputs = self.net.select(torch.tensor(part.positions, device=self.net.flat.device)).forward(
+                    part.X, False
+                )
                 losses = self.loss.of_lanes(outputs, part.target, part.weight)
             valid[part.positions] += losses.double().cpu().numpy() * part.X.shape[1]
         return (valid / [len(lane.valid) for lane in lanes]).tolist()
@@ -230,6 +233,8 @@ def _penalize(net, gradient, strengths):
 
 def _plain_gradient(lane, X, target):
     module = deepcopy(lane.module).train()
+    for layer, p in zip(dropout_layers(module), lane.dropout, strict=True):
+        layer.p = p
     loss = lane.criterion(*lane.match(module(X), target))
     learned = [p for p in module.parameters() if p.requires_grad]  # all of them: what has no gradient never moves
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)])

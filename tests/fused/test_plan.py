@@ -187,6 +187,10 @@ class OwnPenalty(NeuralNetClassifier):
         return 2 * super()._penalty()
 
 
+class SkorchNet(skorch.NeuralNetClassifier):
+    """A net of skorch's that may train in any way."""
+
+
 class Halving(skorch.callbacks.Callback):
     def on_epoch_end(self, net, **kwargs):
         net.optimizer_.param_groups[0]["lr"] /= 2
@@ -236,9 +240,9 @@ ALONE = {
     "weights_of_classes": (net(criterion__weight=torch.ones(3, dtype=torch.float64)), X, "no plain mean"),
     "ignored_class": (net(criterion__ignore_index=1), X, "its criterion ignores rows"),
     "skorch": (
-        skorch.NeuralNetClassifier(MLP, module__n_features=6, module__n_outputs=3),
+        SkorchNet(MLP, module__n_features=6, module__n_outputs=3, verbose=0),
         None,
-        "is not one of sktune's nets",
+        "SkorchNet is neither one of sktune's nets nor of skorch's",
     ),
     "other": (make_pipeline(LogisticRegression()), None, "LogisticRegression is no network"),
 }
@@ -394,5 +398,6 @@ def test_nets_of_different_kinds_do_not_share_a_group():
     ]
     _, _, report = search(net(), candidates, X, y)
 
-    assert [group["lanes"] for group in report.groups] == [2] * len(candidates)
+    # whether rows are shuffled is a matter of a lane's own batches
+    assert sorted(group["lanes"] for group in report.groups) == [2] * (len(candidates) - 2) + [4]
     assert torch.optim.AdamW in RULES

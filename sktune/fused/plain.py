@@ -1,0 +1,194 @@
+"""skorch's own nets in the engine: what a fit of theirs draws from torch's generator is drawn alike here."""
+
+from contextlib import contextmanager
+from copy import copy, deepcopy
+
+import numpy as np
+import skorch
+import torch
+from skorch.dataset import Dataset, ValidSplit
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+
+from sktune.data import Rows, rows_of, to_device
+from sktune.fused.lanes import Lane
+from sktune.fused.optim import RULES
+from sktune.modules import dropout_layers, floating_dtype, serve_dropout
+from sktune.randomness import seeded
+
+KINDS = (skorch.NeuralNet, skorch.NeuralNetClassifier, skorch.NeuralNetBinaryClassifier, skorch.NeuralNetRegressor)
+_STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
+
+
+def why_alone(net):
+    """Return why a net of skorch's cannot be fused, or nothing."""
+    if type(net) not in KINDS:
+        return f"{type(net).__name__} is neither one of sktune's nets nor of skorch's"
+    if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
+        return "it has callbacks of its own"
+    for name, standard in _STANDARD.items():
+        if getattr(net, name) is not standard or net.get_params_for(name).keys() - {"shuffle"}:
+            return f"it has a {name} of its own"
+    if net.train_split and type(net.train_split) is not ValidSplit:
+        return "it has a train_split of its own"
+    for name in ("warm_start", "compile"):
+        if getattr(net, name):
+            return f"it sets {name}"
+    if net.optimizer not in RULES:
+        return f"its optimizer {getattr(net.optimizer, '__name__', net.optimizer)} has no fused rule"
+    return ""
+
+
+@contextmanager
+def stopped_before_training(net, found, seed):
+    """Let ``net.fit`` end where its training would begin, all that it draws following from `seed`.
+
+    `found` gets the training set, the validation set or None, and the generator as it then is.
+    """
+    kind = type(net)
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        self.check_data(X, y)
+        self.check_training_readiness()
+        generator = torch.Generator()
+        generator.set_state(torch.get_rng_state())
+        found.append((*self.get_split_datasets(X, y), generator))
+        return self
+
+    net.__class__ = type(kind.__name__, (kind,), {"fit_loop": fit_loop})
+    try:
+        with seeded(seed << 1, net.device):
+            yield
+    finally:
+        net.__class__ = kind
+
+
+def hand_over(net, adopt):
+    """Let the next ``net.fit`` adopt what was trained, or run if there is nothing to adopt."""
+    kind = type(net)
+
+    def fit(self, X, y=None, **fit_params):
+        self.__class__ = kind
+        return self if adopt(X) else self.fit(X, y, **fit_params)
+
+    net.__class__ = type(kind.__name__, (kind,), {"fit": fit})
+
+
+def read_rows(net, dataset):
+    """Return the rows of a dataset of skorch's as tensors, or None if they are no arrays of the module's type."""
+    source = _source(dataset)
+    if not all(isinstance(part, np.ndarray | torch.Tensor) for part in (source.X, source.y)):
+        return None
+    X, target = (to_device(np.asarray(part), None, net.device) for part in (source.X, source.y))
+    dtype = floating_dtype(net.module_)
+    if any(part.is_floating_point() and part.dtype != dtype for part in (X, target)):
+        return None
+    rows = Rows(X, dtype=dtype, device=X.device)
+    rows.target = target
+    return rows
+
+
+def _source(dataset, rows=None):
+    """Return the dataset under subsets; or, if there are `rows`, these in its place."""
+    if isinstance(dataset, Subset):
+        source = _source(dataset.dataset, rows)
+        return source if rows is None else Subset(source, dataset.indices)
+    return dataset if rows is None else rows
+
+
+class SkorchLane(Lane):
+    """A fit of a net of skorch's; one that draws in training has a stream of its own."""
+
+    def __init__(self, net, rows, train, valid, generator):
+        self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
+        self.module, self.optimizer, self.criterion = deepcopy(net.module_), net.optimizer_, net.criterion_
+        serve_dropout(self.module, 0)
+        self.n_epochs, self.n_rows, self.penalties, self.stopping = net.max_epochs, len(train), (0.0, 0.0), None
+        self.dropout = [layer.p for layer in dropout_layers(self.module)]
+        self.generator = generator
+        self.batch_size = len(train) if net.batch_size == -1 else net.batch_size
+        self.shuffles = net.get_params_for("iterator_train").get("shuffle", False)
+        self.batches = SkorchBatches(self)
+
+    def for_trial(self):
+        """Return a lane to try a step with: nothing that this one will draw is drawn by it."""
+        lane = copy(self)
+        lane.generator, lane.dropout = self.generator.clone_state(), [0.0] * len(self.dropout)
+        lane.batches = SkorchBatches(lane)
+        return lane
+
+    def match(self, y_pred, y_true):
+        """Return prediction and target as the criterion takes them in ``get_loss``."""
+        if isinstance(self.net, skorch.NeuralNetBinaryClassifier):
+            y_pred = y_pred.reshape(-1)
+        if isinstance(self.criterion, nn.NLLLoss) and isinstance(self.net, skorch.NeuralNetClassifier):
+            y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
+        return y_pred, y_true
+
+    @property
+    def stream(self):
+        """What the batches follow from."""
+        rows, indices = rows_of(self.train)
+        return (id(rows), self.n_rows, indices is None, id(self) if self.shuffles or any(self.dropout) else None)
+
+    def rates(self, epoch):
+        """Return the learning rates of an epoch's steps."""
+        return [self.optimizer.param_groups[0]["lr"]] * len(self.batches.sizes)
+
+    @staticmethod
+    def masks(lanes):
+        """Return the masks of each dropout layer in the lanes."""
+        generators = [lane.generator for lane in lanes]
+        return [DrawnMasks(generators, rates) for rates in zip(*(lane.dropout for lane in lanes), strict=True)]
+
+
+class SkorchBatches:
+    """The batches that torch's DataLoader would make."""
+
+    def __init__(self, lane):
+        self.lane = lane
+        full, rest = divmod(lane.n_rows, lane.batch_size)
+        self.sizes = [lane.batch_size] * full + [rest] * (rest > 0)
+
+    def __len__(self):
+        return len(self.sizes)
+
+    def epoch(self, epoch):
+        """Yield the batches of an epoch, counted from 0."""
+        lane = self.lane
+        rows, indices = rows_of(lane.train)
+        if epoch and lane.valid is not None:
+            _draw(lane.generator)  # each loader draws a seed for its workers, that of the validation set, too
+        _draw(lane.generator)
+        order = torch.arange(lane.n_rows)
+        if lane.shuffles:
+            order = torch.randperm(lane.n_rows, generator=torch.Generator().manual_seed(_draw(lane.generator)))
+        order = order if indices is None else indices[order]
+        for chosen in order.split(self.sizes):
+            yield rows.take(chosen)
+
+
+def _draw(generator):
+    return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+
+
+class DrawnMasks:
+    """The masks of a dropout layer, each lane's drawn from its own generator as torch draws them; on a CPU."""
+
+    def __init__(self, generators, rates):
+        self.generators, self.rates, self.place = generators, rates, (0, 0)
+
+    def select(self, lanes):
+        """Return the masks of some lanes only."""
+        return DrawnMasks([self.generators[lane] for lane in lanes], [self.rates[lane] for lane in lanes])
+
+    def factors(self, shape, place, X):
+        """Return (L, *shape)."""
+        factors = torch.empty(len(self.rates), *shape, dtype=X.dtype)
+        for lane, (p, generator) in enumerate(zip(self.rates, self.generators, strict=True)):
+            if p == 0:
+                factors[lane] = 1
+            else:
+                kept = torch.empty(shape, dtype=torch.bool).bernoulli_(1 - p, generator=generator)
+                factors[lane].copy_(kept).mul_(1 / (1 - p))
+        return factors

@@ -1,15 +1,21 @@
 """How long a whole random search takes: sktune beside scikit-learn with skorch, with its own MLP, and a loop by hand.
 
-    python benchmarks/search_speed.py                          # the yardstick: 60 candidates x 5 folds x 20 epochs
+    python benchmarks/search_speed.py                          # digits: 60 candidates x 5 folds x 20 epochs
     python benchmarks/search_speed.py --candidates 8 --repeats 3
+    python benchmarks/search_speed.py --yardstick wide         # 10,000 x 100 rows, 256-256: 12 candidates x 3 folds
+    python benchmarks/search_speed.py --profile                # where sktune's time goes, part by part
 
-Digits, one hidden layer of 128, AdamW, random learning rate, weight decay, batch size and dropout (scikit-learn's
-MLP has no dropout and takes Adam with its L2 penalty). All peers draw the same candidates and meet the same folds,
-take turns in one run, and get their best settings: skorch without callbacks, printing or validation split, on float32
-rows and with torch's fused optimizer. `n_jobs` is tried at 1 and 2, the better one counts. Each peer runs in a process
-of its own, once to warm up (worker processes start, libraries load) and then to be timed; its peak memory is that of
-its process and its workers. The last row is the time that the matrix products alone would take at this machine's
-measured peak.
+AdamW, random learning rate, weight decay, dropout and, on the digits, batch size (scikit-learn's MLP has no dropout
+and takes Adam with its L2 penalty). All peers draw the same candidates and meet the same folds, take turns in one run,
+and get their best settings: skorch without callbacks, printing or validation split, on float32 rows and with torch's
+fused optimizer. `n_jobs` is tried at 1 and 2, the better one counts; where the layers are wide, so are one thread and
+all of them. Each peer runs in a process of its own, once to warm up (worker processes start, libraries load) and then
+to be timed; its peak memory is that of its process and its workers. The last row is the time that the matrix products
+alone would take at this machine's measured peak.
+
+`--profile` runs sktune alone, in one process with one thread, and refits the best candidate, which the comparison
+leaves out. Timers sit around the library's functions (timers.py); what no timer is around is the rest: scikit-learn's
+own splitting, cloning and tables of results for the most part.
 """
 
 from __future__ import annotations
@@ -17,92 +23,125 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
-import subprocess
-import sys
 import time
-from importlib.metadata import version
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+from harness import RESULTS, peak_bytes, run_fresh, save
 from scipy.stats import loguniform, uniform
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import GridSearchCV, ParameterSampler, StratifiedKFold
+from timers import running, search_timers, tell_parts
 from torch import nn
 
-HIDDEN, FOLDS = 128, 5
-PEERS = ("sktune", "skorch, n_jobs=1", "skorch, n_jobs=2", "MLPClassifier, n_jobs=1", "MLPClassifier, n_jobs=2", "loop")
-SPACE = {
-    "lr": loguniform(1e-4, 1e-1),
-    "weight_decay": loguniform(1e-6, 1e-1),
-    "batch_size": [32, 64, 128],
-    "dropout": uniform(0, 0.6),
-}
-NET_NAMES = {
-    "lr": "lr",
-    "weight_decay": "optimizer__weight_decay",
-    "batch_size": "batch_size",
-    "dropout": "module__dropout",
-}
 
-
-def load_rows():
+def digits():
     X, y = load_digits(return_X_y=True)
     return (X / 16).astype(np.float32), y
 
 
+def wide():
+    X, y = make_classification(10_000, 100, n_informative=30, n_classes=10, random_state=0)
+    return ((X - X.mean(0)) / X.std(0)).astype(np.float32), y
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    load: Callable  # rows
+    hidden: tuple  # widths of the hidden layers
+    batch_sizes: list
+    candidates: int
+    folds: int
+    epochs: int
+    peers: tuple
+    wanted: dict  # how many times as long as sktune a peer is to take, at its best
+
+    @property
+    def n_fits(self):
+        return self.candidates * self.folds
+
+    def draw(self):
+        space = {"lr": loguniform(1e-4, 1e-1), "weight_decay": loguniform(1e-6, 1e-1)}
+        space |= {"batch_size": self.batch_sizes, "dropout": uniform(0, 0.6)}
+        return list(ParameterSampler(space, self.candidates, random_state=0))
+
+    def grid(self, **names):
+        """Return ready-made candidates as a list of grids of one: all peers get the same, under their own names."""
+        return [{names[k]: [v] for k, v in candidate.items() if k in names} for candidate in self.draw()]
+
+    def search(self, kind, net, n_jobs, refit=False, **names):
+        return kind(net, self.grid(**names), cv=StratifiedKFold(self.folds), refit=refit, n_jobs=n_jobs)
+
+
+PEERS = ("sktune", "skorch, n_jobs=1", "skorch, n_jobs=2", "MLPClassifier, n_jobs=1", "MLPClassifier, n_jobs=2", "loop")
+YARDSTICKS = {
+    "digits": Yardstick(digits, (128,), [32, 64, 128], candidates=60, folds=5, epochs=20, peers=PEERS, wanted={}),
+    "wide": Yardstick(
+        wide,
+        (256, 256),
+        [128],
+        candidates=12,
+        folds=3,
+        epochs=5,
+        peers=(*PEERS, "skorch, all threads", "loop, all threads"),
+        wanted={"skorch": 3.0, "loop": 1.5},
+    ),
+}
+NET_NAMES = {"weight_decay": "optimizer__weight_decay", "dropout": "module__dropout"}
+NET_NAMES |= {name: name for name in ("lr", "batch_size")}
+
+
 class Net(nn.Module):
-    def __init__(self, dropout=0.0):
+    def __init__(self, sizes, dropout=0.0):
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(64, HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN, 10))
+        layers = []
+        for n_in, n_out in zip(sizes, sizes[1:-1], strict=False):
+            layers += [nn.Linear(n_in, n_out), nn.ReLU(), nn.Dropout(dropout)]
+        self.layers = nn.Sequential(*layers, nn.Linear(*sizes[-2:]))
 
     def forward(self, X):
         return self.layers(X)
 
 
-def draw(n_candidates, names):
-    """Return ready-made candidates as a list of grids of one: all peers get the same, under their own names."""
-    drawn = ParameterSampler(SPACE, n_candidates, random_state=0)
-    return [{names[k]: [v] for k, v in candidate.items() if k in names} for candidate in drawn]
+def layer_sizes(yardstick, X, y):
+    return (X.shape[1], *yardstick.hidden, int(y.max()) + 1)
 
 
-def run_sktune(X, y, args):
+def run_sktune(X, y, yardstick, args):
     import sktune
 
-    net = sktune.NeuralNetClassifier(module__hidden=HIDDEN, max_epochs=args.epochs, random_state=0, device=args.device)
-    grid = draw(args.candidates, NET_NAMES)
-    search = sktune.GridSearchCV(net, grid, cv=StratifiedKFold(FOLDS), refit=False, n_jobs=args.n_jobs or None)
-    search.fit(X, y)
-    n_fused = sum(group["lanes"] for group in search.fusion_.groups)
-    if n_fused != args.candidates * FOLDS:
-        raise SystemExit(f"the fused path did not run for all fits:\n{search.fusion_}")
-    return {"best": search.cv_results_["mean_test_score"].max(), "training": search.fusion_.seconds}
+    net = sktune.NeuralNetClassifier(
+        module__hidden=yardstick.hidden, max_epochs=yardstick.epochs, random_state=0, device=args.device
+    )
+    search = yardstick.search(sktune.GridSearchCV, net, args.n_jobs or None, args.profile, **NET_NAMES).fit(X, y)
+    return {"best": best_of(search), "training": search.fusion_.seconds, "report": search.fusion_}
 
 
-def run_skorch(X, y, args):
+def run_skorch(X, y, yardstick, args):
     import skorch
 
     net = skorch.NeuralNetClassifier(
         Net,
+        module__sizes=layer_sizes(yardstick, X, y),
         criterion=nn.CrossEntropyLoss,
         optimizer=torch.optim.AdamW,
         optimizer__fused=True,
-        max_epochs=args.epochs,
+        max_epochs=yardstick.epochs,
         iterator_train__shuffle=True,
         train_split=None,
         callbacks="disable",
         verbose=0,
         device=args.device,
     )
-    grid = draw(args.candidates, NET_NAMES)
-    search = GridSearchCV(net, grid, cv=StratifiedKFold(FOLDS), refit=False, n_jobs=args.n_jobs)
-    return {"best": search.fit(X, y).cv_results_["mean_test_score"].max()}
+    return {"best": best_of(yardstick.search(GridSearchCV, net, args.n_jobs or None, **NET_NAMES).fit(X, y))}
 
 
-def run_mlp(X, y, args):
+def run_mlp(X, y, yardstick, args):
     import warnings
 
     from sklearn.neural_network import MLPClassifier
@@ -110,31 +149,34 @@ def run_mlp(X, y, args):
     warnings.simplefilter("ignore")  # that it has not converged is the point of a fixed number of epochs
     os.environ["PYTHONWARNINGS"] = "ignore"
     names = {"lr": "learning_rate_init", "weight_decay": "alpha", "batch_size": "batch_size"}
-    net = MLPClassifier((HIDDEN,), max_iter=args.epochs, n_iter_no_change=args.epochs, tol=0.0, random_state=0)
-    grid = draw(args.candidates, names)
-    search = GridSearchCV(net, grid, cv=StratifiedKFold(FOLDS), refit=False, n_jobs=args.n_jobs)
-    return {"best": search.fit(X, y).cv_results_["mean_test_score"].max()}
+    epochs = yardstick.epochs
+    net = MLPClassifier(yardstick.hidden, max_iter=epochs, n_iter_no_change=epochs, tol=0.0, random_state=0)
+    return {"best": best_of(yardstick.search(GridSearchCV, net, args.n_jobs, **names).fit(X, y))}
 
 
-def run_loop(X, y, args):
+def best_of(search):
+    return search.cv_results_["mean_test_score"].max()
+
+
+def run_loop(X, y, yardstick, args):
     """Run the same fits as a loop that one would write by hand."""
-    device = torch.device(args.device)
+    sizes, device = layer_sizes(yardstick, X, y), torch.device(args.device)
+    splits = list(StratifiedKFold(yardstick.folds).split(X, y))
     X, y = torch.from_numpy(X).to(device), torch.from_numpy(y).to(device)
-    splits = list(StratifiedKFold(FOLDS).split(X.cpu(), y.cpu()))
     means = []
-    for candidate in ParameterSampler(SPACE, args.candidates, random_state=0):
+    for candidate in yardstick.draw():
         scores = []
         for train, test in splits:
             train, test = torch.from_numpy(train).to(device), torch.from_numpy(test).to(device)
-            net = fit_by_hand(X[train], y[train], candidate, args.epochs)
+            net = fit_by_hand(X[train], y[train], sizes, candidate, yardstick.epochs)
             with torch.inference_mode():
                 scores.append((net(X[test]).argmax(1) == y[test]).float().mean().item())
         means.append(np.mean(scores))
     return {"best": max(means)}
 
 
-def fit_by_hand(X, y, candidate, epochs):
-    net = Net(candidate["dropout"]).to(X.device)
+def fit_by_hand(X, y, sizes, candidate, epochs):
+    net = Net(sizes, candidate["dropout"]).to(X.device)
     criterion = nn.CrossEntropyLoss()
     optimizer = torch.optim.AdamW(
         net.parameters(), lr=candidate["lr"], weight_decay=candidate["weight_decay"], fused=True
@@ -152,81 +194,154 @@ RUNNERS = {"sktune": run_sktune, "skorch": run_skorch, "MLPClassifier": run_mlp,
 
 def run_peer(args):
     """Run one peer in this process: once to warm up, on few candidates, then timed; print the figures as JSON."""
-    X, y = load_rows()
+    yardstick = chosen_yardstick(args)
+    X, y = yardstick.load()
     runner = RUNNERS[args.peer]
-    runner(X, y, argparse.Namespace(**{**vars(args), "candidates": 2, "epochs": 1}))
+    runner(X, y, replace(yardstick, candidates=2, epochs=1), args)
     began = time.perf_counter()
-    figures = runner(X, y, args)
+    figures = runner(X, y, yardstick, args)
     figures["seconds"] = time.perf_counter() - began
-    peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    figures["peak_mib"] = (peaks[0] + args.n_jobs * peaks[1] * (args.n_jobs > 1)) / 1024
+    if (report := figures.pop("report", None)) and sum(group["lanes"] for group in report.groups) != yardstick.n_fits:
+        raise SystemExit(f"the fused path did not run for all fits:\n{report}")
+    figures["peak_mib"] = peak_bytes() / 2**20
+    if args.n_jobs > 1:
+        figures["peak_mib"] += args.n_jobs * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+    if args.profile:
+        with running(search_timers()) as watch:
+            runner(X, y, yardstick, args)
+        figures |= {"parts": dict(watch.seconds), "calls": dict(watch.calls)}
+        figures["floor"] = products_at_peak(yardstick, X, y, args.device)
     print(json.dumps(figures))
 
 
-def products_at_peak(args):
-    """Return the seconds that the products of all fits take at the rate of a large product, all cores at work."""
-    a = torch.randn(1024, 1024, device=args.device)
+def products_at_peak(yardstick, X, y, device):
+    """Return the seconds that the products of all fits take at the rate of a large product, all threads at work."""
+    a = torch.randn(1024, 1024, device=device)
     rates = []
     for _ in range(20):
         began = time.perf_counter()
         float((a @ a)[0, 0])
         rates.append(2 * 1024**3 / (time.perf_counter() - began))
-    n_rows = 1797 * (FOLDS - 1) / FOLDS
-    # forward, gradient of the weights; gradient of the inputs in the second layer only
-    flops = 2 * n_rows * (2 * 64 * HIDDEN + 3 * HIDDEN * 10)
-    return args.candidates * FOLDS * args.epochs * flops / max(rates)
+    n_rows = len(X) * (yardstick.folds - 1) / yardstick.folds
+    sizes = layer_sizes(yardstick, X, y)
+    products = [n_in * n_out for n_in, n_out in zip(sizes, sizes[1:], strict=False)]
+    # forward, gradient of the weights, and of the inputs, which the first layer's need none of
+    flops = 2 * n_rows * (3 * sum(products) - products[0])
+    return yardstick.n_fits * yardstick.epochs * flops / max(rates)
 
 
-def measure(args):
-    figures = {peer: [] for peer in PEERS}
+def measure(yardstick, args):
+    figures = {peer: [] for peer in yardstick.peers}
     for repeat in range(args.repeats):
-        for peer in PEERS:
-            name, _, n_jobs = peer.partition(", n_jobs=")
-            command = [sys.executable, __file__, "--peer", name, "--n-jobs", n_jobs or "0", "--device", args.device]
-            command += ["--candidates", str(args.candidates), "--epochs", str(args.epochs)]
-            # processes share the cores; one process has them all, at the better of 1 and 2 threads (see README)
-            environment = {**os.environ, "OMP_NUM_THREADS": "1" if n_jobs or name == "loop" else str(os.cpu_count())}
-            done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-            if done.returncode:
-                raise SystemExit(f"{peer} failed:\n{done.stderr}{done.stdout}")
-            figures[peer].append(json.loads(done.stdout.splitlines()[-1]))
+        for peer in yardstick.peers:
+            name, _, setting = peer.partition(", ")
+            n_jobs = setting.removeprefix("n_jobs=") if setting.startswith("n_jobs=") else "0"
+            # processes share the cores; one process has them all where that is better (see README)
+            has_all = name == "sktune" or setting == "all threads"
+            figures[peer].append(run_alone(args, name, n_jobs, os.cpu_count() if has_all else 1))
             print(f"  {peer}: {figures[peer][-1]['seconds']:.1f} s ({repeat + 1} of {args.repeats})", flush=True)
-    return {peer: {key: median(f[key] for f in runs) for key in runs[0]} for peer, runs in figures.items()}
+    return {peer: medians(runs) for peer, runs in figures.items()}
 
 
-def show(results, floor, args):
-    ours, n_fits = results["sktune"]["seconds"], args.candidates * FOLDS
-    print(f"\n{args.candidates} candidates x {FOLDS} folds x {args.epochs} epochs; medians of {args.repeats}")
+def run_alone(args, peer, n_jobs, threads):
+    command = [__file__, "--peer", peer, "--n-jobs", n_jobs, "--yardstick", args.yardstick, "--device", args.device]
+    command += ["--profile"] if args.profile else []
+    for name in ("candidates", "epochs"):
+        command += [f"--{name}", getattr(args, name)] if getattr(args, name) else []
+    return run_fresh(command, threads, what=peer)
+
+
+def medians(runs):
+    """Return the median of each figure over the runs, figures in dicts likewise."""
+    first = runs[0]
+    return {
+        k: medians([r[k] for r in runs]) if isinstance(first[k], dict) else median(r[k] for r in runs) for k in first
+    }
+
+
+def show(results, floor, yardstick, args):
+    ours = results["sktune"]["seconds"]
+    print(f"\n{title(yardstick)}; medians of {args.repeats}")
     print(f"{'':<26}{'seconds':>9}{'fits/s':>8}{'ratio':>8}{'peak MiB':>10}{'best CV':>9}")
     for peer, figure in results.items():
         seconds = figure["seconds"]
-        row = f"{peer:<26}{seconds:>9.2f}{n_fits / seconds:>8.1f}{seconds / ours:>8.1f}"
+        row = f"{peer:<26}{seconds:>9.2f}{yardstick.n_fits / seconds:>8.1f}{seconds / ours:>8.1f}"
         print(f"{row}{figure['peak_mib']:>10.0f}{figure['best']:>9.4f}")
     print(f"{'products alone at peak':<26}{floor:>9.2f}{'':>8}{floor / ours:>8.2f}")
     print(f"sktune: {1 - results['sktune']['training'] / ours:.0%} of the time outside training")
 
 
-def main():
+def title(yardstick):
+    return f"{yardstick.candidates} candidates x {yardstick.folds} folds x {yardstick.epochs} epochs"
+
+
+def compare_with_wanted(results, yardstick):
+    """Return wanted and found ratios of peers, each at its best setting."""
+    ours, found = results["sktune"]["seconds"], {}
+    for name, wanted in yardstick.wanted.items():
+        seconds = min(figure["seconds"] for peer, figure in results.items() if peer.partition(", ")[0] == name)
+        found[name] = {"wanted": wanted, "found": seconds / ours}
+    return found
+
+
+def show_profile(figures, yardstick, args):
+    """Print the parts of the time; that of a fit's share of each, or of an epoch's of a fit."""
+    total = sum(figures["parts"].values())
+    print(f"\n{title(yardstick)}, then a refit; one thread; medians of {args.repeats}")
+    for line in tell_parts(figures["parts"], figures["calls"], yardstick.n_fits, yardstick.epochs):
+        print(line)
+    print(f"{'all':<26}{total:>9.3f}   (without timers {figures['seconds']:.3f})")
+    floor = figures["floor"]
+    print(f"{'products alone at peak':<26}{floor:>9.3f}{floor / total:>9.1%}   (without the refit's)")
+
+
+def chosen_yardstick(args):
+    given = {name: getattr(args, name) for name in ("candidates", "epochs") if getattr(args, name)}
+    return replace(YARDSTICKS[args.yardstick], **given)
+
+
+def result_path(args):
+    name = "search_profile" if args.profile else "search_speed"
+    return RESULTS / f"{name}{'' if args.yardstick == 'digits' else '_' + args.yardstick}.json"
+
+
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--candidates", type=int, default=60)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--yardstick", choices=YARDSTICKS, default="digits")
+    parser.add_argument("--profile", action="store_true", help="split sktune's time into parts, and run no other peer")
+    parser.add_argument("--candidates", type=int, help="default: the yardstick's")
+    parser.add_argument("--epochs", type=int, help="default: the yardstick's")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "search_speed.json")
+    parser.add_argument("--json", type=Path, help="default: a file of the yardstick's own in results/")
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--n-jobs", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    return parser
+
+
+def main(argv=None):
+    args = make_parser().parse_args(argv)
     if args.peer:
         run_peer(args)
         return
-    results, floor = measure(args), products_at_peak(args)
-    show(results, floor, args)
-    machine = {"processor": platform.machine(), "cores": os.cpu_count()}
-    machine |= {name: version(name) for name in ("torch", "scikit-learn", "skorch", "joblib", "numpy")}
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    settings = {"candidates": args.candidates, "epochs": args.epochs, "repeats": args.repeats, "device": args.device}
-    record = {"settings": settings, "machine": machine, "peers": results, "products_at_peak_seconds": floor}
-    args.json.write_text(json.dumps(record, indent=2) + "\n")
+    yardstick = chosen_yardstick(args)
+    settings = {name: getattr(args, name) for name in ("yardstick", "repeats", "device")}
+    settings |= {name: getattr(yardstick, name) for name in ("candidates", "folds", "epochs", "hidden", "batch_sizes")}
+    path = args.json or result_path(args)
+    if args.profile:
+        figures = medians([run_alone(args, "sktune", 1, threads=1) for _ in range(args.repeats)])
+        show_profile(figures, yardstick, args)
+        save({"settings": settings | {"threads": 1}, "profile": figures}, path)
+        return
+    results, floor = measure(yardstick, args), products_at_peak(yardstick, *yardstick.load(), args.device)
+    show(results, floor, yardstick, args)
+    against = compare_with_wanted(results, yardstick)
+    record = {"settings": settings, "peers": results, "products_at_peak_seconds": floor, "wanted": against}
+    save(record, path)
+    for name, ratio in against.items():
+        print(f"{name}, at its best, over sktune: wanted {ratio['wanted']:.1f}, found {ratio['found']:.2f}")
+    if missed := [name for name, ratio in against.items() if ratio["found"] < ratio["wanted"]]:
+        raise SystemExit(f"sktune was not as much faster as wanted than {', '.join(missed)}")
 
 
 if __name__ == "__main__":

@@ -11,17 +11,14 @@ and a long fit, so that what a fit does once does not count; the long fit is sho
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 
 import numpy as np
 import skorch
 import torch
+from harness import RESULTS, save
 from sklearn.datasets import load_digits
 from torch import nn
 
@@ -148,22 +145,6 @@ def summarise(what, seconds):
         yield {"what": what, "peer": name, "ms": 1e3 * median(values), "ratio_to_loop": ratio}
 
 
-def describe_machine():
-    names = ("torch", "skorch", "scikit-learn", "numpy")
-    return {
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "torch_threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-    }
-
-
-def cpu_name():
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
-
-
 def print_table(rows):
     print(f"{'':54}{'peer':8}{'ms':>10}{'/ loop':>9}")
     for row in rows:
@@ -173,7 +154,7 @@ def print_table(rows):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, default=Path(__file__).parent / "results" / "single_fit.json")
+    parser.add_argument("--json", type=Path, default=RESULTS / "single_fit.json")
     parser.add_argument("--threads", type=int, help="torch's threads, of every peer; default: torch's own choice")
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
@@ -186,8 +167,7 @@ def main(argv=None):
         n_rows = min(n_rows, 2 * batch_size) if args.quick else n_rows
         rows += measure_fit(n_rows, batch_size, dropout, epochs, repetitions)
     rows += measure_predict(epochs, repetitions)
-    args.json.parent.mkdir(parents=True, exist_ok=True)
-    args.json.write_text(json.dumps({"machine": describe_machine(), "rows": rows}, indent=1) + "\n")
+    save({"rows": rows}, args.json)
     print_table(rows)
 
 

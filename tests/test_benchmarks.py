@@ -1,7 +1,7 @@
 """The benchmarks run; their figures are not looked at."""
 
 import json
-import runpy
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,10 +10,28 @@ FOLDER = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="benchmarks are not installed")
 
 
-def test_single_fit(tmp_path, capsys):
-    runpy.run_path(FOLDER / "single_fit.py")["main"](["--quick", "--json", str(tmp_path / "found" / "out.json")])
+@pytest.fixture(autouse=True)
+def _in_folder(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    monkeypatch.setenv("PYTHONWARNINGS", "")  # one of the scripts sets it
 
-    found = json.loads((tmp_path / "found" / "out.json").read_text())
+
+def run(name, tmp_path, *arguments):
+    """Run a benchmark in this process; return the figures that it saves."""
+    path = tmp_path / "found" / "out.json"
+    import_module(name).main([*arguments, "--json", str(path)])
+    return json.loads(path.read_text())
+
+
+def run_peer(name, capsys, *arguments):
+    """Run a peer as it runs in a process of its own; return the figures that it prints."""
+    import_module(name).main(list(arguments))
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_single_fit(tmp_path, capsys):
+    found = run("single_fit", tmp_path, "--quick")
+
     assert {row["peer"] for row in found["rows"]} == {"loop", "sktune", "skorch"}
     assert sum(row["what"].startswith("epoch") for row in found["rows"]) == 3 * 4
     assert sum(row["what"].startswith("fit") for row in found["rows"]) == 3 * 4
@@ -22,3 +40,130 @@ def test_single_fit(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 1 + len(found["rows"])
     assert all(row["what"] in printed for row in found["rows"])
+
+
+@pytest.mark.parametrize("peer", ["sktune", "skorch", "MLPClassifier", "loop"])
+@pytest.mark.parametrize("yardstick", ["digits", "wide"])
+def test_search_speed_peers(yardstick, peer, capsys):
+    tiny = ["--candidates", "2", "--epochs", "1", "--n-jobs", "1"]
+
+    found = run_peer("search_speed", capsys, "--peer", peer, "--yardstick", yardstick, *tiny)
+
+    assert found["seconds"] > 0
+    assert 0 < found["best"] <= 1
+    assert found["peak_mib"] > 0
+
+
+def test_search_speed(tmp_path, capsys, monkeypatch):
+    """The table, the record and what is wanted, of peers that are not run."""
+    script = import_module("search_speed")
+    seconds = {"sktune": 1.0, "skorch": 2.5, "loop": 2.0, "MLPClassifier": 1.5}
+
+    def run_alone(args, peer, n_jobs, threads):
+        return {"seconds": seconds[peer] + int(n_jobs), "training": 0.5, "peak_mib": 100, "best": 0.5}
+
+    monkeypatch.setattr(script, "run_alone", run_alone)
+    with pytest.raises(SystemExit, match="not as much faster as wanted than skorch$"):
+        run("search_speed", tmp_path, "--yardstick", "wide")
+
+    found = json.loads((tmp_path / "found" / "out.json").read_text())
+    assert found["wanted"]["skorch"] == {"wanted": 3.0, "found": 2.5}
+    assert found["peers"].keys() == set(script.YARDSTICKS["wide"].peers)
+    assert found["settings"]["candidates"] == 12
+    assert "MLPClassifier, n_jobs=2" in capsys.readouterr().out
+    assert run("search_speed", tmp_path)["settings"]["candidates"] == 60  # of the digits nothing is wanted
+
+
+def test_result_paths_differ():
+    script = import_module("search_speed")
+    parse = script.make_parser().parse_args
+    kinds = [parse(["--yardstick", name, *more]) for name in script.YARDSTICKS for more in ([], ["--profile"])]
+
+    assert len({script.result_path(args) for args in kinds}) == len(kinds)
+
+
+def test_profile(tmp_path, capsys, monkeypatch):
+    script, timers = import_module("search_speed"), import_module("timers")
+
+    def run_here(args, peer, n_jobs, threads):
+        tiny = ["--peer", peer, "--n-jobs", str(n_jobs), "--profile", "--candidates", "2", "--epochs", "1"]
+        return run_peer("search_speed", capsys, *tiny)
+
+    monkeypatch.setattr(script, "run_alone", run_here)
+    found = run("search_speed", tmp_path, "--profile", "--candidates", "2", "--epochs", "1")["profile"]
+
+    names = {timer.part for timer in timers.search_timers()}
+    assert found["parts"].keys() == names | {timers.REST}
+    assert all(seconds > 0 for seconds in found["parts"].values())
+    printed = capsys.readouterr().out
+    assert all(f"\n{name}" in printed for name in [*names, "rest", "all", "products alone at peak"])
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still but for what is added to it."""
+    times = [0.0]
+    monkeypatch.setattr(import_module("timers"), "perf_counter", lambda: sum(times))
+    return times
+
+
+def outer(clock):
+    clock.append(1)
+    inner(clock)
+    clock.append(2)
+
+
+def inner(clock):
+    clock.append(10)
+
+
+def count(clock, n):
+    for i in range(n):
+        clock.append(100)
+        yield i
+
+
+def unused():
+    """Do nothing; nothing calls it."""
+
+
+def timer(name, how="self"):
+    return import_module("timers").Timer(name, f"{__name__}:{name}", how)
+
+
+def test_timers_count_for_the_innermost(clock):
+    timers = [timer("outer"), timer("inner"), timer("count", "steps")]
+    with import_module("timers").running(timers) as watch:
+        outer(clock)
+        for _ in count(clock, 3):
+            clock.append(1000)
+
+    assert watch.calls == {"outer": 1, "inner": 1, "count": 1}
+    assert watch.seconds == {"outer": 3, "inner": 10, "count": 300, "rest": 3000}
+    assert not hasattr(outer, "__wrapped__")
+
+
+def test_timers_of_the_whole_and_of_the_outermost(clock):
+    with import_module("timers").running([timer("outer", "whole"), timer("inner")]) as watch:
+        outer(clock)
+        inner(clock)
+    assert watch.seconds == {"outer": 13, "inner": 10, "rest": 0}
+
+    with import_module("timers").running([timer("outer"), timer("inner", "outermost")]) as watch:
+        outer(clock)
+        inner(clock)
+    assert watch.calls == {"outer": 1, "inner": 1}
+    assert watch.seconds == {"outer": 13, "inner": 10, "rest": 0}
+
+
+@pytest.mark.parametrize("path", ["sktune.nowhere:f", "sktune.fused.train:Group.nothing", "sktune.data:Nothing.at_all"])
+def test_timers_miss_what_has_moved(path):
+    timers = import_module("timers")
+    with pytest.raises(LookupError, match="has moved"), timers.running([timers.Timer("part", path)]):
+        pass
+
+
+def test_timers_miss_what_is_no_longer_called():
+    timers = import_module("timers")
+    with pytest.raises(LookupError, match=r"nothing was counted for \['unused'\]"), timers.running([timer("unused")]):
+        pass

@@ -1,0 +1,161 @@
+"""Where the time goes: timers around a library's functions, put there from outside.
+
+A second counts for the innermost function that has a timer. A name that is no longer where it was is an error, and so
+is a part of the time that nothing was counted for: a profile must not lose what has moved.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections import Counter
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+
+REST = "rest"
+
+
+@dataclass(frozen=True)
+class Timer:
+    """A timer around the function at `path`, ``module:name`` or ``module:class.name``.
+
+    `how` is ``"self"``: what nested timers take is theirs; ``"whole"``: it is not; ``"steps"``: the function returns an
+    iterator, whose steps count; or ``"outermost"``: as ``"whole"``, but calls within another timer have none.
+    """
+
+    part: str
+    path: str
+    how: str = "self"
+
+
+class Stopwatch:
+    """Seconds and calls of each part."""
+
+    def __init__(self):
+        self.seconds, self.calls = Counter(), Counter()
+        self.running, self.is_whole, self.since = [REST], False, perf_counter()
+
+    def charge(self):
+        """Count the time since the last change for the part that runs."""
+        now = perf_counter()
+        self.seconds[self.running[-1]] += now - self.since
+        self.since = now
+
+    @contextmanager
+    def part(self, name, whole=False):
+        self.charge()
+        self.running.append(name)
+        self.is_whole = whole
+        try:
+            yield
+        finally:
+            self.charge()
+            self.running.pop()
+            self.is_whole = False
+
+    def wrap(self, function, timer):
+        @functools.wraps(function)
+        def timed(*args, **kwargs):
+            if self.is_whole or (timer.how == "outermost" and self.running != [REST]):
+                return function(*args, **kwargs)
+            self.calls[timer.part] += 1
+            if timer.how == "steps":
+                return self.steps(iter(function(*args, **kwargs)), timer.part)
+            with self.part(timer.part, timer.how != "self"):
+                return function(*args, **kwargs)
+
+        return timed
+
+    def steps(self, iterator, part):
+        end = object()
+        while True:
+            with self.part(part):
+                step = next(iterator, end)
+            if step is end:
+                return
+            yield step
+
+
+@contextmanager
+def running(timers):
+    """Let timers run; the stopwatch that this yields has their times in the end."""
+    watch = Stopwatch()
+    with ExitStack() as stack:
+        for timer in timers:
+            owner, name = locate(timer)
+            stack.callback(_put_back, owner, name, vars(owner).get(name))
+            setattr(owner, name, watch.wrap(getattr(owner, name), timer))
+        watch.since = perf_counter()
+        yield watch
+        watch.charge()
+    if silent := {timer.part for timer in timers} - watch.calls.keys():
+        raise LookupError(f"nothing was counted for {sorted(silent)}: what is named in its timers is no longer called")
+
+
+def locate(timer):
+    """Return the module or class that a timer's function is found in, and its name there."""
+    module, _, path = timer.path.partition(":")
+    *outer, name = path.split(".")
+    try:
+        owner = functools.reduce(getattr, outer, importlib.import_module(module))
+        getattr(owner, name)
+    except (ImportError, AttributeError) as error:
+        raise LookupError(f"{timer.path}, timed as {timer.part!r}, has moved: {error}") from error
+    return owner, name
+
+
+def _put_back(owner, name, own):
+    if own is None:  # inherited
+        delattr(owner, name)
+    else:
+        setattr(owner, name, own)
+
+
+_ENGINE, _NET = "sktune.fused.", "sktune:NeuralNetClassifier"
+_COPIES = [f"{_ENGINE}train:Stacked{kind}.{name}" for kind in ("Net", "Optimizer") for name in ("select", "put_back")]
+_OF_SEARCH = [  # parts of a fused search, the unit that a part's cost is told for, and where it is spent
+    ("planning and collecting", "fit", f"{_ENGINE}backend:FusingBackend._prepare"),
+    ("planning and collecting", "fit", f"{_ENGINE}backend:FusingBackend._collect"),
+    ("planning and collecting", "fit", f"{_ENGINE}backend:FusingBackend._group"),
+    ("planning and collecting", "fit", f"{_ENGINE}backend:find_obstacle", "whole"),
+    ("planning and collecting", "fit", f"{_ENGINE}collect:Collector.prepare"),
+    # steps of a pipeline, of which the yardsticks have none; and the rows, checked and converted
+    ("preprocessing", "fit", "sklearn.pipeline:Pipeline._fit"),
+    ("preprocessing", "fit", "sktune.validation:check_rows"),
+    ("preprocessing", "fit", f"{_ENGINE}tables:Tables.convert"),
+    ("preprocessing", "fit", f"{_ENGINE}tables:Tables.share"),
+    ("initialising", "fit", f"{_NET}.initialize"),
+    ("initialising", "fit", f"{_ENGINE}collect:_follow"),
+    ("initialising", "fit", f"{_ENGINE}train:Group.__init__"),
+    ("gathering batches", "fit-epoch", f"{_ENGINE}train:training_steps", "steps"),
+    ("forward", "fit-epoch", f"{_ENGINE}network:StackedNet.forward"),
+    ("masks of dropout", "fit-epoch", "sktune.modules:HashedDropout.lane_factors"),
+    ("loss", "fit-epoch", f"{_ENGINE}train:Loss.__call__"),
+    ("backward", "fit-epoch", f"{_ENGINE}network:StackedNet.gradient"),
+    ("optimizer", "fit-epoch", f"{_ENGINE}train:StackedOptimizer.step"),
+    ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}train:Group._close_epoch"),
+    ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}train:Group._retire"),
+    *(("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES),  # lanes copied out and back
+    ("loop over steps", "fit-epoch", f"{_ENGINE}run:Trainer.train"),  # what the parts above leave of the training
+    ("replay", "fit", f"{_ENGINE}backend:_Job.run"),
+    ("scoring", "fit", "sklearn.model_selection._validation:_score"),
+    ("refit", "refit", f"{_NET}.fit", "outermost"),
+]
+_UNITS = {part: unit for part, unit, *_ in _OF_SEARCH}
+
+
+def search_timers():
+    """Return the timers of a fused search in one thread."""
+    return [Timer(part, *where) for part, _, *where in _OF_SEARCH]
+
+
+def tell_parts(seconds, calls, n_fits, n_epochs):
+    """Yield the lines of a table of the parts of a fused search."""
+    total = sum(seconds.values())
+    divisors = {"fit": n_fits, "fit-epoch": n_fits * n_epochs, "refit": 1}
+    yield f"{'':<26}{'seconds':>9}{'share':>9}{'ms':>10} {'per':<10}{'calls':>8}"
+    for part in [*_UNITS, REST]:
+        unit = _UNITS.get(part, "fit")
+        row = f"{part:<26}{seconds[part]:>9.3f}{seconds[part] / total:>9.1%}"
+        yield f"{row}{1e3 * seconds[part] / divisors[unit]:>10.3f} {unit:<10}{calls.get(part, ''):>8}"

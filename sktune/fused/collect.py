@@ -165,7 +165,7 @@ class Collector:
             return None, reason
         place = self.tables.share(rows, planned.train)
         train, valid = net.get_split_datasets(dataset, rows.y)
-        return Lane(net, place(train), valid and place(valid)), ""
+        return Lane(net, place(train), valid and place(valid), fold), ""
 
     def _read_plain(self, net, fold, planned, train, valid, generator):
         key = (fold, floating_dtype(net.module_), net.device)

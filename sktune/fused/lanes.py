@@ -17,20 +17,19 @@ class Lane:
     Lanes of equal `stream` meet the same batches. Targets are those that the criterion takes.
     """
 
-    def __init__(self, net, train, valid=None):
-        self.train, self.valid, self.n_rows = train, valid, len(train)
+    def __init__(self, net, train, valid=None, fold=None):
+        self.train, self.valid, self.n_rows, self.seed = train, valid, len(train), net.seed_
         self.module, self.criterion, self.match = net.module_, net.criterion_, net._match
         self.dropout = [layer.p for layer in dropout_layers(self.module)]
         self.batches = net.get_iterator(train, training=True)
-        rows, indices = rows_of(train)
-        self.stream = (id(rows), indices is not None, net.shuffle, net.seed_)
+        self.stream = (fold, id(rows_of(train)[0]), self.n_rows, valid is not None, net.shuffle, net.seed_)
         self._read(net)
 
     def _read(self, net):
-        self.net, self.optimizer = net, net.optimizer_
+        self.net, (self.optimizer, self.options) = net, read_optimizer(net.optimizer_)
         self.n_epochs, self.penalties = net.max_epochs, (net.l1, net.l2)
         self.stopping = BestEpoch(net) if net.early_stopping else None
-        self.has_schedule = net._lr_factors(0, 1) is not None
+        self.factors = net._lr_factors if net._lr_factors(0, 1) else None  # of an epoch and its number of steps
 
     def beside(self, net, dropout):
         """Return a lane that begins like this one, for a net with other numbers."""
@@ -45,19 +44,24 @@ class Lane:
 
     def rates(self, epoch):
         """Return the learning rates of an epoch's steps."""
-        n_steps, initial = len(self.batches.sizes), self.optimizer.param_groups[0]["initial_lr"]
-        factors = self.net._lr_factors(epoch, n_steps) if self.has_schedule else [1.0] * n_steps
-        return [initial * factor for factor in factors]
+        n_steps = len(self.batches.sizes)
+        factors = self.factors(epoch, n_steps) if self.factors else [1.0] * n_steps
+        return [self.options["initial_lr"] * factor for factor in factors]
 
     @staticmethod
     def masks(lanes):
         """Return the masks of each dropout layer in the lanes."""
-        seeds = [lane.net.seed_ for lane in lanes]
+        seeds = [lane.seed for lane in lanes]
         return [LaneMasks(seeds, rates) for rates in zip(*(lane.dropout for lane in lanes), strict=True)]
 
     def forget_rows(self):
         """Let go of the rows."""
         self.train = self.valid = self.batches = None
+
+
+def read_optimizer(optimizer):
+    """Return an optimizer's class, and the options of its one group of parameters."""
+    return type(optimizer), {name: value for name, value in optimizer.param_groups[0].items() if name != "params"}
 
 
 @dataclass

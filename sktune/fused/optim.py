@@ -151,11 +151,10 @@ def _adam_kernel(state, t, columns, rule):
 
 
 class StackedOptimizer:
-    """An optimizer of L lanes, made of one for each: of one class among ``RULES``, with one group of parameters."""
+    """An optimizer of L lanes: of one class among ``RULES``, with a group's options for each lane."""
 
-    def __init__(self, optimizers, flat):
-        groups = [optimizer.param_groups[0] for optimizer in optimizers]
-        self.rule = RULES[type(optimizers[0])]
+    def __init__(self, kind, groups, flat):
+        self.rule = RULES[kind]
         self.columns = {name: _column([_value(group, name) for group in groups], flat) for name in self.rule.columns}
         self.shared = {name: groups[0][name] for name in self.rule.shared}
         self.t = torch.zeros(len(flat), 1, dtype=flat.dtype, device=flat.device)

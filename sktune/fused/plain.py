@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from sktune.data import Rows, rows_of, to_device
-from sktune.fused.lanes import Lane
+from sktune.fused.lanes import Lane, read_optimizer
 from sktune.fused.optim import RULES
 from sktune.modules import dropout_layers, floating_dtype, serve_dropout
 from sktune.randomness import seeded
@@ -101,7 +101,8 @@ class SkorchLane(Lane):
 
     def __init__(self, net, rows, train, valid, generator):
         self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
-        self.module, self.optimizer, self.criterion = deepcopy(net.module_), net.optimizer_, net.criterion_
+        self.module, self.criterion = deepcopy(net.module_), net.criterion_
+        self.optimizer, self.options = read_optimizer(net.optimizer_)
         serve_dropout(self.module, 0)
         self.n_epochs, self.n_rows, self.penalties, self.stopping = net.max_epochs, len(train), (0.0, 0.0), None
         self.dropout = [layer.p for layer in dropout_layers(self.module)]
@@ -133,7 +134,7 @@ class SkorchLane(Lane):
 
     def rates(self, epoch):
         """Return the learning rates of an epoch's steps."""
-        return [self.optimizer.param_groups[0]["lr"]] * len(self.batches.sizes)
+        return [self.options["lr"]] * len(self.batches.sizes)
 
     @staticmethod
     def masks(lanes):

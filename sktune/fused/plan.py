@@ -103,8 +103,7 @@ def _split(fits, most):
 def signature(lane):
     """Return what the nets of a group have in common."""
     net, (rows, _) = lane.net, rows_of(lane.train)
-    group = lane.optimizer.param_groups[0]
-    optimizer = (net.optimizer, *((name, group[name]) for name in RULES[net.optimizer].shared))
+    optimizer = (lane.optimizer, *((name, lane.options[name]) for name in RULES[lane.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
     labels = (getattr(net, "n_outputs_", None), repr(getattr(net, "classes", None)))
     loop = (net.batch_size, lane.valid is not None, type(net), labels)

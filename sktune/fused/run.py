@@ -2,6 +2,7 @@
 
 import threading
 import warnings
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -11,6 +12,7 @@ import torch
 
 from sktune.fused.lanes import Outcome
 from sktune.fused.train import Group, Stopped
+from sktune.fused.workers import Workers, estimate_seconds
 
 
 @dataclass
@@ -39,8 +41,11 @@ class FusionReport:
         return "\n".join(lines)
 
 
+WORKERS = Workers()
+
+
 class Trainer:
-    """Trains groups of fits, spread over threads that compute with their share of the cores each."""
+    """Trains groups of fits, spread over processes of one thread, or threads that compute with a share of the cores."""
 
     def __init__(self, n_workers, report, bar):
         self.n_workers, self.report, self.bar = n_workers, report, bar
@@ -49,19 +54,26 @@ class Trainer:
 
     def train(self, groups):
         """Train all; set each fit's `outcome`, or `reason` if it has to run one at a time after all."""
-        began = perf_counter()
+        began, n_threads = perf_counter(), torch.get_num_threads()
         n_workers = min(self.n_workers, len(groups))
-        if n_workers > 1:
-            self._train_in_threads(groups, n_workers)
-        else:
-            for group in groups:
-                self._train_group(group)
+        groups = sorted(groups, key=lambda fits: -sum(estimate_seconds(fit.lane) for fit in fits))  # the longest first
+        uses_processes = n_workers > 1 and WORKERS.are_worth_it(groups, n_workers - 1)
+        # in this thread, too: scikit-learn's own products run in it
+        torch.set_num_threads(1 if uses_processes else max(1, n_threads // max(1, n_workers)))
+        try:
+            if uses_processes:
+                self._train_in_processes(deque(groups), n_workers - 1)
+            elif n_workers > 1:
+                self._train_in_threads(groups, n_workers)
+            else:
+                for group in groups:
+                    self._train_group(group)
+        finally:
+            torch.set_num_threads(n_threads)
         self.report.seconds += perf_counter() - began
 
     def _train_in_threads(self, groups, n_workers):
-        n_threads = torch.get_num_threads()
-        share = max(1, n_threads // n_workers)
-        torch.set_num_threads(share)  # for this thread, too: scikit-learn's own products run in it
+        share = torch.get_num_threads()
         pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(share,))
         try:
             for future in [pool.submit(self._train_group, group) for group in groups]:
@@ -69,7 +81,46 @@ class Trainer:
         finally:
             self.stop.set()
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(n_threads)
+
+    def _train_in_processes(self, waiting, n_others):
+        """Let other processes and this one take group after group."""
+        sent, lock = [], threading.Lock()
+
+        def send(_=None):  # a process is free
+            with lock:
+                if waiting:
+                    fits = waiting.popleft()
+                    sent.append((fits, WORKERS.submit([fit.lane for fit in fits], n_others)))
+                    last = sent[-1][1]
+                else:
+                    return
+            last.add_done_callback(send)
+
+        try:
+            for _ in range(n_others):
+                send()
+            while waiting:
+                with lock:
+                    fits = waiting.popleft() if waiting else None
+                if fits:
+                    self._train_group(fits)
+            for fits, future in sent:
+                self._take(fits, future)
+        except BaseException:
+            waiting.clear()
+            WORKERS.stop()
+            raise
+
+    def _take(self, fits, future):
+        """Take what another process has trained; where it could not, train here."""
+        try:
+            outcomes, seconds = future.result()
+        except Exception:  # it was killed, say, or the lanes cannot be sent to it
+            WORKERS.stop()
+            self._train_group(fits)
+        else:
+            self._close_group(fits, outcomes, seconds)
+            self.bar.update(sum(len(outcome.curve) for outcome in outcomes))
 
     def _train_group(self, fits):
         began, failure = perf_counter(), None
@@ -82,7 +133,9 @@ class Trainer:
         if failure is not None:
             self._recover(fits, failure)
             return
-        seconds = perf_counter() - began
+        self._close_group(fits, outcomes, perf_counter() - began)
+
+    def _close_group(self, fits, outcomes, seconds):
         device = str(next(fits[0].lane.module.parameters()).device)
         self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": device})
         for fit, outcome in zip(fits, outcomes, strict=True):

@@ -37,7 +37,7 @@ class Tables:
         return self.of_fold[key]
 
     def share(self, rows, train):
-        """Return a function that puts datasets on `rows`, at `train` of the whole table, onto the rows that all share."""
+        """Return a function that puts datasets on `rows`, at `train` of the whole table, onto rows that all share."""
         whole, at = getattr(rows.X, "whole", None), None
         if whole is not None:
             rows, at = copy(rows), torch.as_tensor(train)

@@ -36,7 +36,7 @@ class Group:
         self.alive = list(range(len(lanes)))
         self.outcomes = [Outcome() for _ in lanes]
         self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes))
-        self.optimizer = StackedOptimizer([lane.optimizer for lane in lanes], self.net.flat)
+        self.optimizer = StackedOptimizer(lanes[0].optimizer, [lane.options for lane in lanes], self.net.flat)
         self.loss = Loss(lanes[0])
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2

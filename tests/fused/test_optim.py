@@ -62,7 +62,7 @@ def column(lanes):
 
 def train_stacked(kind, lanes, factors, gradient):
     flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(len(lanes), 1)
-    stacked = StackedOptimizer([kind([torch.zeros(1)], **options) for options in lanes], flat)
+    stacked = StackedOptimizer(kind, [kind([torch.zeros(1)], **options).param_groups[0] for options in lanes], flat)
     for step in range(N_STEPS):
         stacked.step(flat, gradient[:, step].clone(), factors[:, step, None] * column(lanes))
     return flat, stacked
@@ -110,7 +110,9 @@ def test_a_part_of_the_lanes_steps_alone():
     whole, all_stacked = train_stacked(torch.optim.SGD, lanes, factors, gradient)
 
     flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(3, 1)
-    stacked = StackedOptimizer([torch.optim.SGD([torch.zeros(1)], **options) for options in lanes], flat)
+    stacked = StackedOptimizer(
+        torch.optim.SGD, [torch.optim.SGD([torch.zeros(1)], **options).param_groups[0] for options in lanes], flat
+    )
     for step in range(N_STEPS):
         for part in ([2, 0], [1]):
             chosen = torch.tensor(part)

@@ -13,7 +13,7 @@ from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
@@ -515,3 +515,21 @@ def test_fit_times_are_a_share_of_the_groups():
 
     seconds = sum(group["seconds"] for group in found.fusion_.groups)
     assert found.cv_results_["mean_fit_time"].sum() * 3 >= seconds
+
+
+@pytest.mark.parametrize("estimator", [NET, make_pipeline(StandardScaler(), NET), LogisticRegression()])
+def test_the_device_of_a_search_is_that_of_all_its_nets(estimator):
+    with joblib.parallel_config("sktune", device="cpu"):
+        found = cross_validate(clone(estimator), X, y, cv=2, return_estimator=True)
+
+    for fitted in found["estimator"]:
+        net = fitted[-1] if isinstance(fitted, Pipeline) else fitted
+        assert getattr(net, "device", "cpu") == "cpu"
+    assert estimator is not NET or NET.device == "auto"
+
+
+def test_a_device_that_is_not_there_is_refused_beforehand():
+    with pytest.raises(
+        ValueError, match="device must be 'auto' or a torch device on this machine, got device='cuda:9'"
+    ):
+        joblib.parallel_config("sktune", device="cuda:9")

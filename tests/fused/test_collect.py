@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from parity import RAGGED, X, search, y
+from parity import RAGGED, X, assert_parity, assert_same_net, search, y
+from scipy import sparse
+from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sktune import NeuralNetClassifier
+from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.data import rows_of
 from sktune.fused import collect, run
 from sktune.fused.collect import SharedSteps, fingerprint, freeze
@@ -134,3 +136,54 @@ def test_steps_are_shared_along_the_chain():
     assert run_pipeline("fold 2", "a", "b") == ["fold 2", "a", "b"]
     assert run_pipeline("fold 2", "b") == ["fold 2", "b"]
     assert calls == ["a", "b", "c", "a", "b", "b"]
+
+
+def test_folds_whose_targets_are_alike_keep_their_own_rows():
+    targets = np.zeros(len(X))
+    net = NeuralNetRegressor(module__hidden=(8,), max_epochs=2, batch_size=16, random_state=0)
+
+    assert_parity(net, [{"lr": 0.01}, {"lr": 0.1}], X, targets)
+
+
+def test_fits_that_hold_out_other_rows_keep_their_own_batches():
+    lanes = [{"early_stopping": True, "validation_fraction": fraction} for fraction in (0.1, 0.4)]
+
+    assert_parity(NET, [*lanes, {}], X, y)
+
+
+def test_dropout_of_a_fit_that_begins_like_another():
+    lanes = [{"module__dropout": rate} for rate in (0.5, 0.0, 0.25)]
+    report = assert_parity(clone(NET).set_params(module__dropout=0.1, module__hidden=(8, 4)), [{}, *lanes], X, y)
+
+    assert [group["lanes"] for group in report.groups] == [8]
+
+
+def test_parameters_that_only_some_candidates_set():
+    lanes = [{"optimizer__weight_decay": 0.3}, {}, {"optimizer__betas": (0.5, 0.9)}, {"lr_schedule": "cosine"}]
+
+    assert_parity(NET, lanes, X, y)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "list", "float32", "sparse"])
+def test_tables_of_any_kind_end_as_alone(kind):
+    pandas = pytest.importorskip("pandas")
+    make = {"pandas": pandas.DataFrame, "list": np.ndarray.tolist, "float32": np.float32, "sparse": sparse.csr_array}
+    rows = make[kind](X)
+    reports = [search(NET, LANES, rows, y, fused=fused) for fused in (False, True)]
+
+    for reference, other in zip(reports[0][1], reports[1][1], strict=True):
+        assert_same_net(reference, other)
+    assert len(reports[1][2].alone) == (len(LANES) * 2 if kind == "sparse" else 0)
+
+
+def test_a_value_too_large_in_a_row_that_no_fit_takes_stays_out_of_the_table():
+    rows, labels = np.tile(X, (2, 1)), np.tile(y, 2)
+    rows[0, 0] = 1e300
+    folds = [(np.arange(10, 220), np.arange(1, 10)), (np.arange(20, 220), np.arange(1, 20))]
+
+    _, references, _ = search(NET, [{}, {"lr": 0.1}], rows, labels, cv=folds, fused=False)
+    _, nets, report = search(NET, [{}, {"lr": 0.1}], rows, labels, cv=folds)
+
+    assert not report.alone
+    for reference, other in zip(references, nets, strict=True):  # in float32
+        assert_same_net(reference, other, rtol=1e-3)

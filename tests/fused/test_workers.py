@@ -107,7 +107,7 @@ def test_an_interrupt_ends_them(eager):
     pids = list(WORKERS.pool._processes)
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     net = NET.set_params(max_epochs=100_000)
-    with joblib.parallel_config("sktune", n_jobs=2), pytest.raises(KeyboardInterrupt):
+    with joblib.parallel_config("sktune", n_jobs=2), pytest.raises(KeyboardInterrupt):  # noqa: PT011, PT012
         timer.start()
         GridSearchCV(net, {"batch_size": [16, 32, 64]}, cv=2, refit=False).fit(X, y)
     NET.set_params(max_epochs=3)

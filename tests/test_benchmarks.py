@@ -99,6 +99,42 @@ def test_profile(tmp_path, capsys, monkeypatch):
     assert all(f"\n{name}" in printed for name in [*names, "rest", "all", "products alone at peak"])
 
 
+def test_scaling(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    script = import_module("scaling")
+    rows = run("scaling", tmp_path, "--quick")["rows"]
+
+    assert {row["sweep"] for row in rows} == script.SWEEPS.keys()
+    assert len(rows) == sum(len(cases) for _, cases in script.SWEEPS.values())
+    assert all(row["fused_ms"] > 0 < row["plain_ms"] for row in rows)
+    assert {row["how"] for row in rows} <= {"fused", "alone", "mixed"}
+    assert (tmp_path / "found" / "out.png").stat().st_size > 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{row['label']} " in printed for row in rows)
+
+
+def test_scaling_names_what_is_slower(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    script = import_module("scaling")
+    own = {"fused_ms": 1.0, "plain_ms": 1.0, "plain_fits": 8, "how": "alone", "reasons": ["it is one"]}
+
+    def measure(case, repeats):
+        return {"case": script.asdict(case), "ratio": 0.5 if case.depth == 4 else 0.96, **own}
+
+    monkeypatch.setattr(script, "measure", measure)
+    with pytest.raises(SystemExit, match=r"slower than one at a time: depth 4 \(0\.50\)$"):
+        run("scaling", tmp_path, "--sweeps", "depth")
+    run("scaling", tmp_path, "--sweeps", "width")
+
+
+@pytest.mark.parametrize(("n_fused", "n_alone", "how"), [(2, 0, "fused"), (0, 2, "alone"), (1, 1, "mixed")])
+def test_scaling_tells_how(n_fused, n_alone, how):
+    script = import_module("scaling")
+    report = script.FusionReport(groups=[{"lanes": n_fused}] * (n_fused > 0), alone=[{"reason": "no"}] * n_alone)
+
+    assert script.tell_how(report) == {"how": how, "groups": int(n_fused > 0), "reasons": ["no"] * (n_alone > 0)}
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still but for what is added to it."""

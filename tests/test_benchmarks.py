@@ -135,6 +135,39 @@ def test_scaling_tells_how(n_fused, n_alone, how):
     assert script.tell_how(report) == {"how": how, "groups": int(n_fused > 0), "reasons": ["no"] * (n_alone > 0)}
 
 
+def test_overheads(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(import_module("overheads"), "IMPORT", "print(0.5)  # import {}")
+    found = run("overheads", tmp_path, "--quick")
+
+    assert found["import"] == {"sktune_ms": 500, "skorch_ms": 500, "ratio": 1}
+    assert found["least_search"]["sktune_ms"] > 0 < found["least_search"]["skorch_ms"]
+    assert found["around_training"].keys() == {timer.part for timer in import_module("overheads").TIMERS}
+    assert all(ms > 0 for ms in found["around_training"].values())
+    assert "large" not in found
+    assert "1 candidate x 2 folds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("peer", ["sktune", "loop"])
+def test_overheads_large(peer, capsys):
+    found = run_peer("overheads", capsys, "--peer", peer, "--rows", "4000")
+
+    assert found["seconds"] > 0 <= found["memory"]  # the tests before this one may have held more
+    assert found["data_mib"] == pytest.approx(4000 * (50 * 4 + 8) / 2**20)
+    assert found.get("fused", 12) == 12
+
+
+def test_overheads_large_table(tmp_path, capsys, monkeypatch):
+    script = import_module("overheads")
+    row = {"seconds": 2.0, "memory": 1.5, "data_mib": 200.0, "fused": 12}
+    for name in ("measure_imports", "measure_least_search"):
+        monkeypatch.setattr(script, name, lambda repeats: {"sktune_ms": 1.0, "skorch_ms": 2.0, "ratio": 0.5})
+    monkeypatch.setattr(script, "measure_around_training", lambda n_candidates, repeats: {"planning": 1.0})
+    monkeypatch.setattr(script, "run_fresh", lambda command, threads, what: row)
+
+    assert run("overheads", tmp_path, "--large")["large"] == dict.fromkeys(script.LARGE_PEERS, row)
+    assert "1.50\n" in capsys.readouterr().out
+
+
 @pytest.fixture
 def clock(monkeypatch):
     """A clock that stands still but for what is added to it."""

@@ -20,7 +20,7 @@ from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
 from sktune.fused.lanes import Lane, Outcome
 from sktune.fused.optim import RULES
-from sktune.fused.plan import signature, why_alone, why_alone_initialized
+from sktune.fused.plan import as_text, signature, why_alone, why_alone_initialized
 from sktune.fused.seam import PlannedFit
 from sktune.fused.tables import Tables
 from sktune.modules import MLP, dropout_layers, floating_dtype
@@ -28,7 +28,6 @@ from sktune.validation import check_hyperparameters
 
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
 _FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change", *(f"optimizer__{name}" for name in _OPTIMIZERS)}
-_SIMPLE = (int, float, str, bool, type(None), type)
 _OWN = ("module_", "criterion_", "callbacks_", "dropout_")  # what fits that begin alike must not share in the end
 
 
@@ -182,8 +181,7 @@ def _settings(net):
     """Return all of an untrained net but what may differ between lanes that begin alike."""
     if not isinstance(getattr(net, "random_state", None), Integral):
         return object()  # equal to nothing else
-    own = {name: value for name, value in vars(net).items() if not _is_free(name, net)}
-    return (type(net), frozenset((k, type(v), v if isinstance(v, _SIMPLE) else id(v)) for k, v in own.items()))
+    return (type(net), frozenset((name, as_text(v)) for name, v in vars(net).items() if not _is_free(name, net)))
 
 
 def _is_free(name, net):

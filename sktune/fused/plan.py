@@ -118,16 +118,16 @@ def _structure(module):
     parts = []
     for name, part in module.named_modules(remove_duplicate=False):
         own = {} if isinstance(part, HashedDropout) else {k: v for k, v in vars(part).items() if k not in _TORCH_OWN}
-        parts.append((name, type(part), tuple(sorted((k, _as_text(v)) for k, v in own.items()))))
+        parts.append((name, type(part), tuple(sorted((k, as_text(v)) for k, v in own.items()))))
     return (tuple(tensors), tuple(parts))
 
 
-def _as_text(value):
+def as_text(value):
     """Return a text that is the same for equal values; where equality cannot be known, for the same object only."""
     if isinstance(value, tuple | list):
-        return f"{type(value).__name__}({', '.join(map(_as_text, value))})"
+        return f"{type(value).__name__}({', '.join(map(as_text, value))})"
     if isinstance(value, dict):
-        return str({key: _as_text(v) for key, v in value.items()})
+        return str({key: as_text(v) for key, v in value.items()})
     return repr(value) if isinstance(value, _PLAIN) else f"object {id(value)}"
 
 

@@ -142,20 +142,24 @@ def test_folds_whose_targets_are_alike_keep_their_own_rows():
     targets = np.zeros(len(X))
     net = NeuralNetRegressor(module__hidden=(8,), max_epochs=2, batch_size=16, random_state=0)
 
-    assert_parity(net, [{"lr": 0.01}, {"lr": 0.1}], X, targets)
+    folds = [(np.arange(0, 80), np.arange(80, 110)), (np.arange(30, 110), np.arange(30))]  # of the same size
+    assert_parity(net, [{"lr": 0.01}, {"lr": 0.1}], X, targets, cv=folds)
 
 
 def test_fits_that_hold_out_other_rows_keep_their_own_batches():
-    lanes = [{"early_stopping": True, "validation_fraction": fraction} for fraction in (0.1, 0.4)]
+    lanes = [{"early_stopping": True, "validation_fraction": fraction} for fraction in (0.1, 0.2)]
 
     assert_parity(NET, [*lanes, {}], X, y)
 
 
 def test_dropout_of_a_fit_that_begins_like_another():
     lanes = [{"module__dropout": rate} for rate in (0.5, 0.0, 0.25)]
-    report = assert_parity(clone(NET).set_params(module__dropout=0.1, module__hidden=(8, 4)), [{}, *lanes], X, y)
+    net = clone(NET).set_params(module__dropout=0.1, module__hidden=(8, 4))
+    report = assert_parity(net, [{}, *lanes], X, y)
+    _, nets, _ = search(net, lanes, X, y)
 
     assert [group["lanes"] for group in report.groups] == [8]
+    assert [net.module_.layers[2].p for net in nets] == [0.5, 0.5, 0.0, 0.0, 0.25, 0.25]
 
 
 def test_parameters_that_only_some_candidates_set():

@@ -48,16 +48,31 @@ def run_fresh(arguments, threads=None, what="a fresh process"):
 
 
 def peak_bytes():
-    """Return the most memory that this process has held; not that of the one that started it, as getrusage may."""
-    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Return the most memory that this process has held, plus the most that each living process it started has."""
+    return _of_family("VmHWM")
 
 
 def held_bytes():
-    """Return the memory that this process holds; without /proc, the most it has held."""
-    return _status("VmRSS") or peak_bytes()
+    """Return the memory that this process and those that it started hold."""
+    return _of_family("VmRSS")
 
 
-def _status(name):
-    status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(name + ":")), None)
+def _of_family(name):
+    """Return the sum of a number in /proc; not getrusage's, which knows nothing of children before they end."""
+    found = [_read_status(path) for path in Path("/proc").glob("[0-9]*/status")]
+    if not found:  # no such folder: this process alone
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    family, grown = set(), {os.getpid()}
+    while grown:
+        family |= grown
+        grown = {int(status["Pid"]) for status in found if int(status.get("PPid", 0)) in family} - family
+    sizes = [status[name] for status in found if int(status.get("Pid", 0)) in family and name in status]
+    return sum(1024 * int(size.split()[0]) for size in sizes)
+
+
+def _read_status(path):
+    """Return what /proc tells of a process, or nothing if it has ended."""
+    try:
+        return dict(line.split(":", 1) for line in path.read_text().splitlines())
+    except OSError:
+        return {}

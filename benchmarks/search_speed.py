@@ -10,8 +10,9 @@ and takes Adam with its L2 penalty). All peers draw the same candidates and meet
 and get their best settings: skorch without callbacks, printing or validation split, on float32 rows and with torch's
 fused optimizer. `n_jobs` is tried at 1 and 2, the better one counts; where the layers are wide, so are one thread and
 all of them. Each peer runs in a process of its own, once to warm up (worker processes start, libraries load) and then
-to be timed; its peak memory is that of its process and its workers. The last row is the time that the matrix products
-alone would take at this machine's measured peak.
+to be timed; its peak memory is that of its process plus those of the processes that it started. sktune's own processes
+start within its time, for a search as short as the one to warm up needs none. The last row is the time that the matrix
+products alone would take at this machine's measured peak.
 
 `--profile` runs sktune alone, in one process with one thread, and refits the best candidate, which the comparison
 leaves out. Timers sit around the library's functions (timers.py); what no timer is around is the rest: scikit-learn's
@@ -23,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -204,8 +204,6 @@ def run_peer(args):
     if (report := figures.pop("report", None)) and sum(group["lanes"] for group in report.groups) != yardstick.n_fits:
         raise SystemExit(f"the fused path did not run for all fits:\n{report}")
     figures["peak_mib"] = peak_bytes() / 2**20
-    if args.n_jobs > 1:
-        figures["peak_mib"] += args.n_jobs * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
     if args.profile:
         with running(search_timers()) as watch:
             runner(X, y, yardstick, args)

@@ -1,6 +1,8 @@
 """The benchmarks run; their figures are not looked at."""
 
 import json
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -27,6 +29,21 @@ def run_peer(name, capsys, *arguments):
     """Run a peer as it runs in a process of its own; return the figures that it prints."""
     import_module(name).main(list(arguments))
     return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+def test_memory_counts_processes_that_were_started():
+    harness = import_module("harness")
+    program = "x = bytearray(50_000_000); print('ready', flush=True); input()"
+    before, most_before = harness.held_bytes(), harness.peak_bytes()
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        child.stdout.readline()
+        held, most = harness.held_bytes(), harness.peak_bytes()
+        child.communicate("\n")
+
+    assert held > before + 30e6
+    assert most > most_before + 30e6
 
 
 def test_single_fit(tmp_path, capsys):

@@ -2,7 +2,7 @@
 
 import warnings
 from contextlib import contextmanager, nullcontext
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
@@ -28,7 +28,6 @@ from sktune.validation import check_hyperparameters
 
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
 _FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change", *(f"optimizer__{name}" for name in _OPTIMIZERS)}
-_OWN = ("module_", "criterion_", "callbacks_", "dropout_")  # what fits that begin alike must not share in the end
 
 
 @dataclass
@@ -241,14 +240,34 @@ def _load(net, lane, outcome):
         trained[id(p)] = nn.Parameter(outcome.state[name].clone(), p.requires_grad)
     for name, buffer in initialized.module_.named_buffers():
         trained[id(buffer)] = outcome.state[name].clone()
-    own = {name: value for name, value in vars(initialized).items() if name in _OWN}
     vars(net).update(vars(initialized))
-    vars(net).update(deepcopy(own, trained))
-    for layer, p in zip(dropout_layers(net.module_), lane.dropout, strict=False):
-        layer.p = p
+    net.module_ = _copy_module(initialized.module_, trained)
+    net.criterion_, net.callbacks_ = deepcopy(initialized.criterion_), deepcopy(initialized.callbacks_)
+    if isinstance(net, NetworkEstimator):
+        net.dropout_ = copy(initialized.dropout_)
+        for layer, p in zip(dropout_layers(net.module_), lane.dropout, strict=True):
+            layer.stream, layer.p = net.dropout_, p
     net.history_ = History({"batches": [], **row} for row in outcome.curve)
     net.initialize_optimizer()
     _load_optimizer(net.optimizer_, [p for p in net.module_.parameters() if p.requires_grad], outcome)
+
+
+def _copy_module(module, tensors):
+    """Return a copy of a module with other tensors, by the ids of its own.
+
+    For layers of torch's and ours, whose attributes are known, this takes a fifth of what ``deepcopy`` takes.
+    """
+    parts = list(module.named_modules(remove_duplicate=False))
+    is_known = all(type(part).__module__.startswith(("torch.nn.modules.", "sktune.")) for _, part in parts)
+    if not is_known or len(parts) > len({part for _, part in parts}):
+        return deepcopy(module, dict(tensors))
+    new = object.__new__(type(module))
+    vars(new).update((name, v.copy() if isinstance(v, dict) else v) for name, v in vars(module).items())
+    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+        setattr(new, name, tensors[id(tensor)])
+    for name, child in module.named_children():
+        setattr(new, name, _copy_module(child, tensors))
+    return new
 
 
 def _load_optimizer(optimizer, learned, outcome):

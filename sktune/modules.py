@@ -20,7 +20,13 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
-INITIALIZATIONS = ("default", "xavier", "he", "orthogonal", "normal")
+INITIALIZATIONS = {
+    "default": None,
+    "xavier": lambda layer, gain: nn.init.xavier_uniform_(layer.weight, gain),
+    "he": lambda layer, gain: nn.init.normal_(layer.weight, std=2**0.5 * layer.in_features**-0.5),
+    "orthogonal": lambda layer, gain: nn.init.orthogonal_(layer.weight, gain),
+    "normal": lambda layer, gain: nn.init.normal_(layer.weight, std=0.05),
+}
 _LEAST_TO_DIVIDE = 1 << 22  # rows x parameters: some 0.2 ms of one core
 _GAINS = {"gelu": "relu", "silu": "relu", "elu": "selu"}  # torch's calculate_gain knows no closer name
 
@@ -58,16 +64,9 @@ class MLP(nn.Module):
     """
 
     def __init__(
-        self,
-        n_features,
-        n_outputs,
-        hidden=(128,),
-        activation="relu",
-        dropout=0.0,
-        batch_norm=False,
-        init="default",
+        self, n_features, n_outputs, hidden=(128,), activation="relu", dropout=0.0, batch_norm=False, init="default",
         dtype=None,
-    ):
+    ):  # fmt: skip
         super().__init__()
         widths = [hidden] if isinstance(hidden, Integral) else hidden
         if not isinstance(widths, Sequence) or any(not isinstance(w, Integral) or w < 1 for w in widths):
@@ -91,14 +90,7 @@ class MLP(nn.Module):
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for layer in linears:
             gain = nn.init.calculate_gain(_GAINS.get(activation, activation)) if layer is not linears[-1] else 1.0
-            if init == "xavier":
-                nn.init.xavier_uniform_(layer.weight, gain)
-            elif init == "he":
-                nn.init.normal_(layer.weight, std=2**0.5 * layer.in_features**-0.5)
-            elif init == "orthogonal":
-                nn.init.orthogonal_(layer.weight, gain)
-            else:
-                nn.init.normal_(layer.weight, std=0.05)
+            INITIALIZATIONS[init](layer, gain)
             nn.init.zeros_(layer.bias)
 
     def forward(self, X):
@@ -118,7 +110,7 @@ class MaskStream:
     batch: int = 0
 
 
-_AHEAD = 1 << 17  # factors made at once: they stay in a core's cache until they are used
+_AHEAD = 1 << 17  # random numbers made at once: they stay in a core's cache until they are used
 
 
 class HashedDropout(nn.Dropout):
@@ -132,81 +124,45 @@ class HashedDropout(nn.Dropout):
         super().__init__(layer.p)
         self.by_channel = getattr(layer, "by_channel", not isinstance(layer, nn.Dropout))
         self.index, self.stream = index, stream
-        self.lanes = None  # set where many nets are trained as one
+        self.lanes = None  # masks; set where many nets are trained as one
+        self.alone = None  # masks of this net only
         self.place, self.n_calls = None, 0
-        self.ahead = {}  # factors of the next steps, by all that they follow from
 
     def forward(self, X):
         """Silence units in training mode, and scale the others so that the mean stays."""
         if not self.training or (self.p == 0 and self.lanes is None):
             return X
         if self.lanes is not None:
-            return _DropLanes.apply(X, self.drop_lanes)
-        place = self._next_place((self.stream.epoch, self.stream.batch))
-        return X * self._factors(place, X).view(self._shape(X))
-
-    def _factors(self, place, X):
-        """Return a step's factors, made for some steps ahead: of a small hash, most is the time to call it."""
-        epoch, batch, *rest = place
-        n, source = self._shape(X).numel(), (self.stream.seed, epoch, *rest, self.p, X.dtype, X.device)
-        factors = self.ahead.get((batch, *source))
-        if factors is None or len(factors) < n:
-            batches = range(batch, batch + (1 if self.n_calls else max(1, min(batch + 1, _AHEAD // n))))
-            keys = torch.tensor([mask_key(self.stream.seed, epoch, b, *rest) for b in batches], dtype=torch.int32)
-            made = keep_factors(random_int16(keys.to(X.device), n), self.p, X.dtype)
-            factors = made[0]
-            if len(made) > 1:
-                self.ahead = {(b, *source): row for b, row in zip(batches, made, strict=True)}
-        return factors[:n]  # a shorter row is the beginning of a longer one
+            return _DropLanes.apply(X, self.lane_factors)
+        if self.alone is None or (self.alone.seeds, self.alone.rates) != ([self.stream.seed], [self.p]):
+            self.alone = LaneMasks([self.stream.seed], [self.p])
+        return X * self._factors(self.alone, (self.stream.epoch, self.stream.batch), X)[0]
 
     def __getstate__(self):
-        return {**vars(self), "ahead": {}}
-
-    def drop_lanes(self, X):
-        """Silence units of all lanes at once, X being (L, B, ...)."""
-        return X * self.lane_factors(X)
+        return {**vars(self), "alone": None}  # what is made ahead need not be copied
 
     def lane_factors(self, X):
         """Return what silences units of all lanes at once, X being (L, B, ...)."""
-        return self.lanes.factors(self._shape(X[0]), self._next_place(self.lanes.place), X)
+        return self._factors(self.lanes, self.lanes.place, X[0])
 
-    def _next_place(self, step):
-        """Return what a mask is a function of: epoch, batch, layer, call; a layer used twice draws twice."""
+    def _factors(self, masks, step, X):
+        """Return the next factors of all lanes for X (B, ...); a layer used twice in a step draws twice."""
         self.n_calls = self.n_calls + 1 if step == self.place else 0
         self.place = step
-        return (*step, self.index, self.n_calls)
-
-    def _shape(self, X):
-        return torch.Size(X.shape[:2] + (1,) * (X.ndim - 2)) if self.by_channel else X.shape
-
-
-def keep_factors(bits, p, dtype):
-    """Turn uniform int16 numbers into factors: 0 with probability `p`, else ``1 / (1 - p)``.
-
-    `p` is a number, or a tensor (L, 1) of a number per row; `bits` then broadcasts to (L, n).
-    """
-    return _keep(bits, *(number.to(bits.device, dtype) for number in _threshold_and_scale(p)))
-
-
-def _threshold_and_scale(p):
-    p = torch.as_tensor(p, dtype=torch.float64)
-    return (p * 65536).round().clamp_(max=65535).sub_(32768), 1 / (1 - p)
-
-
-def _keep(bits, threshold, scale):
-    shape = (len(scale), bits.shape[1]) if scale.ndim else bits.shape
-    factors = torch.empty(shape, dtype=scale.dtype, device=bits.device)
-    return torch.ge(bits.to(scale.dtype), threshold, out=factors).mul_(scale)  # to bool and back would be 6 x slower
+        shape = torch.Size(X.shape[:2] + (1,) * (X.ndim - 2)) if self.by_channel else X.shape
+        return masks.factors(shape, (*step, self.index, self.n_calls), X)
 
 
 class LaneMasks:
-    """The masks of one dropout layer in many nets trained as one: a seed and a rate of each, and where they stand."""
+    """The masks of one dropout layer in many nets trained as one: a seed and a rate of each, and where they stand.
+
+    A net alone has them of a single lane.
+    """
 
     def __init__(self, seeds, rates):
         self.seeds, self.rates, self.place = seeds, rates, (0, 0)
         self.distinct = list(dict.fromkeys(seeds))
-        self.columns = _threshold_and_scale(torch.tensor(rates, dtype=torch.float64)[:, None])  # (L, 1)
-        self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
+        self.like = None  # type and device of what follows
 
     def select(self, lanes):
         """Return the masks of some lanes only."""
@@ -214,41 +170,61 @@ class LaneMasks:
 
     def factors(self, shape, place, X):
         """Return (L, *shape), or what broadcasts to it; the same numbers as in each net alone."""
-        if self.columns[0].dtype != X.dtype or self.columns[0].device != X.device:  # once: a module keeps to its type
-            self.columns = [column.to(X.device, X.dtype) for column in self.columns]
-        bits = self._bits(place, shape.numel(), X.device)  # (distinct seeds, n)
-        if len(self.distinct) > 1:
-            bits = bits[torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)]
-        return _keep(bits, *self.columns).view(-1, *shape)  # (L, *shape)
+        if self.like != (X.dtype, X.device):  # once: a module keeps to its type
+            self.like, self.limits = (X.dtype, X.device), [column.to(X) for column in limits(self.rates)]
+            self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
+        numbers = self._numbers(place, shape.numel(), X.device)
+        if len(self.rates) > 1:
+            if len(self.distinct) > 1:
+                numbers = numbers[torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)]
+            numbers = keep_factors(numbers, *self.limits)
+        return numbers.view(-1, *shape)
 
-    def _bits(self, place, n, device):
-        """Return a step's random numbers, made for some steps ahead: of a small hash, most is the time to call it."""
+    def _numbers(self, place, n, device):
+        """Return a step's random numbers, or of a lane alone its factors: (distinct seeds, n).
+
+        They are made for some steps ahead: of a small hash, most is the time to call it.
+        """
         epoch, batch, *rest = place
         made_in, first, made = self.ahead.get(tuple(rest), (None, 0, ()))
         if made_in != epoch or not 0 <= batch - first < len(made) or made.shape[2] < n:
-            first, batches = batch, range(batch, batch + max(1, min(batch + 1, _AHEAD // n // len(self.distinct))))
+            most = _AHEAD // n // len(self.distinct) // (1 + rest[-1])  # fewer for each call: there may be very many
+            first, batches = batch, range(batch, batch + max(1, min(batch + 1, most)))
             keys = [mask_key(seed, epoch, b, *rest) for b in batches for seed in self.distinct]
             made = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
+            made = made if len(self.rates) > 1 else keep_factors(made, *self.limits)
             made = made.reshape(len(batches), len(self.distinct), n)
             self.ahead[tuple(rest)] = (epoch, first, made)
         return made[batch - first, :, :n]  # a shorter row is the beginning of a longer one
+
+
+def limits(rates):
+    """Return columns (L, 1): from which of 65,536 numbers on a unit is kept, and what the kept are multiplied by."""
+    p = torch.tensor(rates, dtype=torch.float64).unsqueeze(1)
+    return (p * 65536).round().clamp_(max=65535).sub_(32768), 1 / (1 - p)
+
+
+def keep_factors(bits, threshold, scale):
+    """Turn uniform int16 numbers into factors, 0 below the threshold; `bits` may be one row for all lanes."""
+    factors = torch.empty(max(len(scale), len(bits)), bits.shape[1], dtype=scale.dtype, device=bits.device)
+    return torch.ge(bits.to(scale.dtype), threshold, out=factors).mul_(scale)  # to bool and back would be 6 x slower
 
 
 class _DropLanes(torch.autograd.Function):
     """Drop units of all lanes at once: vmap hands the stacked tensor over."""
 
     @staticmethod
-    def forward(X, drop_lanes):
-        return drop_lanes(X.unsqueeze(0))[0]
+    def forward(X, lane_factors):
+        raise TypeError("dropout must be of numbers that differ from net to net")
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         pass
 
     @staticmethod
-    def vmap(info, in_dims, X, drop_lanes):
-        X = X.movedim(in_dims[0], 0) if in_dims[0] is not None else X.expand(info.batch_size, *X.shape)
-        return drop_lanes(X), 0
+    def vmap(info, in_dims, X, lane_factors):
+        X = X.movedim(in_dims[0], 0)  # (L, B, ...)
+        return X * lane_factors(X), 0
 
 
 _SERVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, HashedDropout)
@@ -289,11 +265,6 @@ def floating_dtype(module):
     return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
-def has_embedding(module):
-    """Tell whether a module looks rows up by integers."""
-    return any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())
-
-
 def keeps_integers(X, module):
-    """Tell whether an array goes to a module as integers."""
-    return X.dtype.kind in "iu" and has_embedding(module)
+    """Tell whether an array goes to a module as integers, which an embedding looks rows up by."""
+    return X.dtype.kind in "iu" and any(isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules())

@@ -14,6 +14,7 @@ from sktune.modules import (
     MaskStream,
     few_threads,
     keep_factors,
+    limits,
     serve_dropout,
 )
 
@@ -117,7 +118,7 @@ def test_mask_has_the_mean_and_variance_of_dropout(p):
 def test_rate_is_rounded_to_16_bits(p):
     bits = torch.arange(-32768, 32768, dtype=torch.int32).to(torch.int16)
 
-    dropped = (keep_factors(bits, p, torch.float64) == 0).double().mean()
+    dropped = (keep_factors(bits[None], *limits([p])) == 0).double().mean()
 
     assert abs(float(dropped) - p) <= 0.5 / 65536 + 1e-12
 
@@ -169,6 +170,18 @@ def test_shared_layer_stays_shared():
 
     assert type(module["a"]) is HashedDropout
     assert module["a"] is module["b"][0]
+
+
+def test_mask_follows_rate_and_type():
+    module, _ = served(nn.Dropout(0.25))
+    single = module(torch.ones(20, 30))
+    double = module(torch.ones(20, 30, dtype=torch.float64))
+    module[0].p = 0.9
+    rare = module(torch.ones(20, 30))
+
+    assert double.unique().tolist() == [0, 1 / 0.75]
+    assert single.unique().tolist() == pytest.approx([0, 1 / 0.75])
+    assert rare.unique().tolist() == pytest.approx([0, 10])
 
 
 def test_smaller_batch_has_the_first_rows_of_the_mask():

@@ -76,6 +76,16 @@ class OwnDropout(Base):
         return nn.Sequential(nn.Linear(6, 8), self.Half(0.5))
 
 
+class DropsConstant(Base):
+    """Each net has a mask of its own for what is the same in all of them."""
+
+    def build(self):
+        return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5))
+
+    def forward(self, X):
+        return self.outward(self.inward[0](X).relu() * self.inward[1](torch.ones(len(X), 8).double()))
+
+
 class WeightNormed(Base):
     """torch has no batching rule for weight_norm, and would loop over the lanes."""
 
@@ -227,6 +237,7 @@ ALONE = {
     "functional_dropout": (net(module=OwnRandomness), X, f"{CANNOT}.*random"),
     "noise": (net(module=Noisy), X, f"{CANNOT}.*random"),
     "dropout_of_a_subclass": (net(module=OwnDropout), X, f"{CANNOT}.*random"),
+    "dropout_of_a_constant": (net(module=DropsConstant), X, f"{CANNOT}.*differ from net to net"),
     "weight_norm": (net(module=WeightNormed), X, f"{CANNOT}.*performance drop"),
     "loop_in_evaluation": (net(module=LoopsInEvaluation, early_stopping=True), X, f"{CANNOT}.*performance drop"),
     "branch": (net(module=Branching), X, f"{CANNOT}.*data-dependent"),

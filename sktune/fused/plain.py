@@ -6,37 +6,15 @@ from copy import copy, deepcopy
 import numpy as np
 import skorch
 import torch
-from skorch.dataset import Dataset, ValidSplit
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from sktune.data import Rows, rows_of, to_device
 from sktune.fused.lanes import Lane, read_optimizer
-from sktune.fused.optim import RULES
 from sktune.modules import dropout_layers, floating_dtype, serve_dropout
 from sktune.randomness import seeded
 
 KINDS = (skorch.NeuralNet, skorch.NeuralNetClassifier, skorch.NeuralNetBinaryClassifier, skorch.NeuralNetRegressor)
-_STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
-
-
-def why_alone(net):
-    """Return why a net of skorch's cannot be fused, or nothing."""
-    if type(net) not in KINDS:
-        return f"{type(net).__name__} is neither one of sktune's nets nor of skorch's"
-    if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
-        return "it has callbacks of its own"
-    for name, standard in _STANDARD.items():
-        if getattr(net, name) is not standard or net.get_params_for(name).keys() - {"shuffle"}:
-            return f"it has a {name} of its own"
-    if net.train_split and type(net.train_split) is not ValidSplit:
-        return "it has a train_split of its own"
-    for name in ("warm_start", "compile"):
-        if getattr(net, name):
-            return f"it sets {name}"
-    if net.optimizer not in RULES:
-        return f"its optimizer {getattr(net.optimizer, '__name__', net.optimizer)} has no fused rule"
-    return ""
 
 
 @contextmanager

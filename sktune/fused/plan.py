@@ -5,12 +5,14 @@ import warnings
 
 import torch
 from scipy import sparse
+from skorch.dataset import Dataset, ValidSplit
 from torch import nn
+from torch.utils.data import DataLoader
 
 from sktune.data import rows_of
 from sktune.estimators import NetworkEstimator, NeuralNetClassifier, NeuralNetRegressor
-from sktune.fused import plain
-from sktune.fused.optim import RULES
+from sktune.fused.optim import OFF, RULES
+from sktune.fused.plain import KINDS
 from sktune.fused.train import Group
 from sktune.modules import HashedDropout
 
@@ -20,25 +22,28 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, 
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
 _MANY = 8  # lanes that fill a core
-_ITERATION = ("dataset", "iterator_train", "iterator_valid")
+_STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
 
 
 def why_alone(net):
     """Return why a net's configuration cannot be fused, or nothing."""
-    if not isinstance(net, NetworkEstimator):
-        return plain.why_alone(net)
+    is_ours = isinstance(net, NetworkEstimator)
+    if not is_ours and type(net) not in KINDS:
+        return f"{type(net).__name__} is neither one of sktune's nets nor of skorch's"
     base = NeuralNetClassifier if isinstance(net, NeuralNetClassifier) else NeuralNetRegressor
-    kinds = type(net).__mro__[: type(net).__mro__.index(base)]
+    kinds = type(net).__mro__[: type(net).__mro__.index(base)] if is_ours else ()
     for name in dict.fromkeys(name for kind in kinds for name in vars(kind)):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return f"{type(net).__name__} overrides {name}"
     if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
         return "it has callbacks of its own"
-    standard = base()
-    for name in _ITERATION:
-        if getattr(net, name) is not getattr(standard, name) or net.get_params_for(name):
+    for name, standard in _STANDARD.items():
+        options = net.get_params_for(name).keys() - (() if is_ours else {"shuffle"})
+        if getattr(net, name) is not standard or options:
             return f"it has a {name} of its own"
-    for name in ("warm_start", "compile", "train_split", "verbose"):
+    if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
+        return "it has a train_split of its own"
+    for name in ("warm_start", "compile", *(("train_split", "verbose") if is_ours else ())):
         if getattr(net, name):
             return f"it sets {name}"
     if net.optimizer not in RULES:
@@ -50,22 +55,19 @@ def why_alone_initialized(net, rows):
     """Return why an initialized net cannot be fused with the rows that it was given, or nothing."""
     if rows is None or sparse.issparse(rows.X):
         return "its rows are no dense table of the module's type"
-    if list(net.criterion_.parameters()):
-        return "its criterion has parameters"
-    if len(net.optimizer_.param_groups) != 1:
-        return "its optimizer has several groups of parameters"
-    if len(net.optimizer_.param_groups[0]["params"]) != len(list(net.module_.parameters())):
-        return "its optimizer has parameters that are not the module's"
-    for name in RULES[net.optimizer].off:
-        if net.optimizer_.param_groups[0].get(name):
-            return f"its optimizer sets {name}"
-    if getattr(net.criterion_, "reduction", None) != "mean" or getattr(net.criterion_, "weight", None) is not None:
-        return "its criterion is no plain mean over the rows"
-    if getattr(net.criterion_, "ignore_index", -1) >= 0:
-        return "its criterion ignores rows"
-    if any(getattr(part, "padding_idx", None) is not None for part in net.module_.modules()):
-        return "its embedding has a padding_idx, whose row vmap would train"
-    return ""
+    module, criterion, (group, *others) = net.module_, net.criterion_, net.optimizer_.param_groups
+    is_mean = getattr(criterion, "reduction", None) == "mean" and getattr(criterion, "weight", None) is None
+    pads = any(getattr(part, "padding_idx", None) is not None for part in module.modules())
+    reasons = {
+        "its criterion has parameters": list(criterion.parameters()),
+        "its optimizer has several groups of parameters": others,
+        "its optimizer has parameters that are not the module's": len(group["params"]) != len([*module.parameters()]),
+        **{f"its optimizer sets {name}": group.get(name) for name in OFF},
+        "its criterion is no plain mean over the rows": not is_mean,
+        "its criterion ignores rows": getattr(criterion, "ignore_index", -1) >= 0,
+        "its embedding has a padding_idx, whose row vmap would train": pads,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def group_lanes(fits, max_lanes):
@@ -103,7 +105,7 @@ def _split(fits, most):
 def signature(lane):
     """Return what the nets of a group have in common."""
     net, (rows, _) = lane.net, rows_of(lane.train)
-    optimizer = (lane.optimizer, *((name, lane.options[name]) for name in RULES[lane.optimizer].shared))
+    optimizer = (lane.optimizer, *((name, lane.options.get(name)) for name in RULES[lane.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
     labels = (getattr(net, "n_outputs_", None), repr(getattr(net, "classes", None)))
     loop = (net.batch_size, lane.valid is not None, type(net), labels)
@@ -115,11 +117,15 @@ def _structure(module):
     """Return all of a module that must be equal for two to be trained as one: everything but the numbers learned."""
     tensors = [(name, p.shape, p.dtype, p.requires_grad) for name, p in module.named_parameters()]
     tensors += [(name, b.shape, b.dtype) for name, b in module.named_buffers()]
-    parts = []
+    parts = [(name, type(part)) for name, part in module.named_modules(remove_duplicate=False)]
+    return (tuple(tensors), tuple(parts), tuple(sorted((key, as_text(value)) for key, value in _settings(module))))
+
+
+def _settings(module):
+    """Yield what the parts of a module hold beside their tensors and torch's own: where it is found, and the value."""
     for name, part in module.named_modules(remove_duplicate=False):
-        own = {} if isinstance(part, HashedDropout) else {k: v for k, v in vars(part).items() if k not in _TORCH_OWN}
-        parts.append((name, type(part), tuple(sorted((k, as_text(v)) for k, v in own.items()))))
-    return (tuple(tensors), tuple(parts))
+        if not isinstance(part, HashedDropout):
+            yield from (((name, key), value) for key, value in vars(part).items() if key not in _TORCH_OWN)
 
 
 def as_text(value):
@@ -149,6 +155,4 @@ def find_obstacle(fits):
 
 def _counters(module):
     """Return the numbers that parts of a module hold, which many nets would count up together."""
-    parts = [(name, vars(part)) for name, part in module.named_modules() if not isinstance(part, HashedDropout)]
-    own = {(name, k): v for name, values in parts for k, v in values.items() if k not in _TORCH_OWN}
-    return {key: value for key, value in own.items() if isinstance(value, int | float)}
+    return {key: value for key, value in _settings(module) if isinstance(value, int | float)}

@@ -32,7 +32,7 @@ LANES = {
         "initial_accumulator_value": st.sampled_from([0.0, 0.5]),
     },
 }
-SHARED = {torch.optim.SGD: [{}], torch.optim.NAdam: [{}, {"decoupled_weight_decay": True}]}
+SHARED = dict.fromkeys((torch.optim.Adam, torch.optim.NAdam), [{}, {"decoupled_weight_decay": True}])
 CASES = [(kind, shared) for kind in LANES for shared in SHARED.get(kind, [{}])]
 
 

@@ -13,6 +13,7 @@ import torch
 from sktune.fused.lanes import Outcome
 from sktune.fused.train import Group, Stopped
 from sktune.fused.workers import Workers, estimate_seconds
+from sktune.modules import few_threads
 
 
 @dataclass
@@ -42,6 +43,7 @@ class FusionReport:
 
 
 WORKERS = Workers()
+_FEWEST = 4  # lanes that are still worth a worker of their own
 
 
 class Trainer:
@@ -55,8 +57,8 @@ class Trainer:
     def train(self, groups):
         """Train all; set each fit's `outcome`, or `reason` if it has to run one at a time after all."""
         began, n_threads = perf_counter(), torch.get_num_threads()
+        groups = _divide(groups, self.n_workers)
         n_workers = min(self.n_workers, len(groups))
-        groups = sorted(groups, key=lambda fits: -sum(estimate_seconds(fit.lane) for fit in fits))  # the longest first
         uses_processes = n_workers > 1 and WORKERS.are_worth_it(groups, n_workers - 1)
         # in this thread, too: scikit-learn's own products run in it
         torch.set_num_threads(1 if uses_processes else max(1, n_threads // max(1, n_workers)))
@@ -125,7 +127,8 @@ class Trainer:
     def _train_group(self, fits):
         began, failure = perf_counter(), None
         try:
-            outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop).train()
+            with few_threads(fits[0].lane.module, max(fits[0].lane.batches.sizes)):
+                outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop).train()
         except Stopped:
             return
         except Exception as error:
@@ -157,6 +160,19 @@ class Trainer:
         self.best_loss = np.fmin(self.best_loss, least_loss)
         self.bar.update(n_alive)
         self.bar.set_postfix(lanes=n_alive, best_loss=f"{self.best_loss:.3g}", refresh=False)
+
+
+def _divide(groups, n_workers):
+    """Return the groups, the longest first, in as many parts as there are workers unless they would be too small."""
+
+    def cost(fits):
+        return sum(estimate_seconds(fit.lane) for fit in fits)
+
+    groups = sorted(groups, key=cost, reverse=True)
+    while 0 < len(groups) < n_workers and len(groups[0]) >= 2 * _FEWEST:
+        longest, *others = groups
+        groups = sorted([longest[::2], longest[1::2], *others], key=cost, reverse=True)
+    return groups
 
 
 def _is_memory_error(error):

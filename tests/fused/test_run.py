@@ -8,6 +8,7 @@ import threading
 import weakref
 from textwrap import dedent
 
+import numpy as np
 import pytest
 import torch
 from parity import X, assert_parity, assert_same_net, assert_same_scores, search, y
@@ -137,11 +138,25 @@ def test_threads_share_the_cores(monkeypatch, four_threads):
             return super().train()
 
     monkeypatch.setattr(run, "Group", Noting)
+    search(NET, LANES, X, y, n_jobs=1, max_lanes=2)
+    assert counts == [1] * 4, "steps as small as these are not to be divided"
+    monkeypatch.setattr("sktune.modules._LEAST_TO_DIVIDE", 0)
     for n_jobs, share in ((1, 4), (2, 2), (4, 1), (None, 1)):
         counts.clear()
         search(NET, LANES, X, y, n_jobs=n_jobs, max_lanes=2)
         assert counts == [share] * 4
         assert torch.get_num_threads() == 4
+
+
+def test_one_group_is_divided_among_the_workers():
+    lanes = [{"lr": rate} for rate in np.linspace(0.01, 0.1, 8)]
+    _, together, report = search(NET, lanes, X, y, n_jobs=1)
+    assert [group["lanes"] for group in report.groups] == [8, 8]
+    for n_jobs, sizes in ((3, [4, 4, 8]), (4, [4, 4, 4, 4]), (9, [4, 4, 4, 4])):
+        _, apart, report = search(NET, lanes, X, y, n_jobs=n_jobs)
+        assert sorted(group["lanes"] for group in report.groups) == sizes
+        for one, other in zip(together, apart, strict=True):
+            assert_same_net(one, other, rtol=0)
 
 
 def in_a_process(program, timeout=60):

@@ -156,7 +156,7 @@ def test_one_group_is_divided_among_the_workers():
         _, apart, report = search(NET, lanes, X, y, n_jobs=n_jobs)
         assert sorted(group["lanes"] for group in report.groups) == sizes
         for one, other in zip(together, apart, strict=True):
-            assert_same_net(one, other, rtol=0)
+            assert_same_net(one, other)
 
 
 def in_a_process(program, timeout=60):

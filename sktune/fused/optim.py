@@ -95,7 +95,7 @@ _READ = {
 }
 
 
-def _adam_kernel(state, t, columns):
+def _adam_kernel(state, t, columns, is_decoupled):
     """Return a rule that is torch's fused Adam, 5 x faster on a CPU than its steps one by one.
 
     None where it does not apply: lanes must be alike in all but lr and weight decay. An update is linear in lr:
@@ -107,9 +107,11 @@ def _adam_kernel(state, t, columns):
     update, steps = torch.empty_like(state["exp_avg"]), t[0, 0].clone()  # (L, P), ()
     options = {name: columns[name][0].item() for name in _ADAM}
     options |= {"lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False, "fused": True}
+    pull = -columns["weight_decay"] if is_decoupled else torch.zeros_like(t)
 
     def rule(p, g, state, t, h):
-        torch_adam([update.zero_()], [g], [state["exp_avg"]], [state["exp_avg_sq"]], [], [steps], **options)
+        torch.mul(p, pull, out=update)
+        torch_adam([update], [g], [state["exp_avg"]], [state["exp_avg_sq"]], [], [steps], **options)
         p.addcmul_(update, h["lr"])
 
     return rule
@@ -132,12 +134,13 @@ class StackedOptimizer:
         """Change `flat` by one step at the learning rates (L, 1)."""
         decay = self.columns["weight_decay"]
         if self.rule is None:
-            kernel = _adam_kernel(self.state, self.t, self.columns) if self.plain_rule is adam else None
+            is_adam = self.plain_rule is adam
+            kernel = _adam_kernel(self.state, self.t, self.columns, self.is_decoupled) if is_adam else None
             self.rule, self.decays = kernel or self.plain_rule, bool(decay.any())
-        if self.decays and self.is_decoupled:
-            flat.mul_(1 - rates * decay)
-        elif self.decays:
+        if self.decays and not self.is_decoupled:
             gradient = gradient.addcmul_(decay, flat)
+        elif self.decays and self.rule is self.plain_rule:
+            flat.mul_(1 - rates * decay)
         self.t += 1
         self.rule(flat, gradient, self.state, self.t, {**self.columns, **self.shared, "lr": rates})
 

@@ -1,6 +1,4 @@
-"""Who listens to a fit: hooks that nobody has cost as much as a small network's step."""
-
-from functools import lru_cache
+"""Who listens to a fit: what nobody looks at need not be put together."""
 
 from skorch.callbacks import BatchScoring, Callback, EpochScoring, PrintLog
 from skorch.net import NeuralNet
@@ -17,13 +15,8 @@ class QuietLog(PrintLog):
 
 def has_own(hook, listener):
     """Tell whether a net or a callback has a hook other than the empty one of skorch's base class."""
-    return hook in vars(listener) or _defines(hook, type(listener))
-
-
-@lru_cache
-def _defines(hook, kind):
-    base = NeuralNet if issubclass(kind, NeuralNet) else Callback
-    return getattr(kind, hook, None) is not getattr(base, hook)
+    base = NeuralNet if isinstance(listener, NeuralNet) else Callback
+    return hook in vars(listener) or getattr(type(listener), hook, None) is not getattr(base, hook)
 
 
 def hears_batches(net, training):

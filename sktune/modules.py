@@ -95,10 +95,7 @@ class MLP(nn.Module):
 
     def forward(self, X):
         """Map (B, F) to (B, C)."""
-        X = X.flatten(1) if X.ndim > 2 else X
-        for layer in self.layers:
-            X = layer(X)
-        return X
+        return self.layers(X.flatten(1) if X.ndim > 2 else X)
 
 
 @dataclass

@@ -7,29 +7,21 @@ import inspect
 import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import is_classifier
 from skorch.dataset import Dataset, ValidSplit, get_len
-from skorch.history import History
 from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from sktune import validation
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
-from sktune.listeners import QuietLog, has_own, hears_batches
+from sktune.listeners import QuietLog, hears_batches
 from sktune.modules import few_threads, floating_dtype, keeps_integers, serve_dropout
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
-from sktune.validation import (
-    check_hyperparameters,
-    check_names,
-    check_rows,
-    constructor_arguments,
-    passes_through,
-    resolve_device,
-    unchanged_on_error,
-)
 
 _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 # Components that are looked up when they are needed: to set them changes nothing else.
@@ -46,6 +38,13 @@ class DivergenceError(ArithmeticError):
             f"training must stay finite, but in epoch {epoch} at lr={', '.join(f'{lr:.3g}' for lr in rates)} the "
             f"{what}: try a smaller lr, features scaled to unit variance, or gradient clipping"
         )
+
+
+class Weighted(NamedTuple):
+    """What ``get_loss`` takes for targets where the rows are weighted."""
+
+    target: torch.Tensor
+    weight: torch.Tensor
 
 
 class Training:
@@ -75,8 +74,9 @@ class Training:
 
         `sizes` are what the data tell of the module (`n_features`, `dtype`): passed to one that takes such arguments.
         """
-        check_hyperparameters(self)
-        self.device_ = resolve_device(self.device)
+        validation.check_hyperparameters(self)
+        self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
+        self.device_ = validation.resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
         self._sizes = {**sizes, "n_outputs": getattr(self, "n_outputs_", None)}
         return super().initialize()
@@ -92,7 +92,7 @@ class Training:
     @contextmanager
     def _resolved_device(self):
         """Let skorch see the device that ``"auto"`` means."""
-        device, self.device = self.device, str(getattr(self, "device_", None) or resolve_device(self.device))
+        device, self.device = self.device, str(getattr(self, "device_", None) or validation.resolve_device(self.device))
         try:
             yield
         finally:
@@ -100,21 +100,18 @@ class Training:
 
     def initialize_module(self):
         """Build the module (of an instance, a copy), its dropout layers served by counter-based masks."""
-        module = self.initialized_instance(self.module, self._module_arguments())
-        self.module_ = deepcopy(module) if module is self.module else module
+        arguments, is_instance = self.get_params_for("module"), isinstance(self.module, torch.nn.Module)
+        if is_instance and not arguments:
+            self.module_ = deepcopy(self.module)
+        else:
+            kind = type(self.module) if is_instance else self.module
+            takes = validation.constructor_arguments(kind, extra=False) or ()
+            found = {name: value for name, value in self._sizes.items() if name in takes and value is not None}
+            if "dtype" in found and inspect.signature(kind).parameters["dtype"].default is not None:
+                del found["dtype"]  # the module has one in mind
+            self.module_ = kind(**{**found, **arguments})
         self.dropout_ = serve_dropout(self.module_, self.seed_)
         return self
-
-    def _module_arguments(self):
-        arguments = self.get_params_for("module")
-        if isinstance(self.module, torch.nn.Module) and not arguments:
-            return {}
-        module = type(self.module) if isinstance(self.module, torch.nn.Module) else self.module
-        takes = constructor_arguments(module, extra=False) or ()
-        found = {name: value for name, value in self._sizes.items() if name in takes and value is not None}
-        if "dtype" in found and inspect.signature(module).parameters["dtype"].default is not None:
-            del found["dtype"]  # the module has one in mind
-        return {**found, **arguments}
 
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer, in torch's fused implementation where it has one and nothing else was asked for."""
@@ -129,18 +126,13 @@ class Training:
             group.setdefault("initial_lr", group["lr"])
         return self
 
-    def initialize_history(self):
-        """Begin a history of its own: an earlier one may be in someone's hands."""
-        self.history_ = History()
-        return self
-
     def get_dataset(self, X, y=None):
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
-        if passes_through(X):
+        if validation.passes_through(X):
             return super().get_dataset(X, y)
         if y is None:
-            return self._rows(check_rows(self, X, reset=False))
-        X, y = check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
+            return self._rows(validation.check_rows(self, X, reset=False))
+        X, y = validation.check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
         return self._rows(X, y, self._read_targets(X, y, anew=False))
 
     def _rows(self, X, y=None, target=None, weight=None):
@@ -235,6 +227,8 @@ class Training:
         iterator = iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
         for n_batches, batch in enumerate(iterator, start=1):
             public = self._public_batch(batch) if is_heard else batch
+            if isinstance(batch, tuple | list) and len(batch) == 3:
+                batch = batch[0], Weighted(*batch[1:])
             self.notify("on_batch_begin", batch=public, training=training)
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
@@ -245,13 +239,6 @@ class Training:
             batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
             self.notify("on_batch_end", batch=public, training=training, **step)
         self.history.record(prefix + "_batch_count", n_batches)
-
-    def notify(self, method_name, **cb_kwargs):
-        """Call a hook of the net, and of the callbacks that have one of their own."""
-        getattr(self, method_name)(self, **cb_kwargs)
-        for _, callback in self.callbacks_:
-            if has_own(method_name, callback):
-                getattr(callback, method_name)(self, **cb_kwargs)
 
     def _public_batch(self, batch):
         """Return the batch as skorch's callbacks know it: a pair."""
@@ -275,24 +262,6 @@ class Training:
         if any(getattr(self, name + "_").training != training for name in self._modules):
             super()._set_training(training)
 
-    def train_step_single(self, batch, **fit_params):
-        """Compute a batch's loss and its gradients."""
-        step = self._step(batch, True, fit_params)
-        step["loss"].backward()
-        return step
-
-    def validation_step(self, batch, **fit_params):
-        """Compute a batch's loss in evaluation mode."""
-        with torch.no_grad():
-            return self._step(batch, False, fit_params)
-
-    def _step(self, batch, training, fit_params):
-        self._set_training(training)
-        X, target, *weight = batch
-        y_pred = self.infer(X, **fit_params)
-        weighted = {"sample_weight": weight[0]} if weight else {}  # an overridden loss need not know weights
-        return {"loss": self.get_loss(y_pred, target, X=X, training=training, **weighted), "y_pred": y_pred}
-
     def evaluation_step(self, batch, training=False):
         """Compute the module's output for a batch."""
         self.check_is_fitted()
@@ -311,16 +280,14 @@ class Training:
         is_there = type(data) is torch.Tensor and data.device == self.device_
         return data if is_there else to_tensor(data, device=self.device_)
 
-    def get_loss(self, y_pred, y_true, X=None, training=False, sample_weight=None):
+    def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the batch's loss: the criterion's, plus in training the penalties of `l1` and `l2`.
 
-        With weights it is the mean over the rows of weight times loss.
+        Of :class:`Weighted` targets it is the mean over the rows of weight times loss.
         """
+        y_true, weight = y_true if isinstance(y_true, Weighted) else (y_true, None)
         y_pred, y_true = self._match(y_pred, self._on_device(y_true))
-        if sample_weight is None:
-            loss = self.criterion_(y_pred, y_true)
-        else:
-            loss = (self._row_losses(y_pred, y_true) * sample_weight).mean()
+        loss = self.criterion_(y_pred, y_true) if weight is None else self._mean_loss(y_pred, y_true, weight)
         return loss + self._penalty() if training and (self.l1 or self.l2) else loss
 
     def _match(self, y_pred, y_true):
@@ -330,7 +297,7 @@ class Training:
     def _plain_criterion(self):
         return getattr(self.criterion_, "_orig_mod", self.criterion_)  # of a compiled one
 
-    def _row_losses(self, y_pred, y_true):
+    def _mean_loss(self, y_pred, y_true, weight):
         criterion = self._plain_criterion()
         reduction = getattr(criterion, "reduction", None)
         criterion.reduction = "none"
@@ -343,7 +310,7 @@ class Training:
                 "sample_weight and class_weight must come with a criterion that gives a loss for each row "
                 f"when reduction='none', got criterion={type(criterion).__name__}"
             )
-        return losses.flatten(1).mean(1) if losses.ndim > 1 else losses  # (B,)
+        return ((losses.flatten(1).mean(1) if losses.ndim > 1 else losses) * weight).mean()
 
     def _penalty(self):
         """Return l1 * sum |w| + l2 * sum w^2 over the weights: parameters of two dimensions or more."""
@@ -366,10 +333,10 @@ class Training:
 
         A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
         """
-        check_names(self, [name for name in params if "__" in name or name not in vars(self)], components=params)
+        validation.check_names(self, params, components=params)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
         rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
-        with unchanged_on_error(self):
+        with validation.unchanged_on_error(self):
             for name, value in params.items():
                 if name not in rest or (name.startswith("optimizer__") and "param_groups__" not in name):
                     setattr(self, name, value)
@@ -391,12 +358,12 @@ class Training:
             return super().load_params(*args, **kwargs)
 
     def __setstate__(self, state):
-        device = state["device"]
-        super().__setstate__({**state, "device": str(resolve_device("auto")) if device == "auto" else device})
+        is_auto = state["device"] == "auto"
+        super().__setstate__({**state, "device": str(validation.resolve_device("auto"))} if is_auto else state)
         if "device_" in vars(self):
-            self.device_ = resolve_device(self.device)
-        if device == "auto":
-            self.device = device
+            self.device_ = validation.resolve_device(self.device)
+        if is_auto:
+            self.device = "auto"
 
 
 def _length(iterator):

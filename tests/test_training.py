@@ -764,9 +764,11 @@ def test_get_loss_can_be_overridden():
         def get_loss(self, y_pred, y_true, X=None, training=False):
             return 2 * super().get_loss(y_pred, y_true, X=X, training=training)
 
-    single, doubled = (make_net(kind, max_epochs=1, lr=1e-12).fit(X, y) for kind in (NeuralNetClassifier, Doubled))
+    for weight in (None, WEIGHT):
+        kinds = (NeuralNetClassifier, Doubled)
+        single, doubled = (make_net(kind, max_epochs=1, lr=1e-12).fit(X, y, weight) for kind in kinds)
 
-    assert doubled.history[0, "train_loss"] == pytest.approx(2 * single.history[0, "train_loss"])
+        assert doubled.history[0, "train_loss"] == pytest.approx(2 * single.history[0, "train_loss"])
 
 
 def test_train_step_can_be_overridden():
@@ -780,6 +782,7 @@ def test_train_step_can_be_overridden():
             return {"loss": loss, "y_pred": y_pred}
 
     assert_same_weights(make_net(Plain).fit(X, y), make_net().fit(X, y))
+    assert_same_weights(make_net(Plain).fit(X, y, WEIGHT), make_net().fit(X, y, WEIGHT))
 
 
 def test_optimizer_with_closures():

@@ -7,6 +7,7 @@ import inspect
 import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
+from operator import length_hint
 from typing import NamedTuple
 
 import numpy as np
@@ -220,7 +221,8 @@ class Training:
             return
         super()._set_training(training)  # each layer, through a `train` of the module's own if it has one
         epoch = len(self.history) - 1
-        factors = self._lr_factors(epoch, _length(iterator)) if training else None
+        # 1 is for a stream of rows: its rate changes between epochs only
+        factors = self._lr_factors(epoch, length_hint(iterator, 1)) if training else None
         batches = self.history[-1, "batches"]  # what record_batch would look up for every number
         is_heard = hears_batches(self, training)
         n_batches = 0
@@ -333,7 +335,7 @@ class Training:
 
         A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
         """
-        validation.check_names(self, params, components=params)
+        validation.check_names(self, params)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
         rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with validation.unchanged_on_error(self):
@@ -364,14 +366,6 @@ class Training:
             self.device_ = validation.resolve_device(self.device)
         if is_auto:
             self.device = "auto"
-
-
-def _length(iterator):
-    """Return the number of batches in an epoch; of a stream, whose rate then changes between epochs only, 1."""
-    try:
-        return len(iterator)
-    except TypeError:
-        return 1
 
 
 def _n_rows(batch):

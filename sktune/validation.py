@@ -160,14 +160,11 @@ def check_hyperparameters(net):
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
-def check_names(net, names, components=None):
-    """Check that a net has hyperparameters of these names; ``module__x`` is the argument ``x`` of its module.
-
-    `components` are those that are about to be set.
-    """
+def check_names(net, params):
+    """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
     own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
-    components = {**vars(net), **(components or {})}
-    for name in names:
+    components = {**vars(net), **params}
+    for name in params:
         prefix, nested, argument = name.partition("__")
         owner, known = type(net), own
         if prefix in net.prefixes_ and nested:

@@ -22,14 +22,15 @@ _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed
 class FusingBackend(ParallelBackendBase):
     """A joblib backend that trains the networks of all tasks of a call together.
 
-    It is what ``joblib.parallel_config("sktune", ...)`` chooses. `n_jobs` is the number of threads that groups of fits
-    are spread over, each with its share of torch's threads (default: as many as torch has, with one each); and, if it
-    is given and above 1, of processes for the tasks that are not fused, which run as they would have run.
+    It is what ``joblib.parallel_config("sktune", ...)`` chooses. `n_jobs` is the number of workers that groups of fits
+    are spread over (default: as many as torch has threads): threads, each with its share of torch's; or, where steps
+    are small and the search long enough to start them, processes of one thread, which wait a minute for the next
+    search. If it is given and above 1, it is also the number of processes for the tasks that are not fused.
 
     Parameters
     ----------
-    max_lanes : int, default=32
-        Fits that are trained together at most. Results do not depend on it.
+    max_lanes : int, default=None
+        Fits that are trained together at most; None is 32 on a CPU, and 512 elsewhere. Results do not depend on it.
     device : str or torch.device, default=None
         Where all networks are trained and evaluated, whatever their own `device`. None leaves that to them.
     report : FusionReport to be filled, default=None
@@ -44,7 +45,7 @@ class FusingBackend(ParallelBackendBase):
     supports_sharedmem = True
     default_n_jobs = -1
 
-    def __init__(self, *args, max_lanes=32, device=None, report=None, progress=False, outer=None, **kwargs):
+    def __init__(self, *args, max_lanes=None, device=None, report=None, progress=False, outer=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.max_lanes = max_lanes
         self.device = device if device is None else str(resolve_device(device))

@@ -22,6 +22,7 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, 
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
 _MANY = 8  # lanes that fill a core
+_MOST, _MOST_ON_GPU = 32, 512  # lanes of a group, beyond which more bring no speed
 _PROVEN = (nn.CrossEntropyLoss, nn.MSELoss)
 _STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
 
@@ -91,14 +92,19 @@ def group_lanes(fits, max_lanes):
     return groups
 
 
-def _split(fits, most):
-    """Divide fits evenly; those of a stream that are many enough stay among themselves, and share each batch."""
-    streams = {}
+def _split(fits, max_lanes):
+    """Divide fits evenly. On a CPU, those of a stream that are many enough stay among themselves, and share batches."""
+    on_cpu = rows_of(fits[0].lane.train)[0].X.device.type == "cpu"
+    most, streams = max_lanes or (_MOST if on_cpu else _MOST_ON_GPU), {}
     for fit in fits:
         streams.setdefault(fit.lane.stream, []).append(fit)
-    large = [members for members in streams.values() if len(members) >= _MANY]
-    small = [fit for members in streams.values() if len(members) < _MANY for fit in members]
-    for members in [*large, small]:
+    apart, rest = [], []
+    for members in streams.values():
+        if on_cpu and len(members) >= _MANY:
+            apart.append(members)
+        else:
+            rest += members
+    for members in [*apart, rest]:
         n_parts = -(-len(members) // most)
         yield from (members[len(members) * n // n_parts : len(members) * (n + 1) // n_parts] for n in range(n_parts))
 

@@ -335,7 +335,8 @@ class Training:
 
         A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
         """
-        validation.check_names(self, params)
+        named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
+        validation.check_names(self, named)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
         rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with validation.unchanged_on_error(self):

@@ -77,7 +77,13 @@ def test_search_speed(tmp_path, capsys, monkeypatch):
     seconds = {"sktune": 1.0, "skorch": 2.5, "loop": 2.0, "MLPClassifier": 1.5}
 
     def run_alone(args, peer, n_jobs, threads):
-        return {"seconds": seconds[peer] + int(n_jobs), "training": 0.5, "first_seconds": 9.0, "peak_mib": 100, "best": 0.5}
+        return {
+            "seconds": seconds[peer] + int(n_jobs),
+            "training": 0.5,
+            "first_seconds": 9.0,
+            "peak_mib": 100,
+            "best": 0.5,
+        }
 
     monkeypatch.setattr(script, "run_alone", run_alone)
     with pytest.raises(SystemExit, match="not as much faster as wanted than skorch$"):

@@ -128,10 +128,8 @@ class Chain:
             before = X
             if isinstance(layer, nn.Linear):
                 weight, bias = leaves[f"{name}.weight"], leaves.get(f"{name}.bias")
-                if name == last:
-                    X = _product(
-                        weight, X.mT, bias, 2, None
-                    ).mT  # features first: faster, and what classes' losses want
+                if name == last:  # features first in memory: faster, and what the loss of classes wants
+                    X = _product(weight, X.mT, bias, 2, None).mT
                 else:
                     X = _product(X, weight.mT, bias, 1, self._space(name, X, *X.shape[:2], weight.shape[1]))
                 writable = True

@@ -86,39 +86,45 @@ class Trainer:
 
     def _train_in_processes(self, waiting, n_others):
         """Let other processes and this one take group after group."""
-        sent, lock = [], threading.Lock()
+        sent, lock = deque(), threading.Lock()
 
         def send(_=None):  # a process is free
             with lock:
-                if waiting:
-                    fits = waiting.popleft()
-                    sent.append((fits, WORKERS.submit([fit.lane for fit in fits], n_others)))
-                    last = sent[-1][1]
-                else:
+                if not waiting:
                     return
-            last.add_done_callback(send)
+                fits = waiting.popleft()
+                try:
+                    future = WORKERS.submit([fit.lane for fit in fits], n_others)
+                except Exception:  # the processes are gone: what they would have taken is done here
+                    waiting.append(fits)
+                    return
+                sent.append((fits, future))
+            future.add_done_callback(send)
+
+        def take():
+            with lock:
+                if waiting:
+                    return waiting.popleft(), None
+                return sent.popleft() if sent else (None, None)
 
         try:
             for _ in range(n_others):
                 send()
-            while waiting:
-                with lock:
-                    fits = waiting.popleft() if waiting else None
-                if fits:
-                    self._train_group(fits)
-            for fits, future in sent:
-                self._take(fits, future)
+            fits, future = take()
+            while fits:
+                self._train_group(fits) if future is None else self._receive(fits, future)
+                fits, future = take()
         except BaseException:
-            waiting.clear()
+            with lock:
+                waiting.clear()
             WORKERS.stop()
             raise
 
-    def _take(self, fits, future):
-        """Take what another process has trained; where it could not, train here."""
+    def _receive(self, fits, future):
+        """Receive what another process has trained; where it could not, train here."""
         try:
             outcomes, seconds = future.result()
         except Exception:  # it was killed, say, or the lanes cannot be sent to it
-            WORKERS.stop()
             self._train_group(fits)
         else:
             self._close_group(fits, outcomes, seconds)
@@ -163,13 +169,14 @@ class Trainer:
 
 
 def _divide(groups, n_workers):
-    """Return the groups, the longest first, in as many parts as there are workers unless they would be too small."""
+    """Return the groups, the longest first, divided so that no worker has to wait long for another's last one."""
 
     def cost(fits):
         return sum(estimate_seconds(fit.lane) for fit in fits)
 
     groups = sorted(groups, key=cost, reverse=True)
-    while 0 < len(groups) < n_workers and len(groups[0]) >= 2 * _FEWEST:
+    most = sum(map(cost, groups)) / (2 * n_workers)
+    while n_workers > 1 and groups and cost(groups[0]) > most and len(groups[0]) >= 2 * _FEWEST:
         longest, *others = groups
         groups = sorted([longest[::2], longest[1::2], *others], key=cost, reverse=True)
     return groups

@@ -43,14 +43,18 @@ class Workers:
         if self.size != size:
             self.stop()
             self.pool, self.size = ProcessPoolExecutor(size, timeout=_IDLE), size
-        self.used = monotonic()
-        return self.pool.submit(_train, _without_nets(lanes))
+        self.used, lanes = monotonic(), _without_nets(lanes)
+        try:
+            return self.pool.submit(_train, lanes)
+        except Exception:  # a process was killed, and the others with it
+            self.pool = ProcessPoolExecutor(size, timeout=_IDLE)
+            return self.pool.submit(_train, lanes)
 
     def stop(self):
         """End the processes now."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, kill_workers=True)
-        self.pool, self.size = None, 0
+        pool, self.pool, self.size = self.pool, None, 0
+        if pool is not None:
+            pool.shutdown(wait=True, kill_workers=True)
 
 
 def estimate_step(lane):

@@ -25,9 +25,9 @@ def eager(monkeypatch):
     taken = []
 
     class Noted(run.Trainer):
-        def _take(self, fits, future):
+        def _receive(self, fits, future):
             taken.append((len(fits), future.exception()))
-            super()._take(fits, future)
+            super()._receive(fits, future)
 
     for name in ("_START", "_GO_ON"):
         monkeypatch.setattr(workers, name, 0.0)

@@ -101,7 +101,10 @@ def test_library_is_small():
 
 
 def test_count_code():
-    assert count_code('"""Title.\n\nMore.\n"""\n\n# why\n\n\ndef f():\n    """Do."""\n    return [\n        1\n    ]\n') == 4
+    assert (
+        count_code('"""Title.\n\nMore.\n"""\n\n# why\n\n\ndef f():\n    """Do."""\n    return [\n        1\n    ]\n')
+        == 4
+    )
 
 
 def count_lines(path):

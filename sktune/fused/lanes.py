@@ -38,8 +38,14 @@ class Lane:
         lane.dropout = self.dropout if dropout is None else [dropout] * len(self.dropout)
         return lane
 
+    def fresh(self):
+        """Return the lane as it is before its training, of which there may be a second attempt."""
+        lane = copy(self)
+        lane.stopping = copy(self.stopping)
+        return lane
+
     def for_trial(self):
-        """Return a lane to try a step with: nothing that this one will draw is drawn by it."""
+        """Return a lane to try a step with."""
         return self
 
     def rates(self, epoch):

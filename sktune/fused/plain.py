@@ -89,11 +89,17 @@ class SkorchLane(Lane):
         self.shuffles = net.get_params_for("iterator_train").get("shuffle", False)
         self.batches = SkorchBatches(self)
 
-    def for_trial(self):
-        """Return a lane to try a step with: nothing that this one will draw is drawn by it."""
+    def fresh(self):
+        """Return the lane as it is before its training, of which there may be a second attempt."""
         lane = copy(self)
-        lane.generator, lane.dropout = self.generator.clone_state(), [0.0] * len(self.dropout)
+        lane.generator = self.generator.clone_state()
         lane.batches = SkorchBatches(lane)
+        return lane
+
+    def for_trial(self):
+        """Return a lane to try a step with: torch's own masks would be others than those of the nets alone."""
+        lane = copy(self)
+        lane.dropout = [0.0] * len(self.dropout)
         return lane
 
     def match(self, y_pred, y_true):

@@ -30,7 +30,7 @@ class Group:
     """
 
     def __init__(self, lanes, on_epoch=None, stop=None):
-        self.lanes = lanes
+        self.lanes = lanes = [lane.fresh() for lane in lanes]
         self.on_epoch = on_epoch
         self.stop = stop
         self.alive = list(range(len(lanes)))

@@ -10,6 +10,7 @@ from textwrap import dedent
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from parity import X, assert_parity, assert_same_net, assert_same_scores, search, y
 from sklearn.exceptions import FitFailedWarning
@@ -58,6 +59,32 @@ def test_a_group_that_does_not_fit_is_halved(monkeypatch, error, when):
     assert_same_scores(expected, found, tolerance=0)
     for reference, net in zip(references, nets, strict=True):
         assert_same_net(reference, net)
+
+
+def test_a_second_attempt_knows_nothing_of_the_first(monkeypatch):
+    lanes = [{"tol": 10.0, "n_iter_no_change": patience} for patience in (2, 3)]
+    torch_net = skorch.NeuralNetClassifier(
+        torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Dropout(0.3)).double(),
+        criterion=torch.nn.CrossEntropyLoss,
+        verbose=0,
+        max_epochs=3,
+        iterator_train__shuffle=True,
+    )
+    for net, candidates in (
+        (NET.__class__(early_stopping=True, random_state=0), lanes),
+        (torch_net, [{}, {"lr": 0.1}]),
+    ):
+        with monkeypatch.context() as patch:
+            torch.manual_seed(0)
+            _, references, _ = search(net, candidates, X, y)
+            torch.manual_seed(0)
+            begun = limit_memory(patch, lambda lanes: len(lanes) > 2, when="later")
+            _, nets, report = search(net, candidates, X, y, n_jobs=1)
+
+        assert begun == [4, 2, 2]
+        assert not report.alone
+        for reference, other in zip(references, nets, strict=True):
+            assert_same_net(reference, other)
 
 
 def test_a_fit_that_does_not_fit_at_all_fails_alone(monkeypatch):
@@ -149,10 +176,10 @@ def test_threads_share_the_cores(monkeypatch, four_threads):
 
 
 def test_one_group_is_divided_among_the_workers():
-    lanes = [{"lr": rate} for rate in np.linspace(0.01, 0.1, 8)]
+    lanes = [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)]
     _, together, report = search(NET, lanes, X, y, n_jobs=1)
-    assert [group["lanes"] for group in report.groups] == [8, 8]
-    for n_jobs, sizes in ((3, [4, 4, 8]), (4, [4, 4, 4, 4]), (9, [4, 4, 4, 4])):
+    assert [group["lanes"] for group in report.groups] == [12, 12]
+    for n_jobs, sizes in ((2, [6] * 4), (9, [6] * 4)):
         _, apart, report = search(NET, lanes, X, y, n_jobs=n_jobs)
         assert sorted(group["lanes"] for group in report.groups) == sizes
         for one, other in zip(together, apart, strict=True):

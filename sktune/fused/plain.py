@@ -47,7 +47,7 @@ def hand_over(net, adopt):
 
     def fit(self, X, y=None, **fit_params):
         self.__class__ = kind
-        return self if adopt(X) else self.fit(X, y, **fit_params)
+        return self if adopt(X) else kind.fit(self, X, y, **fit_params)
 
     net.__class__ = type(kind.__name__, (kind,), {"fit": fit})
 
@@ -75,7 +75,7 @@ def _source(dataset, rows=None):
 
 
 class SkorchLane(Lane):
-    """A fit of a net of skorch's; one that draws in training has a stream of its own."""
+    """A fit of a net of skorch's; its batches are its own."""
 
     def __init__(self, net, rows, train, valid, generator):
         self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
@@ -113,8 +113,7 @@ class SkorchLane(Lane):
     @property
     def stream(self):
         """What the batches follow from."""
-        rows, indices = rows_of(self.train)
-        return (id(rows), self.n_rows, indices is None, id(self) if self.shuffles or any(self.dropout) else None)
+        return id(self)
 
     def rates(self, epoch):
         """Return the learning rates of an epoch's steps."""

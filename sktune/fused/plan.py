@@ -45,6 +45,8 @@ def why_alone(net):
             return f"it has a {name} of its own"
     if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
         return "it has a train_split of its own"
+    if not is_ours and not (net.max_epochs in range(1, 1 << 31) and (net.batch_size == -1 or net.batch_size > 0)):
+        return "its max_epochs or batch_size is unusual"
     for name in ("warm_start", "compile", *(("train_split", "verbose") if is_ours else ())):
         if getattr(net, name):
             return f"it sets {name}"

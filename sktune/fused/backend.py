@@ -191,8 +191,11 @@ class _Job:
 
 
 def _net_of(task):
-    """Return what a task fits, or the last step of it."""
-    estimator = task.arguments.get("estimator")
+    """Return what a task fits, or the last step of it; None where that cannot be told."""
+    try:
+        estimator = task.estimator
+    except Exception:  # a parameter that it does not have: the task will say so
+        return None
     return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 

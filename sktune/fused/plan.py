@@ -2,6 +2,7 @@
 
 import types
 import warnings
+from numbers import Integral
 
 import torch
 from scipy import sparse
@@ -45,7 +46,8 @@ def why_alone(net):
             return f"it has a {name} of its own"
     if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
         return "it has a train_split of its own"
-    if not is_ours and not (net.max_epochs in range(1, 1 << 31) and (net.batch_size == -1 or net.batch_size > 0)):
+    lengths = (net.max_epochs, 1 if net.batch_size == -1 else net.batch_size)
+    if not is_ours and not all(isinstance(length, Integral) and length > 0 for length in lengths):
         return "its max_epochs or batch_size is unusual"
     for name in ("warm_start", "compile", *(("train_split", "verbose") if is_ours else ())):
         if getattr(net, name):

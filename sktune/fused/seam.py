@@ -59,8 +59,10 @@ class Task:
         """Return the estimator that the task fits, its candidate's parameters set, or None."""
         estimator = self.arguments.get("estimator")
         parameters = self.arguments.get("parameters")
-        if parameters and estimator is not None:
-            estimator.set_params(**clone(parameters, safe=False))
+        if parameters and estimator is not None and not isinstance(parameters, _AsSet):
+            as_set = _AsSet(clone(parameters, safe=False))
+            estimator.set_params(**as_set)
+            self._change(parameters=as_set)
         return estimator
 
     def planned_fits(self, known):
@@ -82,9 +84,19 @@ class Task:
         if "train" in self.arguments:
             return [self.arguments["train"]]
         splits = list(self.arguments["cv"].split(X, y, **(self.arguments.get("split_params") or {})))
-        self.arguments["cv"] = check_cv(splits)  # a splitter may be random: keep what was planned
-        self.call = (self.call[0], (), self.arguments)
+        self._change(cv=check_cv(splits))  # a splitter may be random: keep what was planned
         return [train for train, _ in splits]
+
+    def _change(self, **arguments):
+        self.arguments.update(arguments)
+        self.call = (self.call[0], (), self.arguments)
+
+
+class _AsSet(dict):
+    """Parameters that an estimator holds: the task clones and sets them once more, which leaves it as it is."""
+
+    def __sklearn_clone__(self):
+        return self
 
 
 def fused_tasks(n_jobs, **options):

@@ -533,3 +533,32 @@ def test_a_device_that_is_not_there_is_refused_beforehand():
         ValueError, match="device must be 'auto' or a torch device on this machine, got device='cuda:9'"
     ):
         joblib.parallel_config("sktune", device="cuda:9")
+
+
+def test_steps_that_candidates_replace_are_trained_once(monkeypatch):
+    others = [clone(NET).set_params(lr=0.01), clone(NET).set_params(module__hidden=(4,))]
+    pipeline = Pipeline([("scale", StandardScaler()), ("net", LogisticRegression())])
+    candidates = {"net": others, "net__max_epochs": [2, 3], "scale": ["passthrough", StandardScaler()]}
+    search = GridSearchCV(pipeline, candidates, cv=2, refit=False, error_score="raise")
+    plain = clone(search).fit(X, y)
+    report, alone = FusionReport(), []
+    train = NeuralNetClassifier.run_single_epoch
+    monkeypatch.setattr(
+        NeuralNetClassifier, "run_single_epoch", lambda *args, **kwargs: alone.append(1) or train(*args, **kwargs)
+    )
+    with joblib.parallel_config("sktune", report=report, device="cpu"):
+        fused = clone(search).fit(X, y)
+
+    assert not alone
+    assert not report.alone
+    assert_same_scores(plain, fused, tolerance=0)
+    for net in fused.param_grid["net"]:  # the user's own stay as they were
+        assert net.device == "auto"
+        assert not hasattr(net, "module_")
+
+
+def test_a_candidate_that_cannot_be_set_fails_as_it_would():
+    search = GridSearchCV(NET, {"rate": [1]}, cv=2)
+    for config in ({"backend": "sequential"}, {"backend": "sktune"}):
+        with joblib.parallel_config(**config), pytest.raises(ValueError, match="rate"):
+            search.fit(X, y)

@@ -1,5 +1,7 @@
 """skorch's own nets, fused: each ends as ``torch.manual_seed(seed); net.fit(X, y)`` ends."""
 
+from contextlib import nullcontext
+
 import joblib
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from parity import Keep, assert_same_net, grid
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
-from sklearn.model_selection import GridSearchCV, KFold, cross_validate
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate, permutation_test_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -135,6 +137,79 @@ def test_what_is_not_standard_goes_alone(net, reason):
         cross_validate(net, X, y, cv=2, error_score="raise")
 
     assert reason in str(report)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"max_epochs": 0}, None),  # initial weights are scored
+        ({"max_epochs": 2.0}, TypeError),
+        ({"batch_size": -2}, ValueError),
+        ({"batch_size": 0}, ValueError),
+        ({"batch_size": 8.5}, ValueError),
+    ],
+)
+def test_unusual_lengths_of_training_mean_what_skorch_says(options, error):
+    report = FusionReport()
+    for config in ({"backend": "sequential"}, {"backend": "sktune", "report": report}):
+        with joblib.parallel_config(**config), pytest.raises(error) if error else nullcontext():
+            found = cross_validate(classifier(**options), X, y, cv=2, error_score="raise")
+            assert np.isfinite(found["test_score"]).all()
+
+    assert "max_epochs or batch_size is unusual" in str(report)
+
+
+def test_nets_with_other_validation_splits_have_their_own_batches():
+    net = classifier(iterator_train__shuffle=True)
+    splits = [skorch.dataset.ValidSplit(0.3, random_state=state) for state in (0, 1)]
+    candidates = [{"train_split": split} for split in splits]
+    nets, report = search(net, candidates, X, y)
+
+    assert [group["lanes"] for group in report.groups] == [4], report
+    for reference, other in zip(references(net, candidates, X, y), nets, strict=True):
+        assert_same_net(reference, other)
+
+
+class FailsOnce(Net):
+    """Cannot be built in one of the folds' preparations."""
+
+    n_built = 0
+
+    def __init__(self, at=-1):
+        super().__init__()
+        FailsOnce.n_built += 1
+        if FailsOnce.n_built == at:
+            raise RuntimeError("not this time")
+
+
+def test_a_fit_that_runs_alone_between_others_does_not_take_the_next_ones_result():
+    def predictions(at):
+        net = skorch.NeuralNetClassifier(FailsOnce, module__at=at, criterion=nn.CrossEntropyLoss, **QUIET)
+        found, report = [], FusionReport()
+        FailsOnce.n_built = 0
+        torch.manual_seed(0)
+        with joblib.parallel_config("sktune", report=report):
+            permutation_test_score(
+                net,
+                X,
+                y,
+                cv=3,
+                n_permutations=1,
+                random_state=0,
+                scoring=lambda net, *_: found.append(net.predict_proba(X)) or 0,
+            )
+        return found, report
+
+    expected, _ = predictions(at=-1)
+    found, report = predictions(at=5)  # the true labels are scored before, outside of joblib
+
+    assert [fit["reason"] for fit in report.alone] == ["its preparation failed: RuntimeError: not this time"]
+    assert [np.array_equal(one, other) for one, other in zip(found[3:], expected[3:], strict=True)] == [
+        True,
+        False,
+        True,
+    ]
+    assert not np.array_equal(found[4], expected[5])
 
 
 def test_rows_of_another_type_fail_as_they_would():

@@ -186,7 +186,7 @@ class LaneMasks:
         made_in, first, made = self.ahead.get(tuple(rest), (None, 0, ()))
         if made_in != epoch or not 0 <= batch - first < len(made) or made.shape[2] < n:
             most = _AHEAD // n // len(self.distinct) // (1 + rest[-1])  # fewer for each call: there may be very many
-            first, batches = batch, range(batch, batch + max(1, min(batch + 1, most)))
+            first, batches = batch, range(batch, batch + max(1, min(8 + 2 * batch, most)))
             keys = [mask_key(seed, epoch, b, *rest) for b in batches for seed in self.distinct]
             made = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
             made = made if len(self.rates) > 1 else keep_factors(made, *self.limits)

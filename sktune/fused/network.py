@@ -3,10 +3,10 @@
 from copy import deepcopy
 
 import torch
-from torch import nn
 from torch.func import functional_call, vmap
 
-from sktune.modules import ACTIVATIONS, MLP, HashedDropout, dropout_layers
+from sktune.fused.chain import Chain, find_chain
+from sktune.modules import dropout_layers
 
 
 class StackedNet:
@@ -20,7 +20,7 @@ class StackedNet:
 
     def __init__(self, modules, masks):
         self.template = deepcopy(modules[0])
-        self.chain, self.dropouts = find_chain(self.template), dropout_layers(self.template)
+        self.layers, self.dropouts = find_chain(self.template), dropout_layers(self.template)
         self.names = [name for name, p in modules[0].named_parameters() if p.requires_grad]
         self.shapes = [dict(modules[0].named_parameters())[name].shape for name in self.names]
         flat = {module: _flatten(module, self.names) for module in modules}  # lanes may begin with the same one
@@ -36,6 +36,7 @@ class StackedNet:
     def _make_leaves(self):
         self.leaves, self.flat_gradient = self._views(self.flat), torch.empty_like(self.flat)
         self.gradients = self._views(self.flat_gradient)
+        self.chain = self.layers and Chain(self.layers, self.leaves, self.gradients, self.masks)
 
     def _views(self, flat):
         """Return views of (L, P), one per parameter, by name."""
@@ -50,12 +51,12 @@ class StackedNet:
 
         `place` is (epoch, batch), which the masks of dropout follow from.
         """
+        if self.chain and X.ndim == 3:  # (L, B, F)
+            return self.chain.forward(X, place if training else None)
         if training:
             for layer, masks in zip(self.dropouts, self.masks, strict=True):
                 layer.lanes, masks.place = masks, place
                 layer.place = None  # a part of the lanes may have been at this place before
-        if self.chain is not None and X.ndim == 3:  # (L, B, F)
-            return self.chain.forward(self.leaves, X, training)
         self.template.train(training)
         for leaf in self.leaves.values():
             leaf.requires_grad_()
@@ -76,13 +77,13 @@ class StackedNet:
             ):
                 view.copy_(g)
         else:
-            self.chain.backward(self.leaves, gradient, self.gradients)
+            self.chain.backward(gradient)
         return self.flat_gradient
 
     def select(self, lanes):
         """Return a net of some lanes only, copied."""
         chosen = object.__new__(StackedNet)
-        for name in ("template", "chain", "dropouts", "names", "shapes"):
+        for name in ("template", "layers", "dropouts", "names", "shapes"):
             setattr(chosen, name, getattr(self, name))
         chosen.weight_mask = self.weight_mask
         chosen.flat = self.flat[lanes]
@@ -103,96 +104,6 @@ class StackedNet:
         values = dict(zip(self.names, row.split([shape.numel() for shape in self.shapes]), strict=True))
         values = {name: value.view(self.leaves[name].shape[1:]) for name, value in values.items()}
         return values | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
-
-
-class Chain:
-    """A chain of linear layers, activations and dropout in all lanes, forward and backward without autograd's records.
-
-    Half of the time that a small step takes with autograd is not spent on products.
-    """
-
-    def __init__(self, layers):
-        self.layers = layers  # by name
-        self.space = {}  # tensors of a step that the next one writes again: new memory would have to be mapped first
-
-    def _space(self, name, like, *shape):
-        if name not in self.space or self.space[name].shape != shape:
-            self.space[name] = torch.empty(shape, dtype=like.dtype, device=like.device)
-        return self.space[name]
-
-    def forward(self, leaves, X, training):
-        """Return the outputs (L, B, C) for X (L, B, F)."""
-        self.passed, writable = [], False  # (input, output or factors) of each layer
-        last = next(reversed(self.layers))
-        for name, layer in self.layers.items():
-            before = X
-            if isinstance(layer, nn.Linear):
-                weight, bias = leaves[f"{name}.weight"], leaves.get(f"{name}.bias")
-                if name == last:  # features first in memory: faster, and what the loss of classes wants
-                    X = _product(weight, X.mT, bias, 2, None).mT
-                else:
-                    X = _product(X, weight.mT, bias, 1, self._space(name, X, *X.shape[:2], weight.shape[1]))
-                writable = True
-            elif isinstance(layer, HashedDropout):
-                if training:
-                    before = layer.lane_factors(X)
-                    X, writable = X.mul_(before) if writable else X * before, True
-            elif type(layer) is nn.ReLU:  # all that its gradient needs is where the output is positive
-                X = X.relu_() if writable else X.relu()
-            else:
-                with torch.set_grad_enabled(training):
-                    before = X.detach().requires_grad_(training)
-                    after = layer(before)
-                self.passed.append((before, after))
-                X, writable = after.detach(), False
-                continue
-            self.passed.append((before, X))
-        return X
-
-    def backward(self, leaves, gradient, found):
-        """Write the gradients of the leaves, by name, of a step whose outputs have this gradient (L, B, C)."""
-        first = next(iter(self.layers))
-        for (name, layer), (before, after) in zip(reversed(self.layers.items()), reversed(self.passed), strict=True):
-            if isinstance(layer, nn.Linear):
-                _multiply(gradient.mT, before, found[f"{name}.weight"])
-                if layer.bias is not None:
-                    torch.sum(gradient, 1, out=found[f"{name}.bias"])
-                if name != first:
-                    out = self._space(f"gradient of {name}", before, *before.shape)
-                    gradient = torch.bmm(gradient, leaves[f"{name}.weight"], out=out)
-            elif isinstance(layer, HashedDropout):
-                gradient = gradient.mul_(before)
-            elif type(layer) is nn.ReLU:
-                gradient = torch.ops.aten.threshold_backward.grad_input(gradient, after, 0, grad_input=gradient)
-            else:
-                (gradient,) = torch.autograd.grad(after, before, gradient)
-        self.passed = []
-
-
-def _multiply(a, b, out):
-    """Write a product of lanes into a view, lane by lane; several threads divide it better all at once."""
-    if torch.get_num_threads() == 1:
-        torch.bmm(a, b, out=out)
-    else:
-        out.copy_(a @ b)
-
-
-def _product(a, b, bias, axis, out):
-    """Return a product of lanes plus the bias (L, H), along an axis."""
-    return torch.bmm(a, b, out=out) if bias is None else torch.baddbmm(bias.unsqueeze(axis), a, b, out=out)
-
-
-def find_chain(module):
-    """Return a module as a :class:`Chain`, or None if it is anything else."""
-    chain = module.layers if type(module) is MLP else module
-    if type(chain) is not nn.Sequential or not len(chain):
-        return None
-    known = (nn.Linear, *ACTIVATIONS.values())
-    layers = {f"layers.{name}" if chain is not module else name: layer for name, layer in chain.named_children()}
-    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for m in layers.values())
-    plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
-    learned = [p.requires_grad for p in module.parameters()]
-    return Chain(layers) if simple and plain and learned and all(learned) else None
 
 
 def _flatten(module, names):

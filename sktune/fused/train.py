@@ -76,22 +76,22 @@ class Group:
         rates = [lane.rates(epoch) for lane in lanes]
         longest = max(map(len, rates))
         of_step = torch.tensor([own + own[-1:] * (longest - len(own)) for own in rates], dtype=torch.float64)
-        of_step = of_step.T.unsqueeze(2).to(self.net.flat)  # (steps, L, 1)
+        of_step = of_step.T.unsqueeze(2).to(self.net.flat).unbind()  # of each step: (L, 1)
         losses = torch.zeros(longest, len(lanes), dtype=self.net.flat.dtype, device=device)
+        of_losses = losses.unbind()
         for step, parts in enumerate(training_steps(lanes, epoch)):
             if self.stop is not None and self.stop.is_set():
                 raise Stopped
             for part in parts:
-                place, chosen = (epoch, step), slice(None)
+                place, rate, loss = (epoch, step), of_step[step], of_losses[step]
                 if len(part.positions) == len(lanes):
-                    row = self._step(self.net, self.optimizer, chosen, part, place, of_step[step])
+                    loss.copy_(self._step(self.net, self.optimizer, slice(None), part, place, rate))
                 else:  # the last batch, of which some folds have a row more than others
                     chosen = torch.tensor(part.positions, device=device)
                     net, optimizer = self.net.select(chosen), self.optimizer.select(chosen)
-                    row = self._step(net, optimizer, chosen, part, place, of_step[step, chosen])
+                    loss[chosen] = self._step(net, optimizer, chosen, part, place, rate[chosen])
                     self.net.put_back(chosen, net)
                     self.optimizer.put_back(chosen, optimizer)
-                losses[step, chosen] = row
         return losses.T, rates
 
     def _step(self, net, optimizer, lanes, part, place, rates):
@@ -214,12 +214,12 @@ class Loss:
 def _cross_entropy(outputs, target, weight):
     """Do what autograd would, in a third of the time: the gradient is the probabilities less 1 at the class."""
     logs, picked = torch.log_softmax(outputs.mT, 1), target.unsqueeze(1)  # (L, C, B), (L, 1, B)
-    losses = -logs.gather(1, picked).squeeze(1)  # (L, B)
-    gradient = logs.exp_().scatter_add_(1, picked, logs.new_full((), -1.0).expand(picked.shape))
-    gradient = gradient.div_(target.shape[1])
+    found = logs.gather(1, picked).squeeze(1)  # (L, B)
+    gradient = logs.exp_().scatter_add_(1, picked, logs.new_full((1, 1, 1), -1.0).expand(picked.shape))
+    gradient.div_(target.shape[1])
     if weight is not None:
-        losses, gradient = losses * weight, gradient.mul_(weight.unsqueeze(1))
-    return losses.mean(1), gradient.mT
+        found, gradient = found * weight, gradient.mul_(weight.unsqueeze(1))
+    return found.sum(1).div_(-target.shape[1]), gradient.mT
 
 
 def _penalize(net, gradient, strengths):

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sktune.fused.optim import RULES, StackedOptimizer
+from sktune.fused.optim import RULES, StackedOptimizer, fused_adam
 
 N_STEPS, N_WEIGHTS = 50, 6
 
@@ -86,6 +86,17 @@ def test_agrees_with_torch_in_nesterov_momentum(lanes):
 @pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
 def test_agrees_where_lanes_differ_in_rate_and_decay_only(kind):
     check_against_torch(kind, [{"lr": 0.01, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.5}])
+
+
+def test_torchs_private_kernel_is_where_it_was():
+    weights, gradient, first, second = (torch.tensor([[value]]) for value in (1.0, 0.5, 0.0, 0.0))
+    options = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
+    fused_adam(
+        [weights], [gradient], [first], [second], [], [torch.tensor(1.0)], **options, amsgrad=False, maximize=False
+    )
+
+    found = torch.cat([weights, first, second]).flatten()
+    torch.testing.assert_close(found, torch.tensor([0.9, 0.05, 0.0025]), msg="torch._fused_adam_ has changed")
 
 
 def check_against_torch(kind, lanes):

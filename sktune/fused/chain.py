@@ -1,0 +1,146 @@
+"""Chains of linear layers, activations and dropout in many nets, forward and backward without autograd's records.
+
+Half of the time that a small step takes with autograd is not spent on products. What each step needs anew in the same
+way, views and places to write to, is made once.
+"""
+
+import torch
+from torch import nn
+
+from sktune.modules import ACTIVATIONS, MLP, HashedDropout
+
+
+def find_chain(module):
+    """Return a module's layers, by name, where they in their order are all that it is; else None."""
+    chain = module.layers if type(module) is MLP else module
+    if type(chain) is not nn.Sequential or not len(chain):
+        return None
+    known = (nn.Linear, *ACTIVATIONS.values())
+    layers = {f"layers.{name}" if chain is not module else name: layer for name, layer in chain.named_children()}
+    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for m in layers.values())
+    plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
+    learned = [p.requires_grad for p in module.parameters()]
+    return layers if simple and plain and learned and all(learned) else None
+
+
+class Chain:
+    """The layers of a chain in all lanes, with their parameters and the places of these parameters' gradients.
+
+    `masks` are those of the dropout layers.
+    """
+
+    def __init__(self, layers, parameters, gradients, masks):
+        self.links, masks, is_ours = [], iter(masks), False  # whether a layer's input may be written to
+        for name, layer in layers.items():
+            if isinstance(layer, nn.Linear):
+                tensors = [of.get(f"{name}.{part}") for of in (parameters, gradients) for part in ("weight", "bias")]
+                link = (_Last if name == next(reversed(layers)) else _Linear)(*tensors, is_first=not self.links)
+            elif isinstance(layer, HashedDropout):
+                link = _Dropout(layer.index, next(masks), is_ours)
+            else:
+                link = _Relu(is_ours) if type(layer) is nn.ReLU else _Activation(layer)
+            self.links.append(link)
+            is_ours = not isinstance(link, _Activation)
+
+    def forward(self, X, place=None):
+        """Return the outputs (L, B, C) for X (L, B, F); `place` is (epoch, batch), in training."""
+        for link in self.links:
+            X = link.forward(X, place)
+        return X
+
+    def backward(self, gradient):
+        """Write the gradients of the parameters, for a step in training whose outputs have this gradient (L, B, C)."""
+        for link in reversed(self.links):
+            gradient = link.backward(gradient)
+
+
+class _Linear:
+    def __init__(self, weight, bias, weight_gradient, bias_gradient, is_first):
+        self.weight, self.bias = weight, bias  # (L, H, F), (L, H)
+        self.weight_gradient, self.bias_gradient = weight_gradient, bias_gradient
+        self.is_first = is_first
+        self.columns, self.row = weight.mT, None if bias is None else bias.unsqueeze(1)
+        self.space = {}  # tensors of a step that the next one writes again: new memory would have to be mapped first
+
+    def forward(self, X, place):
+        self.X = X
+        out = self._space("output", *X.shape[:2], self.weight.shape[1])
+        return _product(X, self.columns, self.row, out)
+
+    def backward(self, gradient):
+        _multiply(gradient.mT, self.X, self.weight_gradient)
+        if self.bias is not None:
+            torch.sum(gradient, 1, out=self.bias_gradient)
+        if not self.is_first:
+            return torch.bmm(gradient, self.weight, out=self._space("gradient", *self.X.shape))
+
+    def _space(self, *key):
+        if key not in self.space:
+            self.space[key] = self.weight.new_empty(key[1:])
+        return self.space[key]
+
+
+class _Last(_Linear):
+    """Its outputs have features first in memory: faster, for they are few, and what the loss of classes wants."""
+
+    def forward(self, X, place):
+        self.X = X
+        return _product(self.weight, X.mT, None if self.bias is None else self.bias.unsqueeze(2), None).mT
+
+
+class _Dropout:
+    def __init__(self, index, masks, is_ours):
+        self.index, self.masks, self.is_ours = index, masks, is_ours
+
+    def forward(self, X, place):
+        if place is None:
+            return X
+        self.factors = self.masks.factors(X.shape[1:], (*place, self.index, 0), X)
+        return X.mul_(self.factors) if self.is_ours else X * self.factors
+
+    def backward(self, gradient):
+        return None if gradient is None else gradient.mul_(self.factors)
+
+
+class _Relu:
+    """All that its gradient needs is where the output is positive."""
+
+    def __init__(self, is_ours):
+        self.is_ours = is_ours
+
+    def forward(self, X, place):
+        self.output = X.relu_() if self.is_ours else X.relu()
+        return self.output
+
+    def backward(self, gradient):
+        if gradient is not None:
+            return torch.ops.aten.threshold_backward.grad_input(gradient, self.output, 0, grad_input=gradient)
+
+
+class _Activation:
+    """Any other activation: autograd's."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def forward(self, X, place):
+        with torch.set_grad_enabled(place is not None):
+            self.input = X.detach().requires_grad_(place is not None)
+            self.output = self.layer(self.input)
+        return self.output.detach()
+
+    def backward(self, gradient):
+        return None if gradient is None else torch.autograd.grad(self.output, self.input, gradient)[0]
+
+
+def _multiply(a, b, out):
+    """Write a product of lanes into a view, lane by lane; several threads divide it better all at once."""
+    if torch.get_num_threads() == 1:
+        torch.bmm(a, b, out=out)
+    else:
+        out.copy_(a @ b)
+
+
+def _product(a, b, bias, out):
+    """Return a product of lanes, plus the bias if there is one."""
+    return torch.bmm(a, b, out=out) if bias is None else torch.baddbmm(bias, a, b, out=out)

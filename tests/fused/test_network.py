@@ -208,6 +208,15 @@ def test_chains_of_layers_with_layers_in_place(hidden):
     assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01, "l2": 0.1}, {"lr": 0.1}], X, y)
 
 
+@pytest.mark.parametrize(
+    "first", [[nn.Dropout(0.3)], [nn.ReLU()], [nn.Tanh(), nn.ReLU()], [nn.GELU(), nn.Dropout(0.3)]]
+)
+def test_chains_that_do_not_begin_with_a_linear_layer_leave_their_rows(first):
+    module = nn.Sequential(*first, nn.Linear(6, 4), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 3)).double()
+
+    assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], X, y)
+
+
 # --- lanes ----------------------------------------------------------------------------------------------------------
 
 

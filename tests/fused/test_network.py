@@ -214,7 +214,9 @@ def test_chains_of_layers_with_layers_in_place(hidden):
 def test_chains_that_do_not_begin_with_a_linear_layer_leave_their_rows(first):
     module = nn.Sequential(*first, nn.Linear(6, 4), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 3)).double()
 
-    assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], X, y, cv=RAGGED[:1])
+    report = assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], X, y, cv=RAGGED[:1])
+
+    assert [group["lanes"] for group in report.groups] == [2]
 
 
 # --- lanes ----------------------------------------------------------------------------------------------------------

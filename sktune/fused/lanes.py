@@ -17,6 +17,8 @@ class Lane:
     Lanes of equal `stream` meet the same batches. Targets are those that the criterion takes.
     """
 
+    must_be_finite = True  # else a net that diverges goes on as it would alone
+
     def __init__(self, net, train, valid=None, fold=None):
         self.train, self.valid, self.n_rows, self.seed = train, valid, len(train), net.seed_
         self.module, self.criterion, self.match = net.module_, net.criterion_, net._match

@@ -77,6 +77,8 @@ def _source(dataset, rows=None):
 class SkorchLane(Lane):
     """A fit of a net of skorch's; its batches are its own."""
 
+    must_be_finite = False
+
     def __init__(self, net, rows, train, valid, generator):
         self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
         self.module, self.criterion = deepcopy(net.module_), net.criterion_

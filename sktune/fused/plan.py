@@ -4,6 +4,7 @@ import types
 import warnings
 from numbers import Integral
 
+import numpy as np
 import torch
 from scipy import sparse
 from skorch.dataset import Dataset, ValidSplit
@@ -18,7 +19,7 @@ from sktune.fused.train import Group
 from sktune.modules import MLP, HashedDropout
 
 _TORCH_OWN = frozenset(vars(nn.Module()))
-_PLAIN = (int, float, complex, str, bytes, bool, type(None), type, torch.dtype, torch.Size, types.FunctionType)
+_PLAIN = (int, float, complex, str, bytes, bool, np.generic, type(None), torch.dtype, torch.Size, types.FunctionType)
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
@@ -151,22 +152,32 @@ def as_text(value):
 def find_obstacle(fits):
     """Try a step; return why the module of some fits cannot be trained under vmap, or nothing."""
     net = fits[0].lane.net
-    if type(net) in (NeuralNetClassifier, NeuralNetRegressor) and net.module is MLP and net.criterion in _PROVEN:
+    proven = type(net) in (NeuralNetClassifier, NeuralNetRegressor) and net.module is MLP and net.criterion in _PROVEN
+    if proven and "module__n_outputs" not in vars(net):
         return ""  # no user's code takes part
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop")  # a loop over the lanes, not a fusion
             group = Group([fit.lane.for_trial() for fit in (fits * 2)[:2]])
-            before = _counters(group.net.template)
+            is_unchanged = _watch(group.net.template)
             group.try_step()
-            if _counters(group.net.template) != before:
-                return "its module counts its calls"
+            if not is_unchanged():
+                return "its module remembers its calls"
     except Exception as error:
         text = str(error).strip().split("\n")[0]
         return f"its module cannot be fused: {type(error).__name__}: {text}"
     return ""
 
 
-def _counters(module):
-    """Return the numbers that parts of a module hold, which many nets would count up together."""
-    return {key: value for key, value in _settings(module) if isinstance(value, int | float)}
+def _watch(module):
+    """Return a function that tells whether the parts of a module hold what they held: many nets would change it."""
+    kept = dict(_settings(module))  # so that nothing new gets an old one's id
+    texts = {key: as_text(value) for key, value in kept.items()}
+    copies = {key: value.clone() for key, value in kept.items() if isinstance(value, torch.Tensor)}
+
+    def is_unchanged():
+        now = dict(_settings(module))
+        same = {key: as_text(value) for key, value in now.items()} == texts
+        return same and all(torch.equal(now[key], copy) for key, copy in copies.items())
+
+    return is_unchanged

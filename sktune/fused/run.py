@@ -148,7 +148,11 @@ class Trainer:
         device = str(next(fits[0].lane.module.parameters()).device)
         self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": device})
         for fit, outcome in zip(fits, outcomes, strict=True):
-            fit.outcome, fit.seconds = outcome, seconds / len(fits)
+            fit.seconds = seconds / len(fits)
+            if outcome.error is None or fit.lane.must_be_finite:
+                fit.outcome = outcome
+            else:
+                fit.reason = "it left the finite numbers"
 
     def _recover(self, fits, error):
         """Halve a group that fails, be it that the device cannot hold it or that one lane is to blame."""

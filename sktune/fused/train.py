@@ -55,18 +55,18 @@ class Group:
         return self.outcomes
 
     def try_step(self):
-        """Compute the gradients of one small step; raise if they are not those of each net alone."""
+        """Compute one small step; raise if its gradients and the buffers then are not those of each net alone."""
         part, *_ = next(training_steps(self.lanes, 0))
         X, target = part.X[:, :_TRIAL_ROWS].clone(), part.target[:, :_TRIAL_ROWS]
         net = self.net.select(torch.tensor(part.positions, device=self.net.flat.device))
         outputs = net.forward(X.clone(), True)  # a module may write into its input
         self.loss.check(outputs.detach(), target)
         found = net.gradient(outputs, self.loss(outputs.detach(), target)[1])
-        for lane, rows, labels, gradient in zip(part.positions, X, target, found, strict=True):
-            expected = _plain_gradient(self.lanes[lane], rows, labels)
-            allowed = 0.01 * float(expected.abs().max()) + 1e-6
-            if not torch.allclose(gradient, expected, rtol=0, atol=allowed, equal_nan=True):
-                raise ValueError("its gradients are not those of each net alone")
+        for place, lane in enumerate(part.positions):
+            expected, module = _plain_gradient(self.lanes[lane], X[place], target[place])
+            pairs = [(found[place], expected)] + [(net.buffers[name][place], b) for name, b in module.named_buffers()]
+            if not all(_agree(*pair) for pair in pairs):
+                raise ValueError("its gradients or buffers are not those of each net alone")
         if self.lanes[0].valid is not None:
             net.forward(X, False)
 
@@ -231,13 +231,19 @@ def _penalize(net, gradient, strengths):
     return (strengths * sizes).where(strengths > 0, 0.0).sum(1)
 
 
+def _agree(found, expected):
+    allowed = 0.01 * float(expected.abs().max()) + 1e-6 if expected.numel() else 0.0
+    return torch.allclose(found.double(), expected.double(), rtol=0, atol=allowed, equal_nan=True)
+
+
 def _plain_gradient(lane, X, target):
+    """Return the gradient of a lane's module in a step of its own, and the module after it."""
     module = deepcopy(lane.module).train()
     for layer, p in zip(dropout_layers(module), lane.dropout, strict=True):
         layer.p = p
     loss = lane.criterion(*lane.match(module(X), target))
     learned = [p for p in module.parameters() if p.requires_grad]  # all of them: what has no gradient never moves
-    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)])
+    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)]), module
 
 
 def _check_finite(outcome):

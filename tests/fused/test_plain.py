@@ -159,6 +159,19 @@ def test_unusual_lengths_of_training_mean_what_skorch_says(options, error):
     assert "max_epochs or batch_size is unusual" in str(report)
 
 
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_diverged_net_is_scored_as_skorch_scores_it(n_jobs):
+    search = GridSearchCV(classifier(), {"lr": [0.1, 1e300]}, cv=FOLDS, n_jobs=n_jobs, error_score="raise", refit=False)
+    report = FusionReport()
+    plain = clone(search).fit(X, y)
+    with joblib.parallel_config("sktune", report=report, n_jobs=n_jobs):
+        fused = clone(search).fit(X, y)
+
+    assert [(fit["candidate"], fit["reason"]) for fit in report.alone] == [(1, "it left the finite numbers")] * 2
+    assert sum(group["lanes"] for group in report.groups) == 4
+    assert fused.cv_results_["mean_test_score"][1] == plain.cv_results_["mean_test_score"][1]
+
+
 def test_nets_with_other_validation_splits_have_their_own_batches():
     net = classifier(iterator_train__shuffle=True)
     splits = [skorch.dataset.ValidSplit(0.3, random_state=state) for state in (0, 1)]

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrizations
 
 from sktune import MLP, NeuralNetClassifier
 from sktune.fused.optim import RULES
-from sktune.fused.plan import why_alone
+from sktune.fused.plan import as_text, why_alone
 from sktune.fused.run import FusionReport
 
 NET = {"max_epochs": 3, "batch_size": 16, "random_state": 3}
@@ -110,6 +110,46 @@ class Unused(Base):
     def __init__(self):
         super().__init__()
         self.idle = nn.Linear(3, 3).double()
+
+
+class AssignsBuffer(Base):
+    """A running mean of the rows, assigned where others would write into the buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.keep(torch.zeros(6, dtype=torch.float64))
+
+    def keep(self, mean):
+        self.register_buffer("mean", mean)
+
+    def forward(self, X):
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * X.mean(0).detach()
+        return super().forward(X - self.mean)
+
+
+class AssignsAttribute(AssignsBuffer):
+    def keep(self, mean):
+        self.mean = mean
+
+
+class CountsInTensor(AssignsBuffer):
+    def keep(self, mean):
+        self.calls = torch.zeros(())
+
+    def forward(self, X):
+        self.calls += 1
+        return Base.forward(self, X) / self.calls.double()
+
+
+class Logs(Base):
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, X):
+        self.shapes.append(len(X))
+        return super().forward(X) / len(self.shapes)
 
 
 class Counting(Base):
@@ -242,7 +282,11 @@ ALONE = {
     "loop_in_evaluation": (net(module=LoopsInEvaluation, early_stopping=True), X, f"{CANNOT}.*performance drop"),
     "branch": (net(module=Branching), X, f"{CANNOT}.*data-dependent"),
     "unused": (net(module=Unused), X, CANNOT),
-    "counting": (net(module=Counting), X, "counts its calls"),
+    "counting": (net(module=Counting), X, "remembers its calls"),
+    "assigned_buffer": (net(module=AssignsBuffer), X, f"{CANNOT}.*buffers"),
+    "assigned_attribute": (net(module=AssignsAttribute), X, "remembers its calls"),
+    "counting_in_a_tensor": (net(module=CountsInTensor), X, "remembers its calls"),
+    "logging": (net(module=Logs), X, "remembers its calls"),
     "averaging": (net(module=Averaging), X, CANNOT),
     "padding": (net(module=nn.Sequential(nn.Embedding(9, 3, 0), nn.Flatten(), nn.Linear(15, 3))), words, "padding_idx"),
     "mixing_criterion": (net(criterion=Mixing), X, "no mean of the rows' own losses"),
@@ -290,6 +334,40 @@ def test_settings_that_are_not_fused_say_so(setting):
 
 def test_a_subclass_may_change_what_runs_as_ever():
     assert_parity(net(Renamed), [{"doubled": False}, {"doubled": True}], X, y)
+
+
+def scaled(factor):
+    class Net(Base):
+        def forward(self, X):
+            return super().forward(X) * factor
+
+    return Net
+
+
+def mean_times(factor):
+    class Loss(nn.CrossEntropyLoss):
+        def forward(self, outputs, target):
+            return super().forward(outputs, target) * factor
+
+    return Loss
+
+
+@pytest.mark.parametrize(("name", "make"), [("module", scaled), ("criterion", mean_times)])
+def test_classes_of_one_name_are_not_taken_for_each_other(name, make):
+    candidates = [{name: make(factor)} for factor in (1, 0.1, 5)]
+
+    assert_parity(net(module=Base), candidates, X, y)
+
+
+def test_outputs_that_do_not_match_the_classes_fail_as_they_would():
+    wrong = net(module=MLP, module__hidden=(4,), module__n_outputs=7)
+    for config in ({"backend": "sequential"}, {"backend": "sktune"}):
+        with joblib.parallel_config(**config), pytest.raises(ValueError, match="one column per class"):
+            cross_validate(wrong, X, y, cv=2, error_score="raise")
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert as_text(np.int64(3)) == as_text(np.array([1, 3])[1])
 
 
 def test_report_names_candidate_and_split():

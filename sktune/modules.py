@@ -169,11 +169,12 @@ class LaneMasks:
         """Return (L, *shape), or what broadcasts to it; the same numbers as in each net alone."""
         if self.like != (X.dtype, X.device):  # once: a module keeps to its type
             self.like, self.limits = (X.dtype, X.device), [column.to(X) for column in limits(self.rates)]
+            self.rows = torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)
             self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
         numbers = self._numbers(place, shape.numel(), X.device)
         if len(self.rates) > 1:
             if len(self.distinct) > 1:
-                numbers = numbers[torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)]
+                numbers = numbers[self.rows]
             numbers = keep_factors(numbers, *self.limits)
         return numbers.view(-1, *shape)
 

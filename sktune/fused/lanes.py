@@ -127,12 +127,11 @@ def _join(parts):
         batch, positions = parts[0]
         tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in batch]
         return Part(positions, *tensors, *[None] * (3 - len(tensors)))
-    pairs = sorted((position, n) for n, (_, positions) in enumerate(parts) for position in positions)
-    X, target, weight = zip(*((*batch, None)[:3] for batch, _ in parts), strict=True)
-    of_lane = torch.tensor([n for _, n in pairs], device=X[0].device)
+    places = sorted((position, n) for n, (_, positions) in enumerate(parts) for position in positions)
+    rows, target, weight = zip(*((*parts[n][0], None)[:3] for _, n in places), strict=True)  # of each lane
     if any(w is not None for w in weight):
-        ones = torch.ones(len(X[0]), device=X[0].device)
-        weight = torch.stack([ones if w is None else w for w in weight])[of_lane]
+        ones = torch.ones(len(rows[0]), device=rows[0].device)
+        weight = torch.stack([ones if w is None else w for w in weight])
     else:
         weight = None
-    return Part([position for position, _ in pairs], torch.stack(X)[of_lane], torch.stack(target)[of_lane], weight)
+    return Part([position for position, _ in places], torch.stack(rows), torch.stack(target), weight)

@@ -166,11 +166,10 @@ class Group:
             return None
         valid = np.zeros(len(lanes))
         for part in validation_parts(lanes):
+            chosen = torch.tensor(part.positions, device=self.net.flat.device)
+            net = self.net if len(chosen) == len(lanes) else self.net.select(chosen)
             with torch.no_grad():
-                outputs = self.net.select(torch.tensor(part.positions, device=self.net.flat.device)).forward(
-                    part.X, False
-                )
-                losses = self.loss.of_lanes(outputs, part.target, part.weight)
+                losses = self.loss.of_lanes(net.forward(part.X, False), part.target, part.weight)
             valid[part.positions] += losses.double().cpu().numpy() * part.X.shape[1]
         return (valid / [len(lane.valid) for lane in lanes]).tolist()
 

@@ -160,6 +160,7 @@ class LaneMasks:
         self.seeds, self.rates, self.place = seeds, rates, (0, 0)
         self.distinct = list(dict.fromkeys(seeds))
         self.like = None  # type and device of what follows
+        self.held = None  # numbers to take in place of a step's own
 
     def select(self, lanes):
         """Return the masks of some lanes only."""
@@ -171,14 +172,14 @@ class LaneMasks:
             self.like, self.limits = (X.dtype, X.device), [column.to(X) for column in limits(self.rates)]
             self.rows = torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)
             self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
-        numbers = self._numbers(place, shape.numel(), X.device)
+        numbers = self.numbers(place, shape.numel(), X.device) if self.held is None else self.held
         if len(self.rates) > 1:
             if len(self.distinct) > 1:
                 numbers = numbers[self.rows]
             numbers = keep_factors(numbers, *self.limits)
         return numbers.view(-1, *shape)
 
-    def _numbers(self, place, n, device):
+    def numbers(self, place, n, device):
         """Return a step's random numbers, or of a lane alone its factors: (distinct seeds, n).
 
         They are made for some steps ahead: of a small hash, most is the time to call it.

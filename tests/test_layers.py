@@ -18,7 +18,7 @@ LAYERS = [
     ["sktune.fused.plan", "sktune.fused.workers"],
     ["sktune.fused.plain", "sktune.fused.train"],
     ["sktune.fused.lanes", "sktune.fused.network", "sktune.fused.optim", "sktune.fused.seam", "sktune.fused.tables"],
-    ["sktune.estimators", "sktune.fused.chain"],
+    ["sktune.estimators", "sktune.fused.capture", "sktune.fused.chain"],
     ["sktune.training"],
     ["sktune.evaluation", "sktune.progress"],
     ["sktune.data", "sktune.sealing", "sktune.spaces", "sktune.validation"],

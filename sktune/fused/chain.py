@@ -30,13 +30,15 @@ class Chain:
     """
 
     def __init__(self, layers, parameters, gradients, masks):
-        self.links, masks, is_ours = [], iter(masks), False  # whether a layer's input may be written to
+        self.links, self.dropouts = [], []
+        masks, is_ours = iter(masks), False  # whether a layer's input may be written to
         for name, layer in layers.items():
             if isinstance(layer, nn.Linear):
                 tensors = [of.get(f"{name}.{part}") for of in (parameters, gradients) for part in ("weight", "bias")]
                 link = (_Last if name == next(reversed(layers)) else _Linear)(*tensors, is_first=not self.links)
             elif isinstance(layer, HashedDropout):
                 link = _Dropout(layer.index, next(masks), is_ours)
+                self.dropouts.append(link)
             else:
                 link = _Relu(is_ours) if type(layer) is nn.ReLU else _Activation(layer)
             self.links.append(link)
@@ -95,11 +97,16 @@ class _Dropout:
     def forward(self, X, place):
         if place is None:
             return X
+        self.width = X.shape[2]
         self.factors = self.masks.factors(X.shape[1:], (*place, self.index, 0), X)
         return X.mul_(self.factors) if self.is_ours else X * self.factors
 
     def backward(self, gradient):
         return None if gradient is None else gradient.mul_(self.factors)
+
+    def numbers(self, X, place):
+        """Return the random numbers of a step, of rows X of the net (L, B, ...), which has been taken before."""
+        return self.masks.numbers((*place, self.index, 0), X.shape[1] * self.width, X.device)
 
 
 class _Relu:

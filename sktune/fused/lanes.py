@@ -18,6 +18,7 @@ class Lane:
     """
 
     must_be_finite = True  # else a net that diverges goes on as it would alone
+    masks_follow_from_seeds = True
 
     def __init__(self, net, train, valid=None, fold=None):
         self.train, self.valid, self.n_rows, self.seed = train, valid, len(train), net.seed_

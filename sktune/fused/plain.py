@@ -77,7 +77,7 @@ def _source(dataset, rows=None):
 class SkorchLane(Lane):
     """A fit of a net of skorch's; its batches are its own."""
 
-    must_be_finite = False
+    must_be_finite = masks_follow_from_seeds = False
 
     def __init__(self, net, rows, train, valid, generator):
         self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
@@ -170,11 +170,9 @@ class DrawnMasks:
 
     def factors(self, shape, place, X):
         """Return (L, *shape)."""
-        factors = torch.empty(len(self.rates), *shape, dtype=X.dtype)
+        factors = X.new_ones(len(self.rates), *shape)
         for lane, (p, generator) in enumerate(zip(self.rates, self.generators, strict=True)):
-            if p == 0:
-                factors[lane] = 1
-            else:
+            if p:
                 kept = torch.empty(shape, dtype=torch.bool).bernoulli_(1 - p, generator=generator)
                 factors[lane].copy_(kept).mul_(1 / (1 - p))
         return factors

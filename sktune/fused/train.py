@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktune.fused.lanes import Outcome, training_steps, validation_parts
+from sktune.fused.capture import CapturedSteps, can_capture
+from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
 from sktune.modules import dropout_layers
@@ -41,6 +42,7 @@ class Group:
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.penalties = penalties.to(self.net.flat) if penalties.any() else None
+        self._begin_capture()
 
     def train(self):
         """Train all lanes; return their outcomes."""
@@ -79,13 +81,13 @@ class Group:
         of_step = of_step.T.unsqueeze(2).to(self.net.flat).unbind()  # of each step: (L, 1)
         losses = torch.zeros(longest, len(lanes), dtype=self.net.flat.dtype, device=device)
         of_losses = losses.unbind()
-        for step, parts in enumerate(training_steps(lanes, epoch)):
+        for batch, parts in enumerate(training_steps(lanes, epoch)):
             if self.stop is not None and self.stop.is_set():
                 raise Stopped
             for part in parts:
-                place, rate, loss = (epoch, step), of_step[step], of_losses[step]
+                place, rate, loss = (epoch, batch), of_step[batch], of_losses[batch]
                 if len(part.positions) == len(lanes):
-                    loss.copy_(self._step(self.net, self.optimizer, slice(None), part, place, rate))
+                    loss.copy_(self._full_step(part, place, rate))
                 else:  # the last batch, of which some folds have a row more than others
                     chosen = torch.tensor(part.positions, device=device)
                     net, optimizer = self.net.select(chosen), self.optimizer.select(chosen)
@@ -93,6 +95,23 @@ class Group:
                     self.net.put_back(chosen, net)
                     self.optimizer.put_back(chosen, optimizer)
         return losses.T, rates
+
+    def _begin_capture(self):
+        """Have the steps of all lanes recorded from now on, where that is of use."""
+        usable = self.net.chain and can_capture(self.lanes[0])
+        self.captured = CapturedSteps(self.net.chain) if usable else None
+
+    def _full_step(self, part, place, rates):
+        """Take a step in all lanes; return their losses."""
+
+        def step(tensors, place):
+            *batch, rates = tensors
+            return self._step(self.net, self.optimizer, slice(None), Part(None, *batch), place, rates)
+
+        tensors = (part.X, part.target, part.weight, rates)
+        if self.captured is None or part.X.ndim != 3:
+            return step(tensors, place)
+        return self.captured.take(step, self.optimizer.choose_rule(self.net.flat), tensors, place)
 
     def _step(self, net, optimizer, lanes, part, place, rates):
         """Take a step in `net`'s lanes; return their losses."""
@@ -158,6 +177,7 @@ class Group:
             kept = torch.tensor(kept, device=self.net.flat.device)
             self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
             self.penalties = None if self.penalties is None else self.penalties[kept]
+            self._begin_capture()
 
     def _validate(self):
         """Return the validation loss of each lane alive, or None where there is no validation set."""

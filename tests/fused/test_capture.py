@@ -1,0 +1,132 @@
+"""Steps that are recorded and replayed. Where there is no GPU, a graph is what it does: operations on given memory."""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+from parity import RAGGED, X, X_reg, assert_parity, y, y_reg
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused import train
+
+
+class Graph:
+    """Records operations as a CUDA graph does: with the memory that they read and write, and without Python."""
+
+    made = replays = 0
+
+    def __init__(self):
+        Graph.made += 1
+        self.operations, self.is_new = [], True
+
+    def replay(self):
+        """Do the operations once more; what was recorded here has been done already, as on a GPU it would not."""
+        Graph.replays += 1
+        with torch.no_grad():
+            for operation in () if self.is_new else self.operations:
+                repeat(*operation)
+        self.is_new = False
+
+
+def tensors_in(*things):
+    return [
+        t for thing in things for t in (thing if isinstance(thing, list | tuple) else [thing]) if torch.is_tensor(t)
+    ]
+
+
+def repeat(function, args, kwargs, outputs):
+    memory = {t.untyped_storage().data_ptr() for t in tensors_in(*args, *kwargs.values())}
+    found = function(*args, **kwargs)
+    for old, new in zip(tensors_in(outputs), tensors_in(found), strict=True):
+        if old.untyped_storage().data_ptr() not in memory:  # neither a view nor written in place
+            old.copy_(new)
+
+
+class Recorder(TorchDispatchMode):
+    def __init__(self, graph):
+        super().__init__()
+        self.graph = graph
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(function), "a recorded step must not wait for the device"
+        outputs = function(*args, **(kwargs or {}))
+        self.graph.operations.append((function, args, kwargs or {}, outputs))
+        return outputs
+
+
+@contextmanager
+def record(graph, capture_error_mode):
+    assert capture_error_mode == "thread_local"
+    with Recorder(graph):
+        yield
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", record)
+    monkeypatch.setattr(train, "can_capture", lambda lane: True)
+    monkeypatch.setattr(Graph, "replays", 0)
+    monkeypatch.setattr(Graph, "made", 0)
+    return Graph
+
+
+def net(kind=NeuralNetClassifier, **options):
+    options = {"module__hidden": (8, 4), "module__dtype": torch.float64, "max_epochs": 6, "batch_size": 16, **options}
+    return kind(random_state=3, **options)
+
+
+ONE_STREAM = {"cv": RAGGED[:1]}
+LANES = [{"lr": 0.01, "module__dropout": 0.2}, {"lr": 0.03, "optimizer__weight_decay": 0.1, "module__dropout": 0.5}]
+CASES = {
+    "one_stream": (net(), LANES, ONE_STREAM),
+    "ragged": (net(), LANES, {}),
+    "seeds": (net(), [{**lane, "random_state": n} for n, lane in enumerate(LANES)], {}),
+    "schedule": (net(lr_schedule="cosine", lr_schedule__warmup=1), LANES, {}),
+    "penalties": (net(), [{**lane, "l1": 0.01, "l2": 0.1 * n} for n, lane in enumerate(LANES)], {}),
+    "sgd": (net(optimizer=torch.optim.SGD, optimizer__momentum=0.9), [{"lr": 0.1}, {"lr": 0.2}], {}),
+    "nadam": (net(optimizer=torch.optim.NAdam), [{"lr": 0.01}, {"lr": 0.02}], {}),
+    "adam_one_by_one": (net(), [{"optimizer__betas": (b, 0.99)} for b in (0.8, 0.9)], {}),
+    "lanes_that_end": (
+        net(early_stopping=True, optimizer=torch.optim.SGD, module__dropout=0.1),
+        [{"lr": 0.1, "max_epochs": n} for n in (2, 4, 6)],
+        {},
+    ),
+    "activation": (net(module__activation="gelu"), LANES, {}),
+    "smoothed": (net(criterion__label_smoothing=0.1), LANES, {}),
+    "class_weight": (net(class_weight={0: 2.0}), LANES, {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_replayed_steps_are_those_of_each_net_alone(graphs, name):
+    estimator, lanes, options = CASES[name]
+    report = assert_parity(estimator, lanes, X, y, **options)
+
+    n_fits = len(lanes) * len(options.get("cv", RAGGED))
+    assert sum(group["lanes"] for group in report.groups) == n_fits
+    assert graphs.replays > 6
+    if name == "ragged":  # only whole batches are steps of all lanes
+        assert graphs.made == 1
+
+
+def test_replayed_steps_of_a_regression(graphs):
+    assert_parity(net(NeuralNetRegressor), LANES, X_reg, y_reg)
+    assert graphs.replays > 10
+
+
+def test_nothing_is_held_after_a_step_could_not_be_recorded(graphs, monkeypatch):
+    @contextmanager
+    def full(graph, capture_error_mode):
+        raise MemoryError("out of memory")
+        yield
+
+    monkeypatch.setattr(torch.cuda, "graph", full)
+    with pytest.raises(ValueError, match="out of memory"):
+        assert_parity(net(), LANES, X, y)
+
+
+def test_a_cpu_records_nothing():
+    lane = type("Lane", (), {"module": torch.nn.Linear(1, 1), "masks_follow_from_seeds": True})
+    assert not train.can_capture(lane)

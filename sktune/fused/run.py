@@ -4,6 +4,7 @@ import threading
 import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
@@ -133,7 +134,8 @@ class Trainer:
     def _train_group(self, fits):
         began, failure = perf_counter(), None
         try:
-            with few_threads(fits[0].lane.module, max(fits[0].lane.batches.sizes)):
+            few = few_threads(fits[0].lane.module, max(fits[0].lane.batches.sizes))
+            with few, own_stream(_device_of(fits)):
                 outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop).train()
         except Stopped:
             return
@@ -145,8 +147,7 @@ class Trainer:
         self._close_group(fits, outcomes, perf_counter() - began)
 
     def _close_group(self, fits, outcomes, seconds):
-        device = str(next(fits[0].lane.module.parameters()).device)
-        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": device})
+        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(_device_of(fits))})
         for fit, outcome in zip(fits, outcomes, strict=True):
             fit.seconds = seconds / len(fits)
             if outcome.error is None or fit.lane.must_be_finite:
@@ -172,14 +173,35 @@ class Trainer:
         self.bar.set_postfix(lanes=n_alive, best_loss=f"{self.best_loss:.3g}", refresh=False)
 
 
+def _device_of(fits):
+    return next(fits[0].lane.module.parameters()).device
+
+
+@contextmanager
+def own_stream(device):
+    """On a GPU, compute beside what other threads compute; elsewhere this is nothing."""
+    if device.type != "cuda":
+        yield
+        return
+    stream = torch.cuda.Stream(device)
+    stream.wait_stream(torch.cuda.default_stream(device))  # which brings the rows
+    with torch.cuda.stream(stream):
+        yield
+    stream.synchronize()
+
+
 def _divide(groups, n_workers):
-    """Return the groups, the longest first, divided so that no worker has to wait long for another's last one."""
+    """Return the groups, the longest first, divided so that no worker has to wait long for another's last one.
+
+    On a GPU they stay whole: there it is the lanes of a group that are computed at once.
+    """
 
     def cost(fits):
         return sum(estimate_seconds(fit.lane) for fit in fits)
 
     groups = sorted(groups, key=cost, reverse=True)
     most = sum(map(cost, groups)) / (2 * n_workers)
+    n_workers = 1 if groups and _device_of(groups[0]).type != "cpu" else n_workers
     while n_workers > 1 and groups and cost(groups[0]) > most and len(groups[0]) >= 2 * _FEWEST:
         longest, *others = groups
         groups = sorted([longest[::2], longest[1::2], *others], key=cost, reverse=True)

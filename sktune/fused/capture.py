@@ -2,6 +2,8 @@
 
 import torch
 
+from sktune.fused.chain import once
+
 _WARM = 2  # steps that run as they are before one is recorded: libraries set themselves up in them
 
 
@@ -35,7 +37,7 @@ class CapturedSteps:
         graph, inputs, held, result = self.recorded[kind]
         for ours, theirs in zip(inputs, tensors, strict=True):
             if ours is not None:
-                _once(ours).copy_(_once(theirs))
+                once(ours).copy_(once(theirs))
         for link, numbers in held:
             numbers.copy_(link.numbers(tensors[0], place))
         graph.replay()
@@ -43,7 +45,7 @@ class CapturedSteps:
 
     def _record(self, step, tensors, place):
         """Return a recorded step, which has not been taken, with the tensors that it reads and the one it writes."""
-        inputs = [None if t is None else _once(t).clone().expand(t.shape) for t in tensors]
+        inputs = [None if t is None else once(t).clone().expand(t.shape) for t in tensors]
         held = [(link, link.numbers(tensors[0], place).clone()) for link in self.chain.dropouts]
         graph = torch.cuda.CUDAGraph()
         try:
@@ -55,8 +57,3 @@ class CapturedSteps:
             for link, _ in held:
                 link.masks.held = None
         return graph, inputs, held, result
-
-
-def _once(tensor):
-    """Return a batch that is expanded over the lanes as it lies in memory."""
-    return tensor[:1] if tensor.stride(0) == 0 else tensor

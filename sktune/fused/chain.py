@@ -26,16 +26,17 @@ def find_chain(module):
 class Chain:
     """The layers of a chain in all lanes, with their parameters and the places of these parameters' gradients.
 
-    `masks` are those of the dropout layers.
+    `masks` are those of the dropout layers; products are made in the type `low`, if one is given.
     """
 
-    def __init__(self, layers, parameters, gradients, masks):
+    def __init__(self, layers, parameters, gradients, masks, low=None):
         self.links, self.dropouts = [], []
         masks, is_ours = iter(masks), False  # whether a layer's input may be written to
         for name, layer in layers.items():
             if isinstance(layer, nn.Linear):
                 tensors = [of.get(f"{name}.{part}") for of in (parameters, gradients) for part in ("weight", "bias")]
                 link = (_Last if name == next(reversed(layers)) else _Linear)(*tensors, is_first=not self.links)
+                link = link if low is None else _Low(link, low)
             elif isinstance(layer, HashedDropout):
                 link = _Dropout(layer.index, next(masks), is_ours)
                 self.dropouts.append(link)
@@ -90,6 +91,31 @@ class _Last(_Linear):
         return _product(self.weight, X.mT, None if self.bias is None else self.bias.unsqueeze(2), None).mT
 
 
+class _Low:
+    """A linear layer that trains with products of a lower precision; all else stays in the type of its parameters."""
+
+    def __init__(self, link, low):
+        self.link, self.low = link, low
+
+    def forward(self, X, place):
+        if place is None:
+            return self.link.forward(X, place)
+        self.X, self.weight = once(X).to(self.low).expand(X.shape), self.link.weight.to(self.low)
+        if isinstance(self.link, _Last):
+            outputs = torch.bmm(self.weight, self.X.mT).to(X.dtype).mT
+        else:
+            outputs = torch.bmm(self.X, self.weight.mT).to(X.dtype)
+        return outputs if self.link.row is None else outputs.add_(self.link.row)
+
+    def backward(self, gradient):
+        if self.link.bias is not None:
+            torch.sum(gradient, 1, out=self.link.bias_gradient)
+        low = gradient.to(self.low)
+        self.link.weight_gradient.copy_(torch.bmm(low.mT, self.X))
+        if not self.link.is_first:
+            return torch.bmm(low, self.weight).to(gradient.dtype)
+
+
 class _Dropout:
     def __init__(self, index, masks, is_ours):
         self.index, self.masks, self.is_ours = index, masks, is_ours
@@ -138,6 +164,11 @@ class _Activation:
 
     def backward(self, gradient):
         return None if gradient is None else torch.autograd.grad(self.output, self.input, gradient)[0]
+
+
+def once(tensor):
+    """Return what is expanded over the lanes as it lies in memory."""
+    return tensor[:1] if tensor.stride(0) == 0 else tensor
 
 
 def _multiply(a, b, out):

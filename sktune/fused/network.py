@@ -18,7 +18,7 @@ class StackedNet:
     only where they are contiguous with the lanes first.
     """
 
-    def __init__(self, modules, masks):
+    def __init__(self, modules, masks, low=None):
         self.template = deepcopy(modules[0])
         self.layers, self.dropouts = find_chain(self.template), dropout_layers(self.template)
         self.names = [name for name, p in modules[0].named_parameters() if p.requires_grad]
@@ -30,13 +30,13 @@ class StackedNet:
         # 1 at the weights, which l1 and l2 are meant for, 0 elsewhere; (P,)
         is_weight = [torch.full((shape.numel(),), float(len(shape) > 1)) for shape in self.shapes]
         self.weight_mask = torch.cat(is_weight).to(self.flat)
-        self.masks = masks  # of each dropout layer
+        self.masks, self.low = masks, low  # of each dropout layer; the type of products in training
         self._make_leaves()
 
     def _make_leaves(self):
         self.leaves, self.flat_gradient = self._views(self.flat), torch.empty_like(self.flat)
         self.gradients = self._views(self.flat_gradient)
-        self.chain = self.layers and Chain(self.layers, self.leaves, self.gradients, self.masks)
+        self.chain = self.layers and Chain(self.layers, self.leaves, self.gradients, self.masks, self.low)
 
     def _views(self, flat):
         """Return views of (L, P), one per parameter, by name."""
@@ -64,7 +64,9 @@ class StackedNet:
         def call(leaves, buffers, x):
             return functional_call(self.template, (leaves, buffers), (x,))
 
-        return vmap(call, randomness="error")(self.leaves, self.buffers, X.contiguous())
+        with torch.autocast(X.device.type, self.low, enabled=training and self.low is not None):
+            outputs = vmap(call, randomness="error")(self.leaves, self.buffers, X.contiguous())
+        return outputs.to(self.flat.dtype)
 
     def gradient(self, outputs, gradient):
         """Return the gradient of a sum of the lanes' losses, (L, P), from that with respect to the last outputs."""
@@ -83,7 +85,7 @@ class StackedNet:
     def select(self, lanes):
         """Return a net of some lanes only, copied."""
         chosen = object.__new__(StackedNet)
-        for name in ("template", "layers", "dropouts", "names", "shapes"):
+        for name in ("template", "layers", "dropouts", "names", "shapes", "low"):
             setattr(chosen, name, getattr(self, name))
         chosen.weight_mask = self.weight_mask
         chosen.flat = self.flat[lanes]

@@ -50,8 +50,9 @@ _FEWEST = 4  # lanes that are still worth a worker of their own
 class Trainer:
     """Trains groups of fits, spread over processes of one thread, or threads that compute with a share of the cores."""
 
-    def __init__(self, n_workers, report, bar):
-        self.n_workers, self.report, self.bar = n_workers, report, bar
+    def __init__(self, n_workers, report, bar, precision=None):
+        self.n_workers, self.report, self.bar, self.precision = n_workers, report, bar, precision
+        self.low = torch.bfloat16 if precision == "bf16" else None
         self.stop = threading.Event()
         self.best_loss = np.inf
 
@@ -63,6 +64,8 @@ class Trainer:
         uses_processes = n_workers > 1 and WORKERS.are_worth_it(groups, n_workers - 1)
         # in this thread, too: scikit-learn's own products run in it
         torch.set_num_threads(1 if uses_processes else max(1, n_threads // max(1, n_workers)))
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else before)
         try:
             if uses_processes:
                 self._train_in_processes(deque(groups), n_workers - 1)
@@ -73,6 +76,7 @@ class Trainer:
                     self._train_group(group)
         finally:
             torch.set_num_threads(n_threads)
+            torch.set_float32_matmul_precision(before)
         self.report.seconds += perf_counter() - began
 
     def _train_in_threads(self, groups, n_workers):
@@ -95,7 +99,7 @@ class Trainer:
                     return
                 fits = waiting.popleft()
                 try:
-                    future = WORKERS.submit([fit.lane for fit in fits], n_others)
+                    future = WORKERS.submit([fit.lane for fit in fits], n_others, self.low)
                 except Exception:  # the processes are gone: what they would have taken is done here
                     waiting.append(fits)
                     return
@@ -136,7 +140,7 @@ class Trainer:
         try:
             few = few_threads(fits[0].lane.module, max(fits[0].lane.batches.sizes))
             with few, own_stream(_device_of(fits)):
-                outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop).train()
+                outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop, self.low).train()
         except Stopped:
             return
         except Exception as error:

@@ -27,16 +27,16 @@ class Group:
     """Lanes of one architecture, trained together until each has done its epochs.
 
     `on_epoch` is called after each epoch with the number of lanes alive and their least training loss; the event
-    `stop` ends the training at the next step.
+    `stop` ends the training at the next step. `low` is the type of products in training, if not the modules' own.
     """
 
-    def __init__(self, lanes, on_epoch=None, stop=None):
+    def __init__(self, lanes, on_epoch=None, stop=None, low=None):
         self.lanes = lanes = [lane.fresh() for lane in lanes]
         self.on_epoch = on_epoch
         self.stop = stop
         self.alive = list(range(len(lanes)))
         self.outcomes = [Outcome() for _ in lanes]
-        self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes))
+        self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes), low)
         self.optimizer = StackedOptimizer(lanes[0].optimizer, [lane.options for lane in lanes], self.net.flat)
         self.loss = Loss(lanes[0])
         self.best = {}

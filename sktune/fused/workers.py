@@ -38,17 +38,17 @@ class Workers:
         is_warm = self.size == size and monotonic() - self.used < _IDLE - 5
         return sum(map(estimate_seconds, lanes)) > (_GO_ON if is_warm else _START)
 
-    def submit(self, lanes, size):
+    def submit(self, lanes, size, low=None):
         """Have a group trained by one of `size` processes; return the future of what :func:`_train` returns."""
         if self.size != size:
             self.stop()
             self.pool, self.size = ProcessPoolExecutor(size, timeout=_IDLE), size
         self.used, lanes = monotonic(), _without_nets(lanes)
         try:
-            return self.pool.submit(_train, lanes)
+            return self.pool.submit(_train, lanes, low)
         except Exception:  # a process was killed, and the others with it
             self.pool = ProcessPoolExecutor(size, timeout=_IDLE)
-            return self.pool.submit(_train, lanes)
+            return self.pool.submit(_train, lanes, low)
 
     def stop(self):
         """End the processes now."""
@@ -68,11 +68,11 @@ def estimate_seconds(lane):
     return n_steps * (estimate_step(lane) / _RATE + 1.5e-5)
 
 
-def _train(lanes):
+def _train(lanes, low):
     """Train lanes in this process; return their outcomes and the seconds that it took."""
     torch.set_num_threads(1)
     began = perf_counter()
-    return Group(lanes).train(), perf_counter() - began
+    return Group(lanes, low=low).train(), perf_counter() - began
 
 
 def _without_nets(lanes):

@@ -67,8 +67,8 @@ def test_a_process_that_is_killed_costs_nothing_but_time(eager, monkeypatch):
     _, expected, _ = search(NET, LANES, X, y, n_jobs=1)
     submit = WORKERS.submit
 
-    def submit_and_kill(lanes, size):
-        future = submit(lanes, size)
+    def submit_and_kill(*args):
+        future = submit(*args)
         for pid in list(WORKERS.pool._processes):
             os.kill(pid, signal.SIGKILL)
         return future

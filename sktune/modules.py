@@ -1,7 +1,8 @@
 """The default module, and dropout whose masks are a function of the seed."""
 
+import threading
 from collections.abc import Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 
@@ -247,16 +248,38 @@ def serve_dropout(module, seed):
     return stream
 
 
-@contextmanager
 def few_threads(module, n_rows):
     """Compute with one thread what is too little to divide: on busy cores, threads would but wait for each other."""
-    n_threads = torch.get_num_threads()
-    if n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE:
-        torch.set_num_threads(1)
+    is_little = n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
+    return limited_threads(1) if is_little else nullcontext()
+
+
+_limited = threading.local()  # the limit within which a thread computes
+_limits = {"n": 0, "before": 1}  # how many limits there are, and torch's setting before the first of them
+_limits_lock = threading.Lock()
+
+
+@contextmanager
+def limited_threads(n_threads):
+    """Let torch compute with some threads.
+
+    The setting is a thread's own, but what was last set anywhere is what new threads begin with: it is put back to
+    what it was before any thread was within a limit.
+    """
+    outer, setting = getattr(_limited, "n_threads", None), torch.get_num_threads()  # a new thread's begins when asked
+    with _limits_lock:
+        if not _limits["n"]:
+            _limits["before"] = setting
+        _limits["n"] += 1
+    _limited.n_threads = n_threads
+    torch.set_num_threads(n_threads)
     try:
         yield
     finally:
-        torch.set_num_threads(n_threads)
+        with _limits_lock:
+            _limits["n"] -= 1
+        _limited.n_threads = outer
+        torch.set_num_threads(outer or _limits["before"])
 
 
 def floating_dtype(module):

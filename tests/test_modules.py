@@ -1,4 +1,6 @@
 import copy
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from sktune.modules import (
     MaskStream,
     few_threads,
     keep_factors,
+    limited_threads,
     limits,
     serve_dropout,
 )
@@ -238,5 +241,34 @@ def test_little_work_takes_one_thread_and_leaves_the_setting_as_it_was():
         with pytest.raises(ValueError, match="inside"), few_threads(module, n_rows=64):
             raise ValueError("inside")
         assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was():
+    module, before, inside, outside = torch.nn.Linear(10, 10), torch.get_num_threads(), Event(), Event()
+
+    def work_while_another_does():
+        with few_threads(module, n_rows=64):
+            inside.set()
+            outside.wait(10)
+
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(work_while_another_does)
+            inside.wait(10)
+            second = pool.submit(work_while_another_does)
+            outside.set()
+            first.result(), second.result()
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+        with limited_threads(2), few_threads(module, n_rows=64):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+        with limited_threads(2):
+            with few_threads(module, n_rows=64):
+                pass
+            assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)

@@ -14,7 +14,7 @@ import torch
 from sktune.fused.lanes import Outcome
 from sktune.fused.train import Group, Stopped
 from sktune.fused.workers import Workers, estimate_seconds
-from sktune.modules import few_threads
+from sktune.modules import few_threads, limited_threads
 
 
 @dataclass
@@ -58,32 +58,29 @@ class Trainer:
 
     def train(self, groups):
         """Train all; set each fit's `outcome`, or `reason` if it has to run one at a time after all."""
-        began, n_threads = perf_counter(), torch.get_num_threads()
+        began = perf_counter()
         groups = _divide(groups, self.n_workers)
         n_workers = min(self.n_workers, len(groups))
         uses_processes = n_workers > 1 and WORKERS.are_worth_it(groups, n_workers - 1)
-        # in this thread, too: scikit-learn's own products run in it
-        torch.set_num_threads(1 if uses_processes else max(1, n_threads // max(1, n_workers)))
-        before = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision("high" if self.precision == "tf32" else before)
-        try:
+        share = 1 if uses_processes else max(1, torch.get_num_threads() // max(1, n_workers))
+        with limited_threads(share), _products(self.precision):  # in this thread, too: it multiplies as well
             if uses_processes:
                 self._train_in_processes(deque(groups), n_workers - 1)
             elif n_workers > 1:
-                self._train_in_threads(groups, n_workers)
+                self._train_in_threads(groups, n_workers, share)
             else:
                 for group in groups:
                     self._train_group(group)
-        finally:
-            torch.set_num_threads(n_threads)
-            torch.set_float32_matmul_precision(before)
         self.report.seconds += perf_counter() - began
 
-    def _train_in_threads(self, groups, n_workers):
-        share = torch.get_num_threads()
-        pool = ThreadPoolExecutor(n_workers, initializer=torch.set_num_threads, initargs=(share,))
+    def _train_in_threads(self, groups, n_workers, share):
+        def train(group):
+            with limited_threads(share):
+                self._train_group(group)
+
+        pool = ThreadPoolExecutor(n_workers)
         try:
-            for future in [pool.submit(self._train_group, group) for group in groups]:
+            for future in [pool.submit(train, group) for group in groups]:
                 future.result()
         finally:
             self.stop.set()
@@ -175,6 +172,17 @@ class Trainer:
         self.best_loss = np.fmin(self.best_loss, least_loss)
         self.bar.update(n_alive)
         self.bar.set_postfix(lanes=n_alive, best_loss=f"{self.best_loss:.3g}", refresh=False)
+
+
+@contextmanager
+def _products(precision):
+    """Let a GPU's products of float32 have the precision of TF32, if that is asked for."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _device_of(fits):

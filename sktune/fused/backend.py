@@ -191,8 +191,8 @@ class _Job:
                 return run_tasks(self.batch, self.tasks, seconds)
         finally:
             for fit in self.fits:
-                if fit.trained is not None:
-                    fit.trained.forget_outputs()
+                if fit.outcome is not None:
+                    fit.outcome.outputs, fit.outcome.tested = None, ()
 
 
 def _net_of(task):

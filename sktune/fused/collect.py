@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -49,7 +49,6 @@ class Fit:
     caught: list = field(default_factory=list)  # what the preparation warned of
     tested: tuple = ()  # the table, and which of its rows the net will be asked for
     outcome: Outcome | None = None
-    trained: object = None  # what the net has adopted
     seconds: float = 0.0  # its share of the training's time
 
 
@@ -136,8 +135,9 @@ class Collector:
             fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
         if fit.lane is not None:
             self.first.setdefault(start, fit)
-            fit.tested = (planned.whole, planned.test)
-            self.n_kept += fit.lane.test.n_rows * fit.lane.net.n_outputs_ if fit.lane.test else 0
+            if fit.lane.test is not None:
+                fit.tested = (planned.whole, fit.lane.test.indices.numpy())
+                self.n_kept += len(fit.tested[1]) * fit.lane.net.n_outputs_
             if self.n_kept > _MOST_KEPT:
                 fit.lane.test = None
         return fit
@@ -193,15 +193,13 @@ class Collector:
 
 def _test_batches(net, planned, rows):
     """Return the batches that a net will evaluate to predict the test rows; None if that is not known."""
-    kind, own = type(net), (NeuralNet.forward_iter, NetworkEstimator.evaluation_step)
-    is_plain = (kind.forward_iter, kind.evaluation_step) == own
-    if not is_plain or planned.test is None or not len(planned.test) or type(planned.whole) is not np.ndarray:
+    evaluation = (type(net).forward_iter, type(net).evaluation_step)
+    is_own = evaluation != (NeuralNet.forward_iter, NetworkEstimator.evaluation_step)
+    if is_own or planned.test is None or not len(planned.test) or type(planned.whole) is not np.ndarray:
         return None
-    try:
+    with suppress(ValueError):  # which will be raised once more where they are predicted
         check_rows(net, planned.whole[planned.test], reset=False)
-    except ValueError:  # which will be raised once more where they are predicted
-        return None
-    return net.get_iterator(Subset(rows, torch.as_tensor(planned.test)))
+        return net.get_iterator(Subset(rows, torch.as_tensor(planned.test)))
 
 
 def _settings(net):
@@ -257,20 +255,19 @@ def _adopt(fit, X):
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
         raise AssertionError(f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for")
-    fit.trained = Trained(fit.lane, fit.outcome, fit.tested)
-    fit.trained.become(fit.net)
+    fit.outcome.tested = fit.tested
+    Trained(fit.lane, fit.outcome).become(fit.net)
     return True
 
 
 class Trained:
     """What a lane has trained; the parts of a net are built from it when somebody looks at them, which few do.
 
-    Until then, the outputs for the rows `tested` of a table are those that were computed after the training.
+    Until then, the outputs for the test rows are those that were computed after the training.
     """
 
-    def __init__(self, lane, outcome, tested):
-        self.lane, self.outcome, self.tested = lane, outcome, tested
-        self.is_evaluated, self.lock = False, Lock()
+    def __init__(self, lane, outcome):
+        self.lane, self.outcome, self.is_evaluated, self.lock = lane, outcome, False, Lock()
 
     def become(self, net):
         """Make a net the one that was trained."""
@@ -297,15 +294,11 @@ class Trained:
         is_changed = vars(net).keys() & BUILT or net.predict_nonlinearity is not self.lane.net.predict_nonlinearity
         if self.outcome.outputs is None or is_changed or type(X) is not np.ndarray:
             return None
-        table, rows = self.tested
+        table, rows = self.outcome.tested
         if X.dtype != table.dtype or len(X) != len(rows) or not np.array_equal(X, table[rows]):
             return None
         self.is_evaluated = True
         return [output.clone() for output in self.outcome.outputs]
-
-    def forget_outputs(self):
-        """Let go of the outputs, and of the table."""
-        self.outcome.outputs, self.tested = None, ()
 
 
 def _build(lane, outcome):

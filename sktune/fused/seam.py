@@ -98,10 +98,10 @@ def _numbers(rows):
 
 
 class _AsSet(dict):
-    """Parameters that an estimator holds: of what the task clones, to set it once more, nothing is left to set."""
+    """Parameters that an estimator holds: the task clones and sets them once more, which leaves it as it is."""
 
     def __sklearn_clone__(self):
-        return {}
+        return self
 
 
 def fused_tasks(n_jobs, **options):

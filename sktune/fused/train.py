@@ -184,13 +184,12 @@ class Group:
     def _keep_outputs(self, positions):
         """Compute the outputs for the test rows of lanes that are done, of no more rows at once than in a step."""
         whole = [position for position in positions if self.outcomes[self.alive[position]].error is None]
-        for batches in dict.fromkeys(self.lanes[self.alive[position]].test for position in whole):
-            if batches is not None:
-                asked = [position for position in whole if self.lanes[self.alive[position]].test is batches]
-                n = max(1, len(self.lanes) * max(self.lanes[0].batches.sizes) // max(batches.sizes))
-                for start in range(0, len(asked), n):
-                    with suppress(Exception):  # it will be raised once more where a net alone is asked
-                        self._evaluate(asked[start : start + n], batches)
+        for batches in dict.fromkeys(lane.test for lane in self.lanes if lane.test is not None):
+            asked = [position for position in whole if self.lanes[self.alive[position]].test is batches]
+            n = max(1, len(self.lanes) * max(self.lanes[0].batches.sizes) // max(batches.sizes))
+            for start in range(0, len(asked), n):
+                with suppress(Exception):  # it will be raised once more where a net alone is asked
+                    self._evaluate(asked[start : start + n], batches)
 
     @torch.no_grad()
     def _evaluate(self, positions, batches):

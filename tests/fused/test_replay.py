@@ -9,9 +9,10 @@ import pytest
 import torch
 from parity import RAGGED, X, X_reg, assert_parity, assert_same_net, assert_same_scores, grid, search, y, y_reg
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_validate
+from sklearn.model_selection import GridSearchCV, _validation, cross_val_predict, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils.parallel import Parallel, delayed
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
@@ -190,8 +191,8 @@ def test_outputs_and_table_are_let_go_after_the_task(calls):
     _, nets = score_by(predict_proba)
 
     for net in nets:
-        trained = vars(net)["_trained"]
-        assert (trained.tested, trained.outcome.outputs) == ((), None)
+        outcome = vars(net)["_trained"].outcome
+        assert (outcome.tested, outcome.outputs) == ((), None)
         calls.clear()
         net.predict(X)
         assert calls == [net.module_]
@@ -308,6 +309,31 @@ def test_a_net_with_an_evaluation_of_its_own_is_asked():
 
     for kind in (Doubled, Halved):
         assert_answers(predict_proba, net=kind(**NET.get_params(deep=False)))
+
+
+def test_splits_may_share_their_training_rows():
+    train = np.arange(80)
+    folds = [(train, np.arange(80, 100)), (train, np.arange(90, 110)), (train, np.arange(80, 90))]
+
+    assert_answers(predict_proba_sum, cv=folds)
+
+
+def predict_proba_sum(net, X):
+    return net.predict_proba(X).sum(0)
+
+
+def test_tasks_that_share_an_estimator_set_their_own_parameters():
+    for fused in ("sequential", "sktune"):
+        with joblib.parallel_config(fused):
+            net = clone(NET)
+            tasks = [
+                delayed(_validation._fit_and_score)(
+                    net, X, y, scorer=lambda net, X, y: net.lr, train=RAGGED[0][0], test=RAGGED[0][1], verbose=0,
+                    parameters={"lr": lr, "compile": False, "optimizer": optimizer}, fit_params=None, score_params=None,
+                )
+                for lr, optimizer in ((0.01, torch.optim.SGD), (0.02, torch.optim.ASGD), (0.03, torch.optim.Rprop))
+            ]  # fmt: skip
+            assert [result["test_scores"] for result in Parallel()(tasks)] == [0.01, 0.02, 0.03]
 
 
 def test_outputs_are_kept_as_long_as_they_are_few(monkeypatch, calls):

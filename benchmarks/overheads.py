@@ -11,8 +11,9 @@ timers that sit around functions of the library (timers.py), each figure divided
 
 - collecting: all of ``FusingBackend._collect``: reading the tasks, checking rows, initialising nets;
 - planning: all of ``group_lanes`` and ``find_obstacle``;
-- replay and scoring: all of ``_Job.run``, less the time in ``accuracy_score``. It holds the adoption of the weights,
-  scikit-learn's ``_fit_and_score`` and the predictions, forward pass included.
+- replay and scoring: all of ``_Job.run``, less the time in ``accuracy_score``. It holds scikit-learn's
+  ``_fit_and_score``, the adoption of what was trained, and the predictions, but for the forward pass, which belongs to
+  the training of the group.
 
 Large: 1,000,000 x 50 float32 rows, 4 candidates x 3 folds x 1 epoch at batch 1024, by sktune and by a loop written by
 hand with one thread and with all of them, each in a process of its own that has first run a small search. Memory is

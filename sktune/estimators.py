@@ -130,9 +130,12 @@ class NetworkEstimator(Training):
 
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
-        nonlinearity, outputs = self._get_predict_nonlinearity(), []
-        with few_threads(self.module_, getattr(X, "shape", (0,))[0]):  # a list is never long
-            for output in self.forward_iter(X, device="cpu"):
+        trained, net = vars(self).get("_trained"), self
+        if found := trained and trained.find_outputs(self, X):  # the fused engine has computed them already
+            net = trained.lane.net
+        nonlinearity, outputs = net._get_predict_nonlinearity(), []
+        with few_threads(net.module_, getattr(X, "shape", (0,))[0]):  # a list is never long
+            for output in found or self.forward_iter(X, device="cpu"):
                 output = output[0] if isinstance(output, tuple) else output
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
                 outputs.append(nonlinearity(output[:, 0] if is_binary else output))
@@ -301,10 +304,11 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
 
     def score(self, X, y, sample_weight=None):
         """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""
-        self.check_is_fitted()
+        if not self.initialized_:
+            self.check_is_fitted()
         y = np.asarray(y)
-        if len(unseen := np.setdiff1d(y, self.classes_)):
-            message = f"y should hold labels seen in fit, got also {unseen.tolist()}: they count as errors"
+        if not (seen := np.isin(y, self.classes_)).all():
+            message = f"y should hold labels seen in fit, got also {np.unique(y[~seen]).tolist()}: they count as errors"
             warnings.warn(message, UserWarning, stacklevel=2)
         return ClassifierMixin.score(self, X, y, sample_weight)
 

@@ -28,6 +28,8 @@ _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch
 # Components that are looked up when they are needed: to set them changes nothing else.
 _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 
+BUILT = ("module_", "criterion_", "optimizer_", "callbacks_", "dropout_")  # what a net of a search builds when asked
+
 
 class DivergenceError(ArithmeticError):
     """Training has left the finite numbers; there is no model to speak of."""
@@ -335,6 +337,8 @@ class Training:
 
         A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
         """
+        if not self.initialized_ and all(name in vars(self) and vars(self)[name] is params[name] for name in params):
+            return self  # a search's tasks set once more what has been set
         named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
         validation.check_names(self, named)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
@@ -359,6 +363,17 @@ class Training:
         """Load what :meth:`save_params` saved, as in skorch."""
         with self._resolved_device():
             return super().load_params(*args, **kwargs)
+
+    def __getattr__(self, name):
+        """Build what a search has trained when somebody looks at it: most nets of a search are only scored."""
+        trained = vars(self).get("_trained") if name in BUILT else None
+        if trained is not None:
+            trained.build(self)
+        return super().__getattribute__(name)
+
+    def __getstate__(self):
+        getattr(self, "module_", None)
+        return super().__getstate__()
 
     def __setstate__(self, state):
         is_auto = state["device"] == "auto"

@@ -186,8 +186,13 @@ class _Job:
         for fits in self.fits_of:
             hand_out(fits)
         seconds = [sum(fit.seconds for fit in fits) for fits in self.fits_of]
-        with self.shared_steps.installed([fit for fit in self.fits if fit.outcome is not None]):
-            return run_tasks(self.batch, self.tasks, seconds)
+        try:
+            with self.shared_steps.installed([fit for fit in self.fits if fit.outcome is not None]):
+                return run_tasks(self.batch, self.tasks, seconds)
+        finally:
+            for fit in self.fits:
+                if fit.outcome is not None:
+                    fit.outcome.outputs, fit.outcome.tested = None, ()
 
 
 def _net_of(task):

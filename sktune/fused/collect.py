@@ -1,11 +1,13 @@
 """A fit of a task, prepared up to its training; and handed back, trained."""
 
 import warnings
-from contextlib import contextmanager, nullcontext
+from collections import defaultdict
+from contextlib import contextmanager, nullcontext, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
+from threading import Lock
 
 import joblib
 import numpy as np
@@ -14,6 +16,7 @@ from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
+from torch.utils.data import Subset
 
 from sktune.data import rows_of
 from sktune.estimators import NetworkEstimator
@@ -24,9 +27,11 @@ from sktune.fused.plan import as_text, signature, why_alone, why_alone_initializ
 from sktune.fused.seam import PlannedFit
 from sktune.fused.tables import Tables
 from sktune.modules import MLP, dropout_layers, floating_dtype
-from sktune.validation import check_hyperparameters
+from sktune.training import BUILT
+from sktune.validation import check_hyperparameters, check_rows
 
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
+_MOST_KEPT = 1 << 24  # numbers that the outputs for test rows may be, of all fits of a search
 _FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change", *(f"optimizer__{name}" for name in _OPTIMIZERS)}
 
 
@@ -42,6 +47,7 @@ class Fit:
     kind: object = None  # equal for lanes that can be trained together
     reason: str = ""  # why it stays out
     caught: list = field(default_factory=list)  # what the preparation warned of
+    tested: tuple = ()  # the table, and which of its rows the net will be asked for
     outcome: Outcome | None = None
     seconds: float = 0.0  # its share of the training's time
 
@@ -105,6 +111,7 @@ class Collector:
     def __init__(self, device=None):
         self.device = device
         self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, SharedSteps(), {}
+        self.n_kept = 0
 
     def prepare(self, planned: PlannedFit, seed=None):
         """Return the :class:`Fit` of a planned one; `seed` is for nets of skorch's, which have none of their own."""
@@ -128,6 +135,11 @@ class Collector:
             fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
         if fit.lane is not None:
             self.first.setdefault(start, fit)
+            if fit.lane.test is not None:
+                fit.tested = (planned.whole, fit.lane.test.indices.numpy())
+                self.n_kept += len(fit.tested[1]) * fit.lane.net.n_outputs_
+            if self.n_kept > _MOST_KEPT:
+                fit.lane.test = None
         return fit
 
     def _lead(self, fit, planned, fold, seed):
@@ -163,7 +175,10 @@ class Collector:
             return None, reason
         place = self.tables.share(rows, planned.train)
         train, valid = net.get_split_datasets(dataset, rows.y)
-        return Lane(net, place(train), valid and place(valid), fold), ""
+        lane = Lane(net, place(train), valid and place(valid), fold)
+        if hasattr(rows.X, "whole"):
+            lane.test = _test_batches(net, planned, rows_of(lane.train)[0])
+        return lane, ""
 
     def _read_plain(self, net, fold, planned, train, valid, generator):
         key = (fold, floating_dtype(net.module_), net.device)
@@ -174,6 +189,17 @@ class Collector:
         lane = plain.SkorchLane(net, self.plain_rows[key], train, valid, generator)
         draws = any(lane.dropout) and str(net.device) != "cpu"
         return (None, "its dropout draws from the device's generator") if draws else (lane, "")
+
+
+def _test_batches(net, planned, rows):
+    """Return the batches that a net will evaluate to predict the test rows; None if that is not known."""
+    evaluation = (type(net).forward_iter, type(net).evaluation_step)
+    is_own = evaluation != (NeuralNet.forward_iter, NetworkEstimator.evaluation_step)
+    if is_own or planned.test is None or not len(planned.test) or type(planned.whole) is not np.ndarray:
+        return None
+    with suppress(ValueError):  # which will be raised once more where they are predicted
+        check_rows(net, planned.whole[planned.test], reset=False)
+        return net.get_iterator(Subset(rows, torch.as_tensor(planned.test)))
 
 
 def _settings(net):
@@ -229,59 +255,117 @@ def _adopt(fit, X):
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
     if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
         raise AssertionError(f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for")
-    _load(fit.net, fit.lane, fit.outcome)
+    fit.outcome.tested = fit.tested
+    Trained(fit.lane, fit.outcome).become(fit.net)
     return True
 
 
-def _load(net, lane, outcome):
-    """Make a net the one that its lane has trained: with weights, optimizer and history."""
-    initialized, trained = lane.net, {}
-    for name, p in initialized.module_.named_parameters():
-        trained[id(p)] = nn.Parameter(outcome.state[name].clone(), p.requires_grad)
-    for name, buffer in initialized.module_.named_buffers():
-        trained[id(buffer)] = outcome.state[name].clone()
-    vars(net).update(vars(initialized))
-    net.module_ = _copy_module(initialized.module_, trained)
-    net.criterion_, net.callbacks_ = deepcopy(initialized.criterion_), deepcopy(initialized.callbacks_)
+class Trained:
+    """What a lane has trained; the parts of a net are built from it when somebody looks at them, which few do.
+
+    Until then, the outputs for the test rows are those that were computed after the training.
+    """
+
+    def __init__(self, lane, outcome):
+        self.lane, self.outcome, self.is_evaluated, self.lock = lane, outcome, False, Lock()
+
+    def become(self, net):
+        """Make a net the one that was trained."""
+        for name in BUILT:
+            vars(net).pop(name, None)
+        vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
+        net.history_ = History({"batches": [], **row} for row in self.outcome.curve)
+        vars(net)["_trained"] = self
+        if not isinstance(net, NetworkEstimator):
+            self.build(net)
+
+    def build(self, net):
+        """Give the net its parts, but for those that somebody has set."""
+        with self.lock:
+            if vars(net).get("_trained") is self:
+                for name, part in _build(self.lane, self.outcome).items():
+                    vars(net).setdefault(name, part)
+                if self.is_evaluated:
+                    net._set_training(False)
+                del vars(net)["_trained"]
+
+    def find_outputs(self, net, X):
+        """Return the module's outputs for X, by batches, if X holds the tested rows; else None."""
+        is_changed = vars(net).keys() & BUILT or net.predict_nonlinearity is not self.lane.net.predict_nonlinearity
+        if self.outcome.outputs is None or is_changed or type(X) is not np.ndarray:
+            return None
+        table, rows = self.outcome.tested
+        if X.dtype != table.dtype or len(X) != len(rows) or not np.array_equal(X, table[rows]):
+            return None
+        self.is_evaluated = True
+        return [output.clone() for output in self.outcome.outputs]
+
+
+def _build(lane, outcome):
+    """Return module, criterion, optimizer and the like as a lane's training left them."""
+    net, built = lane.net, {}
+    tensors = (*net.module_.named_parameters(), *net.module_.named_buffers())
+    own = {id(tensor): _own(tensor, outcome.state[name]) for name, tensor in tensors}
+    built["module_"] = _copy_module(net.module_, own)
+    built["criterion_"] = _copy_module(net.criterion_, {id(b): b.clone() for b in net.criterion_.buffers()})
+    built["callbacks_"] = [(name, _copy(callback)) for name, callback in net.callbacks_]  # skorch's own
     if isinstance(net, NetworkEstimator):
-        net.dropout_ = copy(initialized.dropout_)
-        for layer, p in zip(dropout_layers(net.module_), lane.dropout, strict=True):
-            layer.stream, layer.p = net.dropout_, p
-    net.history_ = History({"batches": [], **row} for row in outcome.curve)
-    net.initialize_optimizer()
-    _load_optimizer(net.optimizer_, [p for p in net.module_.parameters() if p.requires_grad], outcome)
+        built["dropout_"] = copy(net.dropout_)
+        for layer, p in zip(dropout_layers(built["module_"]), lane.dropout, strict=True):
+            layer.stream, layer.p = built["dropout_"], p
+    built["optimizer_"] = _load_optimizer(net.optimizer_, own, outcome)
+    return built
 
 
-def _copy_module(module, tensors):
+def _own(tensor, value):
+    """Return a copy of a value, of the kind that a module's tensor is."""
+    copied = value.clone()
+    return nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+
+
+def _copy(thing, replaced=()):
+    """Return a copy of an object that has the same attributes, but dicts of its own, in which some things are replaced.
+
+    `replaced` holds, by the ids of the old things, the new ones.
+    """
+    new = object.__new__(type(thing))
+    for name, value in vars(thing).items():
+        if isinstance(value, dict):
+            value = value.copy()
+            value.update((key, replaced[id(v)]) for key, v in value.items() if id(v) in replaced)
+        vars(new)[name] = value
+    return new
+
+
+def _copy_module(module, replaced):
     """Return a copy of a module with other tensors, by the ids of its own.
 
-    For layers of torch's and ours, whose attributes are known, this takes a fifth of what ``deepcopy`` takes.
+    For layers of torch's and ours, whose attributes are known, this takes a tenth of what ``deepcopy`` takes.
     """
     parts = list(module.named_modules(remove_duplicate=False))
     is_known = all(type(part).__module__.startswith(("torch.nn.modules.", "sktune.")) for _, part in parts)
     if not is_known or len(parts) > len({part for _, part in parts}):
-        return deepcopy(module, dict(tensors))
-    new = object.__new__(type(module))
-    vars(new).update((name, v.copy() if isinstance(v, dict) else v) for name, v in vars(module).items())
-    for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-        setattr(new, name, tensors[id(tensor)])
-    for name, child in module.named_children():
-        setattr(new, name, _copy_module(child, tensors))
-    return new
+        return deepcopy(module, dict(replaced))
+    for _, part in reversed(parts):  # the inner ones before those that hold them
+        replaced[id(part)] = _copy(part, replaced)
+    return replaced[id(module)]
 
 
-def _load_optimizer(optimizer, learned, outcome):
-    state = dict(outcome.optimizer)
-    step = state.pop("step")
-    group = optimizer.param_groups[0]
-    group["lr"] = outcome.lr
+def _load_optimizer(initialized, own, outcome):
+    """Return a copy of an optimizer of other parameters, by the ids of its own, as a lane's training left it."""
+    optimizer = _copy(initialized)
+    (group,) = initialized.param_groups
+    group = {**group, "params": [own[id(p)] for p in group["params"]], "lr": outcome.lr}
+    optimizer.param_groups = [group]
+    optimizer.state = defaultdict(dict, {own[id(p)]: deepcopy(state) for p, state in initialized.state.items()})
+    state, learned = dict(outcome.optimizer), [p for p in group["params"] if p.requires_grad]
+    step = torch.tensor(state.pop("step"))
+    counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
     if not group.get("momentum", 1):  # torch keeps no buffer then
         state.pop("momentum_buffer", None)
-    numbers = RULES[type(optimizer)].numbers
-    counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
-    start = 0
-    for p in learned:
-        rows = slice(start, start := start + p.numel())
-        own = {name: t[0].clone() if name in numbers else t[rows].view_as(p).clone() for name, t in state.items()}
-        if counted or own:
-            optimizer.state[p] = {name: torch.tensor(value) for name, value in counted.items()} | own
+    numbers, sizes = RULES[type(optimizer)].numbers, [p.numel() for p in learned]
+    parts = {name: t.expand(len(sizes)) if name in numbers else t.split(sizes) for name, t in state.items()}
+    for n, p in enumerate(learned if counted or state else ()):
+        moments = {name: t[n].clone().view(() if name in numbers else p.shape) for name, t in parts.items()}
+        optimizer.state[p] = {name: t.clone() for name, t in counted.items()} | moments
+    return optimizer

@@ -14,11 +14,13 @@ from sktune.training import BestEpoch
 class Lane:
     """A fit that is trained together with others: a net, initialized, and the rows, or subsets of rows, that it takes.
 
-    Lanes of equal `stream` meet the same batches. Targets are those that the criterion takes.
+    Lanes of equal `stream` meet the same batches. Targets are those that the criterion takes. `test` are the
+    batches whose outputs will be asked for, if they are known.
     """
 
     must_be_finite = True  # else a net that diverges goes on as it would alone
     masks_follow_from_seeds = True
+    test = None
 
     def __init__(self, net, train, valid=None, fold=None):
         self.train, self.valid, self.n_rows, self.seed = train, valid, len(train), net.seed_
@@ -65,7 +67,7 @@ class Lane:
 
     def forget_rows(self):
         """Let go of the rows."""
-        self.train = self.valid = self.batches = None
+        self.train = self.valid = self.batches = self.test = None
 
 
 def read_optimizer(optimizer):
@@ -82,6 +84,8 @@ class Outcome:
     lr: float | None = None
     curve: list = field(default_factory=list)
     error: Exception | None = None
+    outputs: list | None = None  # of the module for the test rows, batch by batch
+    tested: tuple = ()  # a table, and which of its rows these are
 
 
 @dataclass

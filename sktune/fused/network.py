@@ -107,6 +107,11 @@ class StackedNet:
         values = {name: value.view(self.leaves[name].shape[1:]) for name, value in values.items()}
         return values | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
 
+    def load(self, lane, state):
+        """Put what :meth:`state` returned into a lane."""
+        for name, tensor in {**self.leaves, **self.buffers}.items():
+            tensor[lane] = state[name]
+
 
 def _flatten(module, names):
     parameters = dict(module.named_parameters())

@@ -26,7 +26,7 @@ FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _vali
 class PlannedFit:
     """A fit that a task will make: ``estimator.fit(X, y, **params)``, X being the rows `train` of the `whole` table.
 
-    The key is equal for fits on the same rows.
+    The key is equal for fits on the same rows. The rows `test` will be predicted; None if that is not known.
     """
 
     estimator: object
@@ -36,6 +36,7 @@ class PlannedFit:
     key: tuple
     whole: object
     train: object
+    test: object
 
 
 class Task:
@@ -69,27 +70,31 @@ class Task:
         """Return the fits that the task will make; `known` remembers the rows of each split."""
         estimator, X, y = (self.estimator, self.arguments["X"], self.arguments["y"])
         fits = []
-        for train in self._training_indices(X, y):
+        for train, test in self._splits(X, y):
             fit_params = self.arguments.get("fit_params") or {}
             key = (id(X), id(y), id(train), id(self.arguments.get("fit_params")))
             if key not in known:  # the indices are kept so that no other array gets their id
                 rows = _safe_split(estimator, X, y, train)
                 known[key] = (*rows, _check_method_params(X, params=fit_params, indices=train), train)
             X_train, y_train, params, _ = known[key]
-            where = np.flatnonzero(train) if np.asarray(train).dtype == bool else np.asarray(train)
-            fits.append(PlannedFit(estimator, X_train, y_train, params, key, X, where))
+            fits.append(PlannedFit(estimator, X_train, y_train, params, key, X, _numbers(train), _numbers(test)))
         return fits
 
-    def _training_indices(self, X, y):
+    def _splits(self, X, y):
         if "train" in self.arguments:
-            return [self.arguments["train"]]
+            return [(self.arguments["train"], self.arguments.get("test"))]
         splits = list(self.arguments["cv"].split(X, y, **(self.arguments.get("split_params") or {})))
         self._change(cv=check_cv(splits))  # a splitter may be random: keep what was planned
-        return [train for train, _ in splits]
+        return splits
 
     def _change(self, **arguments):
         self.arguments.update(arguments)
         self.call = (self.call[0], (), self.arguments)
+
+
+def _numbers(rows):
+    """Return the numbers of rows that are told by number or by mask; None is none."""
+    return rows if rows is None else np.flatnonzero(rows) if np.asarray(rows).dtype == bool else np.asarray(rows)
 
 
 class _AsSet(dict):

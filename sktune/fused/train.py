@@ -1,6 +1,7 @@
 """The epoch loop over lanes."""
 
 import math
+from contextlib import suppress
 from copy import deepcopy
 from time import perf_counter
 
@@ -171,6 +172,7 @@ class Group:
                 outcome.state = self.best.pop(lane, None) or self.net.state(position)
                 outcome.optimizer = self.optimizer.lane_state(position)
                 _check_finite(outcome)
+        self._keep_outputs(positions)
         kept = [p for p in range(len(self.alive)) if p not in set(positions)]
         self.alive = [self.alive[p] for p in kept]
         if kept:
@@ -178,6 +180,28 @@ class Group:
             self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
             self.penalties = None if self.penalties is None else self.penalties[kept]
             self._begin_capture()
+
+    def _keep_outputs(self, positions):
+        """Compute the outputs for the test rows of lanes that are done, of no more rows at once than in a step."""
+        whole = [position for position in positions if self.outcomes[self.alive[position]].error is None]
+        for batches in dict.fromkeys(lane.test for lane in self.lanes if lane.test is not None):
+            asked = [position for position in whole if self.lanes[self.alive[position]].test is batches]
+            n = max(1, len(self.lanes) * max(self.lanes[0].batches.sizes) // max(batches.sizes))
+            for start in range(0, len(asked), n):
+                with suppress(Exception):  # it will be raised once more where a net alone is asked
+                    self._evaluate(asked[start : start + n], batches)
+
+    @torch.no_grad()
+    def _evaluate(self, positions, batches):
+        net = self.net.select(torch.tensor(positions, device=self.net.flat.device))
+        outcomes, found = [self.outcomes[self.alive[position]] for position in positions], []
+        for place, outcome in enumerate(outcomes):
+            net.load(place, outcome.state)
+        for X, *_ in batches:
+            outputs = net.forward(X.expand(len(positions), *X.shape), False)
+            found.append((outputs[0] if isinstance(outputs, tuple) else outputs).cpu())
+        for place, outcome in enumerate(outcomes):
+            outcome.outputs = [outputs[place].clone() for outputs in found]
 
     def _validate(self):
         """Return the validation loss of each lane alive, or None where there is no validation set."""

@@ -42,7 +42,6 @@ class FusingBackend(ParallelBackendBase):
     """
 
     supports_retrieve_callback = False
-    supports_sharedmem = True
     default_n_jobs = -1
 
     def __init__(self, *args, max_lanes=None, device=None, report=None, progress=False, outer=None, **kwargs):
@@ -52,20 +51,30 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.outer = outer
-        self.waiting, self.is_over = [], False
+        self.waiting, self.is_called, self.is_over = [], False, False
+
+    @property
+    def supports_sharedmem(self):
+        """Whether all tasks share the memory, also those that are not fused."""
+        return self.outer is not None and getattr(self.outer[0], "supports_sharedmem", False)
 
     def configure(self, n_jobs=-1, parallel=None, prefer=None, require=None, **kwargs):
         """Take the settings of a call."""
         if self.is_over:
             raise FallbackToBackend(self.outer[0])
-        self.waiting, self.n_jobs = [], n_jobs
+        self.waiting, self.n_jobs, self.is_called = [], n_jobs, True
         self.bar = None
         self.shows_bar = self.progress or getattr(parallel, "verbose", 0) > 0
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs):
-        """Return a number so large that all tasks arrive before the first result is asked for."""
-        return _MANY
+        """Return how many tasks run at once; in a call, so many that all arrive before a result is asked for."""
+        if self.is_called:
+            return _MANY
+        if self.outer is None:
+            return max(n_jobs or 1, 1)
+        backend, outer_n_jobs = self.outer
+        return backend.effective_n_jobs(outer_n_jobs if n_jobs is None else n_jobs)
 
     def get_nested_backend(self):
         """Let what a task itself does in parallel find what it would have found without us."""
@@ -95,7 +104,7 @@ class FusingBackend(ParallelBackendBase):
 
     def terminate(self):
         """Forget the tasks."""
-        self.waiting, self.is_over = [], self.outer is not None
+        self.waiting, self.is_called, self.is_over = [], False, self.outer is not None
 
     def _prepare(self, jobs):
         self._collect(jobs)

@@ -12,6 +12,8 @@ from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
+from sklearn.decomposition import LatentDirichletAllocation
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -562,3 +564,73 @@ def test_a_candidate_that_cannot_be_set_fails_as_it_would():
     for config in ({"backend": "sequential"}, {"backend": "sktune"}):
         with joblib.parallel_config(**config), pytest.raises(ValueError, match="rate"):
             search.fit(X, y)
+
+
+# --- other users of joblib ------------------------------------------------------------------------------------------
+
+
+def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sktune.fused.backend.FusingBackend._run_elsewhere", lambda *args: asked.append(args))
+    with joblib.parallel_config("sktune"):
+        assert joblib.effective_n_jobs() == 1
+        assert joblib.effective_n_jobs(3) == 3
+        forest = RandomForestClassifier(3, random_state=0).fit(X, y)
+        LatentDirichletAllocation(2, max_iter=1).fit(abs(X))
+        found = GridSearchCV(forest, {"max_depth": [2]}, cv=2).fit(X, y)
+        np.testing.assert_array_equal(found.predict(X), clone(found.best_estimator_).fit(X, y).predict(X))
+        with pytest.raises(ZeroDivisionError, match="by zero"):
+            joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
+        assert joblib.effective_n_jobs() == 1
+
+    assert not asked
+
+
+def test_others_share_memory_where_they_require_it():
+    names = set()
+    with joblib.parallel_config("sktune", n_jobs=2):
+        joblib.Parallel(require="sharedmem")(joblib.delayed(names.add)(n) for n in range(3))
+
+    assert names == {0, 1, 2}
+
+
+def test_a_search_within_one_that_requires_shared_memory_is_fused():
+    with joblib.parallel_config("threading", n_jobs=2, require="sharedmem"):
+        found = sktune.GridSearchCV(NET, LRS, cv=2).fit(X, y)
+
+    assert not found.fusion_.alone
+    assert sum(group["lanes"] for group in found.fusion_.groups) == 4
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_refit_is_told_of_the_jobs_outside(n_jobs):
+    class Asking(Counting):
+        def fit(self, X, y=None):
+            self.n_jobs_ = joblib.effective_n_jobs()
+            return super().fit(X, y)
+
+    pipeline = Pipeline([("step", Asking()), ("net", NET)])
+    with joblib.parallel_config("threading", n_jobs=2):
+        found = sktune.GridSearchCV(pipeline, LANES, cv=2, n_jobs=n_jobs).fit(X, y)
+
+    assert found.best_estimator_[0].n_jobs_ == 2
+
+
+def test_what_catches_warnings_meanwhile_swallows_none_afterwards():
+    others = []  # of another thread, say: begun while a search prepares a fit, and over after it
+
+    class Meanwhile(Counting):
+        def fit(self, X, y=None):
+            if not others:
+                others.append(warnings.catch_warnings())
+                others[0].__enter__()
+            return super().fit(X, y)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with joblib.parallel_config("sktune"):
+            cross_validate(make_pipeline(Meanwhile(), NET), X, y, cv=RAGGED[:1])
+        others[0].__exit__(None, None, None)
+        warnings.warn("after all", UserWarning, stacklevel=1)
+
+    assert [str(warning.message) for warning in seen] == ["after all"]

@@ -84,7 +84,7 @@ class Task:
         if "train" in self.arguments:
             return [self.arguments["train"]]
         splits = list(self.arguments["cv"].split(X, y, **(self.arguments.get("split_params") or {})))
-        self._change(cv=check_cv(splits))  # a splitter may be random: keep what was planned
+        self._change(cv=check_cv(splits), split_params={})  # a splitter may be random: keep what was planned
         return [train for train, _ in splits]
 
     def _change(self, **arguments):

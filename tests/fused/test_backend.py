@@ -157,6 +157,19 @@ def test_a_random_splitter_splits_once():
 def test_fits_draw_their_seeds_in_order(random_state):
     net = clone(NET).set_params(random_state=random_state)
 
+def test_a_splitter_with_metadata_of_its_own():
+    class Splitter(KFold):
+        def split(self, X, y=None, groups=None, first=0):
+            return super().split(X[first:], y[first:])
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        cv = Splitter(3).set_split_request(first=True)
+        options = {"cv": cv, "n_permutations": 2, "random_state": 0, "params": {"first": 20}}
+        plain, fused = both(lambda: permutation_test_score(NET, X, y, **options)[1], 6)
+
+    np.testing.assert_array_equal(fused, plain)
+
+
     def run():
         before = np.random.get_state()  # noqa: NPY002
         np.random.seed(0)  # noqa: NPY002 (the generator that random_state=None draws from)

@@ -5,12 +5,11 @@ from numbers import Integral
 import joblib
 import torch
 from joblib.parallel import ParallelBackendBase, SequentialBackend
-from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 from tqdm.auto import tqdm
 
 from sktune.estimators import NetworkEstimator
-from sktune.fused.collect import Collector, Fit, hand_out
+from sktune.fused.collect import Collector, Fit, hand_out, net_of
 from sktune.fused.plan import find_obstacle, group_lanes
 from sktune.fused.run import FusionReport, Trainer
 from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
@@ -127,12 +126,13 @@ class FusingBackend(ParallelBackendBase):
 
     def _collect(self, jobs):
         """Read the tasks, in their order, and prepare their fits, fold by fold: rows are held of one fold at a time."""
-        collector, known, last = Collector(self.device), {}, None
+        collector, known, last, order = Collector(self.device), {}, None, {}
         for job in jobs:
             job.read()
+            order.setdefault(job.fold, len(order))
         backend, n_jobs = self.get_nested_backend()
         with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
-            for job in sorted(jobs, key=lambda job: job.fold):
+            for job in sorted(jobs, key=lambda job: order[job.fold]):
                 if job.fold != last:
                     known.clear()
                 last = job.fold
@@ -180,7 +180,6 @@ class _Job:
 
     def collect(self, collector, known):
         """Prepare the fits."""
-        self.shared_steps = collector.steps
         pairs = zip(self.tasks, self.seeds, strict=True)
         self.fits_of = [_collect(task, seed, collector, known) for task, seed in pairs]
         self.fits = [fit for fits in self.fits_of for fit in fits]
@@ -195,23 +194,25 @@ class _Job:
         for fits in self.fits_of:
             hand_out(fits)
         seconds = [sum(fit.seconds for fit in fits) for fits in self.fits_of]
-        with self.shared_steps.installed([fit for fit in self.fits if fit.outcome is not None]):
-            return run_tasks(self.batch, self.tasks, seconds)
+        return run_tasks(self.batch, self.tasks, seconds)
 
 
 def _net_of(task):
-    """Return what a task fits, or the last step of it; None where that cannot be told."""
+    """Return the net that a task fits, or what else it fits; None where that cannot be told."""
     try:
-        estimator = task.estimator
+        return net_of(task.estimator)
     except Exception:  # a parameter that it does not have: the task will say so
         return None
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
 def _collect(task, seed, collector, known):
     """Return the fits of a task, prepared up to their training or with the reason why not."""
     try:
-        fits = [collector.prepare(fit, seed and seed + n) for n, fit in enumerate(task.planned_fits(known))]
+        net = net_of(task.estimator)
+        if isinstance(net, NeuralNet):
+            fits = collector.prepare(task.estimator, task.planned_fits(known), seed)
+        else:
+            fits = [Fit(reason=f"{type(net).__name__} is no network")]
     except Exception as error:  # it does not read as expected, or will fail in its own place
         fits = [Fit(reason=f"its task cannot be read: {type(error).__name__}: {error}")]
     for fit in fits:

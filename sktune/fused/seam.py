@@ -24,12 +24,11 @@ FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _vali
 
 @dataclass
 class PlannedFit:
-    """A fit that a task will make: ``estimator.fit(X, y, **params)``, X being the rows `train` of the `whole` table.
+    """A fit that a task will make: ``fit(X, y, **params)`` with X being the rows `train` of the `whole` table.
 
     The key is equal for fits on the same rows.
     """
 
-    estimator: object
     X: object
     y: object
     params: dict
@@ -77,7 +76,7 @@ class Task:
                 known[key] = (*rows, _check_method_params(X, params=fit_params, indices=train), train)
             X_train, y_train, params, _ = known[key]
             where = np.flatnonzero(train) if np.asarray(train).dtype == bool else np.asarray(train)
-            fits.append(PlannedFit(estimator, X_train, y_train, params, key, X, where))
+            fits.append(PlannedFit(X_train, y_train, params, key, X, where))
         return fits
 
     def _training_indices(self, X, y):
@@ -93,10 +92,10 @@ class Task:
 
 
 class _AsSet(dict):
-    """Parameters that an estimator holds: the task clones and sets them once more, which leaves it as it is."""
+    """Parameters that an estimator holds: of what the task clones, to set it once more, nothing is left to set."""
 
     def __sklearn_clone__(self):
-        return self
+        return {}
 
 
 def fused_tasks(n_jobs, **options):

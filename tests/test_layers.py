@@ -16,7 +16,7 @@ LAYERS = [
     ["sktune.fused.backend"],
     ["sktune.fused.collect", "sktune.fused.run"],
     ["sktune.fused.plan", "sktune.fused.workers"],
-    ["sktune.fused.plain", "sktune.fused.train"],
+    ["sktune.fused.caught", "sktune.fused.plain", "sktune.fused.train"],
     ["sktune.fused.lanes", "sktune.fused.network", "sktune.fused.optim", "sktune.fused.seam", "sktune.fused.tables"],
     ["sktune.estimators"],
     ["sktune.training"],

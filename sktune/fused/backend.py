@@ -210,7 +210,7 @@ def _collect(task, seed, collector, known):
     try:
         net = net_of(task.estimator)
         if isinstance(net, NeuralNet):
-            fits = collector.prepare(task.estimator, task.planned_fits(known), seed)
+            fits = collector.prepare(task.planned_fits(known), seed)
         else:
             fits = [Fit(reason=f"{type(net).__name__} is no network")]
     except Exception as error:  # it does not read as expected, or will fail in its own place

@@ -127,21 +127,21 @@ class Collector:
         self.device = device
         self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, {}, {}
 
-    def prepare(self, estimator, planned_fits, seed=None):
-        """Return the :class:`Fit` of each planned one of a task; the `estimator` that it fits stays as it is.
+    def prepare(self, planned_fits, seed=None):
+        """Return the :class:`Fit` of each planned one of a task, whose estimator stays as it is.
 
         `seed` is for nets of skorch's, which have none of their own.
         """
-        if self.device is not None:
-            net_of(estimator).set_params(device=self.device)
-        draft, fits = estimator, []
+        draft, fits = None, []
         for n, planned in enumerate(planned_fits):
-            draft = _draft(draft)
-            fits.append(self._prepare(planned, estimator, draft, seed and seed + n))
+            if self.device is not None:
+                net_of(planned.estimator).set_params(device=self.device)
+            draft = _draft(planned.estimator if draft is None else draft)
+            fits.append(self._prepare(planned, draft, seed and seed + n))
         return fits
 
-    def _prepare(self, planned: PlannedFit, estimator, draft, seed):
-        net = net_of(estimator)
+    def _prepare(self, planned: PlannedFit, draft, seed):
+        estimator, net = planned.estimator, net_of(planned.estimator)
         if reason := why_alone(net):
             return Fit(reason=reason)
         fit, fold = Fit(net=net, pipeline=None if net is estimator else estimator, key=planned.key), planned.key

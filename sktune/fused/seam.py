@@ -24,11 +24,12 @@ FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _vali
 
 @dataclass
 class PlannedFit:
-    """A fit that a task will make: ``fit(X, y, **params)`` with X being the rows `train` of the `whole` table.
+    """A fit that a task will make: ``estimator.fit(X, y, **params)``, X being the rows `train` of the `whole` table.
 
     The key is equal for fits on the same rows.
     """
 
+    estimator: object
     X: object
     y: object
     params: dict
@@ -76,7 +77,7 @@ class Task:
                 known[key] = (*rows, _check_method_params(X, params=fit_params, indices=train), train)
             X_train, y_train, params, _ = known[key]
             where = np.flatnonzero(train) if np.asarray(train).dtype == bool else np.asarray(train)
-            fits.append(PlannedFit(X_train, y_train, params, key, X, where))
+            fits.append(PlannedFit(estimator, X_train, y_train, params, key, X, where))
         return fits
 
     def _training_indices(self, X, y):

@@ -126,17 +126,16 @@ class FusingBackend(ParallelBackendBase):
 
     def _collect(self, jobs):
         """Read the tasks, in their order, and prepare their fits, fold by fold: rows are held of one fold at a time."""
-        collector, known, last, order = Collector(self.device), {}, None, {}
+        collector, by_fold = Collector(self.device), {}
         for job in jobs:
             job.read()
-            order.setdefault(job.fold, len(order))
+            by_fold.setdefault(job.fold, []).append(job)
         backend, n_jobs = self.get_nested_backend()
         with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
-            for job in sorted(jobs, key=lambda job: order[job.fold]):
-                if job.fold != last:
-                    known.clear()
-                last = job.fold
-                job.collect(collector, known)
+            for members in by_fold.values():
+                known = {}
+                for job in members:
+                    job.collect(collector, known)
 
     def _group(self, fits):
         """Return the fits that are trained together, in lists."""

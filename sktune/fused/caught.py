@@ -24,6 +24,7 @@ class _Shown:
 
     @contextmanager
     def recorded(self):
+        """Yield a list that takes, for ``warnings.warn_explicit``, the arguments of each warning of this thread."""
         thread, caught = threading.get_ident(), []
         with self.lock:
             if warnings.showwarning is not self:
@@ -40,9 +41,4 @@ class _Shown:
                     warnings.showwarning = self.show
 
 
-_SHOWN = _Shown()
-
-
-def recorded_warnings():
-    """Return a context whose list takes the arguments, for ``warnings.warn_explicit``, of each of this thread's."""
-    return _SHOWN.recorded()
+recorded_warnings = _Shown().recorded

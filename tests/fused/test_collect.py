@@ -13,9 +13,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.data import rows_of
+from sktune.data import Rows, rows_of
 from sktune.fused import collect, run
 from sktune.fused.collect import Fit, Recorded, Recorder, fingerprint, lend
+from sktune.fused.tables import Tables
 from sktune.fused.train import Group, Outcome
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=2, batch_size=16, random_state=0)
@@ -171,6 +172,15 @@ def test_a_subclass_may_build_its_module_of_any_number():
     options = {"module__hidden": (8,), "max_epochs": 2, "batch_size": 16, "random_state": 0}
     assert_parity(Scaled(**options), [{"lr": 0.01}, {"lr": 0.2}, {"lr": 0.01}], X, y)
     assert_parity(Smoothed(**options), [{"l2": 0.1}, {"l2": 0.4}], X, y)
+
+
+def test_rows_of_one_memory_are_one_only_where_they_look_alike():
+    table, tables = torch.zeros(4, 6), Tables()
+    looks = [table, table.view(4, 2, 3), table.view(torch.int32), table]
+    rows = [Rows(look, target=np.zeros(4), dtype=torch.float32) for look in looks]
+    one, image, integers, other = (tables.share(part, None)(part) for part in rows)
+
+    assert [one, image, integers, other] == [*rows[:3], rows[0]]
 
 
 def to_images(X):

@@ -24,7 +24,7 @@ class _Shown:
 
     @contextmanager
     def recorded(self):
-        """Yield a list that takes, for ``warnings.warn_explicit``, the arguments of each warning of this thread."""
+        """Yield a list that takes what this thread warns of, for :func:`repeat_warnings`."""
         thread, caught = threading.get_ident(), []
         with self.lock:
             if warnings.showwarning is not self:
@@ -42,3 +42,9 @@ class _Shown:
 
 
 recorded_warnings = _Shown().recorded
+
+
+def repeat_warnings(caught):
+    """Warn of what was recorded."""
+    for warning in caught:
+        warnings.warn_explicit(*warning)

@@ -1,6 +1,5 @@
 """A fit of a task, prepared up to its training; and handed back, trained."""
 
-import warnings
 from contextlib import nullcontext
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from torch import nn
 from sktune.data import rows_of
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
-from sktune.fused.caught import recorded_warnings
+from sktune.fused.caught import recorded_warnings, repeat_warnings
 from sktune.fused.lanes import Lane, Outcome
 from sktune.fused.optim import RULES
 from sktune.fused.plan import as_text, signature, why_alone, why_alone_initialized
@@ -69,10 +68,12 @@ class Recorder:
             telling = {name: value for name, value in kwargs.items() if name not in options.get("ignore", ())}
             place = (place, fingerprint((transformer, args, telling)))
             if place not in self.fitted:
-                self.fitted[place] = function(transformer, X, y, *args, **kwargs)
-            self.fit.steps.append(self.fitted[place])
-            X, transformer = self.fitted[place]
-            return lend(X), deepcopy(transformer)
+                with recorded_warnings() as caught:
+                    self.fitted[place] = (function(transformer, X, y, *args, **kwargs), caught)
+            step, caught = self.fitted[place]
+            repeat_warnings(caught)
+            self.fit.steps.append(step)
+            return lend(step[0]), deepcopy(step[1])
 
         return record
 
@@ -278,8 +279,7 @@ def _let(net, adopt):
 
 
 def _adopt(fit, X):
-    for warning in fit.caught:
-        warnings.warn_explicit(*warning)
+    repeat_warnings(fit.caught)
     if fit.outcome.error is not None:
         raise fit.outcome.error
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)

@@ -521,18 +521,24 @@ def test_steps_that_cannot_be_hashed_are_fitted_once_per_fit():
     assert len(Counting.fits) == 2 * 3
 
 
+class Noisy(Counting):
+    def fit(self, X, y=None):
+        warnings.warn("a step says", UserWarning, stacklevel=1)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("is_hashed", [True, False])
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
-def test_warnings_of_a_step_reach_the_user_once(memory):
-    class Noisy(Counting):
-        def fit(self, X, y=None):
-            warnings.warn("a step says", UserWarning, stacklevel=1)
-            return super().fit(X, y)
+def test_warnings_of_a_step_reach_the_user_once_per_fit(memory, is_hashed):
+    class Unhashed(Noisy):
+        pass
 
-    pipeline = Pipeline([("step", Noisy()), ("net", NET)], memory=memory)
+    step = Noisy() if is_hashed else Unhashed()
+    pipeline = Pipeline([("step", step), ("net", NET)], memory=memory)
     with joblib.parallel_config("sktune"), pytest.warns(UserWarning, match="a step says") as caught:
-        GridSearchCV(pipeline, LANES, cv=3, refit=False).fit(X, y)
+        GridSearchCV(pipeline, LANES | {"net__module__hidden": [(8,), (4,)]}, cv=3, refit=False).fit(X, y)
 
-    assert len(caught) == 6
+    assert len(caught) == 12
 
 
 @pytest.mark.parametrize("net", [NET, clone(NET).set_params(random_state=np.random.RandomState(3))])

@@ -5,7 +5,7 @@ import warnings
 
 import pytest
 
-from sktune.fused.caught import recorded_warnings
+from sktune.fused.caught import recorded_warnings, repeat_warnings
 
 
 def warn(text):
@@ -40,7 +40,7 @@ def test_what_a_thread_warns_of_is_recorded_and_can_be_repeated(seen):
     assert not seen
     assert [str(message) for message, *_ in caught] == ["once", "more"]
     assert [str(message) for message, *_ in inner] == ["within"]
-    warnings.warn_explicit(*caught[0])
+    repeat_warnings(caught[:1])
 
     assert texts(seen) == ["once"]
     assert warnings.showwarning is shown

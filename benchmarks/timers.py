@@ -130,7 +130,7 @@ _OF_SEARCH = [  # parts of a fused search, the unit that a part's cost is told f
     ("initialising", "fit", f"{_ENGINE}train:Group.__init__"),
     ("gathering batches", "fit-epoch", f"{_ENGINE}train:training_steps", "steps"),
     ("forward", "fit-epoch", f"{_ENGINE}network:StackedNet.forward"),
-    ("masks of dropout", "fit-epoch", "sktune.modules:HashedDropout.lane_factors"),
+    ("masks of dropout", "fit-epoch", "sktune.modules:LaneMasks.factors"),
     ("loss", "fit-epoch", f"{_ENGINE}train:Loss.__call__"),
     ("backward", "fit-epoch", f"{_ENGINE}network:StackedNet.gradient"),
     ("optimizer", "fit-epoch", f"{_ENGINE}train:StackedOptimizer.step"),

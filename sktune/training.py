@@ -337,8 +337,6 @@ class Training:
 
         A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
         """
-        if not self.initialized_ and all(name in vars(self) and vars(self)[name] is params[name] for name in params):
-            return self  # a search's tasks set once more what has been set
         named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
         validation.check_names(self, named)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net

@@ -122,7 +122,7 @@ def test_mode_returns_after_a_prediction_between_batches():
 def test_dropout_made_ahead_is_not_copied(copied):
     net = make_net(module__dropout=0.5).fit(X, LABELS)
     layers = [layer for layer in net.module_.modules() if isinstance(layer, HashedDropout)]
-    assert [len(made) for layer in layers for _, _, made in layer.alone.ahead.values()] == [4]
+    assert [len(made) for layer in layers for _, _, made in layer.alone.ahead.values()] == [8]
     assert copied(layers[0]).alone is None
 
 

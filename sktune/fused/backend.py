@@ -5,12 +5,11 @@ from numbers import Integral
 import joblib
 import torch
 from joblib.parallel import ParallelBackendBase, SequentialBackend
-from sklearn.pipeline import Pipeline
 from skorch import NeuralNet
 from tqdm.auto import tqdm
 
 from sktune.estimators import NetworkEstimator
-from sktune.fused.collect import Collector, Fit, hand_out
+from sktune.fused.collect import Collector, Fit, hand_out, net_of
 from sktune.fused.plan import find_obstacle, group_lanes
 from sktune.fused.run import FusionReport, Trainer
 from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
@@ -42,7 +41,6 @@ class FusingBackend(ParallelBackendBase):
     """
 
     supports_retrieve_callback = False
-    supports_sharedmem = True
     default_n_jobs = -1
 
     def __init__(self, *args, max_lanes=None, device=None, report=None, progress=False, outer=None, **kwargs):
@@ -52,20 +50,30 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.outer = outer
-        self.waiting, self.is_over = [], False
+        self.waiting, self.is_called, self.is_over = [], False, False
+
+    @property
+    def supports_sharedmem(self):
+        """Whether all tasks share the memory, also those that are not fused."""
+        return self.outer is not None and getattr(self.outer[0], "supports_sharedmem", False)
 
     def configure(self, n_jobs=-1, parallel=None, prefer=None, require=None, **kwargs):
         """Take the settings of a call."""
         if self.is_over:
             raise FallbackToBackend(self.outer[0])
-        self.waiting, self.n_jobs = [], n_jobs
+        self.waiting, self.n_jobs, self.is_called = [], n_jobs, True
         self.bar = None
         self.shows_bar = self.progress or getattr(parallel, "verbose", 0) > 0
         return self.effective_n_jobs(n_jobs)
 
     def effective_n_jobs(self, n_jobs):
-        """Return a number so large that all tasks arrive before the first result is asked for."""
-        return _MANY
+        """Return how many tasks run at once; in a call, so many that all arrive before a result is asked for."""
+        if self.is_called:
+            return _MANY
+        if self.outer is None:
+            return max(n_jobs or 1, 1)
+        backend, outer_n_jobs = self.outer
+        return backend.effective_n_jobs(outer_n_jobs if n_jobs is None else n_jobs)
 
     def get_nested_backend(self):
         """Let what a task itself does in parallel find what it would have found without us."""
@@ -95,7 +103,7 @@ class FusingBackend(ParallelBackendBase):
 
     def terminate(self):
         """Forget the tasks."""
-        self.waiting, self.is_over = [], self.outer is not None
+        self.waiting, self.is_called, self.is_over = [], False, self.outer is not None
 
     def _prepare(self, jobs):
         self._collect(jobs)
@@ -118,16 +126,16 @@ class FusingBackend(ParallelBackendBase):
 
     def _collect(self, jobs):
         """Read the tasks, in their order, and prepare their fits, fold by fold: rows are held of one fold at a time."""
-        collector, known, last = Collector(self.device), {}, None
+        collector, by_fold, estimators = Collector(self.device), {}, set()
         for job in jobs:
-            job.read()
+            job.read(estimators)
+            by_fold.setdefault(job.fold, []).append(job)
         backend, n_jobs = self.get_nested_backend()
         with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
-            for job in sorted(jobs, key=lambda job: job.fold):
-                if job.fold != last:
-                    known.clear()
-                last = job.fold
-                job.collect(collector, known)
+            for members in by_fold.values():
+                known = {}
+                for job in members:
+                    job.collect(collector, known)
 
     def _group(self, fits):
         """Return the fits that are trained together, in lists."""
@@ -159,9 +167,9 @@ class _Job:
         self.batch, self.callback = batch, callback
         self.results, self.ran_elsewhere = None, False
 
-    def read(self):
+    def read(self, estimators):
         """Read the tasks, and draw what a net of skorch's would begin to draw from."""
-        self.tasks = read_tasks(self.batch)
+        self.tasks = read_tasks(self.batch, estimators)
         nets = [_net_of(task) for task in self.tasks]
         draws = [isinstance(net, NeuralNet) and not isinstance(net, NetworkEstimator) for net in nets]
         self.seeds = [int(torch.randint(2**62, ())) if does else None for does in draws]
@@ -171,7 +179,6 @@ class _Job:
 
     def collect(self, collector, known):
         """Prepare the fits."""
-        self.shared_steps = collector.steps
         pairs = zip(self.tasks, self.seeds, strict=True)
         self.fits_of = [_collect(task, seed, collector, known) for task, seed in pairs]
         self.fits = [fit for fits in self.fits_of for fit in fits]
@@ -187,8 +194,7 @@ class _Job:
             hand_out(fits)
         seconds = [sum(fit.seconds for fit in fits) for fits in self.fits_of]
         try:
-            with self.shared_steps.installed([fit for fit in self.fits if fit.outcome is not None]):
-                return run_tasks(self.batch, self.tasks, seconds)
+            return run_tasks(self.batch, self.tasks, seconds)
         finally:
             for fit in self.fits:
                 if fit.outcome is not None:
@@ -196,18 +202,22 @@ class _Job:
 
 
 def _net_of(task):
-    """Return what a task fits, or the last step of it; None where that cannot be told."""
+    """Return the net that a task fits, or what else it fits; None where that cannot be told."""
     try:
-        estimator = task.estimator
+        return net_of(task.estimator)
     except Exception:  # a parameter that it does not have: the task will say so
         return None
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
 
 
 def _collect(task, seed, collector, known):
     """Return the fits of a task, prepared up to their training or with the reason why not."""
     try:
-        fits = [collector.prepare(fit, seed and seed + n) for n, fit in enumerate(task.planned_fits(known))]
+        net = net_of(task.estimator)
+        if isinstance(net, NeuralNet):
+            fits = collector.prepare(task.planned_fits(known), seed)
+        else:
+            what = "it fits no estimator of its own" if net is None else f"{type(net).__name__} is no network"
+            fits = [Fit(reason=what)]
     except Exception as error:  # it does not read as expected, or will fail in its own place
         fits = [Fit(reason=f"its task cannot be read: {type(error).__name__}: {error}")]
     for fit in fits:

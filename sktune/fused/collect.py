@@ -1,8 +1,7 @@
 """A fit of a task, prepared up to its training; and handed back, trained."""
 
-import warnings
 from collections import defaultdict
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,7 +11,9 @@ from threading import Lock
 import joblib
 import numpy as np
 import torch
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
@@ -21,6 +22,7 @@ from torch.utils.data import Subset
 from sktune.data import rows_of
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
+from sktune.fused.caught import recorded_warnings, repeat_warnings
 from sktune.fused.lanes import Lane, Outcome
 from sktune.fused.optim import RULES
 from sktune.fused.plan import as_text, signature, why_alone, why_alone_initialized
@@ -32,6 +34,7 @@ from sktune.validation import check_hyperparameters, check_rows
 
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
 _MOST_KEPT = 1 << 24  # numbers that the outputs for test rows may be, of all fits of a search
+_BUILDERS = (NetworkEstimator.initialize_module, NeuralNet.initialize_criterion)
 _FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change", *(f"optimizer__{name}" for name in _OPTIMIZERS)}
 
 
@@ -46,52 +49,71 @@ class Fit:
     lane: Lane | None = None  # what is trained, unless the fit stays out; its net is a twin of `net`
     kind: object = None  # equal for lanes that can be trained together
     reason: str = ""  # why it stays out
+    steps: list = field(default_factory=list)  # of the pipeline: the table that each made, and the fitted step
     caught: list = field(default_factory=list)  # what the preparation warned of
     tested: tuple = ()  # the table, and which of its rows the net will be asked for
     outcome: Outcome | None = None
     seconds: float = 0.0  # its share of the training's time
 
 
-class SharedSteps:
-    """Fitted steps of pipelines, shared by equal steps on the same rows: what ``Pipeline(memory=...)`` takes."""
+class Recorder:
+    """What ``Pipeline(memory=...)`` takes in a preparation: steps are recorded in their fit.
 
-    def __init__(self):
-        self.fitted = {}
+    Those that are equal, on the same rows, are fitted once: `fitted` has them of all fits. `memory` is the pipeline's.
+    """
 
-    def cache(self, function, ignore=()):
-        """Return `function`, which fits a step, with a memory; arguments named in `ignore` make no difference."""
+    def __init__(self, fit, fitted, memory):
+        self.fit, self.fitted, self.memory = fit, fitted, memory
 
-        def remember(transformer, X, y, *args, **kwargs):
-            if X is not self.last:  # the first step of the next fit
-                self.place = next(self.keys)
-            telling = {name: value for name, value in kwargs.items() if name not in ignore}
-            self.place = (self.place, fingerprint((transformer, args, telling)))
-            if self.place not in self.fitted:
-                self.fitted[self.place] = function(transformer, X, y, *args, **kwargs)
-                freeze(self.fitted[self.place][0])
-            self.last, transformer = self.fitted[self.place]
-            return self.last, transformer
+    def cache(self, function, **options):
+        """Return `function`, which fits a step, with a memory; arguments named in ``ignore`` make no difference."""
+        place, function = self.fit.key, check_memory(self.memory).cache(function, **options)
 
-        return remember
+        def record(transformer, X, y, *args, **kwargs):
+            nonlocal place
+            telling = {name: value for name, value in kwargs.items() if name not in options.get("ignore", ())}
+            place = (place, fingerprint((transformer, args, telling)))
+            if place not in self.fitted:
+                with recorded_warnings() as caught:
+                    self.fitted[place] = (function(transformer, X, y, *args, **kwargs), caught)
+            step, caught = self.fitted[place]
+            repeat_warnings(caught)
+            self.fit.steps.append(step)
+            return lend(step[0]), deepcopy(step[1])
 
-    @contextmanager
-    def installed(self, fits):
-        """Let the pipelines of some fits, made in this order, share their steps unless they have a memory."""
-        chosen = [fit for fit in fits if fit.pipeline is not None and fit.pipeline.memory is None]
-        self.keys, self.last = iter([fit.key for fit in chosen]), None
-        for fit in chosen:
-            fit.pipeline.memory = self
-        try:
-            yield
-        finally:
-            for fit in chosen:
-                fit.pipeline.memory = None
+        return record
 
 
-def freeze(X):
-    """Make a table that is shared unwritable: scikit-learn's transformers then copy, even with ``copy=False``."""
-    if isinstance(X, np.ndarray):
-        X.flags.writeable = False
+class Recorded:
+    """What ``Pipeline(memory=...)`` takes where its steps are not fitted again: those of a fit, in their order."""
+
+    location = None  # the pipeline need not clone its steps beforehand
+
+    def __init__(self, steps, memory):
+        self.steps, self.memory = iter(steps), memory
+
+    def cache(self, function, **options):
+        """Return what answers in the place of `function`, which fits a step."""
+
+        def answer(*args, **kwargs):
+            X, transformer = next(self.steps)
+            return X, deepcopy(transformer)
+
+        return answer
+
+    def __sklearn_clone__(self):
+        return clone(self.memory, safe=False)
+
+
+def lend(X):
+    """Return a table for one of several readers, which may write into it: a copy.
+
+    An array is made unwritable instead: scikit-learn's transformers then copy, even with ``copy=False``.
+    """
+    if not isinstance(X, np.ndarray):
+        return deepcopy(X)
+    X.flags.writeable = False
+    return X
 
 
 def fingerprint(thing):
@@ -110,27 +132,35 @@ class Collector:
 
     def __init__(self, device=None):
         self.device = device
-        self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, SharedSteps(), {}
+        self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, {}, {}
         self.n_kept = 0
 
-    def prepare(self, planned: PlannedFit, seed=None):
-        """Return the :class:`Fit` of a planned one; `seed` is for nets of skorch's, which have none of their own."""
-        estimator = planned.estimator
-        pipeline = estimator if isinstance(estimator, Pipeline) else None
-        net = pipeline.steps[-1][1] if pipeline else estimator
-        if not isinstance(net, NeuralNet):
-            return Fit(reason=f"{type(net).__name__} is no network")
-        if self.device is not None:
-            net.set_params(device=self.device)
+    def prepare(self, planned_fits, seed=None):
+        """Return the :class:`Fit` of each planned one of a task, whose estimator stays as it is.
+
+        `seed` is for nets of skorch's, which have none of their own.
+        """
+        draft, fits = None, []
+        for n, planned in enumerate(planned_fits):
+            if self.device is not None:
+                net_of(planned.estimator).set_params(device=self.device)
+            draft = _draft(planned.estimator if draft is None else draft)
+            fits.append(self._prepare(planned, draft, seed and seed + n))
+        return fits
+
+    def _prepare(self, planned: PlannedFit, draft, seed):
+        estimator, net = planned.estimator, net_of(planned.estimator)
         if reason := why_alone(net):
             return Fit(reason=reason)
-        fold = (*planned.key, fingerprint(pipeline[:-1])) if pipeline else planned.key
-        fit, start = Fit(net=net, pipeline=pipeline, key=planned.key), (fold, _settings(net))
+        fit, fold = Fit(net=net, pipeline=None if net is estimator else estimator, key=planned.key), planned.key
+        if fit.pipeline is not None:
+            fold = (*fold, fingerprint({**vars(draft), "steps": draft.steps[:-1], "memory": None}))
+        start = (fold, _settings(net))
         try:
             if start in self.first:
                 _follow(fit, self.first[start])
             else:
-                self._lead(fit, planned, fold, seed)
+                self._lead(fit, planned, draft, fold, seed)
         except Exception as error:  # it will fail once more in its own place, and be scored there
             fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
         if fit.lane is not None:
@@ -142,31 +172,24 @@ class Collector:
                 fit.lane.test = None
         return fit
 
-    def _lead(self, fit, planned, fold, seed):
-        """Run a fit up to its training, and leave the net behind as it was."""
-        net, found, before = fit.net, [], dict(vars(fit.net))
-        arguments = (planned.X,) if planned.y is None else (planned.X, planned.y)
-        if fit.pipeline:
-            freeze(planned.X)
+    def _lead(self, fit, planned, draft, fold, seed):
+        """Run a fit of a draft up to its training."""
+        net, found, X = net_of(draft), [], planned.X
+        if fit.pipeline is not None:
+            X, draft.memory = lend(X), Recorder(fit, self.steps, fit.pipeline.memory)
+        arguments = (X,) if planned.y is None else (X, planned.y)
         if isinstance(net, NetworkEstimator):
-            net.random_state = deepcopy(net.random_state)  # not to be drawn from before the task runs
             convert = partial(self.tables.convert, net, fold, None if fit.pipeline else planned)
             vars(net).update(_stand_in=lambda rows: found.append((rows,)), _table=convert)
             stopped, read = nullcontext(), self._read
         else:
             stopped, read = plain.stopped_before_training(net, found, seed), self._read_plain
-        try:
-            with warnings.catch_warnings(record=True) as fit.caught, self.steps.installed([fit]), stopped:
-                planned.estimator.fit(*arguments, **planned.params)
-            for name in ("_stand_in", "_table"):
-                vars(net).pop(name, None)
-            twin = object.__new__(type(net))
-            vars(twin).update(vars(net))
-            fit.lane, fit.reason = read(twin, fold, planned, *found[0])
-            fit.kind = fit.lane and signature(fit.lane)
-        finally:
-            vars(net).clear()
-            vars(net).update(before)
+        with recorded_warnings() as fit.caught, stopped:
+            draft.fit(*arguments, **planned.params)
+        for name in ("_stand_in", "_table"):
+            vars(net).pop(name, None)
+        fit.lane, fit.reason = read(net, fold, planned, *found[0])
+        fit.kind = fit.lane and signature(fit.lane)
 
     def _read(self, net, fold, planned, dataset):
         """Return the lane of an initialized net, or None, and why there is none."""
@@ -202,11 +225,36 @@ def _test_batches(net, planned, rows):
         return net.get_iterator(Subset(rows, torch.as_tensor(planned.test)))
 
 
+def net_of(estimator):
+    """Return what an estimator is, or a pipeline ends in."""
+    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
+
+
+def _draft(estimator):
+    """Return a twin of an estimator, which can be fitted in its place; a second draft goes on where the first ended."""
+    net = _twin(net_of(estimator))
+    if isinstance(net, NetworkEstimator):
+        net.random_state = deepcopy(net.random_state)
+    if not isinstance(estimator, Pipeline):
+        return net
+    draft = _twin(estimator)
+    draft.steps = [*estimator.steps[:-1], (estimator.steps[-1][0], net)]
+    return draft
+
+
+def _twin(estimator):
+    twin = object.__new__(type(estimator))
+    vars(twin).update(vars(estimator))
+    return twin
+
+
 def _settings(net):
     """Return all of an untrained net but what may differ between lanes that begin alike."""
     if not isinstance(getattr(net, "random_state", None), Integral):
         return object()  # equal to nothing else
-    return (type(net), frozenset((name, as_text(v)) for name, v in vars(net).items() if not _is_free(name, net)))
+    builders = (type(net).initialize_module, type(net).initialize_criterion)  # others may use any number
+    free = _is_free if builders == _BUILDERS else lambda name, net: False
+    return (type(net), frozenset((name, as_text(v)) for name, v in vars(net).items() if not free(name, net)))
 
 
 def _is_free(name, net):
@@ -216,28 +264,37 @@ def _is_free(name, net):
 def _follow(fit, first):
     """Prepare a fit whose net differs from another's in numbers only."""
     check_hyperparameters(fit.net)
-    twin = object.__new__(type(fit.net))
-    vars(twin).update(vars(first.lane.net))
+    twin = _twin(first.lane.net)
     for name in vars(fit.net).keys() ^ vars(first.net).keys():
         vars(twin).pop(name, None)
     vars(twin).update(vars(fit.net))
     twin.initialize_optimizer()
     dropout = getattr(fit.net, "module__dropout", 0.0) if fit.net.module is MLP else None
-    fit.lane, fit.kind, fit.caught = first.lane.beside(twin, dropout), first.kind, first.caught
+    fit.lane, fit.kind = first.lane.beside(twin, dropout), first.kind
+    fit.steps, fit.caught = first.steps, first.caught
 
 
 def hand_out(fits):
-    """Let the net of a task adopt, fit by fit, what was trained for it."""
+    """Let the estimator of a task adopt, fit by fit, what was trained for it; afterwards it is as any other."""
     if any(fit.outcome is not None for fit in fits):
-        net, queue = fits[0].net, iter(fits)
+        _await(fits, fits[0].pipeline and fits[0].pipeline.memory)
 
-        def adopt(X):
-            fit = next(queue)
-            if fit is not fits[-1]:
-                _let(net, adopt)
-            return fit.outcome is not None and _adopt(fit, X)
 
-        _let(net, adopt)
+def _await(fits, memory):
+    """Make an estimator ready for the first of the fits to come; its own `memory` is for those that were not fused."""
+    if not fits:
+        return
+    fit, *others = fits
+
+    def adopt(X):
+        if fit.pipeline is not None:
+            fit.pipeline.memory = memory
+        _await(others, memory)
+        return fit.outcome is not None and _adopt(fit, X)
+
+    if fit.pipeline is not None and fit.outcome is not None:
+        fit.pipeline.memory = Recorded(fit.steps, memory)
+    _let(fit.net, adopt)
 
 
 def _let(net, adopt):
@@ -248,8 +305,7 @@ def _let(net, adopt):
 
 
 def _adopt(fit, X):
-    for warning in fit.caught:
-        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    repeat_warnings(fit.caught)
     if fit.outcome.error is not None:
         raise fit.outcome.error
     n_rows = X.shape[0] if hasattr(X, "shape") else len(X)

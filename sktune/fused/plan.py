@@ -1,5 +1,6 @@
 """Which fits can be trained together, and why the others cannot."""
 
+import threading
 import types
 import warnings
 from numbers import Integral
@@ -23,6 +24,7 @@ _PLAIN = (int, float, complex, str, bytes, bool, np.generic, type(None), torch.d
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
+_FILTERING = threading.Lock()  # the filters of warnings are the whole process's
 _MANY = 8  # lanes that fill a core
 _MOST, _MOST_ON_GPU = 32, 512  # lanes of a group, beyond which more bring no speed
 _PROVEN = (nn.CrossEntropyLoss, nn.MSELoss)
@@ -156,7 +158,7 @@ def find_obstacle(fits):
     if proven and "module__n_outputs" not in vars(net):
         return ""  # no user's code takes part
     try:
-        with warnings.catch_warnings():
+        with _FILTERING, warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop")  # a loop over the lanes, not a fusion
             group = Group([fit.lane.for_trial() for fit in (fits * 2)[:2]])
             is_unchanged = _watch(group.net.template)

@@ -84,7 +84,7 @@ class Task:
         if "train" in self.arguments:
             return [(self.arguments["train"], self.arguments.get("test"))]
         splits = list(self.arguments["cv"].split(X, y, **(self.arguments.get("split_params") or {})))
-        self._change(cv=check_cv(splits))  # a splitter may be random: keep what was planned
+        self._change(cv=check_cv(splits), split_params={})  # a splitter may be random: keep what was planned
         return splits
 
     def _change(self, **arguments):
@@ -98,10 +98,10 @@ def _numbers(rows):
 
 
 class _AsSet(dict):
-    """Parameters that an estimator holds: the task clones and sets them once more, which leaves it as it is."""
+    """Parameters that an estimator holds: of what the task clones, to set it once more, nothing is left to set."""
 
     def __sklearn_clone__(self):
-        return self
+        return {}
 
 
 def fused_tasks(n_jobs, **options):
@@ -113,9 +113,18 @@ def fused_tasks(n_jobs, **options):
     return joblib.parallel_config("sktune", outer=outer, **options)
 
 
-def read_tasks(batch):
-    """Return the tasks of what joblib hands to a backend's ``submit``."""
-    return [Task(item) for item in batch.items]
+def read_tasks(batch, estimators):
+    """Return the tasks of what joblib hands to a backend's ``submit``.
+
+    `estimators` takes the ids of those that the tasks fit: a fit of another task's estimator cannot be told beforehand.
+    """
+    tasks = [Task(item) for item in batch.items]
+    for task in tasks:
+        estimator = task.arguments.get("estimator")
+        if id(estimator) in estimators:
+            task.arguments = {}
+        estimators.add(id(estimator))
+    return tasks
 
 
 def run_tasks(batch, tasks, seconds):

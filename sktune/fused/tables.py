@@ -42,7 +42,7 @@ class Tables:
         if whole is not None:
             rows, at = copy(rows), torch.as_tensor(train)
             rows.X, rows.target, rows.weight = whole, *(_spread(part, at, whole) for part in (rows.target, rows.weight))
-        others = self.rows.setdefault(rows.X.data_ptr(), [])
+        others = self.rows.setdefault((rows.X.data_ptr(), rows.X.shape, rows.X.dtype), [])
         shared = next((other for other in others if _equal(rows, other)), rows)
         others += [rows] if shared is rows else []
 

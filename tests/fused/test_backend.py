@@ -1,20 +1,26 @@
 """scikit-learn's own tools, unmodified, under the backend: the plain results, through the fused path."""
 
+import warnings
+
 import joblib
 import numpy as np
 import pytest
 import sklearn
 import torch
 from parity import RAGGED, Keep, X, X_reg, assert_same_net, assert_same_scores, grid, search, y, y_reg
+from scipy import sparse
 from scipy.stats import loguniform
 from sklearn import model_selection
 from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.decomposition import LatentDirichletAllocation
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, KFold, cross_validate
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import GridSearchCV, KFold, cross_validate, permutation_test_score
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, MaxAbsScaler, MinMaxScaler, StandardScaler
+from sklearn.random_projection import GaussianRandomProjection
 from torch import nn
 
 import sktune
@@ -149,6 +155,19 @@ def test_a_random_splitter_splits_once():
 
     assert plain[0] == fused[0]
     np.testing.assert_array_equal(plain[1], fused[1])
+
+
+def test_a_splitter_with_metadata_of_its_own():
+    class Splitter(KFold):
+        def split(self, X, y=None, groups=None, first=0):
+            return super().split(X[first:], y[first:])
+
+    with sklearn.config_context(enable_metadata_routing=True):
+        cv = Splitter(3).set_split_request(first=True)
+        options = {"cv": cv, "n_permutations": 2, "random_state": 0, "params": {"first": 20}}
+        plain, fused = both(lambda: permutation_test_score(NET, X, y, **options)[1], 6)
+
+    np.testing.assert_array_equal(fused, plain)
 
 
 @pytest.mark.parametrize("random_state", [None, np.random.RandomState(5)])
@@ -429,6 +448,229 @@ def test_a_pipeline_that_remembers_nothing_still_does():
     assert all(fitted.memory is None for fitted in fused["estimator"])
 
 
+LANES = {"net__lr": [0.01, 0.1]}
+
+
+class Recurrent(nn.Module):
+    """One that vmap has no rule for: its fits run one at a time."""
+
+    def __init__(self, n_features, n_outputs, dtype=None):
+        super().__init__()
+        self.recurrent = nn.LSTM(n_features, 4, batch_first=True, dtype=dtype)
+        self.out = nn.Linear(4, n_outputs, dtype=dtype)
+
+    def forward(self, X):
+        return self.out(self.recurrent(X[:, None])[0][:, 0])
+
+
+def drawing(**options):
+    """Return a step that draws random numbers, and cannot be hashed: its class belongs to a function."""
+
+    class Projection(GaussianRandomProjection):
+        pass
+
+    return Projection(3, **options)
+
+
+def seeded(run):
+    """Return a function that runs `run` with NumPy's generator in the same state each time."""
+
+    def repeated():
+        before = np.random.get_state()  # noqa: NPY002
+        np.random.seed(0)  # noqa: NPY002
+        try:
+            return run()
+        finally:
+            np.random.set_state(before)  # noqa: NPY002
+
+    return repeated
+
+
+MEMORIES = {"none": None, "empty": joblib.Memory(None)}
+DRAWING = {"hashed": lambda **options: GaussianRandomProjection(3, **options), "unhashed": drawing}
+
+
+@pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
+@pytest.mark.parametrize("step", DRAWING.values(), ids=DRAWING)
+def test_steps_draw_from_a_generator_of_their_own(step, memory):
+    pipeline = Pipeline([("step", step(random_state=np.random.RandomState(0))), ("net", NET)], memory=memory)
+
+    plain, fused = both(lambda: GridSearchCV(pipeline, LANES, cv=3, refit=False).fit(X, y), 6)
+
+    assert_same_scores(plain, fused, tolerance=0)
+
+
+@pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
+@pytest.mark.parametrize("step", DRAWING.values(), ids=DRAWING)
+def test_steps_draw_once(step, memory):
+    pipeline = Pipeline([("step", step()), ("net", NET)], memory=memory)
+    folds = sorted(KFold(4).split(X), key=lambda fold: -id(fold[0]))  # any order but that of their addresses
+
+    plain, fused = both(seeded(lambda: cross_validate(pipeline, X, y, cv=folds, scoring="neg_log_loss")), 4)
+
+    assert_same_scores(plain, fused, tolerance=1e-12)
+
+
+def test_steps_that_cannot_be_hashed_are_fitted_once_per_fit():
+    class Local(Counting):
+        pass
+
+    Counting.fits.clear()
+    both(lambda: cross_validate(make_pipeline(Local(), NET), X, y, cv=3), 3)
+
+    assert len(Counting.fits) == 2 * 3
+
+
+class Noisy(Counting):
+    def fit(self, X, y=None):
+        warnings.warn("a step says", UserWarning, stacklevel=1)
+        return super().fit(X, y)
+
+
+@pytest.mark.parametrize("is_hashed", [True, False])
+@pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
+def test_warnings_of_a_step_reach_the_user_once_per_fit(memory, is_hashed):
+    class Unhashed(Noisy):
+        pass
+
+    step = Noisy() if is_hashed else Unhashed()
+    pipeline = Pipeline([("step", step), ("net", NET)], memory=memory)
+    with joblib.parallel_config("sktune"), pytest.warns(UserWarning, match="a step says") as caught:
+        GridSearchCV(pipeline, LANES | {"net__module__hidden": [(8,), (4,)]}, cv=3, refit=False).fit(X, y)
+
+    assert len(caught) == 12
+
+
+@pytest.mark.parametrize("net", [NET, clone(NET).set_params(random_state=np.random.RandomState(3))])
+def test_a_task_of_several_fits_draws_on(net):
+    pipeline = make_pipeline(GaussianRandomProjection(3, random_state=np.random.RandomState(0)), net)
+    options = {"cv": 3, "n_permutations": 2, "random_state": 0, "scoring": "neg_log_loss"}
+
+    for estimator in (pipeline, net):
+        plain, fused = both(lambda e=estimator: permutation_test_score(e, X, y, **options)[1], 6)
+        np.testing.assert_allclose(fused, plain, rtol=0, atol=1e-12)
+
+
+NESTED = {
+    "pipeline": (make_pipeline(StandardScaler(), MinMaxScaler()), "minmaxscaler", "passthrough"),
+    "union": (FeatureUnion([("one", StandardScaler()), ("other", MinMaxScaler())]), "other", MaxAbsScaler()),
+}
+
+
+@pytest.mark.parametrize("name", NESTED)
+def test_candidates_replace_steps_within_steps(name):
+    step, inner, other = NESTED[name]
+    pipeline = Pipeline([("step", step), ("net", NET)])
+    space = {f"step__{inner}": [MinMaxScaler(), other], **LANES}
+
+    plain, fused = both(lambda: GridSearchCV(pipeline, space, cv=3, refit=False).fit(X, y), 12)
+
+    assert_same_scores(plain, fused, tolerance=0)
+
+
+def test_steps_of_fits_that_are_not_fused_are_of_their_own():
+    class Local(GaussianRandomProjection):
+        fitted = []
+
+        def fit(self, X, y=None):
+            self.fitted.append(self)
+            return super().fit(X, y)
+
+    net = NeuralNetClassifier(Recurrent, max_epochs=2, random_state=np.random.RandomState(1))
+    pipeline = Pipeline([("step", Local(3, random_state=np.random.RandomState(0))), ("net", net)])
+    search = GridSearchCV(pipeline, LANES, cv=2, refit=False)
+    plain, report = clone(search).fit(X, y), FusionReport()
+    with joblib.parallel_config("sktune", report=report):
+        fused = search.fit(X, y)
+
+    assert len(report.alone) == 4
+    assert_same_scores(plain, fused, tolerance=0)
+    in_turn = Local.fitted[-4:]  # those of the tasks
+    assert len({id(step) for step in in_turn}) == 4
+    assert not {id(step) for step in in_turn} & {id(step) for step in Local.fitted[:-4]}
+
+
+class InPlace(TransformerMixin, BaseEstimator):
+    """Writes into the rows that it gets."""
+
+    def __init__(self, factor=1.0):
+        self.factor = factor
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        X[:] = X * self.factor
+        return X
+
+
+IN_PLACE = {
+    "pandas": [StandardScaler(copy=False, with_mean=False), MinMaxScaler(copy=False), "passthrough", InPlace(3.0)],
+    "pandas out": [InPlace(3.0), "passthrough", InPlace(0.1)],
+    "sparse": [MaxAbsScaler(copy=False), StandardScaler(copy=False, with_mean=False), "passthrough"],
+    "torch": [InPlace(3.0), "passthrough", InPlace(0.1)],
+}
+
+
+def dense(X):
+    return X.toarray() if sparse.issparse(X) else X
+
+
+@pytest.mark.parametrize("kind", IN_PLACE)
+def test_transformers_that_write_into_their_rows(kind):
+    pandas = pytest.importorskip("pandas")
+    make = {"sparse": sparse.csr_matrix, "torch": torch.tensor}.get(kind, pandas.DataFrame)
+    first = MinMaxScaler().set_output(transform="pandas") if kind == "pandas out" else "passthrough"
+    last = FunctionTransformer(dense, accept_sparse=True)
+    pipeline = Pipeline([("first", first), ("step", None), ("last", last), ("net", NET)])
+
+    search = GridSearchCV(pipeline, {"step": IN_PLACE[kind]}, cv=3, refit=False, scoring="neg_log_loss")
+    plain, fused = both(lambda: search.fit(make(X.copy()), y).cv_results_, 3 * len(IN_PLACE[kind]))
+
+    assert_same_scores(plain, fused, tolerance=1e-12)
+
+
+def score_of_a_clone(estimator, X, y):
+    return clone(estimator).fit(X, y).score(X, y)
+
+
+def score_of_another_fit(estimator, X, y):
+    return estimator.fit(X, y).score(X, y) - estimator.score(X + 1, y)
+
+
+@pytest.mark.parametrize("scoring", [score_of_a_clone, score_of_another_fit])
+def test_scorers_that_fit_once_more(scoring):
+    space = {"net__lr": [0.01, 0.1], "net__module__hidden": [(8,), (4,)]}
+    for step in (StandardScaler(), make_pipeline(StandardScaler())):
+        pipeline = Pipeline([("step", step), ("net", NET)])
+        search = GridSearchCV(pipeline, space, cv=3, refit=False, scoring={"again": scoring, "before": "accuracy"})
+        plain, fused = both(lambda s=search: clone(s).fit(X, y), 12)
+
+        assert_same_scores(plain, fused, tolerance=0)
+
+
+def test_a_scorer_may_fit_a_clone_between_the_fits_of_a_task():
+    pipeline = make_pipeline(StandardScaler(), NET)
+    options = {"cv": 3, "n_permutations": 2, "random_state": 0, "scoring": score_of_a_clone}
+    plain, fused = both(lambda: permutation_test_score(pipeline, X, y, **options)[1], 6)
+
+    np.testing.assert_array_equal(fused, plain)
+
+
+def test_memories_that_candidates_set(tmp_path):
+    pipeline = Pipeline([("step", Counting()), ("net", NET)])
+    memories = [None, joblib.Memory(None), joblib.Memory(tmp_path, verbose=0)]
+    search = GridSearchCV(pipeline, {"memory": memories, **LANES}, cv=3, refit=False)
+    plain = clone(search).fit(X, y)
+    Counting.fits.clear()
+    with joblib.parallel_config("sktune"):
+        fused = clone(search).fit(X, y)
+
+    assert len(Counting.fits) == 3
+    for name in ("mean_test_score", "std_test_score"):
+        np.testing.assert_array_equal(fused.cv_results_[name], plain.cv_results_[name])
+
+
 # --- what else there is ---------------------------------------------------------------------------------------------
 
 
@@ -510,6 +752,19 @@ def test_other_estimators_run_as_ever():
     assert grid({}) == [{}]
 
 
+def test_rows_are_taken_for_networks_only(monkeypatch):
+    def planned_fits(self, known):
+        raise AssertionError("rows were taken")
+
+    monkeypatch.setattr("sktune.fused.seam.Task.planned_fits", planned_fits)
+    report = FusionReport()
+    pipeline = Pipeline([("scale", StandardScaler()), ("last", NET)])
+    with joblib.parallel_config("sktune", report=report):
+        GridSearchCV(pipeline, {"last": [LogisticRegression()]}, cv=2, refit=False).fit(X, y)
+
+    assert [fit["reason"] for fit in report.alone] == ["LogisticRegression is no network"] * 2
+
+
 def test_fit_times_are_a_share_of_the_groups():
     found = sktune.GridSearchCV(NET, LRS, cv=3).fit(X, y)
 
@@ -562,3 +817,73 @@ def test_a_candidate_that_cannot_be_set_fails_as_it_would():
     for config in ({"backend": "sequential"}, {"backend": "sktune"}):
         with joblib.parallel_config(**config), pytest.raises(ValueError, match="rate"):
             search.fit(X, y)
+
+
+# --- other users of joblib ------------------------------------------------------------------------------------------
+
+
+def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
+    asked = []
+    monkeypatch.setattr("sktune.fused.backend.FusingBackend._run_elsewhere", lambda *args: asked.append(args))
+    with joblib.parallel_config("sktune"):
+        assert joblib.effective_n_jobs() == 1
+        assert joblib.effective_n_jobs(3) == 3
+        forest = RandomForestClassifier(3, random_state=0).fit(X, y)
+        LatentDirichletAllocation(2, max_iter=1).fit(abs(X))
+        found = GridSearchCV(forest, {"max_depth": [2]}, cv=2).fit(X, y)
+        np.testing.assert_array_equal(found.predict(X), clone(found.best_estimator_).fit(X, y).predict(X))
+        with pytest.raises(ZeroDivisionError, match="by zero"):
+            joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
+        assert joblib.effective_n_jobs() == 1
+
+    assert not asked
+
+
+def test_others_share_memory_where_they_require_it():
+    names = set()
+    with joblib.parallel_config("sktune", n_jobs=2):
+        joblib.Parallel(require="sharedmem")(joblib.delayed(names.add)(n) for n in range(3))
+
+    assert names == {0, 1, 2}
+
+
+def test_a_search_within_one_that_requires_shared_memory_is_fused():
+    with joblib.parallel_config("threading", n_jobs=2, require="sharedmem"):
+        found = sktune.GridSearchCV(NET, LRS, cv=2).fit(X, y)
+
+    assert not found.fusion_.alone
+    assert sum(group["lanes"] for group in found.fusion_.groups) == 4
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_refit_is_told_of_the_jobs_outside(n_jobs):
+    class Asking(Counting):
+        def fit(self, X, y=None):
+            self.n_jobs_ = joblib.effective_n_jobs()
+            return super().fit(X, y)
+
+    pipeline = Pipeline([("step", Asking()), ("net", NET)])
+    with joblib.parallel_config("threading", n_jobs=2):
+        found = sktune.GridSearchCV(pipeline, LANES, cv=2, n_jobs=n_jobs).fit(X, y)
+
+    assert found.best_estimator_[0].n_jobs_ == 2
+
+
+def test_what_catches_warnings_meanwhile_swallows_none_afterwards():
+    others = []  # of another thread, say: begun while a search prepares a fit, and over after it
+
+    class Meanwhile(Counting):
+        def fit(self, X, y=None):
+            if not others:
+                others.append(warnings.catch_warnings())
+                others[0].__enter__()
+            return super().fit(X, y)
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with joblib.parallel_config("sktune"):
+            cross_validate(make_pipeline(Meanwhile(), NET), X, y, cv=RAGGED[:1])
+        others[0].__exit__(None, None, None)
+        warnings.warn("after all", UserWarning, stacklevel=1)
+
+    assert [str(warning.message) for warning in seen] == ["after all"]

@@ -1,19 +1,22 @@
 """What fits of a fold share, and how a fit is handed back."""
 
+import joblib
 import numpy as np
 import pytest
 import torch
-from parity import RAGGED, X, assert_parity, assert_same_net, search, y
+from parity import RAGGED, X, assert_parity, assert_same_net, assert_same_scores, search, y
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.data import rows_of
+from sktune.data import Rows, rows_of
 from sktune.fused import collect, run
-from sktune.fused.collect import SharedSteps, fingerprint, freeze
+from sktune.fused.collect import Fit, Recorded, Recorder, fingerprint, lend
+from sktune.fused.tables import Tables
 from sktune.fused.train import Group, Outcome
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=2, batch_size=16, random_state=0)
@@ -101,34 +104,35 @@ def test_fingerprints_are_equal_for_equal_things_only():
     assert len({fingerprint(lambda: 0) for _ in range(5)}) == 5
 
 
-def test_shared_tables_cannot_be_written():
+def test_who_writes_into_a_table_that_is_lent_spoils_nobodys():
     table = np.zeros((3, 2))
-    freeze(table)
     with pytest.raises(ValueError, match="read-only"):
-        table += 1
-    freeze([[1, 2]])
+        lend(table)[:] = 1
+    for table in ([[1.0, 2.0]], torch.ones(1, 2), sparse.csr_array([[1.0, 2.0]])):
+        before = np.asarray(table.toarray() if sparse.issparse(table) else table).copy()
+        lent = lend(table)
+        lent[0] = lent[0] * 3
+        np.testing.assert_array_equal(table.toarray() if sparse.issparse(table) else table, before)
 
 
-def test_steps_are_shared_along_the_chain():
-    steps, calls = SharedSteps(), []
-
-    class Planned:
-        memory = None
-
-        def __init__(self, key):
-            self.key, self.pipeline = key, self
-
+def make_step(calls):
     def fit(transformer, X, y, **kwargs):
         calls.append(transformer)
         return [*X, transformer], transformer.upper()
 
+    return fit
+
+
+def test_steps_are_shared_along_the_chain():
+    fitted, calls = {}, []
+
     def run_pipeline(key, *names):
-        planned, rows = Planned(key), [key]
-        with steps.installed([planned]):
-            assert planned.memory is steps
-            for name in names:
-                rows, _ = steps.cache(fit, ignore=["caller"])(name, rows, None, caller=object())
-        assert planned.memory is None
+        planned, rows = Fit(key=key), [key]
+        fit = Recorder(planned, fitted, None).cache(make_step(calls), ignore=["caller"])
+        for name in names:
+            rows, step = fit(name, rows, None, caller=object())
+            assert step == name.upper()
+        assert [step for _, step in planned.steps] == [name.upper() for name in names]
         return rows
 
     assert run_pipeline("fold 1", "a", "b") == ["fold 1", "a", "b"]
@@ -136,6 +140,74 @@ def test_steps_are_shared_along_the_chain():
     assert run_pipeline("fold 2", "a", "b") == ["fold 2", "a", "b"]
     assert run_pipeline("fold 2", "b") == ["fold 2", "b"]
     assert calls == ["a", "b", "c", "a", "b", "b"]
+
+
+def test_recorded_steps_answer_in_their_order():
+    calls = []
+    steps = [(["rows", "a"], ["A"]), (["rows", "a", "b"], ["B"])]
+    fit = Recorded(steps, None).cache(make_step(calls))
+
+    assert fit(object(), ["rows"], None) == steps[0]
+    table, step = fit(object(), ["rows", "a"], None, caller=None)
+    step.append("written")
+    assert table == ["rows", "a", "b"]
+    assert steps[1][1] == ["B"]
+    assert not calls
+
+
+def test_a_subclass_may_build_its_module_of_any_number():
+    class Scaled(NeuralNetClassifier):
+        def initialize_module(self):
+            super().initialize_module()
+            with torch.no_grad():
+                for p in self.module_.parameters():
+                    p.mul_(10 * self.lr)
+            return self
+
+    class Smoothed(NeuralNetClassifier):
+        def initialize_criterion(self):
+            self.criterion_ = torch.nn.CrossEntropyLoss(label_smoothing=self.l2)
+            return self
+
+    options = {"module__hidden": (8,), "max_epochs": 2, "batch_size": 16, "random_state": 0}
+    assert_parity(Scaled(**options), [{"lr": 0.01}, {"lr": 0.2}, {"lr": 0.01}], X, y)
+    assert_parity(Smoothed(**options), [{"l2": 0.1}, {"l2": 0.4}], X, y)
+
+
+def test_rows_of_one_memory_are_one_only_where_they_look_alike():
+    table, tables = torch.zeros(4, 6), Tables()
+    looks = [table, table.view(4, 2, 3), table.view(torch.int32), table]
+    rows = [Rows(look, target=np.zeros(4), dtype=torch.float32) for look in looks]
+    one, image, integers, other = (tables.share(part, None)(part) for part in rows)
+
+    assert [one, image, integers, other] == [*rows[:3], rows[0]]
+
+
+def to_images(X):
+    return X.reshape(len(X), 2, 3)
+
+
+class OnImages(torch.nn.Module):
+    def __init__(self, n_outputs, dtype=None):
+        super().__init__()
+        self.out = torch.nn.Linear(3, n_outputs)
+
+    def forward(self, X):
+        return self.out(X.mean(1) if X.ndim == 3 else X[:, :3])
+
+
+def test_tables_of_one_memory_and_several_shapes():
+    net = NeuralNetClassifier(OnImages, lr=0.05, max_epochs=2, batch_size=16, random_state=0)
+    pipeline = Pipeline([("step", None), ("net", net)])
+    rows = torch.tensor(X, dtype=torch.float32)
+
+    for step in (FunctionTransformer(to_images), "passthrough"):
+        search = GridSearchCV(pipeline, {"step": [step, FunctionTransformer(to_images), "passthrough"]}, cv=3)
+        search.set_params(scoring="neg_log_loss", refit=False)
+        plain = clone(search).fit(rows, y)
+        with joblib.parallel_config("sktune"):
+            fused = clone(search).fit(rows, y)
+        assert_same_scores(plain, fused, tolerance=1e-5)
 
 
 def test_folds_whose_targets_are_alike_keep_their_own_rows():

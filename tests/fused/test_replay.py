@@ -334,6 +334,10 @@ def test_tasks_that_share_an_estimator_set_their_own_parameters():
                 for lr, optimizer in ((0.01, torch.optim.SGD), (0.02, torch.optim.ASGD), (0.03, torch.optim.Rprop))
             ]  # fmt: skip
             assert [result["test_scores"] for result in Parallel()(tasks)] == [0.01, 0.02, 0.03]
+            optimizers = (torch.optim.SGD, torch.optim.SGD, torch.optim.AdamW)
+            for task, optimizer in zip(tasks, optimizers, strict=True):
+                task[2]["parameters"]["optimizer"] = optimizer
+            assert [result["test_scores"] for result in Parallel()(tasks)] == [0.01, 0.02, 0.03]
 
 
 def test_outputs_are_kept_as_long_as_they_are_few(monkeypatch, calls):

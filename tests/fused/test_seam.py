@@ -74,7 +74,7 @@ def test_scikit_learn_takes_rows_as_is_read():
 
 def test_tasks_are_read_as_scikit_learn_makes_them(monkeypatch):
     tasks = []
-    monkeypatch.setattr(backend, "read_tasks", lambda batch: tasks.extend(read_tasks(batch)) or read_tasks(batch))
+    monkeypatch.setattr(backend, "read_tasks", lambda *args: tasks.extend(found := read_tasks(*args)) or found)
     with joblib.parallel_config("sktune"):
         GridSearchCV(NET, {"lr": [0.1, 0.2]}, cv=3, refit=False).fit(X, y)
 
@@ -112,7 +112,7 @@ def test_arguments_that_do_not_bind_leave_a_search_as_it_was(monkeypatch):
 def test_the_time_of_training_is_added_to_what_a_task_reports():
     batch = BatchedCalls([joblib.delayed(dict)(fit_time=1.0), joblib.delayed(abs)(-1)], get_active_backend())
 
-    results = run_tasks(batch, read_tasks(batch), [0.5, 2.0])
+    results = run_tasks(batch, read_tasks(batch, set()), [0.5, 2.0])
 
     assert results == [{"fit_time": 1.5}, 1]
 

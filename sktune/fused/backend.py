@@ -9,8 +9,9 @@ from skorch import NeuralNet
 from tqdm.auto import tqdm
 
 from sktune.estimators import NetworkEstimator
-from sktune.fused.collect import Collector, Fit, hand_out, net_of
+from sktune.fused.collect import Collector, Fit, net_of
 from sktune.fused.plan import find_obstacle, group_lanes
+from sktune.fused.replay import hand_out
 from sktune.fused.run import FusionReport, Trainer
 from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
 from sktune.validation import resolve_device

@@ -1,22 +1,17 @@
-"""A fit of a task, prepared up to its training; and handed back, trained."""
+"""A fit of a task, prepared up to its training."""
 
-from collections import defaultdict
 from contextlib import nullcontext, suppress
-from copy import copy, deepcopy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from numbers import Integral
-from threading import Lock
 
 import joblib
 import numpy as np
 import torch
-from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
-from skorch.history import History
-from torch import nn
 from torch.utils.data import Subset
 
 from sktune.data import rows_of
@@ -24,12 +19,10 @@ from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
 from sktune.fused.caught import recorded_warnings, repeat_warnings
 from sktune.fused.lanes import Lane, Outcome
-from sktune.fused.optim import RULES
 from sktune.fused.plan import as_text, signature, why_alone, why_alone_initialized
 from sktune.fused.seam import PlannedFit
 from sktune.fused.tables import Tables
-from sktune.modules import MLP, dropout_layers, floating_dtype
-from sktune.training import BUILT
+from sktune.modules import MLP, floating_dtype
 from sktune.validation import check_hyperparameters, check_rows
 
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
@@ -82,27 +75,6 @@ class Recorder:
             return lend(step[0]), deepcopy(step[1])
 
         return record
-
-
-class Recorded:
-    """What ``Pipeline(memory=...)`` takes where its steps are not fitted again: those of a fit, in their order."""
-
-    location = None  # the pipeline need not clone its steps beforehand
-
-    def __init__(self, steps, memory):
-        self.steps, self.memory = iter(steps), memory
-
-    def cache(self, function, **options):
-        """Return what answers in the place of `function`, which fits a step."""
-
-        def answer(*args, **kwargs):
-            X, transformer = next(self.steps)
-            return X, deepcopy(transformer)
-
-        return answer
-
-    def __sklearn_clone__(self):
-        return clone(self.memory, safe=False)
 
 
 def lend(X):
@@ -272,156 +244,3 @@ def _follow(fit, first):
     dropout = getattr(fit.net, "module__dropout", 0.0) if fit.net.module is MLP else None
     fit.lane, fit.kind = first.lane.beside(twin, dropout), first.kind
     fit.steps, fit.caught = first.steps, first.caught
-
-
-def hand_out(fits):
-    """Let the estimator of a task adopt, fit by fit, what was trained for it; afterwards it is as any other."""
-    if any(fit.outcome is not None for fit in fits):
-        _await(fits, fits[0].pipeline and fits[0].pipeline.memory)
-
-
-def _await(fits, memory):
-    """Make an estimator ready for the first of the fits to come; its own `memory` is for those that were not fused."""
-    if not fits:
-        return
-    fit, *others = fits
-
-    def adopt(X):
-        if fit.pipeline is not None:
-            fit.pipeline.memory = memory
-        _await(others, memory)
-        return fit.outcome is not None and _adopt(fit, X)
-
-    if fit.pipeline is not None and fit.outcome is not None:
-        fit.pipeline.memory = Recorded(fit.steps, memory)
-    _let(fit.net, adopt)
-
-
-def _let(net, adopt):
-    if isinstance(net, NetworkEstimator):
-        vars(net)["_adopt"] = adopt
-    else:
-        plain.hand_over(net, adopt)
-
-
-def _adopt(fit, X):
-    repeat_warnings(fit.caught)
-    if fit.outcome.error is not None:
-        raise fit.outcome.error
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
-    if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
-        raise AssertionError(f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for")
-    fit.outcome.tested = fit.tested
-    Trained(fit.lane, fit.outcome).become(fit.net)
-    return True
-
-
-class Trained:
-    """What a lane has trained; the parts of a net are built from it when somebody looks at them, which few do.
-
-    Until then, the outputs for the test rows are those that were computed after the training.
-    """
-
-    def __init__(self, lane, outcome):
-        self.lane, self.outcome, self.is_evaluated, self.lock = lane, outcome, False, Lock()
-
-    def become(self, net):
-        """Make a net the one that was trained."""
-        for name in BUILT:
-            vars(net).pop(name, None)
-        vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
-        net.history_ = History({"batches": [], **row} for row in self.outcome.curve)
-        vars(net)["_trained"] = self
-        if not isinstance(net, NetworkEstimator):
-            self.build(net)
-
-    def build(self, net):
-        """Give the net its parts, but for those that somebody has set."""
-        with self.lock:
-            if vars(net).get("_trained") is self:
-                for name, part in _build(self.lane, self.outcome).items():
-                    vars(net).setdefault(name, part)
-                if self.is_evaluated:
-                    net._set_training(False)
-                del vars(net)["_trained"]
-
-    def find_outputs(self, net, X):
-        """Return the module's outputs for X, by batches, if X holds the tested rows; else None."""
-        is_changed = vars(net).keys() & BUILT or net.predict_nonlinearity is not self.lane.net.predict_nonlinearity
-        if self.outcome.outputs is None or is_changed or type(X) is not np.ndarray:
-            return None
-        table, rows = self.outcome.tested
-        if X.dtype != table.dtype or len(X) != len(rows) or not np.array_equal(X, table[rows]):
-            return None
-        self.is_evaluated = True
-        return [output.clone() for output in self.outcome.outputs]
-
-
-def _build(lane, outcome):
-    """Return module, criterion, optimizer and the like as a lane's training left them."""
-    net, built = lane.net, {}
-    tensors = (*net.module_.named_parameters(), *net.module_.named_buffers())
-    own = {id(tensor): _own(tensor, outcome.state[name]) for name, tensor in tensors}
-    built["module_"] = _copy_module(net.module_, own)
-    built["criterion_"] = _copy_module(net.criterion_, {id(b): b.clone() for b in net.criterion_.buffers()})
-    built["callbacks_"] = [(name, _copy(callback)) for name, callback in net.callbacks_]  # skorch's own
-    if isinstance(net, NetworkEstimator):
-        built["dropout_"] = copy(net.dropout_)
-        for layer, p in zip(dropout_layers(built["module_"]), lane.dropout, strict=True):
-            layer.stream, layer.p = built["dropout_"], p
-    built["optimizer_"] = _load_optimizer(net.optimizer_, own, outcome)
-    return built
-
-
-def _own(tensor, value):
-    """Return a copy of a value, of the kind that a module's tensor is."""
-    copied = value.clone()
-    return nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
-
-
-def _copy(thing, replaced=()):
-    """Return a copy of an object that has the same attributes, but dicts of its own, in which some things are replaced.
-
-    `replaced` holds, by the ids of the old things, the new ones.
-    """
-    new = object.__new__(type(thing))
-    for name, value in vars(thing).items():
-        if isinstance(value, dict):
-            value = value.copy()
-            value.update((key, replaced[id(v)]) for key, v in value.items() if id(v) in replaced)
-        vars(new)[name] = value
-    return new
-
-
-def _copy_module(module, replaced):
-    """Return a copy of a module with other tensors, by the ids of its own.
-
-    For layers of torch's and ours, whose attributes are known, this takes a tenth of what ``deepcopy`` takes.
-    """
-    parts = list(module.named_modules(remove_duplicate=False))
-    is_known = all(type(part).__module__.startswith(("torch.nn.modules.", "sktune.")) for _, part in parts)
-    if not is_known or len(parts) > len({part for _, part in parts}):
-        return deepcopy(module, dict(replaced))
-    for _, part in reversed(parts):  # the inner ones before those that hold them
-        replaced[id(part)] = _copy(part, replaced)
-    return replaced[id(module)]
-
-
-def _load_optimizer(initialized, own, outcome):
-    """Return a copy of an optimizer of other parameters, by the ids of its own, as a lane's training left it."""
-    optimizer = _copy(initialized)
-    (group,) = initialized.param_groups
-    group = {**group, "params": [own[id(p)] for p in group["params"]], "lr": outcome.lr}
-    optimizer.param_groups = [group]
-    optimizer.state = defaultdict(dict, {own[id(p)]: deepcopy(state) for p, state in initialized.state.items()})
-    state, learned = dict(outcome.optimizer), [p for p in group["params"] if p.requires_grad]
-    step = torch.tensor(state.pop("step"))
-    counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
-    if not group.get("momentum", 1):  # torch keeps no buffer then
-        state.pop("momentum_buffer", None)
-    numbers, sizes = RULES[type(optimizer)].numbers, [p.numel() for p in learned]
-    parts = {name: t.expand(len(sizes)) if name in numbers else t.split(sizes) for name, t in state.items()}
-    for n, p in enumerate(learned if counted or state else ()):
-        moments = {name: t[n].clone().view(() if name in numbers else p.shape) for name, t in parts.items()}
-        optimizer.state[p] = {name: t.clone() for name, t in counted.items()} | moments
-    return optimizer

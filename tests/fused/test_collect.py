@@ -15,7 +15,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.data import Rows, rows_of
 from sktune.fused import collect, run
-from sktune.fused.collect import Fit, Recorded, Recorder, fingerprint, lend
+from sktune.fused.collect import Fit, Recorder, fingerprint, lend
+from sktune.fused.replay import Recorded
 from sktune.fused.tables import Tables
 from sktune.fused.train import Group, Outcome
 

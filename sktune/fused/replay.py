@@ -1,10 +1,12 @@
 """A fit of a task, handed back: the task runs, and finds its steps fitted and its net trained."""
 
+import math
 from collections import defaultdict
 from copy import copy, deepcopy
 from threading import Lock
 
 import numpy as np
+import skorch
 import torch
 from sklearn.base import clone
 from skorch.history import History
@@ -95,7 +97,7 @@ class Trained:
         for name in BUILT:
             vars(net).pop(name, None)
         vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
-        net.history_ = History({"batches": [], **row} for row in self.outcome.curve)
+        net.history_ = _history(net, self.outcome.curve)
         vars(net)["_trained"] = self
         if not isinstance(net, NetworkEstimator):
             self.build(net)
@@ -120,6 +122,21 @@ class Trained:
             return None
         self.is_evaluated = True
         return [output.clone() for output in self.outcome.outputs]
+
+
+def _history(net, curve):
+    """Return what skorch's own callbacks would have recorded of a net's epochs; their batches are not told."""
+    best = {"train_loss": math.inf, "valid_loss": math.inf} if net.callbacks != "disable" else {}
+    if best and isinstance(net, skorch.NeuralNetClassifier | skorch.NeuralNetBinaryClassifier):
+        best["valid_acc"] = -math.inf
+    history, told = History(), {"epoch", "train_batch_count", *best, *(("dur",) if best else ())}
+    for row in curve:
+        history.append({"batches": [], **{name: row[name] for name in row if name in told}})
+        for name in best.keys() & row.keys():
+            is_best = row[name] > best[name] if name == "valid_acc" else row[name] < best[name]
+            best[name] = row[name] if is_best else best[name]
+            history.record(f"{name}_best", is_best)
+    return history
 
 
 def _build(lane, outcome):

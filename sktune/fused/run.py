@@ -32,7 +32,7 @@ class FusionReport:
         if fit.outcome is None:
             self.alone.append({**place, "reason": fit.reason})
         else:
-            self.curves += [{**place, **{k: v for k, v in row.items() if k != "dur"}} for row in fit.outcome.curve]
+            self.curves += [{**place, **{k: row[k] for k in _COLUMNS if k in row}} for row in fit.outcome.curve]
 
     def __str__(self):
         n_lanes = sum(group["lanes"] for group in self.groups)
@@ -43,6 +43,7 @@ class FusionReport:
         return "\n".join(lines)
 
 
+_COLUMNS = ("epoch", "train_loss", "lr", "valid_loss")
 WORKERS = Workers()
 _FEWEST = 4  # lanes that are still worth a worker of their own
 

@@ -133,7 +133,8 @@ class Group:
             outcome = self.outcomes[lane]
             outcome.lr = rates[position][-1]
             row = {"epoch": epoch + 1, "train_loss": means[position], "lr": outcome.lr}
-            row |= {"dur": seconds / len(self.alive)} | ({} if valid is None else {"valid_loss": valid[position]})
+            row |= {name: of_lanes[position] for name, of_lanes in valid.items()}
+            row |= {"dur": seconds / len(self.alive), "train_batch_count": len(rates[position])}
             outcome.curve.append(row)
             bad = [kind for kind in _KINDS if not math.isfinite(row.get(_KINDS[kind], 0))]
             if bad:
@@ -204,18 +205,21 @@ class Group:
             outcome.outputs = [outputs[place].clone() for outputs in found]
 
     def _validate(self):
-        """Return the validation loss of each lane alive, or None where there is no validation set."""
+        """Return each lane's validation loss and accuracy, in lists by name; none where there are no such rows."""
         lanes = [self.lanes[lane] for lane in self.alive]
         if lanes[0].valid is None:
-            return None
-        valid = np.zeros(len(lanes))
+            return {}
+        valid = np.zeros((2, len(lanes)))
         for part in validation_parts(lanes):
             chosen = torch.tensor(part.positions, device=self.net.flat.device)
             net = self.net if len(chosen) == len(lanes) else self.net.select(chosen)
             with torch.no_grad():
-                losses = self.loss.of_lanes(net.forward(part.X, False), part.target, part.weight)
-            valid[part.positions] += losses.double().cpu().numpy() * part.X.shape[1]
-        return (valid / [len(lane.valid) for lane in lanes]).tolist()
+                outputs = net.forward(part.X, False)
+                losses = self.loss.of_lanes(outputs, part.target, part.weight)
+            found = torch.stack([losses.double(), self.loss.accuracies(outputs, part.target)])
+            valid[:, part.positions] += found.cpu().numpy() * part.X.shape[1]
+        valid = (valid / [len(lane.valid) for lane in lanes]).tolist()
+        return dict(zip(("valid_loss", "valid_acc"), valid, strict=True))
 
 
 class Loss:
@@ -243,6 +247,17 @@ class Loss:
             losses = self.criterion(*self.match(outputs.flatten(0, 1), target.flatten(0, 1)))
             losses = losses.view(*outputs.shape[:2], -1).mean(2)
         return (losses if weight is None else losses * weight).mean(1)
+
+    def accuracies(self, outputs, target):
+        """Return the shares (L,) of rows whose class the outputs (L, B, ...) tell; nonsense where there are none."""
+        if outputs.ndim == 3 and outputs.shape[2] > 1 and target.ndim == 2:
+            hits = outputs.argmax(2) == target
+        elif outputs.numel() != target.numel():
+            return outputs.new_zeros(len(outputs), dtype=torch.float64)
+        else:
+            least = 0.0 if isinstance(self.criterion, nn.BCEWithLogitsLoss) else 0.5
+            hits = (outputs.flatten(1) > least) == (target.flatten(1) > least)
+        return hits.double().mean(1)
 
     def check(self, outputs, target):
         """Raise if a row's loss depends on the rows beside it."""

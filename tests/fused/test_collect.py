@@ -14,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.data import Rows, rows_of
-from sktune.fused import collect, run
+from sktune.fused import replay, run
 from sktune.fused.collect import Fit, Recorder, fingerprint, lend
 from sktune.fused.replay import Recorded
 from sktune.fused.tables import Tables
@@ -73,7 +73,7 @@ def test_adopted_weights_are_copies_of_one_lane_alone(tables):
 
 
 def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
-    hand_out = collect.hand_out
+    hand_out = replay.hand_out
 
     def for_too_few_rows(fits):
         hand_out(fits)

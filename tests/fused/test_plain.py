@@ -37,9 +37,9 @@ def classifier(**options):
     return skorch.NeuralNetClassifier(Net, **{"criterion": nn.CrossEntropyLoss, **QUIET, **options})
 
 
-def search(net, candidates, X, y, **options):
+def search(net, candidates, X, y, score=None, **options):
     """Return the nets that a fused search fitted, and its report."""
-    keep, report = Keep(), FusionReport()
+    keep, report = Keep(score), FusionReport()
     torch.manual_seed(0)
     with joblib.parallel_config("sktune", report=report, **options):
         GridSearchCV(net, grid(*candidates), cv=FOLDS, scoring=keep, refit=False).fit(X, y)
@@ -97,6 +97,27 @@ def test_regressors_and_binary_classifiers_end_as_alone():
         assert not report.alone, report
         for reference, other in zip(references(net, LANES, rows, targets), nets, strict=True):
             assert_same_net(reference, other)
+
+
+class Tagger(nn.Module):
+    """Tells a class of each of six positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolve = nn.Conv1d(1, 3, 3, padding=1).double()
+
+    def forward(self, X):
+        return self.convolve(X.unsqueeze(1))
+
+
+def test_many_classes_of_a_row():
+    net = skorch.NeuralNet(Tagger, nn.CrossEntropyLoss, train_split=skorch.dataset.ValidSplit(3), **QUIET)
+    tags = (X > 0).astype(np.int64) + (X > 1)
+    nets, report = search(net, LANES, X, tags, score=lambda net, X, y: 0.0)
+
+    assert [group["lanes"] for group in report.groups] == [4], report
+    for reference, other in zip(references(net, LANES, X, tags), nets, strict=True):
+        assert_same_net(reference, other)
 
 
 @pytest.mark.parametrize("options", [{"max_lanes": 1}, {"max_lanes": 3}, {"n_jobs": 2}])

@@ -33,6 +33,10 @@ class FusingBackend(ParallelBackendBase):
         Fits that are trained together at most; None is 32 on a CPU, and 512 elsewhere. Results do not depend on it.
     device : str or torch.device, default=None
         Where all networks are trained and evaluated, whatever their own `device`. None leaves that to them.
+    precision : {"tf32", "bf16"}, default=None
+        In what products are made in training, the sums of which stay in float32: ``"tf32"`` on GPUs that have it,
+        ``"bf16"`` (8 bits of mantissa) elsewhere, too. None is the modules' own type. Evaluation, and a refit, which
+        is no part of the search, are made in that always.
     report : FusionReport to be filled, default=None
     progress : bool, default=False
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
@@ -44,10 +48,16 @@ class FusingBackend(ParallelBackendBase):
     supports_retrieve_callback = False
     default_n_jobs = -1
 
-    def __init__(self, *args, max_lanes=None, device=None, report=None, progress=False, outer=None, **kwargs):
+    def __init__(
+        self, *args, max_lanes=None, device=None, precision=None, report=None, progress=False, outer=None, **kwargs
+    ):
         super().__init__(*args, **kwargs)
+        if precision not in (None, "tf32", "bf16"):
+            raise ValueError(f"precision must be 'tf32', 'bf16' or None, got precision={precision!r}")
         self.max_lanes = max_lanes
         self.device = device if device is None else str(resolve_device(device))
+        self.precision = precision
+        self.options = {"max_lanes": max_lanes, "device": self.device, "precision": precision}
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.outer = outer
@@ -113,7 +123,7 @@ class FusingBackend(ParallelBackendBase):
         self.stop_call()
         self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not self.shows_bar)
         n_workers = self.n_jobs if self.n_jobs > 0 else torch.get_num_threads()
-        Trainer(n_workers, self.report, self.bar).train(groups)
+        Trainer(n_workers, self.report, self.bar, self.precision).train(groups)
         for fit in fits:
             self.report.add(fit)
             if fit.lane is not None:  # scikit-learn will take the folds' rows once more

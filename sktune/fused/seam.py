@@ -105,8 +105,12 @@ class _AsSet(dict):
 
 
 def fused_tasks(n_jobs, **options):
-    """Return a context in which one search is fused; what is not runs where ``Parallel(n_jobs)`` would have run it."""
+    """Return a context in which one search is fused; what is not runs where ``Parallel(n_jobs)`` would have run it.
+
+    Within a context of ours its options hold.
+    """
     backend, active_n_jobs = get_active_backend()
+    options = getattr(backend, "options", {}) | options
     outer = getattr(backend, "outer", (backend, active_n_jobs))  # within a context of ours: what that one has
     if outer and n_jobs is not None:
         outer = (outer[0], n_jobs)

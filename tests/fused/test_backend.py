@@ -887,3 +887,43 @@ def test_what_catches_warnings_meanwhile_swallows_none_afterwards():
         warnings.warn("after all", UserWarning, stacklevel=1)
 
     assert [str(warning.message) for warning in seen] == ["after all"]
+
+
+def test_our_searches_take_the_options_of_the_context_around_them():
+    search = sktune.GridSearchCV(NET, LRS, cv=2, refit=False)
+    with joblib.parallel_config("sktune", n_jobs=1, max_lanes=1, device="cpu"):
+        search.fit(X, y)
+
+    assert [group["lanes"] for group in search.fusion_.groups] == [1] * 4
+    assert search.fit(X, y).fusion_.groups[0]["lanes"] > 1
+
+
+class Own(nn.Module):
+    """No chain of layers."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.inward, self.outward = nn.Linear(6, hidden), nn.Linear(hidden, 3)
+
+    def forward(self, X):
+        return self.outward(self.inward(X).relu())
+
+
+@pytest.mark.parametrize("module", [MLP, Own])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_products_of_a_lower_precision(module, n_jobs):
+    net = clone(NET).set_params(module=module, max_epochs=20, **({} if module is MLP else {"module__hidden": 8}))
+    results = {}
+    for precision in (None, "tf32", "bf16"):
+        with joblib.parallel_config("sktune", n_jobs=n_jobs, precision=precision):
+            results[precision] = cross_validate(net, X, y, cv=2, scoring="neg_log_loss")["test_score"]
+
+    np.testing.assert_array_equal(results["tf32"], results[None])  # a CPU has none
+    np.testing.assert_allclose(results["bf16"], results[None], rtol=0.05)
+    assert (results["bf16"] != results[None]).all()
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_a_precision_that_is_unknown():
+    with pytest.raises(ValueError, match="precision must be 'tf32', 'bf16' or None, got precision='fp8'"):
+        joblib.parallel_config("sktune", precision="fp8")

@@ -13,7 +13,7 @@ import torch
 
 from sktune.fused.lanes import Outcome
 from sktune.fused.train import Group, Stopped
-from sktune.fused.workers import Workers, estimate_seconds
+from sktune.fused.workers import Workers, estimate_seconds, unpacked
 from sktune.modules import few_threads, limited_threads
 
 
@@ -126,7 +126,8 @@ class Trainer:
     def _receive(self, fits, future):
         """Receive what another process has trained; where it could not, train here."""
         try:
-            outcomes, seconds = future.result()
+            packed, seconds = future.result()
+            outcomes = [unpacked(outcome) for outcome in packed]
         except Exception:  # it was killed, say, or the lanes cannot be sent to it
             self._train_group(fits)
         else:

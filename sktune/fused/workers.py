@@ -2,9 +2,11 @@
 
 import multiprocessing
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from time import monotonic, perf_counter
 
+import numpy as np
 import torch
 
 from sktune.data import rows_of
@@ -12,6 +14,7 @@ from sktune.fused.lanes import Lane
 from sktune.fused.seam import ProcessPoolExecutor
 from sktune.fused.train import Group
 
+_TENSORS = ("state", "optimizer", "outputs")  # of an outcome
 _IDLE = 60  # seconds that a process waits for the next search
 _RATE = 6e10  # floating-point operations a second of one core in small products, to estimate by
 _START, _GO_ON = 10.0, 1.0  # seconds of training from which processes pay: if they must import torch first, if not
@@ -72,7 +75,32 @@ def _train(lanes, low):
     """Train lanes in this process; return their outcomes and the seconds that it took."""
     torch.set_num_threads(1)
     began = perf_counter()
-    return Group(lanes, low=low).train(), perf_counter() - began
+    return [_packed(outcome) for outcome in Group(lanes, low=low).train()], perf_counter() - began
+
+
+def _packed(outcome):
+    """Return an outcome whose tensors are arrays: sent as tensors, each takes the memory that it is a view of along."""
+    return replace(outcome, **{name: _each(_to_array, getattr(outcome, name)) for name in _TENSORS})
+
+
+def unpacked(outcome):
+    """Return an outcome as it was before it was sent."""
+    return replace(outcome, **{name: _each(_to_tensor, getattr(outcome, name)) for name in _TENSORS})
+
+
+def _each(convert, values):
+    if isinstance(values, dict):
+        return {name: convert(value) for name, value in values.items()}
+    return values and [convert(value) for value in values]
+
+
+def _to_array(value):
+    is_known = isinstance(value, torch.Tensor) and value.dtype != torch.bfloat16  # which NumPy has not
+    return value.numpy() if is_known else value
+
+
+def _to_tensor(value):
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def _without_nets(lanes):

@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from parity import X, X_reg, assert_parity, y, y_reg
+from parity import X, X_reg, assert_parity, search, y, y_reg
 from sklearn.model_selection import KFold
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused.train import Group, flushed_denormals
 
 
 class Normalised(nn.Sequential):
@@ -240,3 +241,25 @@ def test_random_configurations(data):
     candidates = data.draw(st.lists(st.builds(dict.__or__, lane, values), min_size=1, max_size=3))
 
     assert_parity(NeuralNetClassifier(**OPTIMIZERS[optimizer], **shared), candidates, X, y)
+
+
+def test_numbers_below_the_normal_ones_are_0_in_training_only():
+    tiny = torch.tensor(torch.finfo(torch.float32).tiny)
+    for setting in (False, True):
+        torch.set_flush_denormal(setting)
+        try:
+            with flushed_denormals():
+                assert tiny / 2 == 0
+            assert bool(tiny / 2 == 0) is setting
+        finally:
+            torch.set_flush_denormal(False)
+
+
+def test_a_group_trains_without_numbers_below_the_normal_ones(monkeypatch):
+    found, close = [], Group._close_epoch
+    monkeypatch.setattr(Group, "_close_epoch", lambda *args: found.append(float(tiny / 2)) or close(*args))
+    tiny = torch.tensor(torch.finfo(torch.float32).tiny)
+    search(NeuralNetClassifier(max_epochs=1, random_state=0), [{}], X, y)
+
+    assert found == [0.0]
+    assert tiny / 2 > 0

@@ -370,8 +370,12 @@ class Training:
         return super().__getattribute__(name)
 
     def __getstate__(self):
-        getattr(self, "module_", None)
+        if trained := vars(self).get("_trained"):
+            trained.build(self)
         return super().__getstate__()
+
+    def __dir__(self):
+        return {*super().__dir__(), *(BUILT if "_trained" in vars(self) else ())}
 
     def __setstate__(self, state):
         is_auto = state["device"] == "auto"

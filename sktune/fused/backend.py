@@ -16,6 +16,7 @@ from sktune.fused.run import FusionReport, Trainer
 from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
 from sktune.validation import resolve_device
 
+_NOT_GIVEN = -(10**9)  # n_jobs, which joblib hands on as a number
 _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed all tasks before the first result
 
 
@@ -46,7 +47,7 @@ class FusingBackend(ParallelBackendBase):
     """
 
     supports_retrieve_callback = False
-    default_n_jobs = -1
+    default_n_jobs = _NOT_GIVEN
 
     def __init__(
         self, *args, max_lanes=None, device=None, precision=None, report=None, progress=False, outer=None, **kwargs
@@ -82,7 +83,7 @@ class FusingBackend(ParallelBackendBase):
         if self.is_called:
             return _MANY
         if self.outer is None:
-            return max(n_jobs or 1, 1)
+            return _count_jobs(n_jobs)
         backend, outer_n_jobs = self.outer
         return backend.effective_n_jobs(outer_n_jobs if n_jobs is None else n_jobs)
 
@@ -122,13 +123,13 @@ class FusingBackend(ParallelBackendBase):
         groups = self._group(fits)
         self.stop_call()
         self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not self.shows_bar)
-        n_workers = self.n_jobs if self.n_jobs > 0 else torch.get_num_threads()
+        n_workers = torch.get_num_threads() if self.n_jobs == _NOT_GIVEN else _count_jobs(self.n_jobs)
         Trainer(n_workers, self.report, self.bar, self.precision).train(groups)
         for fit in fits:
             self.report.add(fit)
             if fit.lane is not None:  # scikit-learn will take the folds' rows once more
                 fit.lane.forget_rows()
-        backend, n_jobs = self.outer or ("loky", max(self.n_jobs, 1))
+        backend, n_jobs = self.outer or ("loky", _count_jobs(self.n_jobs))
         alone = [job for job in jobs if all(fit.outcome is None for fit in job.fits)]
         if n_jobs not in (None, 1) and alone:
             one_by_one = getattr(backend, "supports_return_generator", isinstance(backend, str))
@@ -145,25 +146,34 @@ class FusingBackend(ParallelBackendBase):
         with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
             for members in by_fold.values():
                 known = {}
+                collector.steps.clear()
                 for job in members:
                     job.collect(collector, known)
 
     def _group(self, fits):
         """Return the fits that are trained together, in lists."""
-        groups, obstacles = group_lanes([fit for fit in fits if fit.lane is not None], self.max_lanes), {}
-        for group in groups:
-            kind = group[0].kind
-            if kind not in obstacles:
-                obstacles[kind] = find_obstacle(group)
-            for fit in group:
-                fit.reason = obstacles[kind]
-        return [group for group in groups if not group[0].reason]
+        alike = {}
+        for fit in fits:
+            if fit.lane is not None:
+                alike.setdefault(fit.kind, []).append(fit)
+        for members in alike.values():
+            reason = find_obstacle(members)
+            for fit in members:
+                fit.reason = reason
+        return group_lanes([fit for members in alike.values() for fit in members if not fit.reason], self.max_lanes)
 
     def _run_elsewhere(self, jobs, parallel):
         results = iter(parallel(task.call for job in jobs for task in job.tasks))
         for job in jobs:
             job.results, job.ran_elsewhere = [next(results) for _ in job.tasks], True
             self.bar.update(job.cost_alone)
+
+
+def _count_jobs(n_jobs):
+    """Return how many jobs are meant, as joblib has it: 1 if none are given, and -1 is one for each core."""
+    if n_jobs in (None, _NOT_GIVEN):
+        return 1
+    return n_jobs if n_jobs > 0 else max(joblib.cpu_count() + 1 + n_jobs, 1)
 
 
 def _cost(fit):

@@ -1,10 +1,15 @@
 """Steps recorded once and then replayed: on a GPU, to launch the kernels of a small step takes longer than they do."""
 
+import threading
+from contextlib import suppress
+
 import torch
 
 from sktune.fused.chain import once
 
+FEWEST_STEPS = 50  # for which it pays to record one
 _WARM = 2  # steps that run as they are before one is recorded: libraries set themselves up in them
+_recording = threading.Lock()  # a process can record one graph at a time
 
 
 def can_capture(lane):
@@ -33,7 +38,11 @@ class CapturedSteps:
         if self.n_runs[kind] <= _WARM:
             return step(tensors, place)
         if kind not in self.recorded:
-            self.recorded[kind] = self._record(step, tensors, place)
+            self.recorded[kind] = None
+            with suppress(Exception), _recording:  # nothing has changed then: the steps are taken as they are
+                self.recorded[kind] = self._record(step, tensors, place)
+        if self.recorded[kind] is None:
+            return step(tensors, place)
         graph, inputs, held, result = self.recorded[kind]
         for ours, theirs in zip(inputs, tensors, strict=True):
             if ours is not None:
@@ -47,13 +56,20 @@ class CapturedSteps:
         """Return a recorded step, which has not been taken, with the tensors that it reads and the one it writes."""
         inputs = [None if t is None else once(t).clone().expand(t.shape) for t in tensors]
         held = [(link, link.numbers(tensors[0], place).clone()) for link in self.chain.dropouts]
-        graph = torch.cuda.CUDAGraph()
+        graph, device = torch.cuda.CUDAGraph(), tensors[0].device
+        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+        side.wait_stream(current)
         try:
             for link, numbers in held:
                 link.masks.held = numbers
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other groups go on in their threads
-                result = step(inputs, place)
+            with torch.cuda.stream(side):  # torch.cuda.graph would have all other groups wait
+                graph.capture_begin(capture_error_mode="thread_local")
+                try:
+                    result = step(inputs, place)
+                finally:
+                    graph.capture_end()
         finally:
             for link, _ in held:
                 link.masks.held = None
+        current.wait_stream(side)
         return graph, inputs, held, result

@@ -67,7 +67,7 @@ class _Linear:
 
     def forward(self, X, place):
         self.X = X
-        out = self._space("output", *X.shape[:2], self.weight.shape[1])
+        out = None if place is None else self._space("output", *X.shape[:2], self.weight.shape[1])
         return _product(X, self.columns, self.row, out)
 
     def backward(self, gradient):

@@ -42,7 +42,7 @@ class Fit:
     lane: Lane | None = None  # what is trained, unless the fit stays out; its net is a twin of `net`
     kind: object = None  # equal for lanes that can be trained together
     reason: str = ""  # why it stays out
-    steps: list = field(default_factory=list)  # of the pipeline: the table that each made, and the fitted step
+    steps: list = field(default_factory=list)  # of the pipeline: how many rows each made, and the fitted step
     caught: list = field(default_factory=list)  # what the preparation warned of
     tested: tuple = ()  # the table, and which of its rows the net will be asked for
     outcome: Outcome | None = None
@@ -52,7 +52,8 @@ class Fit:
 class Recorder:
     """What ``Pipeline(memory=...)`` takes in a preparation: steps are recorded in their fit.
 
-    Those that are equal, on the same rows, are fitted once: `fitted` has them of all fits. `memory` is the pipeline's.
+    Those that are equal, on the same rows, are fitted once: `fitted` has those of all fits of a fold. `memory` is the
+    pipeline's.
     """
 
     def __init__(self, fit, fitted, memory):
@@ -71,7 +72,7 @@ class Recorder:
                     self.fitted[place] = (function(transformer, X, y, *args, **kwargs), caught)
             step, caught = self.fitted[place]
             repeat_warnings(caught)
-            self.fit.steps.append(step)
+            self.fit.steps.append((len(step[0]) if not hasattr(step[0], "shape") else step[0].shape[0], step[1]))
             return lend(step[0]), deepcopy(step[1])
 
         return record
@@ -210,7 +211,7 @@ def _draft(estimator):
     if not isinstance(estimator, Pipeline):
         return net
     draft = _twin(estimator)
-    draft.steps = [*estimator.steps[:-1], (estimator.steps[-1][0], net)]
+    draft.steps, draft.verbose = [*estimator.steps[:-1], (estimator.steps[-1][0], net)], False
     return draft
 
 

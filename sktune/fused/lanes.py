@@ -100,22 +100,23 @@ class Part:
 
 def training_steps(lanes, epoch):
     """Yield the parts of each step of an epoch; some folds may have a row more in the last batch than others."""
-    streams = _by_stream(lanes)
+    streams, joints = _by_stream(lanes), {}
     batches = [lanes[positions[0]].batches.epoch(epoch) for positions in streams]
     for step in zip_longest(*batches):
         by_length = {}
-        for batch, positions in zip(step, streams, strict=True):
+        for number, batch in enumerate(step):
             if batch is not None:
-                by_length.setdefault(len(batch[0]), []).append((batch, positions))
-        yield [_join(parts) for parts in by_length.values()]
+                by_length.setdefault(len(batch[0]), {})[number] = batch
+        yield [_join(parts, streams, joints) for parts in by_length.values()]
 
 
 def validation_parts(lanes):
     """Yield the validation rows of all lanes, in parts."""
     for positions in _by_stream(lanes):
         rows, indices = rows_of(lanes[positions[0]].valid)
-        for batch in Batches(rows, indices, EVALUATION_ROWS):
-            yield _join([(batch, positions)])
+        n_rows = max(*lanes[positions[0]].batches.sizes, EVALUATION_ROWS // len(positions), 1)  # of all lanes at once
+        for batch in Batches(rows, indices, n_rows):
+            yield _join({0: batch}, [positions], {})
 
 
 def _by_stream(lanes):
@@ -126,17 +127,22 @@ def _by_stream(lanes):
     return list(streams.values())
 
 
-def _join(parts):
-    """Hand the batch of each stream to the stream's lanes."""
-    if len(parts) == 1:
-        batch, positions = parts[0]
-        tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in batch]
+def _join(parts, streams, joints):
+    """Hand batches, by the number of their stream, to the streams' lanes; `joints` remembers which lane takes which."""
+    (first, *others), numbers = parts.values(), tuple(parts)
+    if not others:
+        positions = streams[numbers[0]]
+        tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in first]
         return Part(positions, *tensors, *[None] * (3 - len(tensors)))
-    places = sorted((position, n) for n, (_, positions) in enumerate(parts) for position in positions)
-    rows, target, weight = zip(*((*parts[n][0], None)[:3] for _, n in places), strict=True)  # of each lane
+    if numbers not in joints:
+        pairs = sorted((position, n) for n, number in enumerate(numbers) for position in streams[number])
+        of_lane = torch.tensor([n for _, n in pairs], device=first[0].device)
+        joints[numbers] = [position for position, _ in pairs], of_lane
+    positions, of_lane = joints[numbers]
+    X, target, weight = zip(*((*batch, None)[:3] for batch in parts.values()), strict=True)
     if any(w is not None for w in weight):
-        ones = torch.ones(len(rows[0]), device=rows[0].device)
-        weight = torch.stack([ones if w is None else w for w in weight])
+        ones = torch.ones(len(X[0]), device=X[0].device)
+        weight = torch.stack([ones if w is None else w for w in weight])[of_lane]
     else:
         weight = None
-    return Part([position for position, _ in places], torch.stack(rows), torch.stack(target), weight)
+    return Part(positions, torch.stack(X)[of_lane], torch.stack(target)[of_lane], weight)

@@ -105,7 +105,8 @@ class AdamKernel:
     """
 
     def __init__(self, flat, columns, is_decoupled):
-        self.update, self.steps = torch.empty_like(flat), flat.new_zeros(())  # (L, P)
+        self.update = torch.empty_like(flat)  # (L, P)
+        self.steps = torch.zeros((), device=flat.device)  # which CUDA reads as float32, whatever the parameters' type
         self.options = {name: columns[name][0].item() for name in _ADAM}
         self.options |= {"lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
         self.pull = -columns["weight_decay"] if is_decoupled else torch.zeros_like(columns["weight_decay"])

@@ -35,7 +35,7 @@ def stopped_before_training(net, found, seed):
 
     net.__class__ = type(kind.__name__, (kind,), {"fit_loop": fit_loop})
     try:
-        with seeded(seed << 1, net.device):
+        with seeded(seed << 1, net.device or "cpu"):
             yield
     finally:
         net.__class__ = kind
@@ -57,7 +57,7 @@ def read_rows(net, dataset):
     source = _source(dataset)
     if not all(isinstance(part, np.ndarray | torch.Tensor) for part in (source.X, source.y)):
         return None
-    X, target = (to_device(np.asarray(part), None, net.device) for part in (source.X, source.y))
+    X, target = (to_device(np.asarray(part), None, net.device or "cpu") for part in (source.X, source.y))
     dtype = floating_dtype(net.module_)
     if any(part.is_floating_point() and part.dtype != dtype for part in (X, target)):
         return None

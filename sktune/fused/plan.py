@@ -165,6 +165,9 @@ def find_obstacle(fits):
             group.try_step()
             if not is_unchanged():
                 return "its module remembers its calls"
+            if not (group.can_evaluate() and is_unchanged()):
+                for fit in fits:
+                    fit.lane.test = None  # each net is to predict in its own place
     except Exception as error:
         text = str(error).strip().split("\n")[0]
         return f"its module cannot be fused: {type(error).__name__}: {text}"

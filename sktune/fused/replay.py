@@ -6,7 +6,6 @@ from copy import copy, deepcopy
 from threading import Lock
 
 import numpy as np
-import skorch
 import torch
 from sklearn.base import clone
 from skorch.history import History
@@ -18,6 +17,8 @@ from sktune.fused.caught import repeat_warnings
 from sktune.fused.optim import RULES
 from sktune.modules import dropout_layers
 from sktune.training import BUILT
+
+_LOWER_IS_BETTER = {"train_loss": True, "valid_loss": True, "valid_acc": False}  # what skorch's callbacks record
 
 
 class Recorded:
@@ -31,9 +32,11 @@ class Recorded:
     def cache(self, function, **options):
         """Return what answers in the place of `function`, which fits a step."""
 
-        def answer(*args, **kwargs):
-            X, transformer = next(self.steps)
-            return X, deepcopy(transformer)
+        def answer(*args, message=None, **kwargs):
+            n_rows, transformer = next(self.steps)
+            if message:  # of a pipeline that is verbose
+                print(f"[Pipeline] {message}, fitted before")
+            return np.broadcast_to(0.0, (n_rows, 1)), deepcopy(transformer)  # a table that nobody reads
 
         return answer
 
@@ -97,7 +100,7 @@ class Trained:
         for name in BUILT:
             vars(net).pop(name, None)
         vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
-        net.history_ = _history(net, self.outcome.curve)
+        net.history_ = _history(self.lane.net, self.outcome.curve)
         vars(net)["_trained"] = self
         if not isinstance(net, NetworkEstimator):
             self.build(net)
@@ -126,16 +129,15 @@ class Trained:
 
 def _history(net, curve):
     """Return what skorch's own callbacks would have recorded of a net's epochs; their batches are not told."""
-    best = {"train_loss": math.inf, "valid_loss": math.inf} if net.callbacks != "disable" else {}
-    if best and isinstance(net, skorch.NeuralNetClassifier | skorch.NeuralNetBinaryClassifier):
-        best["valid_acc"] = -math.inf
-    history, told = History(), {"epoch", "train_batch_count", *best, *(("dur",) if best else ())}
+    scored = [name for name, _ in net.callbacks_ if name in _LOWER_IS_BETTER]
+    history, told = History(), {"epoch", "train_batch_count", *scored, *(("dur",) if scored else ())}
+    best = dict.fromkeys(scored, math.inf)
     for row in curve:
         history.append({"batches": [], **{name: row[name] for name in row if name in told}})
         for name in best.keys() & row.keys():
-            is_best = row[name] > best[name] if name == "valid_acc" else row[name] < best[name]
-            best[name] = row[name] if is_best else best[name]
-            history.record(f"{name}_best", is_best)
+            score = row[name] if _LOWER_IS_BETTER[name] else -row[name]
+            history.record(f"{name}_best", score < best[name])
+            best[name] = min(score, best[name])
     return history
 
 
@@ -147,8 +149,13 @@ def _build(lane, outcome):
     built["module_"] = _copy_module(net.module_, own)
     built["criterion_"] = _copy_module(net.criterion_, {id(b): b.clone() for b in net.criterion_.buffers()})
     built["callbacks_"] = [(name, _copy(callback)) for name, callback in net.callbacks_]  # skorch's own
+    for name, callback in built["callbacks_"]:
+        if scores := [row[name] for row in outcome.curve if name in row and name in _LOWER_IS_BETTER]:
+            callback.best_score_ = (min if _LOWER_IS_BETTER[name] else max)(scores)
     if isinstance(net, NetworkEstimator):
         built["dropout_"] = copy(net.dropout_)
+        last = outcome.curve[-1]
+        built["dropout_"].epoch, built["dropout_"].batch = last["epoch"] - 1, last["train_batch_count"] - 1
         for layer, p in zip(dropout_layers(built["module_"]), lane.dropout, strict=True):
             layer.stream, layer.p = built["dropout_"], p
     built["optimizer_"] = _load_optimizer(net.optimizer_, own, outcome)
@@ -197,7 +204,8 @@ def _load_optimizer(initialized, own, outcome):
     optimizer.param_groups = [group]
     optimizer.state = defaultdict(dict, {own[id(p)]: deepcopy(state) for p, state in initialized.state.items()})
     state, learned = dict(outcome.optimizer), [p for p in group["params"] if p.requires_grad]
-    step = torch.tensor(state.pop("step"))
+    on_device = group.get("fused") or group.get("capturable")  # torch keeps the count where it is read
+    step = torch.tensor(state.pop("step"), device=learned[0].device if on_device and learned else None)
     counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
     if not group.get("momentum", 1):  # torch keeps no buffer then
         state.pop("momentum_buffer", None)

@@ -63,6 +63,9 @@ class Trainer:
         groups = _divide(groups, self.n_workers)
         n_workers = min(self.n_workers, len(groups))
         uses_processes = n_workers > 1 and WORKERS.are_worth_it(groups, n_workers - 1)
+        for device in {_device_of(group) for group in groups}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # groups compute on streams of their own: their rows are there
         share = 1 if uses_processes else max(1, torch.get_num_threads() // max(1, n_workers))
         with limited_threads(share), _products(self.precision):  # in this thread, too: it multiplies as well
             if uses_processes:
@@ -198,10 +201,11 @@ def own_stream(device):
         yield
         return
     stream = torch.cuda.Stream(device)
-    stream.wait_stream(torch.cuda.default_stream(device))  # which brings the rows
-    with torch.cuda.stream(stream):
-        yield
-    stream.synchronize()
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        stream.synchronize()
 
 
 def _divide(groups, n_workers):

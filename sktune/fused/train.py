@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktune.fused.capture import CapturedSteps, can_capture
+from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
@@ -43,7 +43,7 @@ class Group:
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.penalties = penalties.to(self.net.flat) if penalties.any() else None
-        self._begin_capture()
+        self._begin_capture(0)
 
     def train(self):
         """Train all lanes; return their outcomes."""
@@ -54,7 +54,7 @@ class Group:
                 losses, rates = self._run_epoch(epoch)
                 finished = self._close_epoch(epoch, losses, rates, perf_counter() - began)
                 if finished:
-                    self._retire(finished)
+                    self._retire(finished, epoch)
                 epoch += 1
         return self.outcomes
 
@@ -73,6 +73,17 @@ class Group:
                 raise ValueError("its gradients or buffers are not those of each net alone")
         if self.lanes[0].valid is not None:
             net.forward(X, False)
+
+    def can_evaluate(self):
+        """Tell whether the nets can be evaluated as one, which changes none of their buffers."""
+        part, *_ = next(training_steps(self.lanes, 0))
+        net = self.net.select(torch.tensor(part.positions, device=self.net.flat.device))
+        before = {name: buffer.clone() for name, buffer in net.buffers.items()}
+        try:
+            net.forward(part.X[:, :_TRIAL_ROWS].clone(), False)
+        except Exception:
+            return False
+        return all(torch.equal(net.buffers[name], buffer) for name, buffer in before.items())
 
     def _run_epoch(self, epoch):
         """Run the steps of an epoch; return losses (alive, steps) and a list of each lane's learning rates."""
@@ -98,9 +109,11 @@ class Group:
                     self.optimizer.put_back(chosen, optimizer)
         return losses.T, rates
 
-    def _begin_capture(self):
-        """Have the steps of all lanes recorded from now on, where that is of use."""
-        usable = self.net.chain and can_capture(self.lanes[0])
+    def _begin_capture(self, epoch):
+        """Have the steps of all lanes recorded from an epoch on, where enough of them are to come."""
+        lanes = [self.lanes[lane] for lane in self.alive]
+        n_steps = min((lane.n_epochs - epoch) * len(lane.batches.sizes) for lane in lanes)
+        usable = self.net.chain and can_capture(lanes[0]) and n_steps >= FEWEST_STEPS
         self.captured = CapturedSteps(self.net.chain) if usable else None
 
     def _full_step(self, part, place, rates):
@@ -127,7 +140,7 @@ class Group:
 
     def _close_epoch(self, epoch, losses, rates, seconds):
         """Record an epoch's losses; return the positions of the lanes that are done."""
-        means = self._mean_losses(losses.double().cpu().numpy())
+        means = self._mean_losses(losses.cpu().double().numpy())
         valid = self._validate()
         finished = []
         for position, lane in enumerate(self.alive):
@@ -165,7 +178,7 @@ class Group:
             self.best[lane] = self.net.state(position)
         return is_due
 
-    def _retire(self, positions):
+    def _retire(self, positions, epoch):
         """Take finished lanes out, and go on with the others alone: a lane that is gone costs nothing."""
         for position in positions:
             lane = self.alive[position]
@@ -181,7 +194,7 @@ class Group:
             kept = torch.tensor(kept, device=self.net.flat.device)
             self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
             self.penalties = None if self.penalties is None else self.penalties[kept]
-            self._begin_capture()
+            self._begin_capture(epoch + 1)
 
     def _keep_outputs(self, positions):
         """Compute the outputs for the test rows of lanes that are done, of no more rows at once than in a step."""
@@ -217,8 +230,8 @@ class Group:
             with torch.no_grad():
                 outputs = net.forward(part.X, False)
                 losses = self.loss.of_lanes(outputs, part.target, part.weight)
-            found = torch.stack([losses.double(), self.loss.accuracies(outputs, part.target)])
-            valid[:, part.positions] += found.cpu().numpy() * part.X.shape[1]
+            found = [losses.cpu().double(), self.loss.accuracies(outputs, part.target).cpu().double()]
+            valid[:, part.positions] += torch.stack(found).numpy() * part.X.shape[1]
         valid = (valid / [len(lane.valid) for lane in lanes]).tolist()
         return dict(zip(("valid_loss", "valid_acc"), valid, strict=True))
 
@@ -268,11 +281,11 @@ class Loss:
         if outputs.ndim == 3 and outputs.shape[2] > 1 and target.ndim == 2:
             hits = outputs.argmax(2) == target
         elif outputs.numel() != target.numel():
-            return outputs.new_zeros(len(outputs), dtype=torch.float64)
+            return outputs.new_zeros(len(outputs))
         else:
             least = 0.0 if isinstance(self.criterion, nn.BCEWithLogitsLoss) else 0.5
             hits = (outputs.flatten(1) > least) == (target.flatten(1) > least)
-        return hits.double().mean(1)
+        return hits.to(outputs.dtype).mean(1)
 
     def check(self, outputs, target):
         """Raise if a row's loss depends on the rows beside it."""
@@ -306,7 +319,8 @@ def _penalize(net, gradient, strengths):
 
 def _agree(found, expected):
     allowed = 0.01 * float(expected.abs().max()) + 1e-6 if expected.numel() else 0.0
-    return torch.allclose(found.double(), expected.double(), rtol=0, atol=allowed, equal_nan=True)
+    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
+    return torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True)
 
 
 def _plain_gradient(lane, X, target):

@@ -69,6 +69,10 @@ def assert_same_net(plain, fused, rtol=1e-8):
     for column in columns:
         np.testing.assert_allclose(fused.history[:, column], plain.history[:, column], rtol=rtol, err_msg=column)
     assert fused.history[-1].keys() <= plain.history[-1].keys()
+    for (name, one), (_, other) in zip(plain.callbacks_, fused.callbacks_, strict=True):
+        np.testing.assert_allclose(*(getattr(c, "best_score_", 0) for c in (other, one)), rtol=rtol, err_msg=name)
+    one, other = (getattr(net, "dropout_", None) for net in (plain, fused))
+    assert one == other  # where the masks stand
 
 
 def assert_same_groups(theirs, ours):

@@ -25,6 +25,7 @@ from torch import nn
 
 import sktune
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused import run
 from sktune.fused.run import FusionReport
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=32, random_state=0)
@@ -826,7 +827,7 @@ def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
     asked = []
     monkeypatch.setattr("sktune.fused.backend.FusingBackend._run_elsewhere", lambda *args: asked.append(args))
     with joblib.parallel_config("sktune"):
-        assert joblib.effective_n_jobs() == 1
+        assert joblib.effective_n_jobs() == joblib.cpu_count()
         assert joblib.effective_n_jobs(3) == 3
         forest = RandomForestClassifier(3, random_state=0).fit(X, y)
         LatentDirichletAllocation(2, max_iter=1).fit(abs(X))
@@ -834,7 +835,7 @@ def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
         np.testing.assert_array_equal(found.predict(X), clone(found.best_estimator_).fit(X, y).predict(X))
         with pytest.raises(ZeroDivisionError, match="by zero"):
             joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
-        assert joblib.effective_n_jobs() == 1
+        assert joblib.effective_n_jobs() == joblib.cpu_count()
 
     assert not asked
 
@@ -927,3 +928,20 @@ def test_products_of_a_lower_precision(module, n_jobs):
 def test_a_precision_that_is_unknown():
     with pytest.raises(ValueError, match="precision must be 'tf32', 'bf16' or None, got precision='fp8'"):
         joblib.parallel_config("sktune", precision="fp8")
+
+
+def test_minus_one_job_is_one_for_each_core(monkeypatch):
+    with joblib.parallel_config("sktune"):
+        assert joblib.effective_n_jobs(-1) == joblib.cpu_count()
+        assert joblib.effective_n_jobs(None) == 1
+        assert joblib.effective_n_jobs(3) == 3
+    with joblib.parallel_config("sktune", n_jobs=-1):
+        assert joblib.effective_n_jobs(None) == joblib.cpu_count()
+
+    chosen = []
+    monkeypatch.setattr(run.Trainer, "__init__", lambda self, n_workers, *args: chosen.append(n_workers))
+    monkeypatch.setattr(run.Trainer, "train", lambda self, groups: None)
+    for options in ({}, {"n_jobs": -1}, {"n_jobs": 5}):
+        with joblib.parallel_config("sktune", **options):
+            cross_validate(NET, X, y, cv=2)
+    assert chosen == [torch.get_num_threads(), joblib.cpu_count(), 5]

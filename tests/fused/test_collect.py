@@ -145,13 +145,14 @@ def test_steps_are_shared_along_the_chain():
 
 def test_recorded_steps_answer_in_their_order():
     calls = []
-    steps = [(["rows", "a"], ["A"]), (["rows", "a", "b"], ["B"])]
+    steps = [(2, ["A"]), (3, ["B"])]
     fit = Recorded(steps, None).cache(make_step(calls))
 
-    assert fit(object(), ["rows"], None) == steps[0]
+    table, step = fit(object(), ["rows"], None)
+    assert (len(table), step) == steps[0]
     table, step = fit(object(), ["rows", "a"], None, caller=None)
     step.append("written")
-    assert table == ["rows", "a", "b"]
+    assert len(table) == 3
     assert steps[1][1] == ["B"]
     assert not calls
 

@@ -99,6 +99,14 @@ def test_torchs_private_kernel_is_where_it_was():
     torch.testing.assert_close(found, torch.tensor([0.9, 0.05, 0.0025]), msg="torch._fused_adam_ has changed")
 
 
+def test_the_kernel_counts_in_the_type_that_cuda_reads():
+    flat = torch.ones(2, 3, dtype=torch.float64)
+    groups = [torch.optim.AdamW([torch.zeros(1)], lr=rate).param_groups[0] for rate in (0.1, 0.2)]
+    stacked = StackedOptimizer(torch.optim.AdamW, groups, flat)
+
+    assert stacked.choose_rule(flat).steps.dtype == torch.float32
+
+
 def check_against_torch(kind, lanes):
     factors = torch.linspace(1, 0.1, N_STEPS, dtype=torch.float64).repeat(len(lanes), 1)
     gradient = torch.stack([gradients(seed) for seed in range(len(lanes))])

@@ -71,6 +71,7 @@ CASES = {
     "adam": (classifier(optimizer=torch.optim.Adam, train_split=None, module__rate=0.3), LANES),
     "whole batch": (classifier(batch_size=-1), LANES),
     "probabilities": (classifier(criterion=nn.NLLLoss, module__probabilities=True), LANES),
+    "no device": (classifier(device=None), LANES),
     "any split": (classifier(train_split=skorch.dataset.ValidSplit(0.3, random_state=1)), LANES),
 }
 

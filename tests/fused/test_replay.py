@@ -1,6 +1,7 @@
 """What a net answers within its task from what was computed beside the training, and when it is built."""
 
 import pickle
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -8,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from parity import RAGGED, X, X_reg, assert_parity, assert_same_net, assert_same_scores, grid, search, y, y_reg
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GridSearchCV, _validation, cross_val_predict, cross_validate
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.parallel import Parallel, delayed
 from torch import nn
@@ -384,3 +385,71 @@ def test_nets_have_criteria_of_their_own():
     _, nets = score_by(predict_proba, net=clone(NET).set_params(**criterion), labels=y > 0, lanes=[{}, {"lr": 0.1}])
 
     assert len({net.criterion_.pos_weight.data_ptr() for net in nets}) == len(nets) == 4
+
+
+class CountsEvaluations(nn.Module):
+    """Counts in a buffer, and in an attribute, how often it is evaluated."""
+
+    def __init__(self, n_features, n_outputs, **options):
+        super().__init__()
+        self.layer, self.n = nn.Linear(n_features, n_outputs, **options), 0
+        self.register_buffer("m", torch.zeros(()))
+
+    def forward(self, X):
+        if not self.training:
+            self.n, self.m = self.n + 1, self.m + 1
+        return self.layer(X)
+
+
+def test_a_module_that_counts_evaluations_is_evaluated():
+    for fused in ("sequential", "sktune"):
+        with joblib.parallel_config(fused):
+            net = NeuralNetClassifier(CountsEvaluations, max_epochs=2, random_state=0)
+            nets = cross_validate(net, X, y, cv=2, return_estimator=True)["estimator"]
+        assert [(other.module_.n, float(other.module_.m)) for other in nets] == [(1, 1.0)] * 2
+
+
+def test_a_net_whose_module_was_set_can_be_pickled():
+    with joblib.parallel_config("sktune"):
+        net, *_ = cross_validate(NET, X, y, cv=2, return_estimator=True)["estimator"]
+    assert {"module_", "optimizer_", "classes_"} <= {*dir(net)}
+    net.module_ = torch.nn.Linear(6, 3)
+
+    loaded = pickle.loads(pickle.dumps(net))
+    assert torch.equal(loaded.module_.weight, net.module_.weight)
+    assert loaded.optimizer_.state_dict()["state"]
+
+
+class Halve(TransformerMixin, BaseEstimator):
+    tables = []
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        halved = X / 2
+        Halve.tables.append(weakref.ref(halved))
+        return halved
+
+
+def test_tables_of_pipelines_are_not_kept():
+    counts = []
+
+    def score(net, X, y):
+        counts.append(sum(table() is not None for table in Halve.tables))
+        return 0.0
+
+    Halve.tables.clear()
+    pipeline = Pipeline([("a", Halve()), ("b", Halve()), ("net", NET)])
+    with joblib.parallel_config("sktune"):
+        cross_validate(pipeline, X, y, cv=5, scoring=score)
+
+    assert len(Halve.tables) == 10
+    assert max(counts) <= 2, "tables of folds that are over are kept"
+
+
+def test_a_pipeline_tells_of_its_steps_once(capsys):
+    with joblib.parallel_config("sktune"):
+        cross_validate(Pipeline([("a", Halve()), ("net", NET)], verbose=True), X, y, cv=3)
+
+    assert capsys.readouterr().out.count("[Pipeline]") == 6

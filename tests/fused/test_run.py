@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from textwrap import dedent
 
 import numpy as np
@@ -190,21 +190,21 @@ def test_one_group_is_divided_among_the_workers():
 def test_groups_on_a_gpu_stay_whole(monkeypatch):
     monkeypatch.setattr(run, "_device_of", lambda fits: torch.device("cuda"))
     monkeypatch.setattr(run, "own_stream", lambda device: nullcontext())
+    waited = []
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
     _, _, report = search(NET, [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)], X, y, n_jobs=2)
 
     assert [group["lanes"] for group in report.groups] == [12, 12]
     assert report.groups[0]["device"] == "cuda"
+    assert waited == [torch.device("cuda")]  # for the rows
 
 
-def test_a_stream_of_its_own_waits_for_the_rows_and_is_waited_for(monkeypatch):
+def test_a_stream_of_its_own_is_waited_for(monkeypatch):
     events = []
 
     class Stream:
         def __init__(self, device):
             events.append(f"made on {device}")
-
-        def wait_stream(self, stream):
-            events.append(f"waits for {stream}")
 
         def synchronize(self):
             events.append("is waited for")
@@ -212,19 +212,20 @@ def test_a_stream_of_its_own_waits_for_the_rows_and_is_waited_for(monkeypatch):
     @contextmanager
     def stream(chosen):
         events.append("begins")
-        yield
-        events.append("ends")
+        try:
+            yield
+        finally:
+            events.append("ends")
 
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", stream)
-    monkeypatch.setattr(torch.cuda, "default_stream", lambda device: f"default of {device}")
-    with run.own_stream(torch.device("cuda:0")):
+    with suppress(MemoryError), run.own_stream(torch.device("cuda:0")):
         events.append("training")
+        raise MemoryError
     with run.own_stream(torch.device("cpu")):
         pass
 
-    begun = ["made on cuda:0", "waits for default of cuda:0", "begins"]
-    assert events == [*begun, "training", "ends", "is waited for"]
+    assert events == ["made on cuda:0", "begins", "training", "ends", "is waited for"]
 
 
 def in_a_process(program, timeout=60):

@@ -2,7 +2,10 @@
 
 import joblib
 import numpy as np
+import pytest
+import sklearn
 import torch
+from packaging.version import parse as parse_version
 from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import GridSearchCV, KFold
 
@@ -15,6 +18,10 @@ X_reg, y_reg = make_regression(110, n_features=6, n_targets=2, random_state=0)
 y_reg = y_reg / y_reg.std(axis=0)
 RAGGED = [list(KFold(3).split(X))[fold] for fold in (0, 2)]
 
+takes_tensors = pytest.mark.skipif(
+    parse_version(sklearn.__version__) < parse_version("1.8"),
+    reason="before scikit-learn 1.8 a search takes no tensors of torch's, fused or not",
+)
 _SQUARES = ("exp_avg_sq", "square_avg", "sum")
 
 

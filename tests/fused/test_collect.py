@@ -4,7 +4,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from parity import RAGGED, X, assert_parity, assert_same_net, assert_same_scores, search, y
+from parity import RAGGED, X, assert_parity, assert_same_net, assert_same_scores, search, takes_tensors, y
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
@@ -109,7 +109,7 @@ def test_who_writes_into_a_table_that_is_lent_spoils_nobodys():
     table = np.zeros((3, 2))
     with pytest.raises(ValueError, match="read-only"):
         lend(table)[:] = 1
-    for table in ([[1.0, 2.0]], torch.ones(1, 2), sparse.csr_array([[1.0, 2.0]])):
+    for table in ([[1.0, 2.0]], torch.ones(1, 2), sparse.csr_matrix([[1.0, 2.0]])):
         before = np.asarray(table.toarray() if sparse.issparse(table) else table).copy()
         lent = lend(table)
         lent[0] = lent[0] * 3
@@ -198,6 +198,7 @@ class OnImages(torch.nn.Module):
         return self.out(X.mean(1) if X.ndim == 3 else X[:, :3])
 
 
+@takes_tensors
 def test_tables_of_one_memory_and_several_shapes():
     net = NeuralNetClassifier(OnImages, lr=0.05, max_epochs=2, batch_size=16, random_state=0)
     pipeline = Pipeline([("step", None), ("net", net)])

@@ -113,6 +113,11 @@ class Batches:
             start = stop
 
 
+def count_rows(X):
+    """Return how many rows a table of any kind holds."""
+    return X.shape[0] if hasattr(X, "shape") else len(X)
+
+
 def row_size(rows):
     """Return how many numbers a row holds."""
     return max(1, int(np.prod(rows.X.shape[1:])))

@@ -58,7 +58,6 @@ class FusingBackend(ParallelBackendBase):
         self.max_lanes = max_lanes
         self.device = device if device is None else str(resolve_device(device))
         self.precision = precision
-        self.options = {"max_lanes": max_lanes, "device": self.device, "precision": precision}
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.outer = outer
@@ -68,6 +67,11 @@ class FusingBackend(ParallelBackendBase):
     def supports_sharedmem(self):
         """Whether all tasks share the memory, also those that are not fused."""
         return self.outer is not None and getattr(self.outer[0], "supports_sharedmem", False)
+
+    @property
+    def options(self):
+        """What a search within this context takes over."""
+        return {"max_lanes": self.max_lanes, "device": self.device, "precision": self.precision}
 
     def configure(self, n_jobs=-1, parallel=None, prefer=None, require=None, **kwargs):
         """Take the settings of a call."""

@@ -31,11 +31,13 @@ class Chain:
 
     def __init__(self, layers, parameters, gradients, masks, low=None):
         self.links, self.dropouts = [], []
-        masks, is_ours = iter(masks), False  # whether a layer's input may be written to
+        masks, is_first = iter(masks), True
+        is_ours = False  # whether a layer's input may be written to
         for name, layer in layers.items():
             if isinstance(layer, nn.Linear):
                 tensors = [of.get(f"{name}.{part}") for of in (parameters, gradients) for part in ("weight", "bias")]
-                link = (_Last if name == next(reversed(layers)) else _Linear)(*tensors, is_first=not self.links)
+                link = (_Last if name == next(reversed(layers)) else _Linear)(*tensors, is_first=is_first)
+                is_first = False
                 link = link if low is None else _Low(link, low)
             elif isinstance(layer, HashedDropout):
                 link = _Dropout(layer.index, next(masks), is_ours)
@@ -55,6 +57,8 @@ class Chain:
         """Write the gradients of the parameters, for a step in training whose outputs have this gradient (L, B, C)."""
         for link in reversed(self.links):
             gradient = link.backward(gradient)
+            if gradient is None:  # what comes before learns nothing
+                break
 
 
 class _Linear:
@@ -128,7 +132,7 @@ class _Dropout:
         return X.mul_(self.factors) if self.is_ours else X * self.factors
 
     def backward(self, gradient):
-        return None if gradient is None else gradient.mul_(self.factors)
+        return gradient.mul_(self.factors)
 
     def numbers(self, X, place):
         """Return the random numbers of a step, of rows X of the net (L, B, ...), which has been taken before."""
@@ -146,8 +150,7 @@ class _Relu:
         return self.output
 
     def backward(self, gradient):
-        if gradient is not None:
-            return torch.ops.aten.threshold_backward.grad_input(gradient, self.output, 0, grad_input=gradient)
+        return torch.ops.aten.threshold_backward.grad_input(gradient, self.output, 0, grad_input=gradient)
 
 
 class _Activation:
@@ -163,7 +166,7 @@ class _Activation:
         return self.output.detach()
 
     def backward(self, gradient):
-        return None if gradient is None else torch.autograd.grad(self.output, self.input, gradient)[0]
+        return torch.autograd.grad(self.output, self.input, gradient)[0]
 
 
 def once(tensor):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
 from torch.utils.data import Subset
 
-from sktune.data import rows_of
+from sktune.data import count_rows, rows_of
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
 from sktune.fused.caught import recorded_warnings, repeat_warnings
@@ -72,7 +72,7 @@ class Recorder:
                     self.fitted[place] = (function(transformer, X, y, *args, **kwargs), caught)
             step, caught = self.fitted[place]
             repeat_warnings(caught)
-            self.fit.steps.append((len(step[0]) if not hasattr(step[0], "shape") else step[0].shape[0], step[1]))
+            self.fit.steps.append((count_rows(step[0]), step[1]))
             return lend(step[0]), deepcopy(step[1])
 
         return record

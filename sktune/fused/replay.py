@@ -11,6 +11,7 @@ from sklearn.base import clone
 from skorch.history import History
 from torch import nn
 
+from sktune.data import count_rows
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
 from sktune.fused.caught import repeat_warnings
@@ -78,7 +79,7 @@ def _adopt(fit, X):
     repeat_warnings(fit.caught)
     if fit.outcome.error is not None:
         raise fit.outcome.error
-    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    n_rows = count_rows(X)
     if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
         raise AssertionError(f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for")
     fit.outcome.tested = fit.tested

@@ -98,12 +98,16 @@ class Batches:
     def __iter__(self):
         return self.epoch(0)
 
+    def order(self, epoch):
+        """Return which rows an epoch takes, one after the other; None is all of them as they are."""
+        if self.seed is None:
+            return self.indices
+        order = permutation(self.n_rows, self.seed, epoch)
+        return order if self.indices is None else self.indices[order]
+
     def epoch(self, epoch):
         """Yield the batches of an epoch, counted from 0."""
-        order, start = self.indices, 0
-        if self.seed is not None:
-            order = permutation(self.n_rows, self.seed, epoch)
-            order = order if self.indices is None else self.indices[order]
+        order, start = self.order(epoch), 0
         n_together = max(1, _BLOCK_BYTES // (4 * max(self.sizes, default=1) * row_size(self.rows)))
         for first in range(0, len(self.sizes), n_together):
             sizes = self.sizes[first : first + n_together]

@@ -198,10 +198,14 @@ class LaneMasks:
         return made[batch - first, :, :n]  # a shorter row is the beginning of a longer one
 
 
+def silence_below(p):
+    """Return from which of 65,536 numbers, -32,768 and up, on a unit is kept, and what the kept are multiplied by."""
+    return min(round(p * 65536), 65535) - 32768, 1 / (1 - p)
+
+
 def limits(rates):
-    """Return columns (L, 1): from which of 65,536 numbers on a unit is kept, and what the kept are multiplied by."""
-    p = torch.tensor(rates, dtype=torch.float64).unsqueeze(1)
-    return (p * 65536).round().clamp_(max=65535).sub_(32768), 1 / (1 - p)
+    """Return columns (L, 1) of :func:`silence_below`."""
+    return torch.tensor([silence_below(p) for p in rates], dtype=torch.float64).split(1, 1)
 
 
 def keep_factors(bits, threshold, scale):
@@ -248,10 +252,38 @@ def serve_dropout(module, seed):
     return stream
 
 
+def find_chain(module):
+    """Return a module's layers, by name, where they in their order are all that it is; else None."""
+    chain = module.layers if type(module) is MLP else module
+    if type(chain) is not nn.Sequential or not len(chain):
+        return None
+    known = (nn.Linear, *ACTIVATIONS.values())
+    layers = {f"layers.{name}" if chain is not module else name: layer for name, layer in chain.named_children()}
+    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for m in layers.values())
+    plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
+    learned = [p.requires_grad for p in module.parameters()]
+    is_free = learned and all(learned) and not any(map(has_hooks, module.modules()))
+    return layers if simple and plain and is_free else None
+
+
+def has_hooks(thing):
+    """Tell whether someone waits for calls of a module, a parameter or an optimizer.
+
+    The names of torch's registers are private; ``tests/test_seams.py`` fails when they move.
+    """
+    if isinstance(thing, torch.Tensor):
+        return bool(thing._backward_hooks or thing._post_accumulate_grad_hooks)
+    return any(register for name, register in vars(thing).items() if name.endswith("_hooks"))
+
+
 def few_threads(module, n_rows):
     """Compute with one thread what is too little to divide: on busy cores, threads would but wait for each other."""
-    is_little = n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
-    return limited_threads(1) if is_little else nullcontext()
+    return limited_threads(1) if is_little(module, n_rows) else nullcontext()
+
+
+def is_little(module, n_rows):
+    """Tell whether a step with some rows is too little for several threads."""
+    return n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
 
 
 _limited = threading.local()  # the limit within which a thread computes
@@ -280,6 +312,20 @@ def limited_threads(n_threads):
             _limits["n"] -= 1
         _limited.n_threads = outer
         torch.set_num_threads(outer or _limits["before"])
+
+
+@contextmanager
+def flushed_denormals():
+    """Let this thread take numbers below the normal ones for 0: it computes with them many times as slowly.
+
+    Moments of weights whose gradients have ceased fade into them, and stay there.
+    """
+    was_flushed = not torch.full((), torch.finfo(torch.float32).tiny).div(2)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(was_flushed)
 
 
 def floating_dtype(module):

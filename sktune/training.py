@@ -5,9 +5,11 @@ This is the plain path, and the reference for every faster one.
 
 import inspect
 import math
-from contextlib import contextmanager, nullcontext
+import operator
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from operator import length_hint
+from types import FunctionType
 from typing import NamedTuple
 
 import numpy as np
@@ -19,14 +21,21 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sktune import validation
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
-from sktune.listeners import QuietLog, hears_batches
-from sktune.modules import few_threads, floating_dtype, keeps_integers, serve_dropout
+from sktune.compiled import find_program, read_data, read_order
+from sktune.listeners import QuietLog, hears_batches, hears_gradients
+from sktune.modules import (
+    dropout_layers, few_threads, floating_dtype, has_hooks, is_little, keeps_integers, serve_dropout,
+)  # fmt: skip
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 
 _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 # Components that are looked up when they are needed: to set them changes nothing else.
 _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
+
+# What a subclass may change, for it runs as it would: before the training, or after it.
+_FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
+_FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
 
 BUILT = ("module_", "criterion_", "optimizer_", "callbacks_", "dropout_")  # what a net of a search builds when asked
 
@@ -227,6 +236,10 @@ class Training:
         factors = self._lr_factors(epoch, length_hint(iterator, 1)) if training else None
         batches = self.history[-1, "batches"]  # what record_batch would look up for every number
         is_heard = hears_batches(self, training)
+        program = self._find_program(iterator) if training and not (is_heard or fit_params) else None
+        if program is not None:
+            self._run_compiled(program, iterator, epoch, factors)
+            return
         n_batches = 0
         iterator = iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
         for n_batches, batch in enumerate(iterator, start=1):
@@ -243,6 +256,36 @@ class Training:
             batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
             self.notify("on_batch_end", batch=public, training=training, **step)
         self.history.record(prefix + "_batch_count", n_batches)
+
+    def _find_program(self, batches):
+        """Return what trains this net by compiled steps, if they are the standard ones and little enough; else None."""
+        (group, *others), parameters = self.optimizer_.param_groups, list(self.module_.parameters())
+        is_all = not others and [id(p) for p in group["params"]] == [id(p) for p in parameters]
+        if not is_all or has_hooks(self.optimizer_) or find_override(self) or hears_gradients(self):
+            return None
+        if not is_little(self.module_, self.batch_size):
+            return None
+        program = find_program(self.module_, self.criterion_, type(self.optimizer_), group, batches)
+        if program is not None:
+            pair = torch.zeros(1, program.n_outputs), batches.rows.target[:1]
+            with suppress(ValueError):  # which the first step will raise again
+                return program if all(map(operator.is_, self._match(*pair), pair)) else None
+        return None
+
+    def _run_compiled(self, program, batches, epoch, factors):
+        """Run the batches of a training epoch in one go; the records are those of :meth:`run_single_epoch`."""
+        (group,), layers = self.optimizer_.param_groups, dropout_layers(self.module_)
+        rates = [group["initial_lr"] * f for f in factors] if factors else [group["lr"]] * len(batches)
+        place, dropout = (self.seed_, epoch), [layer.p for layer in layers]
+        data = read_order(batches, epoch), batches.sizes, rates
+        losses = program.train_module(self.optimizer_, read_data(batches.rows), *data, place, dropout, (self.l1, self.l2))
+        self._begin_step(epoch, len(losses) - 1, factors)
+        for loss, size in zip(losses, batches.sizes, strict=False):
+            if not math.isfinite(loss):
+                raise self._divergence(f"training loss became {loss}")
+            self.history.new_batch()
+            self.history[-1]["batches"][-1].update({"train_loss": loss, "train_batch_size": size})
+        self.history.record("train_batch_count", len(losses))
 
     def _public_batch(self, batch):
         """Return the batch as skorch's callbacks know it: a pair."""
@@ -384,6 +427,16 @@ class Training:
             self.device_ = validation.resolve_device(self.device)
         if is_auto:
             self.device = "auto"
+
+
+def find_override(net):
+    """Return a name by which a user's subclass changes how a net is trained, or None."""
+    kinds = type(net).__mro__
+    base = next(kind for kind in kinds if kind.__module__.startswith("sktune."))
+    for name in dict.fromkeys(name for kind in kinds[: kinds.index(base)] for name in vars(kind)):
+        if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
+            return name
+    return next((name for name in vars(net) if isinstance(getattr(base, name, None), FunctionType)), None)
 
 
 def _n_rows(batch):

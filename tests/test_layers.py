@@ -20,9 +20,9 @@ LAYERS = [
     [f"sktune.fused.{name}" for name in ("capture", "lanes", "network", "optim", "seam", "tables")],
     ["sktune.estimators", "sktune.fused.chain"],
     ["sktune.training"],
-    ["sktune.evaluation", "sktune.progress"],
+    ["sktune.compiled", "sktune.evaluation", "sktune.progress"],
     ["sktune.data", "sktune.sealing", "sktune.spaces", "sktune.validation"],
-    ["sktune.modules", "sktune.schedules"],
+    ["sktune.kernels", "sktune.modules", "sktune.schedules"],
     ["sktune.listeners", "sktune.names", "sktune.randomness"],
 ]
 DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row}

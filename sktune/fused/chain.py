@@ -7,20 +7,7 @@ way, views and places to write to, is made once.
 import torch
 from torch import nn
 
-from sktune.modules import ACTIVATIONS, MLP, HashedDropout
-
-
-def find_chain(module):
-    """Return a module's layers, by name, where they in their order are all that it is; else None."""
-    chain = module.layers if type(module) is MLP else module
-    if type(chain) is not nn.Sequential or not len(chain):
-        return None
-    known = (nn.Linear, *ACTIVATIONS.values())
-    layers = {f"layers.{name}" if chain is not module else name: layer for name, layer in chain.named_children()}
-    simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for m in layers.values())
-    plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
-    learned = [p.requires_grad for p in module.parameters()]
-    return layers if simple and plain and learned and all(learned) else None
+from sktune.modules import HashedDropout
 
 
 class Chain:

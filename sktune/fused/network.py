@@ -5,8 +5,8 @@ from copy import deepcopy
 import torch
 from torch.func import functional_call, vmap
 
-from sktune.fused.chain import Chain, find_chain
-from sktune.modules import dropout_layers
+from sktune.fused.chain import Chain
+from sktune.modules import dropout_layers, find_chain
 
 
 class StackedNet:

@@ -78,12 +78,13 @@ class SkorchLane(Lane):
     """A fit of a net of skorch's; its batches are its own."""
 
     must_be_finite = masks_follow_from_seeds = False
+    seed = 0
 
     def __init__(self, net, rows, train, valid, generator):
         self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
         self.module, self.criterion = deepcopy(net.module_), net.criterion_
         self.optimizer, self.options = read_optimizer(net.optimizer_)
-        serve_dropout(self.module, 0)
+        serve_dropout(self.module, self.seed)
         self.n_epochs, self.n_rows, self.penalties, self.stopping = net.max_epochs, len(train), (0.0, 0.0), None
         self.dropout = [layer.p for layer in dropout_layers(self.module)]
         self.generator = generator
@@ -132,26 +133,28 @@ class SkorchBatches:
     """The batches that torch's DataLoader would make."""
 
     def __init__(self, lane):
-        self.lane = lane
+        self.lane, (self.rows, self.indices) = lane, rows_of(lane.train)
         full, rest = divmod(lane.n_rows, lane.batch_size)
         self.sizes = [lane.batch_size] * full + [rest] * (rest > 0)
 
     def __len__(self):
         return len(self.sizes)
 
-    def epoch(self, epoch):
-        """Yield the batches of an epoch, counted from 0."""
+    def order(self, epoch):
+        """Return which rows an epoch takes, one after the other; asked for once, for the order is drawn."""
         lane = self.lane
-        rows, indices = rows_of(lane.train)
         if epoch and lane.valid is not None:
             _draw(lane.generator)  # each loader draws a seed for its workers, that of the validation set, too
         _draw(lane.generator)
         order = torch.arange(lane.n_rows)
         if lane.shuffles:
             order = torch.randperm(lane.n_rows, generator=torch.Generator().manual_seed(_draw(lane.generator)))
-        order = order if indices is None else indices[order]
-        for chosen in order.split(self.sizes):
-            yield rows.take(chosen)
+        return order if self.indices is None else self.indices[order]
+
+    def epoch(self, epoch):
+        """Yield the batches of an epoch, counted from 0."""
+        for chosen in self.order(epoch).split(self.sizes):
+            yield self.rows.take(chosen)
 
 
 def _draw(generator):

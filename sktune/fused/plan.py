@@ -18,12 +18,10 @@ from sktune.fused.optim import OFF, RULES
 from sktune.fused.plain import KINDS
 from sktune.fused.train import Group
 from sktune.modules import MLP, HashedDropout
+from sktune.training import find_override
 
 _TORCH_OWN = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, bool, np.generic, type(None), torch.dtype, torch.Size, types.FunctionType)
-# What a subclass may change, for it runs as it would: before the training, or after it.
-_FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
-_FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
 _FILTERING = threading.Lock()  # the filters of warnings are the whole process's
 _MANY = 8  # lanes that fill a core
 _MOST, _MOST_ON_GPU = 32, 512  # lanes of a group, beyond which more bring no speed
@@ -36,11 +34,8 @@ def why_alone(net):
     is_ours = isinstance(net, NetworkEstimator)
     if not is_ours and type(net) not in KINDS:
         return f"{type(net).__name__} is neither one of sktune's nets nor of skorch's"
-    base = NeuralNetClassifier if isinstance(net, NeuralNetClassifier) else NeuralNetRegressor
-    kinds = type(net).__mro__[: type(net).__mro__.index(base)] if is_ours else ()
-    for name in dict.fromkeys(name for kind in kinds for name in vars(kind)):
-        if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
-            return f"{type(net).__name__} overrides {name}"
+    if is_ours and (name := find_override(net)):
+        return f"{type(net).__name__} overrides {name}"
     if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
         return "it has callbacks of its own"
     for name, standard in _STANDARD.items():

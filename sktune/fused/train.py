@@ -1,7 +1,7 @@
 """The epoch loop over lanes."""
 
 import math
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from copy import deepcopy
 from time import perf_counter
 
@@ -9,11 +9,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktune.compiled import find_program, read_data, read_order
 from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
-from sktune.modules import dropout_layers
+from sktune.modules import dropout_layers, flushed_denormals
 from sktune.training import DivergenceError
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
@@ -43,6 +44,8 @@ class Group:
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.penalties = penalties.to(self.net.flat) if penalties.any() else None
+        self.program = find_common_program(lanes) if low is None else None
+        self.data = {rows: read_data(rows) for rows in {lane.batches.rows for lane in lanes if self.program}}
         self._begin_capture(0)
 
     def train(self):
@@ -90,6 +93,8 @@ class Group:
         device, lanes = self.net.flat.device, [self.lanes[lane] for lane in self.alive]
         rates = [lane.rates(epoch) for lane in lanes]
         longest = max(map(len, rates))
+        if self.program is not None:
+            return self._run_compiled(epoch, lanes, rates, longest), rates
         of_step = torch.tensor([own + own[-1:] * (longest - len(own)) for own in rates], dtype=torch.float64)
         of_step = of_step.T.unsqueeze(2).to(self.net.flat).unbind()  # of each step: (L, 1)
         losses = torch.zeros(longest, len(lanes), dtype=self.net.flat.dtype, device=device)
@@ -108,6 +113,27 @@ class Group:
                     self.net.put_back(chosen, net)
                     self.optimizer.put_back(chosen, optimizer)
         return losses.T, rates
+
+    def _run_compiled(self, epoch, lanes, rates, longest):
+        """Run the steps of an epoch lane by lane; return losses (alive, steps)."""
+        losses, orders, optimizer = torch.zeros(len(lanes), longest, dtype=torch.float64), {}, self.optimizer
+        for position, lane in enumerate(lanes):
+            if self.stop is not None and self.stop.is_set():
+                raise Stopped
+            if lane.stream not in orders:
+                orders[lane.stream] = read_order(lane.batches, epoch)
+            found = self.program.train(
+                self.net.flat[position].numpy(),
+                {name: optimizer.state[name][position].numpy() for name in self.program.state},
+                int(optimizer.t[position]),
+                self.data[lane.batches.rows],
+                *(orders[lane.stream], lane.batches.sizes, rates[position]),
+                *((lane.seed, epoch), lane.dropout, lane.options, lane.penalties),
+            )
+            optimizer.t[position] += len(found)
+            losses[position, : len(found)] = torch.tensor(found)
+            losses[position, len(found) : len(rates[position])] = found[-1]  # no number: no steps were taken after it
+        return losses
 
     def _begin_capture(self, epoch):
         """Have the steps of all lanes recorded from an epoch on, where enough of them are to come."""
@@ -236,18 +262,14 @@ class Group:
         return dict(zip(("valid_loss", "valid_acc"), valid, strict=True))
 
 
-@contextmanager
-def flushed_denormals():
-    """Let this thread take numbers below the normal ones for 0: it computes with them many times as slowly.
-
-    Moments of weights whose gradients have ceased fade into them, and stay there.
-    """
-    was_flushed = not torch.full((), torch.finfo(torch.float32).tiny).div(2)
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(was_flushed)
+def find_common_program(lanes):
+    """Return what trains each of some lanes, which are alike, by compiled steps; or None."""
+    if any(any(lane.dropout) and not lane.masks_follow_from_seeds for lane in lanes):
+        return None
+    of_tables = {lane.batches.rows: lane for lane in lanes}.values()
+    nets = [(lane.module, lane.criterion, lane.optimizer, lane.options, lane.batches) for lane in of_tables]
+    programs = [find_program(*net) for net in nets]
+    return programs[0] if all(programs) else None
 
 
 class Loss:

@@ -12,7 +12,7 @@ import torch
 from sktune.data import rows_of
 from sktune.fused.lanes import Lane
 from sktune.fused.seam import ProcessPoolExecutor
-from sktune.fused.train import Group
+from sktune.fused.train import Group, find_common_program
 
 _TENSORS = ("state", "optimizer", "outputs")  # of an outcome
 _IDLE = 60  # seconds that a process waits for the next search
@@ -36,6 +36,8 @@ class Workers:
             return False
         if any(table.device.type != "cpu" or table.numel() > _LARGE_ROWS for table in tables):
             return False
+        if any(find_common_program([group[0].lane]) for group in groups):
+            return False  # its steps wait for no Python
         if max(len(group) * estimate_step(group[0].lane) for group in groups) > _LARGE_STEP:
             return False
         is_warm = self.size == size and monotonic() - self.used < _IDLE - 5

@@ -34,22 +34,37 @@ _RULES = {
     torch.optim.AdamW: _ADAM,
     torch.optim.Adam: _ADAM,
     torch.optim.SGD: ("SGD", ("momentum_buffer",), ("momentum", "dampening", "nesterov")),
-    torch.optim.RMSprop: ("RMSPROP", ("momentum_buffer", "square_avg"), ("alpha", "momentum", "eps")),
+    torch.optim.RMSprop: ("RMSPROP", ("square_avg", "momentum_buffer"), ("alpha", "momentum", "eps")),
     torch.optim.Adagrad: ("ADAGRAD", ("sum",), ("lr_decay", "eps")),
 }
 _UNKNOWN = ("amsgrad", "centered", "maximize", "differentiable")  # options that no rule has
 
 
 @cache
-def _import_kernels():
+def load_kernels(dtype):
+    """Return the module of the kernels, compiled for numbers of a type; None where there is no Numba that does it."""
     if find_spec("numba") is None:
         return None
     try:
         from sktune import kernels
-    except Exception as error:  # a Numba that does not fit this Python or NumPy
-        warnings.warn(f"Numba cannot be used, and nets train without it: {error}", RuntimeWarning, stacklevel=2)
+
+        _try_step(kernels, dtype)
+    except Exception as error:  # a Numba that does not fit this Python or NumPy, say
+        message = f"Numba cannot be used, and networks train without it: {type(error).__name__}: {error}"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
         return None
     return kernels
+
+
+def _try_step(kernels, dtype):
+    """Take a step whose outcome is known; raise if it is another."""
+    X, flat = np.array([[1, 0], [0, 2], [1, 1]], dtype), np.zeros(3, dtype)
+    links, numbers, options = np.array([(kernels.LINEAR, 1, 0, 2)]), np.zeros((1, 2)), np.zeros(7)
+    data, rows, sizes = (X, X[:, :1].copy(), np.ones(3, dtype)), np.arange(3), np.array([3])
+    how = kernels.SQUARED_ERROR, kernels.SGD, options, flat, np.zeros_like(flat), flat[:0]
+    losses = kernels.train_steps(links, numbers, *how, 0, data, rows, sizes, np.array([0.3]), (0, 0, 0))
+    if not np.allclose(losses, 2 / 3) or not np.allclose(flat, [0.4, 0.2, 0.4]):
+        raise ArithmeticError(f"its code makes {flat.tolist()} of a step to [0.4, 0.2, 0.4]")
 
 
 def find_program(module, criterion, optimizer, options, batches):
@@ -64,7 +79,7 @@ def find_program(module, criterion, optimizer, options, batches):
     if not _are_plain(rows, first) or any(p.dtype != first.dtype or has_hooks(p) for p in (first, *others)):
         return None
     operations = 6 * max(batches.sizes, default=0) * sum(p.numel() for p in (first, *others))
-    if not 0 < operations <= _MOST_OPERATIONS or (kernels := _import_kernels()) is None:
+    if not 0 < operations <= _MOST_OPERATIONS or (kernels := load_kernels(rows.X.numpy().dtype)) is None:
         return None
     chain = _read_links(kernels, layers, rows.X.shape[1])
     loss = chain and _read_loss(kernels, criterion, rows, chain[2])
@@ -118,41 +133,58 @@ def _read_loss(kernels, criterion, rows, n_outputs):
 
 
 class Program:
-    """How the kernels train nets of one chain, criterion and optimizer.
-
-    `state` names the optimizer's tensors; numbers reach it flat, as ``(P,)`` arrays in the order of the parameters.
-    """
+    """How the kernels train nets of one chain, criterion and optimizer; `state` names the optimizer's tensors."""
 
     def __init__(self, kernels, links, numbers, n_outputs, loss, optimizer):
         self.kernels, self.links, self.numbers, self.n_outputs, self.loss = kernels, links, numbers, n_outputs, loss
         rule, self.state, self.options = _RULES[optimizer]
         self.rule, self.is_decoupled = getattr(kernels, rule), optimizer is torch.optim.AdamW
 
-    @flushed_denormals()
-    def train(self, flat, state, t, data, order, sizes, rates, place, dropout, options, penalties=(0.0, 0.0)):
-        """Train a net for an epoch, in place; return the losses of its steps, up to the first that is not finite.
+    def bind(self, flat, state, data, sizes, seed, dropout, options, penalties):
+        """Return a function that trains a net for an epoch, in place.
 
-        `state` are the optimizer's arrays after `t` steps, `data` is from :func:`read_data`, `order` and `sizes` are
-        the rows to take and the batches that they make, `rates` the learning rates of the steps, `place` the seed of
-        the fit and the epoch, `dropout` the rates of the layers, `options` those of the optimizer, and `penalties`
-        l1 and l2.
+        Parameters
+        ----------
+        flat : ndarray (P,)
+            The parameters, one behind the other.
+        state : dict of ndarray (P,)
+            The optimizer's, by name.
+        data : tuple
+            From :func:`read_data`.
+        sizes : list of int
+            Of an epoch's batches.
+        seed, dropout : int, list of float
+            What masks follow from, and the rate of each layer of dropout.
+        options, penalties : dict, tuple of float
+            Those of the optimizer's group, and l1 and l2.
+
+        Returns
+        -------
+        train : callable
+            ``train(t, order, rates, epoch)``, of the optimizer's steps until now, rows in their order and the
+            learning rate of each step, returns the losses of the steps, up to the first that is not finite.
         """
         numbers, layers = self.numbers.copy(), self.links[:, 0] == self.kernels.DROPOUT_LAYER
         numbers[layers] = [silence_below(p) for p in dropout] or 0.0
-        chosen = np.array([*self._read_options(options), *penalties])
+        chosen, sizes = np.array([*self._read_options(options), *penalties]), np.array(sizes, dtype=np.int64)
         first, second = (*(state[name] for name in self.state), flat[:0])[:2]
-        sizes, rates, losses = np.array(sizes, dtype=np.int64), np.array(rates, dtype=np.float64), []
-        together = max(1, _MOST_TOGETHER // (max(sizes) * len(flat)))
-        for start in range(0, len(sizes), together):  # between calls, Ctrl-C is listened to
-            some = slice(start, start + together)
-            losses += self.kernels.train_steps(
-                self.links, numbers, self.loss, self.rule, chosen, flat, first, second, t + start, data,
-                order, sizes[some], rates[some], (*place, start),
-            ).tolist()  # fmt: skip
-            order = order[sizes[some].sum() :]
-            if not math.isfinite(losses[-1]):
-                break
-        return losses
+        net = self.links, numbers, self.loss, self.rule, chosen, flat, first, second
+        together = max(1, _MOST_TOGETHER // (sizes.max() * len(flat)))
+
+        def train(t, order, rates, epoch):
+            losses = []
+            for start in range(0, len(sizes), together):  # between calls, Ctrl-C is listened to
+                some = slice(start, start + together)
+                place = seed, epoch, start
+                losses += self.kernels.train_steps(
+                    *net, t + start, data, order, sizes[some], rates[some], place
+                ).tolist()
+                order = order[sizes[some].sum() :]
+                if not math.isfinite(losses[-1]):
+                    break
+            return losses
+
+        return train
 
     def _read_options(self, group):
         group = {**group, **dict(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))}
@@ -160,36 +192,38 @@ class Program:
         names = ("weight_decay", "decoupled", *self.options)
         return [float(group.get(name, 0.0)) for name in names] + [0.0] * (5 - len(names))
 
-    def train_module(self, optimizer, *args):
-        """Do what :meth:`train` does, with the parameters and the state that torch's optimizer holds.
 
-        `args` are those of :meth:`train` from `data` to `dropout`, and `penalties`.
-        """
-        (group,) = optimizer.param_groups
-        parameters, is_counted = group["params"], not isinstance(optimizer, torch.optim.SGD)
-        kept = [name for name in self.state if name != "momentum_buffer" or group["momentum"]]
-        t = 0
-        for p in parameters:
-            state = optimizer.state[p]
-            if is_counted:
-                t = int(state.setdefault("step", torch.tensor(0.0)))
-            else:
-                t = int(state.get("momentum_buffer") is not None)
-            for name in kept:
-                if state.get(name) is None:
-                    state[name] = torch.zeros_like(p)
-        flat = _join(parameters)
-        arrays = {name: _join(optimizer.state[p][name] for p in parameters) for name in kept}
-        arrays |= {name: torch.zeros_like(flat) for name in self.state if name not in kept}
-        *args, penalties = args
-        moving = {name: tensor.numpy() for name, tensor in arrays.items()}
-        losses = self.train(flat.numpy(), moving, t, *args, group, penalties)
-        _part(flat, parameters)
-        for name in kept:
-            _part(arrays[name], [optimizer.state[p][name] for p in parameters])
-        for p in parameters if is_counted else ():
-            optimizer.state[p]["step"] += len(losses)
-        return losses
+@flushed_denormals()
+def train_module(program, optimizer, batches, epoch, rates, seed, dropout, penalties):
+    """Train the module whose parameters one of torch's optimizers holds, for an epoch; return the steps' losses."""
+    (group,) = optimizer.param_groups
+    parameters = group["params"]
+    t, kept = _open_state(optimizer, program.state)
+    flat = _join(parameters)
+    state = {name: _join(optimizer.state[p][name] for p in parameters) for name in kept}
+    arrays = {name: state[name].numpy() if name in kept else np.zeros_like(flat) for name in program.state}
+    data = read_data(batches.rows)
+    train = program.bind(flat.numpy(), arrays, data, batches.sizes, seed, dropout, group, penalties)
+    losses = train(t, read_order(batches, epoch), np.array(rates, dtype=np.float64), epoch)
+    _part(flat, parameters)
+    for name in kept:
+        _part(state[name], [optimizer.state[p][name] for p in parameters])
+    for state in optimizer.state.values():
+        if "step" in state:
+            state["step"] += len(losses)
+    return losses
+
+
+def _open_state(optimizer, names):
+    """Return how many steps an optimizer has taken, and which of its tensors it keeps, as it would when it begins."""
+    (group,) = optimizer.param_groups
+    is_counted, t = type(optimizer) is not torch.optim.SGD, 0
+    kept = [name for name in names if name != "momentum_buffer" or group["momentum"]]
+    for p in group["params"] if is_counted or kept else ():
+        state = optimizer.state[p]
+        t = int(state.setdefault("step", torch.tensor(0.0)) if is_counted else "momentum_buffer" in state)
+        state.update((name, torch.zeros_like(p)) for name in kept if state.get(name) is None)
+    return t, kept
 
 
 def _join(tensors):

@@ -9,7 +9,6 @@ import operator
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from operator import length_hint
-from types import FunctionType
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +19,18 @@ from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from sktune import validation
+from sktune.compiled import find_program, train_module
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
-from sktune.compiled import find_program, read_data, read_order
 from sktune.listeners import QuietLog, hears_batches, hears_gradients
 from sktune.modules import (
-    dropout_layers, few_threads, floating_dtype, has_hooks, is_little, keeps_integers, serve_dropout,
-)  # fmt: skip
+    dropout_layers,
+    few_threads,
+    floating_dtype,
+    has_hooks,
+    is_little,
+    keeps_integers,
+    serve_dropout,
+)
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 
@@ -274,11 +279,10 @@ class Training:
 
     def _run_compiled(self, program, batches, epoch, factors):
         """Run the batches of a training epoch in one go; the records are those of :meth:`run_single_epoch`."""
-        (group,), layers = self.optimizer_.param_groups, dropout_layers(self.module_)
+        (group,), dropout = self.optimizer_.param_groups, [layer.p for layer in dropout_layers(self.module_)]
         rates = [group["initial_lr"] * f for f in factors] if factors else [group["lr"]] * len(batches)
-        place, dropout = (self.seed_, epoch), [layer.p for layer in layers]
-        data = read_order(batches, epoch), batches.sizes, rates
-        losses = program.train_module(self.optimizer_, read_data(batches.rows), *data, place, dropout, (self.l1, self.l2))
+        penalties = self.l1, self.l2
+        losses = train_module(program, self.optimizer_, batches, epoch, rates, self.seed_, dropout, penalties)
         self._begin_step(epoch, len(losses) - 1, factors)
         for loss, size in zip(losses, batches.sizes, strict=False):
             if not math.isfinite(loss):
@@ -436,7 +440,7 @@ def find_override(net):
     for name in dict.fromkeys(name for kind in kinds[: kinds.index(base)] for name in vars(kind)):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return name
-    return next((name for name in vars(net) if isinstance(getattr(base, name, None), FunctionType)), None)
+    return None
 
 
 def _n_rows(batch):

@@ -15,7 +15,7 @@ LAYERS = [
     ["sktune.fused"],
     ["sktune.fused.backend"],
     ["sktune.fused.collect", "sktune.fused.run"],
-    ["sktune.fused.plan", "sktune.fused.replay", "sktune.fused.workers"],
+    ["sktune.fused.plan", "sktune.fused.replay"],
     ["sktune.fused.caught", "sktune.fused.plain", "sktune.fused.train"],
     [f"sktune.fused.{name}" for name in ("capture", "lanes", "network", "optim", "seam", "tables")],
     ["sktune.estimators", "sktune.fused.chain"],

@@ -2,7 +2,6 @@
 
 import threading
 import warnings
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ import torch
 
 from sktune.fused.lanes import Outcome
 from sktune.fused.train import Group, Stopped
-from sktune.fused.workers import Workers, estimate_seconds, unpacked
 from sktune.modules import few_threads, limited_threads
 
 
@@ -44,12 +42,12 @@ class FusionReport:
 
 
 _COLUMNS = ("epoch", "train_loss", "lr", "valid_loss")
-WORKERS = Workers()
 _FEWEST = 4  # lanes that are still worth a worker of their own
+_RATE = 6e10  # floating-point operations a second of one core in small products, to estimate by
 
 
 class Trainer:
-    """Trains groups of fits, spread over processes of one thread, or threads that compute with a share of the cores."""
+    """Trains groups of fits, spread over threads that compute with a share of the cores each."""
 
     def __init__(self, n_workers, report, bar, precision=None):
         self.n_workers, self.report, self.bar, self.precision = n_workers, report, bar, precision
@@ -62,15 +60,12 @@ class Trainer:
         began = perf_counter()
         groups = _divide(groups, self.n_workers)
         n_workers = min(self.n_workers, len(groups))
-        uses_processes = n_workers > 1 and WORKERS.are_worth_it(groups, n_workers - 1)
         for device in {_device_of(group) for group in groups}:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)  # groups compute on streams of their own: their rows are there
-        share = 1 if uses_processes else max(1, torch.get_num_threads() // max(1, n_workers))
+        share = max(1, torch.get_num_threads() // max(1, n_workers))
         with limited_threads(share), _products(self.precision):  # in this thread, too: it multiplies as well
-            if uses_processes:
-                self._train_in_processes(deque(groups), n_workers - 1)
-            elif n_workers > 1:
+            if n_workers > 1:
                 self._train_in_threads(groups, n_workers, share)
             else:
                 for group in groups:
@@ -89,53 +84,6 @@ class Trainer:
         finally:
             self.stop.set()
             pool.shutdown(cancel_futures=True)
-
-    def _train_in_processes(self, waiting, n_others):
-        """Let other processes and this one take group after group."""
-        sent, lock = deque(), threading.Lock()
-
-        def send(_=None):  # a process is free
-            with lock:
-                if not waiting:
-                    return
-                fits = waiting.popleft()
-                try:
-                    future = WORKERS.submit([fit.lane for fit in fits], n_others, self.low)
-                except Exception:  # the processes are gone: what they would have taken is done here
-                    waiting.append(fits)
-                    return
-                sent.append((fits, future))
-            future.add_done_callback(send)
-
-        def take():
-            with lock:
-                if waiting:
-                    return waiting.popleft(), None
-                return sent.popleft() if sent else (None, None)
-
-        try:
-            for _ in range(n_others):
-                send()
-            fits, future = take()
-            while fits:
-                self._train_group(fits) if future is None else self._receive(fits, future)
-                fits, future = take()
-        except BaseException:
-            with lock:
-                waiting.clear()
-            WORKERS.stop()
-            raise
-
-    def _receive(self, fits, future):
-        """Receive what another process has trained; where it could not, train here."""
-        try:
-            packed, seconds = future.result()
-            outcomes = [unpacked(outcome) for outcome in packed]
-        except Exception:  # it was killed, say, or the lanes cannot be sent to it
-            self._train_group(fits)
-        else:
-            self._close_group(fits, outcomes, seconds)
-            self.bar.update(sum(len(outcome.curve) for outcome in outcomes))
 
     def _train_group(self, fits):
         began, failure = perf_counter(), None
@@ -215,7 +163,7 @@ def _divide(groups, n_workers):
     """
 
     def cost(fits):
-        return sum(estimate_seconds(fit.lane) for fit in fits)
+        return sum(_estimate_seconds(fit.lane) for fit in fits)
 
     groups = sorted(groups, key=cost, reverse=True)
     most = sum(map(cost, groups)) / (2 * n_workers)
@@ -224,6 +172,12 @@ def _divide(groups, n_workers):
         longest, *others = groups
         groups = sorted([longest[::2], longest[1::2], *others], key=cost, reverse=True)
     return groups
+
+
+def _estimate_seconds(lane):
+    """Return about how long a lane trains on one core."""
+    operations = 6 * max(lane.batches.sizes) * sum(p.numel() for p in lane.module.parameters())
+    return lane.n_epochs * len(lane.batches.sizes) * (operations / _RATE + 1.5e-5)
 
 
 def _is_memory_error(error):

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 
 import joblib
 import numpy as np
-from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import FallbackToBackend, get_active_backend
 from sklearn.base import clone
 from sklearn.model_selection import _validation, check_cv
 from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
-__all__ = ["FallbackToBackend", "PlannedFit", "ProcessPoolExecutor", "Task", "fused_tasks", "read_tasks", "run_tasks"]
+__all__ = ["FallbackToBackend", "PlannedFit", "Task", "fused_tasks", "read_tasks", "run_tasks"]
 
 FIT_FUNCTIONS = {_validation._fit_and_score, _validation._fit_and_predict, _validation._permutation_test_score}
 

@@ -45,7 +45,7 @@ class Group:
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.penalties = penalties.to(self.net.flat) if penalties.any() else None
         self.program = find_common_program(lanes) if low is None else None
-        self.data = {rows: read_data(rows) for rows in {lane.batches.rows for lane in lanes if self.program}}
+        self.bound = self._bind() if self.program else None
         self._begin_capture(0)
 
     def train(self):
@@ -93,9 +93,10 @@ class Group:
         device, lanes = self.net.flat.device, [self.lanes[lane] for lane in self.alive]
         rates = [lane.rates(epoch) for lane in lanes]
         longest = max(map(len, rates))
+        padded = [own + own[-1:] * (longest - len(own)) for own in rates]
         if self.program is not None:
-            return self._run_compiled(epoch, lanes, rates, longest), rates
-        of_step = torch.tensor([own + own[-1:] * (longest - len(own)) for own in rates], dtype=torch.float64)
+            return self._run_compiled(epoch, lanes, np.array(padded)), rates
+        of_step = torch.tensor(padded, dtype=torch.float64)
         of_step = of_step.T.unsqueeze(2).to(self.net.flat).unbind()  # of each step: (L, 1)
         losses = torch.zeros(longest, len(lanes), dtype=self.net.flat.dtype, device=device)
         of_losses = losses.unbind()
@@ -112,27 +113,31 @@ class Group:
                     loss[chosen] = self._step(net, optimizer, chosen, part, place, rate[chosen])
                     self.net.put_back(chosen, net)
                     self.optimizer.put_back(chosen, optimizer)
-        return losses.T, rates
+        return losses.T.cpu().double().numpy(), rates
 
-    def _run_compiled(self, epoch, lanes, rates, longest):
+    def _bind(self):
+        """Return functions that train each lane for an epoch by compiled steps."""
+        data = {rows: read_data(rows) for rows in {lane.batches.rows for lane in self.lanes}}
+        bound = []
+        for position, lane in enumerate(map(self.lanes.__getitem__, self.alive)):
+            state = {name: self.optimizer.state[name][position].numpy() for name in self.program.state}
+            batches, flat = lane.batches, self.net.flat[position].numpy()
+            numbers = lane.seed, lane.dropout, lane.options, lane.penalties
+            bound.append(self.program.bind(flat, state, data[batches.rows], batches.sizes, *numbers))
+        return bound
+
+    def _run_compiled(self, epoch, lanes, rates):
         """Run the steps of an epoch lane by lane; return losses (alive, steps)."""
-        losses, orders, optimizer = torch.zeros(len(lanes), longest, dtype=torch.float64), {}, self.optimizer
+        losses, orders, t = np.zeros(rates.shape), {}, self.optimizer.t.numpy()
         for position, lane in enumerate(lanes):
             if self.stop is not None and self.stop.is_set():
                 raise Stopped
             if lane.stream not in orders:
                 orders[lane.stream] = read_order(lane.batches, epoch)
-            found = self.program.train(
-                self.net.flat[position].numpy(),
-                {name: optimizer.state[name][position].numpy() for name in self.program.state},
-                int(optimizer.t[position]),
-                self.data[lane.batches.rows],
-                *(orders[lane.stream], lane.batches.sizes, rates[position]),
-                *((lane.seed, epoch), lane.dropout, lane.options, lane.penalties),
-            )
-            optimizer.t[position] += len(found)
-            losses[position, : len(found)] = torch.tensor(found)
-            losses[position, len(found) : len(rates[position])] = found[-1]  # no number: no steps were taken after it
+            found = self.bound[position](int(t[position, 0]), orders[lane.stream], rates[position], epoch)
+            t[position] += len(found)
+            losses[position, : len(found)] = found
+            losses[position, len(found) :] = found[-1]  # no number, or of no weight
         return losses
 
     def _begin_capture(self, epoch):
@@ -166,7 +171,7 @@ class Group:
 
     def _close_epoch(self, epoch, losses, rates, seconds):
         """Record an epoch's losses; return the positions of the lanes that are done."""
-        means = self._mean_losses(losses.cpu().double().numpy())
+        means = self._mean_losses(losses)
         valid = self._validate()
         finished = []
         for position, lane in enumerate(self.alive):
@@ -220,6 +225,7 @@ class Group:
             kept = torch.tensor(kept, device=self.net.flat.device)
             self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
             self.penalties = None if self.penalties is None else self.penalties[kept]
+            self.bound = self._bind() if self.program else None
             self._begin_capture(epoch + 1)
 
     def _keep_outputs(self, positions):

@@ -1,0 +1,408 @@
+"""Compiled steps train as torch's own do, in all that they take on, and leave the rest alone."""
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_classification, make_regression
+from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
+from torch import nn
+
+from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor, compiled
+
+# Fewer than 100 rows are trained on in float64: the last batch of 16 holds 10 rows.
+X, y = make_classification(90, n_features=6, n_informative=4, n_classes=3, random_state=0)
+X_reg, y_reg = make_regression(90, n_features=6, n_targets=2, random_state=0)
+y_reg = y_reg / y_reg.std(axis=0)
+HIDDEN = {"module__hidden": (7, 18)}
+SETTINGS = {"batch_size": 16, "max_epochs": 4, "lr": 0.01, "random_state": 0}
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="there is no Numba")
+
+
+@pytest.fixture
+def count_calls(monkeypatch):
+    """Return a function that tells how many epochs were trained by compiled steps since it was last asked."""
+    calls = []
+
+    def bind(self, *args):
+        train = plain_bind(self, *args)
+        return lambda *args: calls.append(1) or train(*args)
+
+    plain_bind = compiled.Program.bind
+    monkeypatch.setattr(compiled.Program, "bind", bind)
+
+    def count():
+        n = len(calls)
+        calls.clear()
+        return n
+
+    return count
+
+
+def fit_both_ways(net, X, y, monkeypatch, **fit_params):
+    """Return a net fitted by compiled steps, and one fitted by torch's."""
+    compiled_net = clone(net).fit(X, y, **fit_params)
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "enabled", False)
+        return compiled_net, clone(net).fit(X, y, **fit_params)
+
+
+def assert_same(one, other, rtol=1e-8, atol=1e-12):
+    """Assert that weights, the optimizer's state and the records of two nets are equal."""
+    close = partial(torch.testing.assert_close, rtol=rtol, atol=atol)
+    close(one.module_.state_dict(), other.module_.state_dict())
+    ours, theirs = one.optimizer_.state_dict(), other.optimizer_.state_dict()
+    assert ours["param_groups"] == theirs["param_groups"]
+    assert [list(state) for state in ours["state"].values()] == [list(state) for state in theirs["state"].values()]
+    close(ours["state"], theirs["state"])
+    assert len(one.history) == len(other.history)
+    for row, expected in zip(one.history, other.history, strict=True):
+        assert row.keys() == expected.keys()
+        assert row["train_loss_best"] == expected["train_loss_best"]
+        assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=max(rtol, 1e-12))
+        assert [b.keys() for b in row["batches"]] == [b.keys() for b in expected["batches"]]
+        sizes = [[b["train_batch_size"] for b in r["batches"] if "train_loss" in b] for r in (row, expected)]
+        losses = [[b["train_loss"] for b in r["batches"] if "train_loss" in b] for r in (row, expected)]
+        assert sizes[0] == sizes[1]
+        np.testing.assert_allclose(losses[0], losses[1], rtol=max(rtol, 1e-12))
+    assert (one.dropout_.epoch, one.dropout_.batch) == (other.dropout_.epoch, other.dropout_.batch)
+
+
+CONFIGURATIONS = {
+    "bare": {},
+    "linear": {"module__hidden": ()},
+    "one unit": {"module__hidden": (1,)},
+    "wide": {"module__hidden": (40, 33)},
+    "dropout, odd and even widths": {"module__dropout": 0.4},
+    "dropout close to 1": {"module__dropout": 0.99999, "lr": 1e-4},
+    **{f"activation {name}": {"module__activation": name} for name in ("leaky_relu", "elu", "silu", "tanh", "sigmoid")},
+    "all activations, much dropout": {"module__activation": "silu", "module__dropout": 0.6},
+    "adamw": {"optimizer__weight_decay": 0.3, "optimizer__betas": (0.8, 0.95), "optimizer__eps": 1e-3},
+    "adam": {"optimizer": torch.optim.Adam, "optimizer__weight_decay": 0.1},
+    "sgd": {"optimizer": torch.optim.SGD},
+    "sgd, weight decay": {"optimizer": torch.optim.SGD, "optimizer__weight_decay": 0.1},
+    "momentum": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "optimizer__dampening": 0.3},
+    "nesterov": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "optimizer__nesterov": True},
+    "rmsprop": {"optimizer": torch.optim.RMSprop, "optimizer__alpha": 0.9, "optimizer__weight_decay": 0.1},
+    "rmsprop, momentum": {"optimizer": torch.optim.RMSprop, "optimizer__momentum": 0.5, "lr": 1e-3},
+    "adagrad": {"optimizer": torch.optim.Adagrad, "optimizer__lr_decay": 0.1},
+    "adagrad, begun": {"optimizer": torch.optim.Adagrad, "optimizer__initial_accumulator_value": 0.5},
+    "l1": {"l1": 1e-2},
+    "l2": {"l2": 1e-2},
+    "both, and dropout": {"l1": 1e-3, "l2": 1e-2, "module__dropout": 0.2},
+    "schedule": {"lr_schedule": "cosine", "lr_schedule__warmup": 1},
+    "in order": {"shuffle": False},
+    "one batch": {"batch_size": 200},
+    "a last row joins": {"batch_size": 89},
+    "single rows": {"batch_size": 1, "max_epochs": 1},
+    "early stopping": {"early_stopping": True, "n_iter_no_change": 2, "tol": 0.5, "max_epochs": 20},
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
+def test_fits_are_those_of_torch(kind, name, monkeypatch, count_calls):
+    data = (X, y) if kind is NeuralNetClassifier else (X_reg, y_reg)
+    net = kind(**{**SETTINGS, **HIDDEN, **CONFIGURATIONS[name]})
+
+    ours, torchs = fit_both_ways(net, *data, monkeypatch)
+
+    assert count_calls() == len(ours.history)
+    assert ours.module_.layers[0].weight.dtype == torch.float64
+    assert_same(ours, torchs)
+
+
+def test_float32(monkeypatch, count_calls):
+    data = make_classification(300, n_features=20, n_informative=8, n_classes=3, random_state=0)
+    net = NeuralNetClassifier(module__hidden=(33, 16), module__dropout=0.3, max_epochs=2, random_state=0)
+
+    ours, torchs = fit_both_ways(net, *data, monkeypatch)
+
+    assert count_calls() == 2
+    assert ours.module_.layers[0].weight.dtype == torch.float32
+    assert_same(ours, torchs, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
+def test_weighted_rows(kind, monkeypatch, count_calls):
+    data = (X, y) if kind is NeuralNetClassifier else (X_reg, y_reg)
+
+    nets = fit_both_ways(kind(**SETTINGS), *data, monkeypatch, sample_weight=np.linspace(0, 3, 90))
+
+    assert count_calls() == 4
+    assert_same(*nets)
+
+
+def test_class_weight(monkeypatch, count_calls):
+    assert_same(*fit_both_ways(NeuralNetClassifier(class_weight="balanced", **SETTINGS), X, y, monkeypatch))
+    assert count_calls() == 4
+
+
+def sequence(*layers):
+    return nn.Sequential(*layers).double()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        sequence(nn.Linear(6, 3)),
+        sequence(nn.Linear(6, 3, bias=False)),
+        sequence(nn.Dropout(0.2), nn.Linear(6, 9), nn.Dropout(0.5), nn.ReLU(), nn.Tanh(), nn.Linear(9, 3)),
+        sequence(nn.Tanh(), nn.Linear(6, 5, bias=False), nn.LeakyReLU(0.2), nn.Linear(5, 5), nn.Linear(5, 3)),
+        sequence(nn.Linear(6, 20), nn.ELU(0.5), nn.Dropout(0.0), nn.Linear(20, 3), nn.Sigmoid()),
+        sequence(nn.Linear(6, 3), nn.Dropout(0.3)),
+    ],
+)
+@pytest.mark.parametrize("penalties", [{}, {"l1": 1e-3, "l2": 1e-3}])
+def test_sequences(module, penalties, monkeypatch, count_calls):
+    assert_same(*fit_both_ways(NeuralNetClassifier(module, **SETTINGS, **penalties), X, y, monkeypatch))
+    assert count_calls() == 4
+
+
+class Doubled(nn.ReLU):
+    def forward(self, X):
+        return 2 * super().forward(X)
+
+
+class Counting(nn.Sequential):
+    def forward(self, X):
+        return super().forward(X)
+
+
+def hooked(module):
+    module[0].register_forward_hook(lambda *args: None)
+    return module
+
+
+def with_gradient_hook(module):
+    module[0].weight.register_hook(lambda gradient: 2 * gradient)
+    return module
+
+
+def shared(layer):
+    return nn.Sequential(nn.Linear(6, 6), layer, nn.Linear(6, 6), layer, nn.Linear(6, 3)).double()
+
+
+def frozen(module):
+    module[0].requires_grad_(False)
+    return module
+
+
+class Overriding(NeuralNetClassifier):
+    def get_loss(self, *args, **kwargs):
+        return 2 * super().get_loss(*args, **kwargs)
+
+
+class Listening(NeuralNetClassifier):
+    def on_batch_end(self, *args, **kwargs):
+        super().on_batch_end(*args, **kwargs)
+        self.n_heard_ = getattr(self, "n_heard_", 0) + 1
+
+
+BEYOND = {
+    "an activation of another kind": {"module__activation": "gelu"},
+    "batch normalisation": {"module__batch_norm": True},
+    "a layer of the user's": {"module": sequence(nn.Linear(6, 5), Doubled(), nn.Linear(5, 3))},
+    "a module of the user's": {"module": Counting(nn.Linear(6, 3)).double()},
+    "a hook": {"module": hooked(sequence(nn.Linear(6, 3)))},
+    "a layer that stands twice": {"module": shared(nn.ReLU())},
+    "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
+    "weights of two types": {"module": sequence(nn.Linear(6, 6), nn.Softplus(), nn.Linear(6, 3))},
+    "another criterion": {"criterion": nn.MultiMarginLoss},
+    "smoothed labels": {"criterion__label_smoothing": 0.1},
+    "weights in the criterion": {"criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
+    "ignored classes": {"criterion__ignore_index": 1},
+    "sums of losses": {"criterion__reduction": "sum"},
+    "another optimizer": {"optimizer": torch.optim.NAdam},
+    "amsgrad": {"optimizer__amsgrad": True},
+    "maximize": {"optimizer__maximize": True},
+    "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},
+    "a look at gradients": {"callbacks": [GradientNormClipping(0.01)]},
+    "a look at batches": {"callbacks": [EpochScoring("accuracy", on_train=True, lower_is_better=False)]},
+}
+
+
+@pytest.mark.parametrize("name", BEYOND)
+def test_what_is_beyond_them_is_left_alone(name, monkeypatch, count_calls):
+    assert_same(*fit_both_ways(NeuralNetClassifier(**{**SETTINGS, **BEYOND[name]}), X, y, monkeypatch), rtol=0, atol=0)
+    assert count_calls() == 0
+
+
+@pytest.mark.parametrize("kind", [Overriding, Listening])
+def test_overriding_nets_are_left_alone(kind, monkeypatch, count_calls):
+    assert_same(*fit_both_ways(kind(**SETTINGS), X, y, monkeypatch), rtol=0, atol=0)
+    assert count_calls() == 0
+
+
+def test_hooks_of_weights_and_optimizers_are_called(count_calls):
+    net, n_calls = NeuralNetClassifier(**SETTINGS).fit(X, y), []
+    assert count_calls() == 4
+
+    handle = net.module_.layers[0].weight.register_hook(lambda gradient: n_calls.append(1))
+    net.partial_fit(X, y)
+    handle.remove()
+    handle = net.optimizer_.register_step_pre_hook(lambda *args: n_calls.append(1))
+    net.partial_fit(X, y)
+    handle.remove()
+
+    assert (len(n_calls), count_calls()) == (48, 0)
+    net.partial_fit(X, y)
+    assert count_calls() == 4
+
+
+def test_modules_with_gradient_hooks_are_left_alone(count_calls):
+    module = with_gradient_hook(sequence(nn.Linear(6, 3)))
+    net = NeuralNetClassifier(**SETTINGS, module=lambda: module).fit(X, y)
+
+    assert net.module_ is module
+    assert count_calls() == 0
+
+
+def test_other_tables_are_left_alone(monkeypatch, count_calls):
+    net = NeuralNetClassifier(**SETTINGS)
+    images = np.random.default_rng(0).normal(size=(120, 2, 3))
+    labels = np.arange(120) % 3
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "is_autocast_enabled", lambda kind: True)
+        clone(net).fit(X, y)
+    clone(net).fit(images, labels)
+
+    assert count_calls() == 0
+
+
+def test_large_steps_are_left_to_threads(monkeypatch, count_calls):
+    monkeypatch.setattr("sktune.modules._LEAST_TO_DIVIDE", 16 * (6 * 128 + 128 + 128 * 3 + 3))
+    NeuralNetClassifier(**SETTINGS).fit(X, y)
+    assert count_calls() == 0
+    NeuralNetClassifier(**SETTINGS, module__hidden=(127,)).fit(X, y)
+    assert count_calls() == 4
+
+
+def test_training_goes_on_where_it_ended(monkeypatch, count_calls):
+    nets = []
+    for is_enabled in (True, False):
+        monkeypatch.setattr(compiled, "enabled", is_enabled)
+        net = NeuralNetClassifier(**SETTINGS, warm_start=True).fit(X, y).fit(X, y).set_params(lr=0.1)
+        net = pickle.loads(pickle.dumps(net.partial_fit(X, y)))
+        monkeypatch.setattr(compiled, "enabled", not is_enabled)  # each goes on with what the other has left
+        nets.append(net.fit(X, y))
+
+    assert count_calls() == 16
+    assert_same(*nets)
+
+
+def test_callbacks_between_epochs(monkeypatch, count_calls):
+    class Shrink(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            with torch.no_grad():
+                net.module_.layers[0].weight.mul_(0.9)
+
+    class Slow(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            net.set_params(lr=0.1 / len(net.history))
+
+    accuracy = EpochScoring("accuracy", lower_is_better=False, name="accuracy")
+    net = NeuralNetClassifier(**SETTINGS, callbacks=[Slow(), Shrink(), accuracy], train_split=None)
+
+    assert_same(*fit_both_ways(net, X, y, monkeypatch))
+    assert count_calls() == 4
+
+
+def test_divergence_is_told_in_the_same_words(monkeypatch):
+    messages, histories = [], []
+    for is_enabled in (True, False):
+        monkeypatch.setattr(compiled, "enabled", is_enabled)
+        net = NeuralNetClassifier(**{**SETTINGS, "lr": 1e300, "optimizer": torch.optim.SGD})
+        with pytest.raises(ArithmeticError, match="training must stay finite") as caught:
+            net.fit(X * 1e3, y)
+        messages.append(str(caught.value))
+
+    assert messages[0] == messages[1]
+
+
+def test_targets_beyond_the_outputs_raise(count_calls):
+    with pytest.raises(ValueError, match="module's output must have shape"):
+        NeuralNetClassifier(**SETTINGS, module__n_outputs=2).fit(X, y)
+    with pytest.raises(ValueError, match="module's output must have shape"):
+        NeuralNetClassifier(**SETTINGS, module__n_outputs=4).fit(X, y)
+    with pytest.raises(ValueError, match="module's output must have shape"):
+        NeuralNetRegressor(**SETTINGS, module__n_outputs=3).fit(X_reg, y_reg)
+    assert count_calls() == 0
+
+
+def test_widths_that_do_not_fit_raise(count_calls):
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        NeuralNetClassifier(sequence(nn.Linear(5, 3)), **SETTINGS).fit(X, y)
+    assert count_calls() == 0
+
+
+def test_one_kernel_serves_all_of_a_type():
+    """A second one would be compiled for seconds."""
+    for kind, data in [(NeuralNetClassifier, (X, y)), (NeuralNetRegressor, (X_reg, y_reg))]:
+        for options in ({}, {"shuffle": False}, {"lr_schedule": "cosine"}, {"optimizer": torch.optim.SGD, "l1": 0.1}):
+            kind(**SETTINGS, **options).fit(*data)
+    kernels = compiled.load_kernels(np.dtype(np.float64))
+    kernels_32 = compiled.load_kernels(np.dtype(np.float32))
+
+    assert kernels is kernels_32
+    assert len(kernels.train_steps.signatures) == 2
+
+
+def test_many_steps_are_several_calls(monkeypatch):
+    whole = NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y)
+    monkeypatch.setattr(compiled, "_MOST_TOGETHER", 1)
+
+    assert_same(NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y), whole, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("fault", ["import", "compiler", "number"])
+def test_a_numba_that_does_not_work(fault, monkeypatch, count_calls):
+    def broken(*args):
+        raise TypeError("no such processor")
+
+    kernels = compiled.load_kernels(np.dtype(np.float64))
+    compiled.load_kernels.cache_clear()
+    if fault == "import":
+        monkeypatch.setitem(sys.modules, "sktune.kernels", None)
+        monkeypatch.delattr("sktune.kernels")
+    else:
+        wrong = broken if fault == "compiler" else lambda *args: np.array([0.5])
+        monkeypatch.setattr(kernels, "train_steps", wrong)
+    try:
+        with pytest.warns(RuntimeWarning, match="Numba cannot be used, and networks train without it"):
+            NeuralNetClassifier(**SETTINGS).fit(X, y)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            NeuralNetClassifier(**SETTINGS).fit(X, y)
+    finally:
+        compiled.load_kernels.cache_clear()
+    assert count_calls() == 0
+
+
+def test_without_numba(monkeypatch, count_calls):
+    compiled.load_kernels.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled, "find_spec", lambda name: None)
+        net = NeuralNetClassifier(**SETTINGS).fit(X, y)
+    compiled.load_kernels.cache_clear()
+
+    assert count_calls() == 0
+    assert isinstance(net.module_, MLP)
+
+
+def test_the_user_can_switch_them_off():
+    code = "from sktune import compiled; print(compiled.enabled)"
+    for value, expected in [("0", "False"), ("1", "True")]:
+        env = {**os.environ, "SKTUNE_COMPILED": value}
+        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        assert out.strip() == expected

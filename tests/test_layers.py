@@ -23,7 +23,7 @@ LAYERS = [
     ["sktune.compiled", "sktune.evaluation", "sktune.progress"],
     ["sktune.data", "sktune.sealing", "sktune.spaces", "sktune.validation"],
     ["sktune.kernels", "sktune.modules", "sktune.schedules"],
-    ["sktune.listeners", "sktune.names", "sktune.randomness"],
+    ["sktune.listeners", "sktune.names", "sktune.randomness", "sktune.vectors"],
 ]
 DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row}
 

@@ -9,7 +9,7 @@ from sklearn.datasets import make_classification
 from skorch.callbacks import Callback, EpochScoring, PrintLog
 from torch import nn
 
-from sktune import NeuralNetClassifier
+from sktune import NeuralNetClassifier, compiled
 from sktune.listeners import QuietLog, has_own, hears_batches
 from sktune.modules import HashedDropout
 
@@ -119,7 +119,8 @@ def test_mode_returns_after_a_prediction_between_batches():
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda layer: pickle.loads(pickle.dumps(layer))])
-def test_dropout_made_ahead_is_not_copied(copied):
+def test_dropout_made_ahead_is_not_copied(copied, monkeypatch):
+    monkeypatch.setattr(compiled, "enabled", False)
     net = make_net(module__dropout=0.5).fit(X, LABELS)
     layers = [layer for layer in net.module_.modules() if isinstance(layer, HashedDropout)]
     assert [len(made) for layer in layers for _, _, made in layer.alone.ahead.values()] == [8]
@@ -127,6 +128,7 @@ def test_dropout_made_ahead_is_not_copied(copied):
 
 
 def test_dropout_made_ahead_is_what_each_step_makes_alone(monkeypatch):
+    monkeypatch.setattr(compiled, "enabled", False)
     weights = []
     for ahead in (1 << 17, 1):
         monkeypatch.setattr("sktune.modules._AHEAD", ahead)

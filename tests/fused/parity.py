@@ -1,5 +1,7 @@
 """Fits made plainly and through the fused engine, and what must be equal between them."""
 
+from contextlib import contextmanager
+
 import joblib
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from packaging.version import parse as parse_version
 from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import GridSearchCV, KFold
 
+from sktune import compiled
 from sktune.fused.run import FusionReport
 
 # Fewer than 100 rows are trained on in float64. Of the two splits one has a row more: 73 and 74, the last of the
@@ -41,25 +44,44 @@ def grid(*candidates):
     return [{name: [value] for name, value in candidate.items()} for candidate in candidates] or {}
 
 
+@contextmanager
+def compiled_steps(are_taken):
+    """Let nets train by compiled steps where they can, or not."""
+    before, compiled.enabled = compiled.enabled, are_taken
+    try:
+        yield
+    finally:
+        compiled.enabled = before
+
+
 def search(net, candidates, X, y, *, cv=RAGGED, fused=True, fit_params=None, n_jobs=None, max_lanes=32, **options):
-    """Return a finished search, the estimators that it fitted, and the report of their fusion."""
+    """Return a finished search, the estimators that it fitted, and the report of their fusion.
+
+    Where it is not `fused`, torch takes each step.
+    """
     keep, report = Keep(), FusionReport()
     settings = {"report": report, "max_lanes": max_lanes} if fused else {}
-    with joblib.parallel_config("sktune" if fused else "sequential", **settings):
+    steps = compiled_steps(compiled.enabled and fused)
+    with steps, joblib.parallel_config("sktune" if fused else "sequential", **settings):
         found = GridSearchCV(net, grid(*candidates), cv=cv, scoring=keep, refit=False, n_jobs=n_jobs, **options)
         found.fit(X, y, **(fit_params or {}))
     return found, keep.nets, report
 
 
 def assert_parity(net, candidates, X, y, **options):
-    """Fit candidates on folds plainly and fused; assert that nothing tells the results apart. Return the report."""
+    """Fit candidates on folds plainly and fused, by compiled steps and by torch's; assert that nothing tells them apart.
+
+    Return the report of the compiled ones.
+    """
     plain, references, _ = search(net, candidates, X, y, fused=False, **options)
-    fused, nets, report = search(net, candidates, X, y, **options)
-    assert report.alone == [], report
-    assert len(nets) == len(references) == sum(group["lanes"] for group in report.groups) > 0
-    for reference, other in zip(references, nets, strict=True):
-        assert_same_net(reference, other)
-    assert_same_scores(plain, fused, tolerance=1e-9)
+    for are_compiled in sorted({False, compiled.enabled}):
+        with compiled_steps(are_compiled):
+            fused, nets, report = search(net, candidates, X, y, **options)
+        assert report.alone == [], report
+        assert len(nets) == len(references) == sum(group["lanes"] for group in report.groups) > 0
+        for reference, other in zip(references, nets, strict=True):
+            assert_same_net(reference, other)
+        assert_same_scores(plain, fused, tolerance=1e-9)
     return report
 
 

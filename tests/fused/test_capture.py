@@ -7,7 +7,7 @@ import torch
 from parity import RAGGED, X, X_reg, assert_parity, y, y_reg
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune import NeuralNetClassifier, NeuralNetRegressor, compiled
 from sktune.fused import train
 
 
@@ -73,6 +73,7 @@ class Stream:
 
 @pytest.fixture
 def graphs(monkeypatch):
+    monkeypatch.setattr(compiled, "enabled", False)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)

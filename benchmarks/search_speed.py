@@ -10,13 +10,13 @@ and takes Adam with its L2 penalty). All peers draw the same candidates and meet
 and get their best settings: skorch without callbacks, printing or validation split, on float32 rows and with torch's
 fused optimizer. `n_jobs` is tried at 1 and 2, the better one counts; where the layers are wide, so are one thread and
 all of them. Each peer runs in a process of its own, once to warm up (worker processes start, libraries load) and then
-to be timed; its peak memory is that of its process plus those of the processes that it started. sktune's own processes
-start within its time, for a search as short as the one to warm up needs none. The last row is the time that the matrix
-products alone would take at this machine's measured peak.
+to be timed; its peak memory is that of its process plus those of the processes that it started. The last row is the
+time that the matrix products alone would take at this machine's measured peak.
 
 `--profile` runs sktune alone, in one process with one thread, and refits the best candidate, which the comparison
 leaves out. Timers sit around the library's functions (timers.py); what no timer is around is the rest: scikit-learn's
-own splitting, cloning and tables of results for the most part.
+own splitting, cloning and tables of results for the most part. The compiled steps are one function: their time is
+divided among their stages in proportion to what these take alone (stages.py).
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from harness import RESULTS, peak_bytes, run_fresh, save
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_digits, make_classification
 from sklearn.model_selection import GridSearchCV, ParameterSampler, StratifiedKFold
-from timers import running, search_timers, tell_parts
+from stages import recording
+from timers import STEPS, running, search_timers, tell_parts
 from torch import nn
 
 
@@ -193,28 +194,24 @@ RUNNERS = {"sktune": run_sktune, "skorch": run_skorch, "MLPClassifier": run_mlp,
 
 
 def run_peer(args):
-    """Run one peer in this process: once to warm up, on few candidates, then timed; print the figures as JSON.
-
-    skorch's worker processes start while it warms up; sktune starts its own in a long search only, so the time of its
-    first search is told, too.
-    """
+    """Run one peer in this process: once to warm up, on few candidates, then timed; print the figures as JSON."""
     yardstick = chosen_yardstick(args)
     X, y = yardstick.load()
     runner = RUNNERS[args.peer]
     runner(X, y, replace(yardstick, candidates=2, epochs=1), args)
-    seconds = []
-    for _ in range(2 if args.peer == "sktune" and not args.profile else 1):
-        began = time.perf_counter()
-        figures = runner(X, y, yardstick, args)
-        seconds.append(time.perf_counter() - began)
-    figures |= {"seconds": seconds[-1], "first_seconds": seconds[0]}
+    began = time.perf_counter()
+    figures = runner(X, y, yardstick, args)
+    figures["seconds"] = time.perf_counter() - began
     if (report := figures.pop("report", None)) and sum(group["lanes"] for group in report.groups) != yardstick.n_fits:
         raise SystemExit(f"the fused path did not run for all fits:\n{report}")
     figures["peak_mib"] = peak_bytes() / 2**20
     if args.profile:
-        with running(search_timers()) as watch:
+        with recording() as recorder, running(search_timers()) as watch:
             runner(X, y, yardstick, args)
-        figures |= {"parts": dict(watch.seconds), "calls": dict(watch.calls)}
+        shares, parts = recorder.split(), dict(watch.seconds)
+        whole = parts.pop(STEPS) / sum(shares.values())
+        parts |= {stage: whole * seconds for stage, seconds in shares.items()}
+        figures |= {"parts": parts, "calls": dict(watch.calls)}
         figures["floor"] = products_at_peak(yardstick, X, y, args.device)
     print(json.dumps(figures))
 
@@ -273,7 +270,6 @@ def show(results, floor, yardstick, args):
         row = f"{peer:<26}{seconds:>9.2f}{yardstick.n_fits / seconds:>8.1f}{seconds / ours:>8.1f}"
         print(f"{row}{figure['peak_mib']:>10.0f}{figure['best']:>9.4f}")
     print(f"{'products alone at peak':<26}{floor:>9.2f}{'':>8}{floor / ours:>8.2f}")
-    print(f"sktune's first search, which starts its processes: {results['sktune']['first_seconds']:.2f} s")
     print(f"sktune: {1 - results['sktune']['training'] / ours:.0%} of the time outside training")
 
 

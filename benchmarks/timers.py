@@ -13,6 +13,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
+from stages import STAGES
+
 REST = "rest"
 
 
@@ -20,8 +22,8 @@ REST = "rest"
 class Timer:
     """A timer around the function at `path`, ``module:name`` or ``module:class.name``.
 
-    `how` is ``"self"``: what nested timers take is theirs; ``"whole"``: it is not; ``"steps"``: the function returns an
-    iterator, whose steps count; or ``"outermost"``: as ``"whole"``, but calls within another timer have none.
+    `how` is ``"self"``: what nested timers take is theirs; ``"whole"``: it is not; or ``"outermost"``: as ``"whole"``,
+    but calls within another timer have none.
     """
 
     part: str
@@ -60,21 +62,10 @@ class Stopwatch:
             if self.is_whole or (timer.how == "outermost" and self.running != [REST]):
                 return function(*args, **kwargs)
             self.calls[timer.part] += 1
-            if timer.how == "steps":
-                return self.steps(iter(function(*args, **kwargs)), timer.part)
             with self.part(timer.part, timer.how != "self"):
                 return function(*args, **kwargs)
 
         return timed
-
-    def steps(self, iterator, part):
-        end = object()
-        while True:
-            with self.part(part):
-                step = next(iterator, end)
-            if step is end:
-                return
-            yield step
 
 
 @contextmanager
@@ -112,6 +103,7 @@ def _put_back(owner, name, own):
         setattr(owner, name, own)
 
 
+STEPS = "compiled steps"
 _ENGINE, _NET = "sktune.fused.", "sktune:NeuralNetClassifier"
 _COPIES = [f"{_ENGINE}train:Stacked{kind}.{name}" for kind in ("Net", "Optimizer") for name in ("select", "put_back")]
 _OF_SEARCH = [  # parts of a fused search, the unit that a part's cost is told for, and where it is spent
@@ -128,12 +120,7 @@ _OF_SEARCH = [  # parts of a fused search, the unit that a part's cost is told f
     ("initialising", "fit", f"{_NET}.initialize"),
     ("initialising", "fit", f"{_ENGINE}collect:_follow"),
     ("initialising", "fit", f"{_ENGINE}train:Group.__init__"),
-    ("gathering batches", "fit-epoch", f"{_ENGINE}train:training_steps", "steps"),
-    ("forward", "fit-epoch", f"{_ENGINE}network:StackedNet.forward"),
-    ("masks of dropout", "fit-epoch", "sktune.modules:LaneMasks.factors"),
-    ("loss", "fit-epoch", f"{_ENGINE}train:Loss.__call__"),
-    ("backward", "fit-epoch", f"{_ENGINE}network:StackedNet.gradient"),
-    ("optimizer", "fit-epoch", f"{_ENGINE}train:StackedOptimizer.step"),
+    (STEPS, "fit-epoch", "sktune.kernels:train_steps"),
     ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}train:Group._close_epoch"),
     ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}train:Group._retire"),
     *(("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES),  # lanes copied out and back
@@ -155,7 +142,8 @@ def tell_parts(seconds, calls, n_fits, n_epochs):
     total = sum(seconds.values())
     divisors = {"fit": n_fits, "fit-epoch": n_fits * n_epochs, "refit": 1}
     yield f"{'':<26}{'seconds':>9}{'share':>9}{'ms':>10} {'per':<10}{'calls':>8}"
-    for part in [*_UNITS, REST]:
-        unit = _UNITS.get(part, "fit")
-        row = f"{part:<26}{seconds[part]:>9.3f}{seconds[part] / total:>9.1%}"
-        yield f"{row}{1e3 * seconds[part] / divisors[unit]:>10.3f} {unit:<10}{calls.get(part, ''):>8}"
+    for part in [REST, *_UNITS]:
+        for name in STAGES if part == STEPS else [part]:
+            unit = _UNITS.get(part, "fit")
+            row = f"{name:<26}{seconds[name]:>9.3f}{seconds[name] / total:>9.1%}"
+            yield f"{row}{1e3 * seconds[name] / divisors[unit]:>10.3f} {unit:<10}{calls.get(part, ''):>8}"

@@ -1,7 +1,7 @@
 """Which nets the compiled kernels train, and how their numbers reach them.
 
-These are chains of linear layers, activations and dropout on a CPU, of so few numbers that one core computes a step
-before several could share it. Numba compiles the kernels when they are first used, and keeps them on disk.
+These are chains of linear layers, activations and dropout, where one thread computes, and narrow enough for its cache.
+Numba compiles the kernels when they are first used, and keeps them on disk.
 """
 
 import math
@@ -18,7 +18,7 @@ from sktune.modules import HashedDropout, find_chain, flushed_denormals, has_hoo
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
 
-_MOST_OPERATIONS = 1 << 30  # of a step: some 10 ms of a core
+_WIDEST, _LARGEST = 2048, 1 << 17  # features of a table, and its numbers, beyond which torch is faster
 _MOST_TOGETHER = 1 << 33  # rows x parameters: some half a second
 _ACTIVATIONS = {
     nn.ReLU: ("RELU", None),
@@ -72,14 +72,16 @@ def find_program(module, criterion, optimizer, options, batches):
 
     `optimizer` is its class, and `options` are those of its one group of parameters.
     """
-    layers = find_chain(module) if enabled and optimizer in _RULES else None
+    is_possible = enabled and torch.get_num_threads() == 1 and optimizer in _RULES
+    layers = find_chain(module) if is_possible else None
     if layers is None or any(options.get(name) for name in _UNKNOWN) or isinstance(options["lr"], torch.Tensor):
         return None
     rows, (first, *others) = getattr(batches, "rows", None), module.parameters()
     if not _are_plain(rows, first) or any(p.dtype != first.dtype or has_hooks(p) for p in (first, *others)):
         return None
-    operations = 6 * max(batches.sizes, default=0) * sum(p.numel() for p in (first, *others))
-    if not 0 < operations <= _MOST_OPERATIONS or (kernels := load_kernels(rows.X.numpy().dtype)) is None:
+    widths = [rows.X.shape[1], *(layer.out_features for layer in layers.values() if isinstance(layer, nn.Linear))]
+    is_narrow = max(widths) <= _WIDEST and max(widths) * max(batches.sizes, default=_LARGEST) <= _LARGEST
+    if not is_narrow or (kernels := load_kernels(rows.X.numpy().dtype)) is None:
         return None
     chain = _read_links(kernels, layers, rows.X.shape[1])
     loss = chain and _read_loss(kernels, criterion, rows, chain[2])

@@ -197,6 +197,7 @@ class Space(NamedTuple):
     slopes: np.ndarray  # (T, ...), derivatives of what follows on that layer
     gradients: np.ndarray  # (2, ...), of a layer's outputs, and of those before
     wide_row: int  # numbers from row to row of what lies row by row
+    inputs: np.ndarray  # (rows, features), as they come
     wide: np.ndarray  # (rows, features), a table transposed
     product: np.ndarray  # (outputs, features), a weight's gradient
     zero: np.ndarray  # (1,)
@@ -225,12 +226,13 @@ def _make_space(links, n_features, n_targets, n_rows, like):
         if links[link, 0] == LINEAR:
             widest, n_tables = max(widest, links[link, 1]), n_tables + 1
     row, wide_row, height = _row_length(n_rows, like), _row_length(widest, like), _padded(widest, like)
-    n, zero = _padded(n_rows, like), cast(0.0, like[0])
-    tables, slopes = np.full((n_tables, height * row), zero), np.full((n_tables, height * row), cast(1.0, zero))
-    gradients = np.full((2, height * row), zero)
-    wide, product = np.full(n * wide_row, zero), np.full(height * wide_row, zero)
-    target, weight, sums = np.full(n * n_targets, zero), np.full(n, zero), np.full((2, n), zero)
-    return Space(row, tables, slopes, gradients, wide_row, wide, product, np.full(1, zero), target, weight, sums)
+    n, zero, one = _padded(n_rows, like), cast(0.0, like[0]), cast(1.0, like[0])
+    tables, slopes = np.full((n_tables, height * row), zero), np.full((n_tables, height * row), one)
+    gradients, sums = np.full((2, height * row), zero), np.full((2, n), zero)
+    inputs, wide = np.full(n * wide_row, zero), np.full(n * wide_row, zero)
+    product = np.full(height * wide_row, zero)
+    by_rows, batch = (wide_row, inputs, wide, product), (np.full(n * n_targets, zero), np.full(n, zero))
+    return Space(row, tables, slopes, gradients, *by_rows, np.full(1, zero), *batch, sums)
 
 
 @compiled
@@ -238,13 +240,13 @@ def _gather(space, X, target, weight, rows, n):
     """Take the rows of a batch, and as many rows of zeros as fill it up to n."""
     n_features, n_targets, zero = X.shape[1], target.shape[1], cast(0.0, X[0, 0])
     for i in range(len(rows)):
-        copy(space.wide[i * space.wide_row :], X[rows[i]], n_features)
+        copy(space.inputs[i * space.wide_row :], X[rows[i]], n_features)
         copy(space.target[i * n_targets :], target[rows[i]], n_targets)
         space.weight[i] = weight[rows[i]]
     for i in range(len(rows), n):
         for j in range(n_features):
-            space.wide[i * space.wide_row + j] = zero
-    transpose(space.wide, space.wide_row, space.tables[0], space.row, n, _padded(n_features, X))
+            space.inputs[i * space.wide_row + j] = zero
+    transpose(space.inputs, space.wide_row, space.tables[0], space.row, n, _padded(n_features, X))
 
 
 @compiled
@@ -304,8 +306,10 @@ def _backward(links, flat, gradient, space, n_features, n, n_rows):
             if bias >= 0:
                 gradient[bias + feature] = total
         table -= 1
-        transpose(space.tables[table], row, space.wide, space.wide_row, _padded(width, flat), n)
-        _multiply_exactly(gradient[weight:], above, row, outputs, width, n_rows, space)
+        wide = space.inputs if link == 0 else space.wide
+        if link:
+            transpose(space.tables[table], row, wide, space.wide_row, _padded(width, flat), n)
+        _multiply_exactly(gradient[weight:], above, row, wide, (outputs, width, n_rows), space)
         if table:
             below = space.gradients[side]
             multiply(below, row, flat[weight:], 1, width, above, row, (width, n, outputs), space.zero, 0)
@@ -313,17 +317,15 @@ def _backward(links, flat, gradient, space, n_features, n, n_rows):
 
 
 @compiled
-def _multiply_exactly(gradient, above, row, outputs, width, n_rows, space):
+def _multiply_exactly(gradient, above, row, wide, shape, space):
     """Write a weight's gradient (outputs, width), from that of a layer's outputs and its inputs, row by row."""
-    shape = (outputs, width, n_rows)
+    outputs, width, _ = shape
     if _padded(width, gradient) == width:
-        multiply(gradient, width, above, row, 1, space.wide, space.wide_row, shape, space.zero, 0)
+        multiply(gradient, width, above, row, 1, wide, space.wide_row, shape, space.zero, 0)
         return
-    multiply(space.product, space.wide_row, above, row, 1, space.wide, space.wide_row, shape, space.zero, 0)
+    multiply(space.product, space.wide_row, above, row, 1, wide, space.wide_row, shape, space.zero, 0)
     for i in range(outputs):
-        row_of = gradient[i * width : (i + 1) * width]
-        for j in range(width):
-            row_of[j] = space.product[i * space.wide_row + j]
+        copy(gradient[i * width :], space.product[i * space.wide_row :], width)
 
 
 @_sum

@@ -278,12 +278,8 @@ def has_hooks(thing):
 
 def few_threads(module, n_rows):
     """Compute with one thread what is too little to divide: on busy cores, threads would but wait for each other."""
-    return limited_threads(1) if is_little(module, n_rows) else nullcontext()
-
-
-def is_little(module, n_rows):
-    """Tell whether a step with some rows is too little for several threads."""
-    return n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
+    is_little = n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
+    return limited_threads(1) if is_little else nullcontext()
 
 
 _limited = threading.local()  # the limit within which a thread computes

@@ -27,7 +27,6 @@ from sktune.modules import (
     few_threads,
     floating_dtype,
     has_hooks,
-    is_little,
     keeps_integers,
     serve_dropout,
 )
@@ -263,12 +262,10 @@ class Training:
         self.history.record(prefix + "_batch_count", n_batches)
 
     def _find_program(self, batches):
-        """Return what trains this net by compiled steps, if they are the standard ones and little enough; else None."""
+        """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
         (group, *others), parameters = self.optimizer_.param_groups, list(self.module_.parameters())
         is_all = not others and [id(p) for p in group["params"]] == [id(p) for p in parameters]
         if not is_all or has_hooks(self.optimizer_) or find_override(self) or hears_gradients(self):
-            return None
-        if not is_little(self.module_, self.batch_size):
             return None
         program = find_program(self.module_, self.criterion_, type(self.optimizer_), group, batches)
         if program is not None:

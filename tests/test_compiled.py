@@ -17,6 +17,7 @@ from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor, compiled
+from sktune.modules import limited_threads
 
 # Fewer than 100 rows are trained on in float64: the last batch of 16 holds 10 rows.
 X, y = make_classification(90, n_features=6, n_informative=4, n_classes=3, random_state=0)
@@ -282,10 +283,28 @@ def test_other_tables_are_left_alone(monkeypatch, count_calls):
 
 def test_large_steps_are_left_to_threads(monkeypatch, count_calls):
     monkeypatch.setattr("sktune.modules._LEAST_TO_DIVIDE", 16 * (6 * 128 + 128 + 128 * 3 + 3))
-    NeuralNetClassifier(**SETTINGS).fit(X, y)
+    with limited_threads(2):
+        NeuralNetClassifier(**SETTINGS).fit(X, y)
+        assert count_calls() == 0
+        NeuralNetClassifier(**SETTINGS, module__hidden=(127,)).fit(X, y)
+        assert count_calls() == 4
+    with limited_threads(1):
+        NeuralNetClassifier(**SETTINGS).fit(X, y)
+        assert count_calls() == 4
+
+
+@pytest.mark.parametrize(("hidden", "is_taken"), [((2048,), True), ((2049,), False), ((8, 2049), False)])
+def test_wide_layers_are_left_to_torch(hidden, is_taken, count_calls):
+    NeuralNetClassifier(**SETTINGS | {"max_epochs": 1}, module__hidden=hidden).fit(X, y)
+    assert count_calls() == is_taken
+
+
+def test_large_tables_are_left_to_torch(monkeypatch, count_calls):
+    monkeypatch.setattr(compiled, "_LARGEST", 16 * 128)
+    NeuralNetClassifier(**SETTINGS | {"max_epochs": 1}).fit(X, y)
+    assert count_calls() == 1
+    NeuralNetClassifier(**SETTINGS | {"max_epochs": 1, "batch_size": 17}).fit(X, y)
     assert count_calls() == 0
-    NeuralNetClassifier(**SETTINGS, module__hidden=(127,)).fit(X, y)
-    assert count_calls() == 4
 
 
 def test_training_goes_on_where_it_ended(monkeypatch, count_calls):
@@ -319,7 +338,7 @@ def test_callbacks_between_epochs(monkeypatch, count_calls):
 
 
 def test_divergence_is_told_in_the_same_words(monkeypatch):
-    messages, histories = [], []
+    messages = []
     for is_enabled in (True, False):
         monkeypatch.setattr(compiled, "enabled", is_enabled)
         net = NeuralNetClassifier(**{**SETTINGS, "lr": 1e300, "optimizer": torch.optim.SGD})

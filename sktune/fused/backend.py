@@ -23,10 +23,9 @@ _MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed
 class FusingBackend(ParallelBackendBase):
     """A joblib backend that trains the networks of all tasks of a call together.
 
-    It is what ``joblib.parallel_config("sktune", ...)`` chooses. `n_jobs` is the number of workers that groups of fits
-    are spread over (default: as many as torch has threads): threads, each with its share of torch's; or, where steps
-    are small and the search long enough to start them, processes of one thread, which wait a minute for the next
-    search. If it is given and above 1, it is also the number of processes for the tasks that are not fused.
+    It is what ``joblib.parallel_config("sktune", ...)`` chooses. `n_jobs` is the number of threads that groups of fits
+    are spread over, each with its share of torch's own (default: as many as torch has). If it is given and above 1, it
+    is also the number of processes for the tasks that are not fused.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sktune.fused.lanes import Outcome
-from sktune.fused.train import Group, Stopped
+from sktune.fused.train import Group, Stopped, find_common_program
 from sktune.modules import few_threads, limited_threads
 
 
@@ -19,7 +19,7 @@ from sktune.modules import few_threads, limited_threads
 class FusionReport:
     """How the fits of a search were trained; ``print`` it for a summary."""
 
-    groups: list = field(default_factory=list)  # of dicts: lanes (fits trained together), seconds, device
+    groups: list = field(default_factory=list)  # of dicts: lanes (fits trained together), seconds, device, compiled
     alone: list = field(default_factory=list)  # of dicts: candidate, split and reason of each fit one at a time
     curves: list = field(default_factory=list)  # of dicts: candidate, split, epoch, losses, lr
     seconds: float = 0.0  # wall time of training the groups
@@ -34,7 +34,9 @@ class FusionReport:
 
     def __str__(self):
         n_lanes = sum(group["lanes"] for group in self.groups)
-        lines = [f"{n_lanes} fits fused in {len(self.groups)} groups, {self.seconds:.1f} s"]
+        n_compiled = sum(group["compiled"] for group in self.groups)
+        how = f", {n_compiled} of them by compiled steps" if n_compiled else ""
+        lines = [f"{n_lanes} fits fused in {len(self.groups)} groups{how}, {self.seconds:.1f} s"]
         lines += [f"{len(self.alone)} fits one at a time"] if self.alone else []
         reasons = [fit["reason"] for fit in self.alone]
         lines += [f"  {reasons.count(reason)}: {reason}" for reason in dict.fromkeys(reasons)]
@@ -42,7 +44,7 @@ class FusionReport:
 
 
 _COLUMNS = ("epoch", "train_loss", "lr", "valid_loss")
-_FEWEST = 4  # lanes that are still worth a worker of their own
+_FEWEST = 4  # lanes that are worth to be trained as one
 _RATE = 6e10  # floating-point operations a second of one core in small products, to estimate by
 
 
@@ -90,7 +92,7 @@ class Trainer:
         try:
             few = few_threads(fits[0].lane.module, max(fits[0].lane.batches.sizes))
             with few, own_stream(_device_of(fits)):
-                outcomes = Group([fit.lane for fit in fits], self._on_epoch, self.stop, self.low).train()
+                outcomes, is_compiled = self._run_group(fits)
         except Stopped:
             return
         except Exception as error:
@@ -98,16 +100,19 @@ class Trainer:
         if failure is not None:
             self._recover(fits, failure)
             return
-        self._close_group(fits, outcomes, perf_counter() - began)
-
-    def _close_group(self, fits, outcomes, seconds):
-        self.report.groups.append({"lanes": len(fits), "seconds": seconds, "device": str(_device_of(fits))})
+        seconds = perf_counter() - began
+        row = {"lanes": len(fits), "seconds": seconds, "device": str(_device_of(fits))}
+        self.report.groups.append({**row, "compiled": is_compiled})
         for fit, outcome in zip(fits, outcomes, strict=True):
             fit.seconds = seconds / len(fits)
             if outcome.error is None or fit.lane.must_be_finite:
                 fit.outcome = outcome
             else:
                 fit.reason = "it left the finite numbers"
+
+    def _run_group(self, fits):
+        group = Group([fit.lane for fit in fits], self._on_epoch, self.stop, self.low)
+        return group.train(), group.program is not None
 
     def _recover(self, fits, error):
         """Halve a group that fails, be it that the device cannot hold it or that one lane is to blame."""
@@ -168,10 +173,16 @@ def _divide(groups, n_workers):
     groups = sorted(groups, key=cost, reverse=True)
     most = sum(map(cost, groups)) / (2 * n_workers)
     n_workers = 1 if groups and _device_of(groups[0]).type != "cpu" else n_workers
-    while n_workers > 1 and groups and cost(groups[0]) > most and len(groups[0]) >= 2 * _FEWEST:
+    while n_workers > 1 and groups and cost(groups[0]) > most and len(groups[0]) >= 2 * _fewest_lanes(groups[0]):
         longest, *others = groups
         groups = sorted([longest[::2], longest[1::2], *others], key=cost, reverse=True)
     return groups
+
+
+def _fewest_lanes(fits):
+    """Return how many lanes are still worth a worker of their own."""
+    with limited_threads(1):
+        return 1 if find_common_program([fits[0].lane]) else _FEWEST
 
 
 def _estimate_seconds(lane):

@@ -69,7 +69,7 @@ def search(net, candidates, X, y, *, cv=RAGGED, fused=True, fit_params=None, n_j
 
 
 def assert_parity(net, candidates, X, y, **options):
-    """Fit candidates on folds plainly and fused, by compiled steps and by torch's; assert that nothing tells them apart.
+    """Fit candidates plainly and fused, by compiled steps and by torch's; assert that nothing tells them apart.
 
     Return the report of the compiled ones.
     """

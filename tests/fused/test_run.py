@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import skorch
 import torch
-from parity import X, assert_parity, assert_same_net, assert_same_scores, search, y
+from parity import X, assert_parity, assert_same_net, assert_same_scores, compiled_steps, search, y
 from sklearn.exceptions import FitFailedWarning
 
-from sktune import NeuralNetClassifier
+from sktune import NeuralNetClassifier, compiled
 from sktune.fused import run
 from sktune.fused.train import Group
 
@@ -169,6 +169,7 @@ def test_threads_share_the_cores(monkeypatch, four_threads):
     search(NET, LANES, X, y, n_jobs=1, max_lanes=2)
     assert counts == [1] * 4, "steps as small as these are not to be divided"
     monkeypatch.setattr("sktune.modules._LEAST_TO_DIVIDE", 0)
+    monkeypatch.setattr(compiled, "enabled", False)
     for n_jobs, share in ((1, 4), (2, 2), (4, 1), (None, 1)):
         counts.clear()
         search(NET, LANES, X, y, n_jobs=n_jobs, max_lanes=2)
@@ -180,8 +181,9 @@ def test_one_group_is_divided_among_the_workers():
     lanes = [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)]
     _, together, report = search(NET, lanes, X, y, n_jobs=1)
     assert [group["lanes"] for group in report.groups] == [12, 12]
-    for n_jobs, sizes in ((2, [6] * 4), (9, [6] * 4)):
-        _, apart, report = search(NET, lanes, X, y, n_jobs=n_jobs)
+    for n_jobs, are_compiled, sizes in ((2, True, [6] * 4), (9, False, [6] * 4), (9, True, [1] * 24)):
+        with compiled_steps(are_compiled):
+            _, apart, report = search(NET, lanes, X, y, n_jobs=n_jobs)
         assert sorted(group["lanes"] for group in report.groups) == sizes
         for one, other in zip(together, apart, strict=True):
             assert_same_net(one, other)

@@ -1,0 +1,116 @@
+"""What the compiled steps of a search spend on each of their stages.
+
+A timer cannot stand between two stages of a compiled step. So each stage is repeated alone, in a compiled loop too, on
+nets, rows and batches that the search itself has trained; the time that the steps of such a net took in the search is
+divided in proportion.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import contextmanager
+from time import perf_counter
+
+import numpy as np
+from numba import njit
+
+from sktune import kernels
+
+STAGES = ("gathering batches", "forward", "loss", "backward", "optimizer")
+_SECONDS = 0.02  # for which a stage is repeated, five times; the quickest counts
+
+
+@njit(nogil=True)
+def _repeat_gather(n, space, data, rows, padded):
+    for _ in range(n):
+        kernels._gather(space, *data, rows, padded)
+
+
+@njit(nogil=True)
+def _repeat_forward(n, links, numbers, flat, space, n_features, padded):
+    for i in range(n):
+        kernels._forward(links, numbers, flat, space, n_features, padded, (0, 0, i))
+
+
+@njit(nogil=True)
+def _repeat_loss(n, loss, space, width, n_rows, padded):
+    for _ in range(n):
+        kernels._compute_loss(loss, space, space.tables[-1], width, n_rows, padded)
+
+
+@njit(nogil=True)
+def _repeat_backward(n, links, flat, gradient, space, n_features, padded, n_rows):
+    for _ in range(n):
+        kernels._backward(links, flat, gradient, space, n_features, padded, n_rows)
+
+
+@njit(nogil=True)
+def _repeat_update(n, rule, options, flat, gradient, first, second):
+    for _ in range(n):
+        kernels._update(rule, options, 1e-9, 1000, flat, gradient, first, second)
+
+
+class Recorder:
+    """Stands in for ``kernels.train_steps``, and keeps what it was given for the first net of each batch size."""
+
+    def __init__(self, train_steps):
+        self.train_steps, self.seconds, self.calls = train_steps, Counter(), {}
+
+    def __call__(self, *args):
+        key = len(args[5]), int(args[11][0])  # parameters, rows of a batch
+        if key not in self.calls:
+            self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
+        began = perf_counter()
+        losses = self.train_steps(*args)
+        self.seconds[key] += perf_counter() - began
+        return losses
+
+    def split(self):
+        """Return the seconds of each stage in all calls."""
+        found = Counter()
+        for key, args in self.calls.items():
+            own = dict(zip(STAGES, _time_stages(*args), strict=True))
+            for stage, seconds in own.items():
+                found[stage] += self.seconds[key] * seconds / sum(own.values())
+        return found
+
+
+@contextmanager
+def recording():
+    """Record the calls of compiled steps."""
+    recorder = Recorder(kernels.train_steps)
+    kernels.train_steps = recorder
+    try:
+        yield recorder
+    finally:
+        kernels.train_steps = recorder.train_steps
+
+
+def _time_stages(links, numbers, loss, rule, options, flat, first, second, t, data, order, sizes, rates, place):
+    """Yield the seconds of each stage of one step."""
+    X, target, _ = data
+    n_rows, gradient = int(sizes[0]), np.empty_like(flat)
+    padded, width = int(kernels._padded(n_rows, flat)), int(links[links[:, 0] == kernels.LINEAR][-1, 1])
+    space = kernels._make_space(links, X.shape[1], target.shape[1], n_rows, flat)
+    yield _time(_repeat_gather, space, data, order[:n_rows], padded)
+    yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)
+    yield _time(_repeat_loss, loss, space, width, n_rows, padded)
+    space.tables[-1] = 1e-3  # a gradient, where the loss has been taken a thousand times
+    yield _time(_repeat_backward, links, flat, gradient, space, X.shape[1], padded, n_rows)
+    yield _time(_repeat_update, rule, options, flat, gradient, first, second)
+
+
+def _time(repeat, *args):
+    repeat(1, *args)
+    n, seconds = 1, 0.0
+    while seconds < _SECONDS:
+        n *= 2
+        began = perf_counter()
+        repeat(n, *args)
+        seconds = perf_counter() - began
+    best = seconds
+    for _ in range(4):
+        began = perf_counter()
+        repeat(n, *args)
+        best = min(best, perf_counter() - began)
+    return best / n

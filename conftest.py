@@ -8,3 +8,7 @@ from pathlib import Path
 _sources = [Path(__file__).with_name("sktune") / name for name in ("kernels.py", "vectors.py", "randomness.py")]
 _stamp = zlib.crc32(b"".join(path.read_bytes() for path in _sources))
 os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).with_name(".pytest_cache") / f"numba-{_stamp:08x}")
+
+import torch  # noqa: E402
+
+torch.set_num_threads(1)  # tests count the groups that a search is divided into among the threads

@@ -21,9 +21,9 @@ _SECONDS = 0.02  # for which a stage is repeated, five times; the quickest count
 
 
 @njit(nogil=True)
-def _repeat_gather(n, space, data, rows, padded):
+def _repeat_gather(n, space, X, rows, padded):
     for _ in range(n):
-        kernels._gather(space, *data, rows, padded)
+        kernels._gather(space, X, rows, padded)
 
 
 @njit(nogil=True)
@@ -33,15 +33,15 @@ def _repeat_forward(n, links, numbers, flat, space, n_features, padded):
 
 
 @njit(nogil=True)
-def _repeat_loss(n, loss, space, width, n_rows, padded):
+def _repeat_loss(n, loss, space, width, target, weight, rows, padded):
     for _ in range(n):
-        kernels._compute_loss(loss, space, space.tables[-1], width, n_rows, padded)
+        kernels._compute_loss(loss, space, width, target, weight, rows, padded)
 
 
 @njit(nogil=True)
-def _repeat_backward(n, links, flat, gradient, space, n_features, padded, n_rows):
+def _repeat_backward(n, links, flat, gradient, space, padded, n_rows):
     for _ in range(n):
-        kernels._backward(links, flat, gradient, space, n_features, padded, n_rows)
+        kernels._backward(links, flat, gradient, space, padded, n_rows)
 
 
 @njit(nogil=True)
@@ -88,15 +88,15 @@ def recording():
 
 def _time_stages(links, numbers, loss, rule, options, flat, first, second, t, data, order, sizes, rates, place):
     """Yield the seconds of each stage of one step."""
-    X, target, _ = data
-    n_rows, gradient = int(sizes[0]), np.empty_like(flat)
-    padded, width = int(kernels._padded(n_rows, flat)), int(links[links[:, 0] == kernels.LINEAR][-1, 1])
-    space = kernels._make_space(links, X.shape[1], target.shape[1], n_rows, flat)
-    yield _time(_repeat_gather, space, data, order[:n_rows], padded)
+    X, *outcomes = data
+    n_rows, rows, gradient = int(sizes[0]), order[: sizes[0]], np.empty_like(flat)
+    padded, width = int(kernels._padded(n_rows, flat)), int(links[links[:, 0] == kernels.LINEAR][-1, 2])
+    space = kernels._make_space(links, X.shape[1], n_rows, flat)
+    yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)
-    yield _time(_repeat_loss, loss, space, width, n_rows, padded)
+    yield _time(_repeat_loss, loss, space, width, *outcomes, rows, padded)
     space.tables[-1] = 1e-3  # a gradient, where the loss has been taken a thousand times
-    yield _time(_repeat_backward, links, flat, gradient, space, X.shape[1], padded, n_rows)
+    yield _time(_repeat_backward, links, flat, gradient, space, padded, n_rows)
     yield _time(_repeat_update, rule, options, flat, gradient, first, second)
 
 

@@ -9,6 +9,7 @@ import os
 import warnings
 from functools import cache
 from importlib.util import find_spec
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -23,19 +24,18 @@ _MOST_TOGETHER = 1 << 33  # rows x parameters: some half a second
 _ACTIVATIONS = {
     nn.ReLU: ("RELU", None),
     nn.LeakyReLU: ("LEAKY_RELU", "negative_slope"),
+    nn.GELU: ("GELU", None),
     nn.ELU: ("ELU", "alpha"),
     nn.SiLU: ("SILU", None),
     nn.Tanh: ("TANH", None),
     nn.Sigmoid: ("SIGMOID", None),
 }
-_ADAM = ("ADAM", ("exp_avg", "exp_avg_sq"), ("beta1", "beta2", "eps"))
-# Of each optimizer the kernels' rule, its state, and options; the others are those that all have in common.
+_ADAM = ("ADAM", ("exp_avg", "exp_avg_sq"), lambda group: (*group["betas"], group["eps"]))
+# Of each optimizer the kernels' rule, its state, and the three options that are its own.
 _RULES = {
     torch.optim.AdamW: _ADAM,
     torch.optim.Adam: _ADAM,
-    torch.optim.SGD: ("SGD", ("momentum_buffer",), ("momentum", "dampening", "nesterov")),
-    torch.optim.RMSprop: ("RMSPROP", ("square_avg", "momentum_buffer"), ("alpha", "momentum", "eps")),
-    torch.optim.Adagrad: ("ADAGRAD", ("sum",), ("lr_decay", "eps")),
+    torch.optim.SGD: ("SGD", ("momentum_buffer",), itemgetter("momentum", "dampening", "nesterov")),
 }
 _UNKNOWN = ("amsgrad", "centered", "maximize", "differentiable")  # options that no rule has
 
@@ -59,7 +59,7 @@ def load_kernels(dtype):
 def _try_step(kernels, dtype):
     """Take a step whose outcome is known; raise if it is another."""
     X, flat = np.array([[1, 0], [0, 2], [1, 1]], dtype), np.zeros(3, dtype)
-    links, numbers, options = np.array([(kernels.LINEAR, 1, 0, 2)]), np.zeros((1, 2)), np.zeros(7)
+    links, numbers, options = np.array([(kernels.LINEAR, 2, 1, 0, 2)]), np.zeros((1, 2)), np.zeros(7)
     data, rows, sizes = (X, X[:, :1].copy(), np.ones(3, dtype)), np.arange(3), np.array([3])
     how = kernels.SQUARED_ERROR, kernels.SGD, options, flat, np.zeros_like(flat), flat[:0]
     losses = kernels.train_steps(links, numbers, *how, 0, data, rows, sizes, np.array([0.3]), (0, 0, 0))
@@ -104,13 +104,13 @@ def _read_links(kernels, layers, width):
             n_weights = layer.weight.numel()
             if layer.in_features != width:
                 return None  # which its forward will complain of
-            width, bias = layer.out_features, -1 if layer.bias is None else place + n_weights
-            links.append((kernels.LINEAR, width, place, bias))
-            place += n_weights + (0 if layer.bias is None else width)
+            bias = -1 if layer.bias is None else place + n_weights
+            links.append((kernels.LINEAR, width, layer.out_features, place, bias))
+            width, place = layer.out_features, place + sum(p.numel() for p in layer.parameters())
         elif isinstance(layer, HashedDropout):
-            links.append((kernels.DROPOUT_LAYER, layer.index, 0, 0))
-        elif type(layer) in _ACTIVATIONS:
-            links.append((getattr(kernels, _ACTIVATIONS[type(layer)][0]), 0, 0, 0))
+            links.append((kernels.DROPOUT_LAYER, layer.index, 0, 0, 0))
+        elif type(layer) in _ACTIVATIONS and getattr(layer, "approximate", "none") == "none":
+            links.append((getattr(kernels, _ACTIVATIONS[type(layer)][0]), 0, 0, 0, 0))
         else:
             return None
         option = _ACTIVATIONS.get(type(layer), (None, None))[1]
@@ -139,7 +139,7 @@ class Program:
 
     def __init__(self, kernels, links, numbers, n_outputs, loss, optimizer):
         self.kernels, self.links, self.numbers, self.n_outputs, self.loss = kernels, links, numbers, n_outputs, loss
-        rule, self.state, self.options = _RULES[optimizer]
+        rule, self.state, self.read_options = _RULES[optimizer]
         self.rule, self.is_decoupled = getattr(kernels, rule), optimizer is torch.optim.AdamW
 
     def bind(self, flat, state, data, sizes, seed, dropout, options, penalties):
@@ -168,7 +168,9 @@ class Program:
         """
         numbers, layers = self.numbers.copy(), self.links[:, 0] == self.kernels.DROPOUT_LAYER
         numbers[layers] = [silence_below(p) for p in dropout] or 0.0
-        chosen, sizes = np.array([*self._read_options(options), *penalties]), np.array(sizes, dtype=np.int64)
+        is_decoupled = self.is_decoupled or options.get("decoupled_weight_decay", False)
+        chosen = (options["weight_decay"], is_decoupled, *self.read_options(options), *penalties)
+        chosen, sizes = np.array([*map(float, chosen)]), np.array(sizes, dtype=np.int64)
         first, second = (*(state[name] for name in self.state), flat[:0])[:2]
         net = self.links, numbers, self.loss, self.rule, chosen, flat, first, second
         together = max(1, _MOST_TOGETHER // (sizes.max() * len(flat)))
@@ -187,12 +189,6 @@ class Program:
             return losses
 
         return train
-
-    def _read_options(self, group):
-        group = {**group, **dict(zip(("beta1", "beta2"), group.get("betas", ()), strict=False))}
-        group["decoupled"] = self.is_decoupled or group.get("decoupled_weight_decay", False)
-        names = ("weight_decay", "decoupled", *self.options)
-        return [float(group.get(name, 0.0)) for name in names] + [0.0] * (5 - len(names))
 
 
 @flushed_denormals()

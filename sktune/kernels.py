@@ -10,16 +10,23 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.polynomial import chebyshev
+from scipy.special import erfcx
 
 from sktune.randomness import DROPOUT
 from sktune.vectors import BYTES, OPTIONS, cast, compiled, copy, multiply, power_of_2, transpose
 
-# Links of a chain, rules of optimizers, losses. A link is three integers: its kind, and of a linear layer the places
-# of weight and bias, the latter negative where there is none; of dropout its number. Two numbers belong to it.
-LINEAR, DROPOUT_LAYER, RELU, LEAKY_RELU, ELU, SILU, TANH, SIGMOID = range(8)
-SGD, ADAM, RMSPROP, ADAGRAD = range(4)
+# Links of a chain, rules of optimizers, losses. A link is five integers: its kind, and of a linear layer inputs,
+# outputs, and the places of weight and bias, negative where there is none; of dropout its number. It has two numbers:
+# the limit and the scale of dropout, or what an activation is parametrized by.
+LINEAR, DROPOUT_LAYER, RELU, LEAKY_RELU, ELU, GELU, TANH, SIGMOID, SILU = range(9)
+SGD, ADAM = range(2)
 CROSS_ENTROPY, SQUARED_ERROR = range(2)
 
+# The normal distribution's tail beyond x >= 0 over its density there, over t = 3 / (3 + x): a series in 2 t - 1.
+_NODES = chebyshev.chebpts1(22)
+_RATIOS = math.sqrt(math.pi / 2) * erfcx((6 / (_NODES + 1) - 3) / math.sqrt(2)) / ((_NODES + 1) / 2)
+_MILLS = tuple(chebyshev.cheb2poly(chebyshev.chebfit(_NODES, _RATIOS, 21))[::-1].tolist())
 _kept = njit(fastmath={"contract"}, cache=True, **OPTIONS)
 _sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)  # in any order
 
@@ -40,6 +47,16 @@ def _exponential(x, most):
 def _most(numbers):
     """Return a bound within which exponentials stay finite and normal."""
     return cast(80.0 if numbers.itemsize == 4 else 700.0, numbers[0])
+
+
+@compiled
+def _mills_ratio(x):
+    """Return the normal distribution's tail beyond x >= 0, divided by its density there."""
+    t = cast(3.0, x) / (cast(3.0, x) + x)
+    series = cast(0.0, x)
+    for k in range(len(_MILLS)):
+        series = series * (t + t - cast(1.0, x)) + cast(_MILLS[k], x)
+    return t * series
 
 
 @compiled
@@ -67,6 +84,14 @@ def _activate(kind, option, out, slope):
             less = (scale - one) + scale * rest
             out[i] = less / (less + one + one)
             slope[i] *= one - out[i] * out[i]
+    elif kind == GELU:
+        for i in range(len(out)):
+            scale, rest = _exponential(cast(-0.5, one) * out[i] * out[i], most)
+            bell, x = (scale + scale * rest) * cast(math.sqrt(0.5 / math.pi), one), out[i]
+            tail = bell * _mills_ratio(-x if x < 0 else x)
+            share = tail if x < 0 else one - tail
+            slope[i] *= share + x * bell
+            out[i] = x * share
     else:
         for i in range(len(out)):
             scale, rest = _exponential(-out[i], most)
@@ -136,57 +161,57 @@ def _scale_and_sum(numbers, factors):
 
 
 @compiled
-def _cross_entropy(outputs, row, n_classes, classes, weight, n_rows, top, total):
-    """Return the mean loss of rows whose classes these are, and write the gradient over the outputs."""
-    n, most, zero, mean = len(top), _most(top), cast(0.0, top[0]), cast(1 / n_rows, top[0])
+def _cross_entropy(outputs, row, n_classes, target, weight, rows, top, total):
+    """Return the mean loss of rows whose targets are classes, and write the gradient over the outputs."""
+    n, zero, mean, most = len(top), cast(0.0, top[0]), cast(1 / len(rows), top[0]), _most(top)
     for i in range(n):
         top[i], total[i] = outputs[i], zero
     for c in range(1, n_classes):
         logits = outputs[c * row : c * row + n]
         for i in range(n):
             top[i] = top[i] if logits[i] <= top[i] else logits[i]
-    picked = zero
-    for i in range(n_rows):
-        picked += weight[i] * (outputs[int(classes[i]) * row + i] - top[i])
+    loss = zero
+    for i in range(len(rows)):
+        loss += weight[rows[i]] * (top[i] - outputs[int(target[rows[i], 0]) * row + i])
     for c in range(n_classes):
         logits = outputs[c * row : c * row + n]
         for i in range(n):
             scale, rest = _exponential(logits[i] - top[i], most)
             logits[i] = scale + scale * rest
             total[i] += logits[i]
-    loss = -picked
-    for i in range(n_rows):
-        loss += weight[i] * cast(math.log(total[i]), top[0])
-        total[i] = weight[i] * mean / total[i]
+    for i in range(len(rows)):
+        loss += weight[rows[i]] * cast(math.log(total[i]), zero)
+        total[i] = weight[rows[i]] * mean / total[i]
     for c in range(n_classes):
         logits = outputs[c * row : c * row + n]
         for i in range(n):
             logits[i] *= total[i]
-    for i in range(n_rows):
-        outputs[int(classes[i]) * row + i] -= weight[i] * mean
+    for i in range(len(rows)):
+        outputs[int(target[rows[i], 0]) * row + i] -= weight[rows[i]] * mean
     return loss * mean
 
 
 @compiled
-def _squared_error(outputs, row, n_outputs, target, weight, n_rows):
+def _squared_error(outputs, row, target, weight, rows):
     """Return the mean loss of rows with these targets, and write the gradient over the outputs."""
-    loss, share = cast(0.0, target[0]), cast(1 / (n_rows * n_outputs), target[0])
+    n_outputs = target.shape[1]
+    loss, share = cast(0.0, outputs[0]), cast(1 / (len(rows) * n_outputs), outputs[0])
     for c in range(n_outputs):
-        here = outputs[c * row : c * row + n_rows]
-        for i in range(n_rows):
-            error = here[i] - target[i * n_outputs + c]
-            loss += weight[i] * error * error
-            here[i] = (error + error) * weight[i] * share
+        here = outputs[c * row : c * row + len(rows)]
+        for i in range(len(rows)):
+            error = here[i] - target[rows[i], c]
+            loss += weight[rows[i]] * error * error
+            here[i] = (error + error) * weight[rows[i]] * share
     return loss * share
 
 
 @compiled
-def _compute_loss(loss, space, outputs, width, n_rows, n):
+def _compute_loss(loss, space, width, target, weight, rows, n):
     """Return the mean loss of a batch, and write its gradient over the outputs."""
     if loss == CROSS_ENTROPY:
-        top, total = space.sums[0, :n], space.sums[1, :n]
-        return _cross_entropy(outputs, space.row, width, space.target, space.weight, n_rows, top, total)
-    return _squared_error(outputs, space.row, width, space.target, space.weight, n_rows)
+        sums = space.sums[0, :n], space.sums[1, :n]
+        return _cross_entropy(space.tables[-1], space.row, width, target, weight, rows, *sums)
+    return _squared_error(space.tables[-1], space.row, target, weight, rows)
 
 
 class Space(NamedTuple):
@@ -201,8 +226,6 @@ class Space(NamedTuple):
     wide: np.ndarray  # (rows, features), a table transposed
     product: np.ndarray  # (outputs, features), a weight's gradient
     zero: np.ndarray  # (1,)
-    target: np.ndarray  # (rows * targets,)
-    weight: np.ndarray  # (rows,)
     sums: np.ndarray  # (2, rows)
 
 
@@ -220,29 +243,26 @@ def _row_length(n, numbers):
 
 
 @compiled
-def _make_space(links, n_features, n_targets, n_rows, like):
+def _make_space(links, n_features, n_rows, like):
     widest, n_tables = n_features, 1
     for link in range(len(links)):
         if links[link, 0] == LINEAR:
-            widest, n_tables = max(widest, links[link, 1]), n_tables + 1
+            widest, n_tables = max(widest, links[link, 2]), n_tables + 1
     row, wide_row, height = _row_length(n_rows, like), _row_length(widest, like), _padded(widest, like)
     n, zero, one = _padded(n_rows, like), cast(0.0, like[0]), cast(1.0, like[0])
     tables, slopes = np.full((n_tables, height * row), zero), np.full((n_tables, height * row), one)
     gradients, sums = np.full((2, height * row), zero), np.full((2, n), zero)
     inputs, wide = np.full(n * wide_row, zero), np.full(n * wide_row, zero)
     product = np.full(height * wide_row, zero)
-    by_rows, batch = (wide_row, inputs, wide, product), (np.full(n * n_targets, zero), np.full(n, zero))
-    return Space(row, tables, slopes, gradients, *by_rows, np.full(1, zero), *batch, sums)
+    return Space(row, tables, slopes, gradients, wide_row, inputs, wide, product, np.full(1, zero), sums)
 
 
 @compiled
-def _gather(space, X, target, weight, rows, n):
+def _gather(space, X, rows, n):
     """Take the rows of a batch, and as many rows of zeros as fill it up to n."""
-    n_features, n_targets, zero = X.shape[1], target.shape[1], cast(0.0, X[0, 0])
+    n_features, zero = X.shape[1], cast(0.0, X[0, 0])
     for i in range(len(rows)):
         copy(space.inputs[i * space.wide_row :], X[rows[i]], n_features)
-        copy(space.target[i * n_targets :], target[rows[i]], n_targets)
-        space.weight[i] = weight[rows[i]]
     for i in range(len(rows), n):
         for j in range(n_features):
             space.inputs[i * space.wide_row + j] = zero
@@ -251,10 +271,7 @@ def _gather(space, X, target, weight, rows, n):
 
 @compiled
 def _forward(links, numbers, flat, space, width, n, key):
-    """Compute the outputs of n rows in training; return the number of the table where they are, and their width.
-
-    `key` are seed of the fit, epoch and batch.
-    """
+    """Compute the outputs of n rows, and return how many; `key` are seed of the fit, epoch and batch."""
     row, table, first, n_links = space.row, 0, 0, len(links)
     while True:
         last = first
@@ -263,8 +280,8 @@ def _forward(links, numbers, flat, space, width, n, key):
         if last > first:
             _pass_between(links[first:last], numbers[first:last], space, table, width, n, key)
         if last == n_links:
-            return table, width
-        _, outputs, weight, bias = links[last]
+            return width
+        _, _, outputs, weight, bias = links[last]
         start, bias_row = (flat[bias:], 1) if bias >= 0 else (space.zero, 0)
         shape = (outputs, n, width)
         multiply(
@@ -289,17 +306,14 @@ def _pass_between(links, numbers, space, table, width, n, key):
 
 
 @compiled
-def _backward(links, flat, gradient, space, n_features, n, n_rows):
+def _backward(links, flat, gradient, space, n, n_rows):
     """Write the gradients of all parameters, from that of the outputs, which has taken their place."""
     row, table, side = space.row, len(space.tables) - 1, 0
     above = space.tables[table]
     for link in range(len(links) - 1, -1, -1):
-        kind, outputs, weight, bias = links[link]
+        kind, width, outputs, weight, bias = links[link]
         if kind != LINEAR:
             continue
-        width = n_features
-        for before in range(link):
-            width = links[before, 1] if links[before, 0] == LINEAR else width
         for feature in range(outputs):
             here = slice(feature * row, feature * row + n_rows)
             total = _scale_and_sum(above[here], space.slopes[table, here])
@@ -329,18 +343,17 @@ def _multiply_exactly(gradient, above, row, wide, shape, space):
 
 
 @_sum
-def _penalize(links, flat, gradient, n_features, l1, l2):
+def _penalize(links, flat, gradient, l1, l2):
     """Add the gradient of the penalties on all weights; return the penalties."""
-    absolute, squares, width = cast(0.0, flat[0]), cast(0.0, flat[0]), n_features
+    absolute, squares = cast(0.0, flat[0]), cast(0.0, flat[0])
     for link in range(len(links)):
-        kind, outputs, weight, _ = links[link]
+        kind, width, outputs, weight, _ = links[link]
         if kind == LINEAR:
             w, g = flat[weight : weight + outputs * width], gradient[weight : weight + outputs * width]
             for i in range(len(w)):
                 absolute += abs(w[i])
                 squares += w[i] * w[i]
                 g[i] += l1 * np.sign(w[i]) + (l2 + l2) * w[i]
-            width = outputs
     return (l1 * absolute if l1 > 0 else l1) + (l2 * squares if l2 > 0 else l2)
 
 
@@ -361,25 +374,12 @@ def _update(rule, options, rate, t, p, g, first, second):
             mean, square = first[i] + (x - first[i]) * (one - a), second[i] * b + x * x * (one - b)
             first[i], second[i] = mean, square
             p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + c)
-    elif rule == SGD:
+    else:
         fresh, step = one - (b if t > 1 and a != 0 else zero), cast(rate, like)
         for i in range(len(p)):
             x = g[i] + decay * p[i]
             first[i] = first[i] * a + x * fresh
             p[i] -= step * (x + a * first[i] if c else first[i])
-    elif rule == RMSPROP:
-        step = cast(rate, like)
-        for i in range(len(p)):
-            x = g[i] + decay * p[i]
-            first[i] = first[i] * a + x * x * (one - a)
-            second[i] = second[i] * b + x / (math.sqrt(first[i]) + c)
-            p[i] -= step * second[i]
-    else:
-        step = cast(rate / (1 + (t - 1) * options[2]), like)
-        for i in range(len(p)):
-            x = g[i] + decay * p[i]
-            first[i] += x * x
-            p[i] -= step * x / (math.sqrt(first[i]) + b)
 
 
 @_kept
@@ -392,17 +392,17 @@ def train_steps(links, numbers, loss, rule, options, flat, first, second, t, dat
     """
     (X, target, weight), (seed, epoch, batch) = data, place
     n_features, gradient, losses, start = X.shape[1], np.empty_like(flat), np.empty(len(sizes)), 0
-    space = _make_space(links, n_features, target.shape[1], sizes.max(), flat)
+    space = _make_space(links, n_features, sizes.max(), flat)
     l1, l2 = cast(options[-2], flat[0]), cast(options[-1], flat[0])
     for step in range(len(sizes)):
         rows, n = order[start : start + sizes[step]], _padded(sizes[step], flat)
         start += sizes[step]
-        _gather(space, X, target, weight, rows, n)
-        table, width = _forward(links, numbers, flat, space, n_features, n, (seed, epoch, batch + step))
-        losses[step] = _compute_loss(loss, space, space.tables[table], width, len(rows), n)
-        _backward(links, flat, gradient, space, n_features, n, len(rows))
+        _gather(space, X, rows, n)
+        width = _forward(links, numbers, flat, space, n_features, n, (seed, epoch, batch + step))
+        losses[step] = _compute_loss(loss, space, width, target, weight, rows, n)
+        _backward(links, flat, gradient, space, n, len(rows))
         if l1 > 0 or l2 > 0:
-            losses[step] += _penalize(links, flat, gradient, n_features, l1, l2)
+            losses[step] += _penalize(links, flat, gradient, l1, l2)
         _update(rule, options, rates[step], t + step + 1, flat, gradient, first, second)
         if not math.isfinite(losses[step]):
             return losses[: step + 1]

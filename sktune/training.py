@@ -5,8 +5,7 @@ This is the plain path, and the reference for every faster one.
 
 import inspect
 import math
-import operator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from operator import length_hint
 from typing import NamedTuple
@@ -18,18 +17,10 @@ from skorch.dataset import Dataset, ValidSplit, get_len
 from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from sktune import validation
+from sktune import modules, validation
 from sktune.compiled import find_program, train_module
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, hears_batches, hears_gradients
-from sktune.modules import (
-    dropout_layers,
-    few_threads,
-    floating_dtype,
-    has_hooks,
-    keeps_integers,
-    serve_dropout,
-)
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 
@@ -126,7 +117,7 @@ class Training:
             if "dtype" in found and inspect.signature(kind).parameters["dtype"].default is not None:
                 del found["dtype"]  # the module has one in mind
             self.module_ = kind(**{**found, **arguments})
-        self.dropout_ = serve_dropout(self.module_, self.seed_)
+        self.dropout_ = modules.serve_dropout(self.module_, self.seed_)
         return self
 
     def initialize_optimizer(self, triggered_directly=None):
@@ -156,11 +147,11 @@ class Training:
             if weight is not None:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
             return super().get_dataset(X, target)
-        return Rows(self._table(X), y, target, weight, dtype=floating_dtype(self.module_), device=self.device_)
+        return Rows(self._table(X), y, target, weight, dtype=modules.floating_dtype(self.module_), device=self.device_)
 
     def _table(self, X):
         """Return a checked table as the module takes it."""
-        dtype = torch.int64 if keeps_integers(X, self.module_) else floating_dtype(self.module_)
+        dtype = torch.int64 if modules.keeps_integers(X, self.module_) else modules.floating_dtype(self.module_)
         return convert_table(X, dtype, self.device_)
 
     def get_split_datasets(self, X, y=None, **fit_params):
@@ -203,7 +194,7 @@ class Training:
                 # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
                 seed = mix(self.seed_, FORWARD, len(self.history))
                 generators = seeded(seed, self.device_) if draws else nullcontext(bool)
-                with few_threads(self.module_, self.batch_size), generators as has_drawn:
+                with modules.few_threads(self.module_, self.batch_size), generators as has_drawn:
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
@@ -265,18 +256,15 @@ class Training:
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
         (group, *others), parameters = self.optimizer_.param_groups, list(self.module_.parameters())
         is_all = not others and [id(p) for p in group["params"]] == [id(p) for p in parameters]
-        if not is_all or has_hooks(self.optimizer_) or find_override(self) or hears_gradients(self):
+        if not is_all or modules.has_hooks(self.optimizer_) or find_override(self) or hears_gradients(self):
             return None
         program = find_program(self.module_, self.criterion_, type(self.optimizer_), group, batches)
-        if program is not None:
-            pair = torch.zeros(1, program.n_outputs), batches.rows.target[:1]
-            with suppress(ValueError):  # which the first step will raise again
-                return program if all(map(operator.is_, self._match(*pair), pair)) else None
-        return None
+        fits = program is not None and program.n_outputs == getattr(self, "n_outputs_", program.n_outputs)
+        return program if fits else None
 
     def _run_compiled(self, program, batches, epoch, factors):
         """Run the batches of a training epoch in one go; the records are those of :meth:`run_single_epoch`."""
-        (group,), dropout = self.optimizer_.param_groups, [layer.p for layer in dropout_layers(self.module_)]
+        (group,), dropout = self.optimizer_.param_groups, [layer.p for layer in modules.dropout_layers(self.module_)]
         rates = [group["initial_lr"] * f for f in factors] if factors else [group["lr"]] * len(batches)
         penalties = self.l1, self.l2
         losses = train_module(program, self.optimizer_, batches, epoch, rates, self.seed_, dropout, penalties)

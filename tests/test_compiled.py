@@ -17,7 +17,7 @@ from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor, compiled
-from sktune.modules import limited_threads
+from sktune.modules import ACTIVATIONS, limited_threads
 
 # Fewer than 100 rows are trained on in float64: the last batch of 16 holds 10 rows.
 X, y = make_classification(90, n_features=6, n_informative=4, n_classes=3, random_state=0)
@@ -85,7 +85,7 @@ CONFIGURATIONS = {
     "wide": {"module__hidden": (40, 33)},
     "dropout, odd and even widths": {"module__dropout": 0.4},
     "dropout close to 1": {"module__dropout": 0.99999, "lr": 1e-4},
-    **{f"activation {name}": {"module__activation": name} for name in ("leaky_relu", "elu", "silu", "tanh", "sigmoid")},
+    **{f"activation {name}": {"module__activation": name} for name in ACTIVATIONS},
     "all activations, much dropout": {"module__activation": "silu", "module__dropout": 0.6},
     "adamw": {"optimizer__weight_decay": 0.3, "optimizer__betas": (0.8, 0.95), "optimizer__eps": 1e-3},
     "adam": {"optimizer": torch.optim.Adam, "optimizer__weight_decay": 0.1},
@@ -93,10 +93,6 @@ CONFIGURATIONS = {
     "sgd, weight decay": {"optimizer": torch.optim.SGD, "optimizer__weight_decay": 0.1},
     "momentum": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "optimizer__dampening": 0.3},
     "nesterov": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "optimizer__nesterov": True},
-    "rmsprop": {"optimizer": torch.optim.RMSprop, "optimizer__alpha": 0.9, "optimizer__weight_decay": 0.1},
-    "rmsprop, momentum": {"optimizer": torch.optim.RMSprop, "optimizer__momentum": 0.5, "lr": 1e-3},
-    "adagrad": {"optimizer": torch.optim.Adagrad, "optimizer__lr_decay": 0.1},
-    "adagrad, begun": {"optimizer": torch.optim.Adagrad, "optimizer__initial_accumulator_value": 0.5},
     "l1": {"l1": 1e-2},
     "l2": {"l2": 1e-2},
     "both, and dropout": {"l1": 1e-3, "l2": 1e-2, "module__dropout": 0.2},
@@ -210,7 +206,8 @@ class Listening(NeuralNetClassifier):
 
 
 BEYOND = {
-    "an activation of another kind": {"module__activation": "gelu"},
+    "an activation of another kind": {"module": sequence(nn.Linear(6, 5), nn.Softplus(), nn.Linear(5, 3))},
+    "another form of an activation": {"module": sequence(nn.Linear(6, 5), nn.GELU("tanh"), nn.Linear(5, 3))},
     "batch normalisation": {"module__batch_norm": True},
     "a layer of the user's": {"module": sequence(nn.Linear(6, 5), Doubled(), nn.Linear(5, 3))},
     "a module of the user's": {"module": Counting(nn.Linear(6, 3)).double()},
@@ -223,7 +220,7 @@ BEYOND = {
     "weights in the criterion": {"criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
     "ignored classes": {"criterion__ignore_index": 1},
     "sums of losses": {"criterion__reduction": "sum"},
-    "another optimizer": {"optimizer": torch.optim.NAdam},
+    "another optimizer": {"optimizer": torch.optim.RMSprop},
     "amsgrad": {"optimizer__amsgrad": True},
     "maximize": {"optimizer__maximize": True},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},

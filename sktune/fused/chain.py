@@ -23,7 +23,7 @@ class Chain:
         for name, layer in layers.items():
             if isinstance(layer, nn.Linear):
                 tensors = [of.get(f"{name}.{part}") for of in (parameters, gradients) for part in ("weight", "bias")]
-                link = (_Last if name == next(reversed(layers)) else _Linear)(*tensors, is_first=is_first)
+                link = _Linear(*tensors, is_first=is_first)
                 is_first = False
                 link = link if low is None else _Low(link, low)
             elif isinstance(layer, HashedDropout):
@@ -74,14 +74,6 @@ class _Linear:
         return self.space[key]
 
 
-class _Last(_Linear):
-    """Its outputs have features first in memory: faster, for they are few, and what the loss of classes wants."""
-
-    def forward(self, X, place):
-        self.X = X
-        return _product(self.weight, X.mT, None if self.bias is None else self.bias.unsqueeze(2), None).mT
-
-
 class _Low:
     """A linear layer that trains with products of a lower precision; all else stays in the type of its parameters."""
 
@@ -92,10 +84,7 @@ class _Low:
         if place is None:
             return self.link.forward(X, place)
         self.X, self.weight = once(X).to(self.low).expand(X.shape), self.link.weight.to(self.low)
-        if isinstance(self.link, _Last):
-            outputs = torch.bmm(self.weight, self.X.mT).to(X.dtype).mT
-        else:
-            outputs = torch.bmm(self.X, self.weight.mT).to(X.dtype)
+        outputs = torch.bmm(self.X, self.weight.mT).to(X.dtype)
         return outputs if self.link.row is None else outputs.add_(self.link.row)
 
     def backward(self, gradient):

@@ -23,6 +23,7 @@ LINEAR, DROPOUT_LAYER, RELU, LEAKY_RELU, ELU, GELU, TANH, SIGMOID, SILU = range(
 SGD, ADAM = range(2)
 CROSS_ENTROPY, SQUARED_ERROR = range(2)
 
+_MOST = 80.0, 700.0  # whose exponentials are finite and normal, in float32 and float64
 # The normal distribution's tail beyond x >= 0 over its density there, over t = 3 / (3 + x): a series in 2 t - 1.
 _NODES = chebyshev.chebpts1(22)
 _RATIOS = math.sqrt(math.pi / 2) * erfcx((6 / (_NODES + 1) - 3) / math.sqrt(2)) / ((_NODES + 1) / 2)
@@ -44,12 +45,6 @@ def _exponential(x, most):
 
 
 @compiled
-def _most(numbers):
-    """Return a bound within which exponentials stay finite and normal."""
-    return cast(80.0 if numbers.itemsize == 4 else 700.0, numbers[0])
-
-
-@compiled
 def _mills_ratio(x):
     """Return the normal distribution's tail beyond x >= 0, divided by its density there."""
     t = cast(3.0, x) / (cast(3.0, x) + x)
@@ -62,16 +57,13 @@ def _mills_ratio(x):
 @compiled
 def _activate(kind, option, out, slope):
     """Apply an activation in place, and multiply `slope` by its derivative there."""
-    zero, one, option, most = cast(0.0, out[0]), cast(1.0, out[0]), cast(option, out[0]), _most(out)
-    if kind == RELU:
+    zero, one, option = cast(0.0, out[0]), cast(1.0, out[0]), cast(option, out[0])
+    most = cast(_MOST[out.itemsize // 8], zero)
+    if kind in (RELU, LEAKY_RELU):
         for i in range(len(out)):
-            slope[i] *= zero if out[i] <= 0 else one
-            out[i] = zero if out[i] <= 0 else out[i]
-    elif kind == LEAKY_RELU:
-        for i in range(len(out)):
-            factor = option if out[i] <= 0 else one
-            slope[i] *= factor
-            out[i] *= factor
+            is_low = out[i] <= 0
+            slope[i] *= option if is_low else one
+            out[i] = (zero if kind == RELU else option * out[i]) if is_low else out[i]
     elif kind == ELU:
         for i in range(len(out)):
             scale, rest = _exponential(out[i], most)
@@ -163,7 +155,8 @@ def _scale_and_sum(numbers, factors):
 @compiled
 def _cross_entropy(outputs, row, n_classes, target, weight, rows, top, total):
     """Return the mean loss of rows whose targets are classes, and write the gradient over the outputs."""
-    n, zero, mean, most = len(top), cast(0.0, top[0]), cast(1 / len(rows), top[0]), _most(top)
+    n, zero, mean = len(top), cast(0.0, top[0]), cast(1 / len(rows), top[0])
+    most = cast(_MOST[top.itemsize // 8], zero)
     for i in range(n):
         top[i], total[i] = outputs[i], zero
     for c in range(1, n_classes):
@@ -259,14 +252,10 @@ def _make_space(links, n_features, n_rows, like):
 
 @compiled
 def _gather(space, X, rows, n):
-    """Take the rows of a batch, and as many rows of zeros as fill it up to n."""
-    n_features, zero = X.shape[1], cast(0.0, X[0, 0])
+    """Take the rows of a batch; up to n, others may follow."""
     for i in range(len(rows)):
-        copy(space.inputs[i * space.wide_row :], X[rows[i]], n_features)
-    for i in range(len(rows), n):
-        for j in range(n_features):
-            space.inputs[i * space.wide_row + j] = zero
-    transpose(space.inputs, space.wide_row, space.tables[0], space.row, n, _padded(n_features, X))
+        copy(space.inputs[i * space.wide_row :], X[rows[i]], X.shape[1])
+    transpose(space.inputs, space.wide_row, space.tables[0], space.row, n, _padded(X.shape[1], X))
 
 
 @compiled

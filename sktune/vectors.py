@@ -27,12 +27,9 @@ class _Code:
         self.size = 4 if isinstance(self.number, ir.FloatType) else 8
         self.vector = ir.VectorType(self.number, BYTES // self.size)
 
-    def at(self, pointer, *offset):
-        """Return a pointer moved by the product of some integers."""
-        product = offset[0]
-        for factor in offset[1:]:
-            product = self.builder.mul(product, factor)
-        return self.builder.gep(pointer, [product])
+    def at(self, pointer, step, times=1):
+        """Return a pointer moved by some steps."""
+        return self.builder.gep(pointer, [self.builder.mul(step, _INDEX(times))])
 
     def load(self, pointer):
         """Load a vector, which may lie anywhere."""
@@ -65,15 +62,14 @@ def _make_tile(n):
         def generate(context, builder, signature, args):
             code = _Code(context, builder, signature, args)
             c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row = code.args
-            before = [code.spread(code.at(bias, bias_row, _INDEX(i))) for i in range(n)]
+            before = [code.spread(code.at(bias, bias_row, i)) for i in range(n)]
             entry, loop, after = builder.block, builder.append_basic_block(), builder.append_basic_block()
             builder.branch(loop)
             builder.position_at_end(loop)
             k, a_here, b_here = builder.phi(_INDEX), builder.phi(a.type), builder.phi(b.type)
             sums, columns = [builder.phi(code.vector) for _ in range(n)], code.load(b_here)
             products = [
-                builder.fmul(code.spread(code.at(a_here, a_row, _INDEX(i))), columns, flags=["contract"])
-                for i in range(n)
+                builder.fmul(code.spread(code.at(a_here, a_row, i)), columns, flags=["contract"]) for i in range(n)
             ]
             added = [builder.fadd(p, s, flags=["contract"]) for p, s in zip(products, sums, strict=True)]
             next_k = builder.add(k, _INDEX(1))
@@ -88,7 +84,7 @@ def _make_tile(n):
             builder.cbranch(builder.icmp_signed("<", next_k, n_products), loop, after)
             builder.position_at_end(after)
             for i in range(n):
-                code.store(added[i], code.at(c, c_row, _INDEX(i)))
+                code.store(added[i], code.at(c, c_row, i))
             return context.get_dummy_value()
 
         return types.void(c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row), generate
@@ -107,13 +103,13 @@ def _flip(context, a, a_row, b, b_row):
         code = _Code(context, builder, signature, args)
         a, a_row, b, b_row = code.args
         n = code.vector.count
-        rows = [code.load(code.at(a, a_row, _INDEX(i))) for i in range(n)]
+        rows = [code.load(code.at(a, a_row, i)) for i in range(n)]
         by_turns = [place for i in range(n) for place in (i, n + i)]
         for _ in range(n.bit_length() - 1):
             pairs = zip(rows[: n // 2], rows[n // 2 :], strict=True)
             rows = [code.shuffle(*pair, half) for pair in pairs for half in (by_turns[:n], by_turns[n:])]
         for i in range(n):
-            code.store(rows[i], code.at(b, b_row, _INDEX(i)))
+            code.store(rows[i], code.at(b, b_row, i))
         return context.get_dummy_value()
 
     return types.void(a, a_row, b, b_row), generate

@@ -57,7 +57,7 @@ class Recorder:
         self.train_steps, self.seconds, self.calls = train_steps, Counter(), {}
 
     def __call__(self, *args):
-        key = len(args[5]), int(args[11][0])  # parameters, rows of a batch
+        key = len(args[5]), int(args[12][0])  # parameters, rows of a batch
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
         began = perf_counter()
@@ -86,10 +86,12 @@ def recording():
         kernels.train_steps = recorder.train_steps
 
 
-def _time_stages(links, numbers, loss, rule, options, flat, first, second, t, data, order, sizes, rates, place):
+def _time_stages(
+    links, numbers, loss, rule, options, flat, gradient, first, second, t, data, order, sizes, rates, place
+):
     """Yield the seconds of each stage of one step."""
     X, *outcomes = data
-    n_rows, rows, gradient = int(sizes[0]), order[: sizes[0]], np.empty_like(flat)
+    n_rows, rows = int(sizes[0]), order[: sizes[0]]
     padded, width = int(kernels._padded(n_rows, flat)), int(links[links[:, 0] == kernels.LINEAR][-1, 2])
     space = kernels._make_space(links, X.shape[1], n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)

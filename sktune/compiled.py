@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktune.modules import HashedDropout, find_chain, flushed_denormals, has_hooks, silence_below
+from sktune.modules import HashedDropout, find_chain, flushed_denormals, is_watched, silence_below
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
 
 _WIDEST, _LARGEST = 2048, 1 << 17  # features of a table, and its numbers, beyond which torch is faster
-_MOST_TOGETHER = 1 << 33  # rows x parameters: some half a second
+_MOST_STEPS = 1000  # between which Ctrl-C is listened to
 _ACTIVATIONS = {
     nn.ReLU: ("RELU", None),
     nn.LeakyReLU: ("LEAKY_RELU", "negative_slope"),
@@ -37,7 +37,7 @@ _RULES = {
     torch.optim.Adam: _ADAM,
     torch.optim.SGD: ("SGD", ("momentum_buffer",), itemgetter("momentum", "dampening", "nesterov")),
 }
-_UNKNOWN = ("amsgrad", "centered", "maximize", "differentiable")  # options that no rule has
+_UNKNOWN = ("amsgrad", "maximize", "differentiable", "capturable")  # options that no rule has
 
 
 @cache
@@ -61,7 +61,7 @@ def _try_step(kernels, dtype):
     X, flat = np.array([[1, 0], [0, 2], [1, 1]], dtype), np.zeros(3, dtype)
     links, numbers, options = np.array([(kernels.LINEAR, 2, 1, 0, 2)]), np.zeros((1, 2)), np.zeros(7)
     data, rows, sizes = (X, X[:, :1].copy(), np.ones(3, dtype)), np.arange(3), np.array([3])
-    how = kernels.SQUARED_ERROR, kernels.SGD, options, flat, np.zeros_like(flat), flat[:0]
+    how = kernels.SQUARED_ERROR, kernels.SGD, options, flat, np.zeros_like(flat), np.zeros_like(flat), flat[:0]
     losses = kernels.train_steps(links, numbers, *how, 0, data, rows, sizes, np.array([0.3]), (0, 0, 0))
     if not np.allclose(losses, 2 / 3) or not np.allclose(flat, [0.4, 0.2, 0.4]):
         raise ArithmeticError(f"its code makes {flat.tolist()} of a step to [0.4, 0.2, 0.4]")
@@ -76,10 +76,11 @@ def find_program(module, criterion, optimizer, options, batches):
     layers = find_chain(module) if is_possible else None
     if layers is None or any(options.get(name) for name in _UNKNOWN) or isinstance(options["lr"], torch.Tensor):
         return None
-    rows, (first, *others) = getattr(batches, "rows", None), module.parameters()
-    if not _are_plain(rows, first) or any(p.dtype != first.dtype or has_hooks(p) for p in (first, *others)):
+    linears = [layer for layer in layers.values() if isinstance(layer, nn.Linear)]
+    parameters, rows = [p for layer in linears for p in layer.parameters()], getattr(batches, "rows", None)
+    if not (_are_separate(parameters, module) and _is_plain(rows, parameters[0])):
         return None
-    widths = [rows.X.shape[1], *(layer.out_features for layer in layers.values() if isinstance(layer, nn.Linear))]
+    widths = [rows.X.shape[1], *(layer.out_features for layer in linears)]
     is_narrow = max(widths) <= _WIDEST and max(widths) * max(batches.sizes, default=_LARGEST) <= _LARGEST
     if not is_narrow or (kernels := load_kernels(rows.X.numpy().dtype)) is None:
         return None
@@ -88,12 +89,21 @@ def find_program(module, criterion, optimizer, options, batches):
     return None if loss is None else Program(kernels, *chain, loss, optimizer)
 
 
-def _are_plain(rows, parameter):
+def _are_separate(parameters, module):
+    """Tell whether parameters are all of a module's, in its order, alike in type, each with a memory of its own."""
+    is_all = [id(p) for p in parameters] == [id(p) for p in module.parameters()]
+    n_kept = len({p.untyped_storage().data_ptr() for p in parameters})
+    are_alike = n_kept == len(parameters) and len({p.dtype for p in parameters}) == 1
+    return is_all and are_alike and not any(p.numel() == 0 or is_watched(p) for p in parameters)
+
+
+def _is_plain(rows, parameter):
     """Tell whether rows are such as the kernels read: a dense table of the parameters' type, on the CPU."""
     X = getattr(rows, "X", None)
     is_table = isinstance(X, torch.Tensor) and X.ndim == 2 and X.is_contiguous() and X.dtype == parameter.dtype
-    is_known = is_table and X.dtype in (torch.float32, torch.float64) and len(X) and rows.target is not None
-    return is_known and X.device.type == parameter.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    is_known = is_table and X.dtype in (torch.float32, torch.float64) and X.numel() and rows.target is not None
+    is_usual = not (torch.is_autocast_enabled("cpu") or torch.is_inference_mode_enabled())
+    return is_known and X.device.type == parameter.device.type == "cpu" and is_usual
 
 
 def _read_links(kernels, layers, width):
@@ -101,12 +111,12 @@ def _read_links(kernels, layers, width):
     links, numbers, place = [], [], 0
     for layer in layers.values():
         if isinstance(layer, nn.Linear):
-            n_weights = layer.weight.numel()
-            if layer.in_features != width:
-                return None  # which its forward will complain of
-            bias = -1 if layer.bias is None else place + n_weights
-            links.append((kernels.LINEAR, width, layer.out_features, place, bias))
-            width, place = layer.out_features, place + sum(p.numel() for p in layer.parameters())
+            n_outputs = layer.out_features
+            expected = [("weight", (n_outputs, width)), ("bias", (n_outputs,))][: 1 + (layer.bias is not None)]
+            if [(name, tuple(p.shape)) for name, p in layer.named_parameters()] != expected:
+                return None  # which its forward will complain of, if it is no product of another kind
+            links.append((kernels.LINEAR, width, n_outputs, place, place + n_outputs * width if expected[1:] else -1))
+            width, place = n_outputs, place + sum(p.numel() for p in layer.parameters())
         elif isinstance(layer, HashedDropout):
             links.append((kernels.DROPOUT_LAYER, layer.index, 0, 0, 0))
         elif type(layer) in _ACTIVATIONS and getattr(layer, "approximate", "none") == "none":
@@ -120,15 +130,14 @@ def _read_links(kernels, layers, width):
 
 def _read_loss(kernels, criterion, rows, n_outputs):
     """Return the kernels' number of a criterion, or None."""
-    target, n_rows = rows.target, len(rows.X)
-    if has_hooks(criterion) or getattr(criterion, "reduction", None) != "mean":
+    target, n_rows, kind = rows.target, len(rows.X), type(criterion)
+    if kind not in (nn.MSELoss, nn.CrossEntropyLoss) or criterion.reduction != "mean" or is_watched(criterion):
         return None
-    if type(criterion) is nn.MSELoss:
+    if kind is nn.MSELoss:
         is_alike = target.shape == (n_rows, n_outputs) and target.dtype == rows.X.dtype
         return kernels.SQUARED_ERROR if is_alike else None
-    if type(criterion) is not nn.CrossEntropyLoss or criterion.weight is not None:
-        return None
-    if criterion.ignore_index >= 0 or criterion.label_smoothing or target.shape != (n_rows,):
+    is_weighted = criterion.weight is not None or criterion.label_smoothing
+    if is_weighted or criterion.ignore_index >= 0 or target.shape != (n_rows,):
         return None
     are_classes = target.dtype == torch.int64 and target.min() >= 0 and target.max() < n_outputs
     return kernels.CROSS_ENTROPY if are_classes else None
@@ -142,13 +151,13 @@ class Program:
         rule, self.state, self.read_options = _RULES[optimizer]
         self.rule, self.is_decoupled = getattr(kernels, rule), optimizer is torch.optim.AdamW
 
-    def bind(self, flat, state, data, sizes, seed, dropout, options, penalties):
+    def bind(self, flat, gradient, state, data, sizes, seed, dropout, options, penalties):
         """Return a function that trains a net for an epoch, in place.
 
         Parameters
         ----------
-        flat : ndarray (P,)
-            The parameters, one behind the other.
+        flat, gradient : ndarray (P,)
+            The parameters, one behind the other, and where their gradient is written.
         state : dict of ndarray (P,)
             The optimizer's, by name.
         data : tuple
@@ -172,13 +181,12 @@ class Program:
         chosen = (options["weight_decay"], is_decoupled, *self.read_options(options), *penalties)
         chosen, sizes = np.array([*map(float, chosen)]), np.array(sizes, dtype=np.int64)
         first, second = (*(state[name] for name in self.state), flat[:0])[:2]
-        net = self.links, numbers, self.loss, self.rule, chosen, flat, first, second
-        together = max(1, _MOST_TOGETHER // (sizes.max() * len(flat)))
+        net = self.links, numbers, self.loss, self.rule, chosen, flat, gradient, first, second
 
         def train(t, order, rates, epoch):
             losses = []
-            for start in range(0, len(sizes), together):  # between calls, Ctrl-C is listened to
-                some = slice(start, start + together)
+            for start in range(0, len(sizes), _MOST_STEPS):
+                some = slice(start, start + _MOST_STEPS)
                 place = seed, epoch, start
                 losses += self.kernels.train_steps(
                     *net, t + start, data, order, sizes[some], rates[some], place
@@ -197,19 +205,29 @@ def train_module(program, optimizer, batches, epoch, rates, seed, dropout, penal
     (group,) = optimizer.param_groups
     parameters = group["params"]
     t, kept = _open_state(optimizer, program.state)
-    flat = _join(parameters)
-    state = {name: _join(optimizer.state[p][name] for p in parameters) for name in kept}
-    arrays = {name: state[name].numpy() if name in kept else np.zeros_like(flat) for name in program.state}
-    data = read_data(batches.rows)
-    train = program.bind(flat.numpy(), arrays, data, batches.sizes, seed, dropout, group, penalties)
+    for p in parameters:
+        p.grad = torch.zeros_like(p)
+    tensors = {"flat": parameters, "gradient": [p.grad for p in parameters]}
+    tensors |= {name: [optimizer.state[p][name] for p in parameters] for name in kept}
+    flats = {name: torch.cat([t.detach().reshape(-1) for t in of_all]) for name, of_all in tensors.items()}
+    arrays = {name: flats.get(name, torch.zeros_like(flats["flat"])).numpy() for name in (*program.state, *flats)}
+    whole = arrays.pop("flat"), arrays.pop("gradient"), arrays, read_data(batches.rows), batches.sizes
+    train = program.bind(*whole, seed, dropout, group, penalties)
     losses = train(t, read_order(batches, epoch), np.array(rates, dtype=np.float64), epoch)
-    _part(flat, parameters)
-    for name in kept:
-        _part(state[name], [optimizer.state[p][name] for p in parameters])
+    with torch.no_grad():
+        for name, of_all in tensors.items():
+            for tensor, values in zip(of_all, flats[name].split([t.numel() for t in of_all]), strict=True):
+                tensor.copy_(values.view_as(tensor))
     for state in optimizer.state.values():
         if "step" in state:
             state["step"] += len(losses)
     return losses
+
+
+def has_one_count(optimizer):
+    """Tell whether an optimizer has taken the same number of steps with all parameters; a part may have been frozen."""
+    states = [optimizer.state.get(p, {}) for group in optimizer.param_groups for p in group["params"]]
+    return len({(float(state.get("step", 0)), state.get("momentum_buffer") is None) for state in states}) == 1
 
 
 def _open_state(optimizer, names):
@@ -217,21 +235,13 @@ def _open_state(optimizer, names):
     (group,) = optimizer.param_groups
     is_counted, t = type(optimizer) is not torch.optim.SGD, 0
     kept = [name for name in names if name != "momentum_buffer" or group["momentum"]]
+    is_wide = torch.get_default_dtype() == torch.float64 and not group.get("fused")
     for p in group["params"] if is_counted or kept else ():
         state = optimizer.state[p]
-        t = int(state.setdefault("step", torch.tensor(0.0)) if is_counted else "momentum_buffer" in state)
+        count = torch.tensor(0.0, dtype=torch.float64 if is_wide else torch.float32)
+        t = int(state.setdefault("step", count) if is_counted else state.get("momentum_buffer") is not None)
         state.update((name, torch.zeros_like(p)) for name in kept if state.get(name) is None)
     return t, kept
-
-
-def _join(tensors):
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
-
-
-@torch.no_grad()
-def _part(flat, tensors):
-    for tensor, values in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
-        tensor.copy_(values.view_as(tensor))
 
 
 def read_data(rows):
@@ -242,6 +252,6 @@ def read_data(rows):
 
 
 def read_order(batches, epoch):
-    """Return the rows that an epoch takes, in their order."""
+    """Return the rows that an epoch takes, in their order; raise for one that is not there."""
     order = batches.order(epoch)
-    return np.arange(sum(batches.sizes)) if order is None else order.numpy()
+    return np.arange(sum(batches.sizes)) if order is None else torch.arange(len(batches.rows.X))[order].numpy()

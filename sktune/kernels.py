@@ -68,7 +68,7 @@ def _activate(kind, option, out, slope):
         for i in range(len(out)):
             scale, rest = _exponential(out[i], most)
             low = option * ((scale - one) + scale * rest)
-            slope[i] *= low + option if out[i] <= 0 else one
+            slope[i] *= option * (scale + scale * rest) if out[i] <= 0 else one
             out[i] = low if out[i] <= 0 else out[i]
     elif kind == TANH:
         for i in range(len(out)):
@@ -237,16 +237,17 @@ def _row_length(n, numbers):
 
 @compiled
 def _make_space(links, n_features, n_rows, like):
-    widest, n_tables = n_features, 1
+    n_tables, n_outputs = 1, 0
     for link in range(len(links)):
         if links[link, 0] == LINEAR:
-            widest, n_tables = max(widest, links[link, 2]), n_tables + 1
+            n_outputs, n_tables = max(n_outputs, links[link, 2]), n_tables + 1
+    widest = max(n_features, n_outputs)
     row, wide_row, height = _row_length(n_rows, like), _row_length(widest, like), _padded(widest, like)
     n, zero, one = _padded(n_rows, like), cast(0.0, like[0]), cast(1.0, like[0])
     tables, slopes = np.full((n_tables, height * row), zero), np.full((n_tables, height * row), one)
     gradients, sums = np.full((2, height * row), zero), np.full((2, n), zero)
     inputs, wide = np.full(n * wide_row, zero), np.full(n * wide_row, zero)
-    product = np.full(height * wide_row, zero)
+    product = np.empty(n_outputs * wide_row, like.dtype)
     return Space(row, tables, slopes, gradients, wide_row, inputs, wide, product, np.full(1, zero), sums)
 
 
@@ -354,17 +355,18 @@ def _update(rule, options, rate, t, p, g, first, second):
     """
     zero, one, like = cast(0.0, p[0]), cast(1.0, p[0]), p[0]
     a, b, c = cast(options[2], like), cast(options[3], like), cast(options[4], like)
+    fresh_a, fresh_b = cast(1 - options[2], like), cast(1 - options[3], like)
     keep = cast(1 - rate * options[0], like) if options[1] else one
     decay = zero if options[1] else cast(options[0], like)
     if rule == ADAM:
         step, root = cast(rate / (1 - options[2] ** t), like), cast(1 / math.sqrt(1 - options[3] ** t), like)
         for i in range(len(p)):
             x = g[i] + decay * p[i]
-            mean, square = first[i] + (x - first[i]) * (one - a), second[i] * b + x * x * (one - b)
+            mean, square = first[i] + (x - first[i]) * fresh_a, second[i] * b + x * x * fresh_b
             first[i], second[i] = mean, square
             p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + c)
     else:
-        fresh, step = one - (b if t > 1 and a != 0 else zero), cast(rate, like)
+        fresh, step = fresh_b if t > 1 and a != 0 else one, cast(rate, like)
         for i in range(len(p)):
             x = g[i] + decay * p[i]
             first[i] = first[i] * a + x * fresh
@@ -372,15 +374,17 @@ def _update(rule, options, rate, t, p, g, first, second):
 
 
 @_kept
-def train_steps(links, numbers, loss, rule, options, flat, first, second, t, data, order, sizes, rates, place):
+def train_steps(
+    links, numbers, loss, rule, options, flat, gradient, first, second, t, data, order, sizes, rates, place
+):  # fmt: skip
     """Train a net by steps in place; return their losses, which end with the first that is not finite.
 
-    `options` are the optimizer's, l1 and l2 behind them; `first` and `second` its state after `t` steps; `data` are X,
-    target and weight; `order` are the rows that the batches of these `sizes` take; `place` are the seed of the fit,
-    the epoch and the number of the first batch.
+    `options` are the optimizer's, l1 and l2 behind them; `gradient` gets that of the last step; `first` and `second`
+    are the state after `t` steps; `data` are X, target and weight; `order` are the rows that the batches of these
+    `sizes` take; `place` are the seed of the fit, the epoch and the number of the first batch.
     """
     (X, target, weight), (seed, epoch, batch) = data, place
-    n_features, gradient, losses, start = X.shape[1], np.empty_like(flat), np.empty(len(sizes)), 0
+    n_features, losses, start = X.shape[1], np.empty(len(sizes)), 0
     space = _make_space(links, n_features, sizes.max(), flat)
     l1, l2 = cast(options[-2], flat[0]), cast(options[-1], flat[0])
     for step in range(len(sizes)):

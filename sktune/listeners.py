@@ -19,14 +19,8 @@ def has_own(hook, listener):
     return hook in vars(listener) or getattr(type(listener), hook, None) is not getattr(base, hook)
 
 
-def hears_batches(net, training):
+def hears_batches(net, training, hooks=("on_batch_begin", "on_batch_end")):
     """Tell whether anyone looks at a net's batches; skorch's scores look at those of one kind only."""
     scores = (EpochScoring, BatchScoring)
     callbacks = [c for _, c in net.callbacks_ if not (isinstance(c, scores) and c.on_train != training)]
-    hooks = ("on_batch_begin", "on_batch_end")
     return any(has_own(hook, listener) for hook in hooks for listener in [net, *callbacks])
-
-
-def hears_gradients(net):
-    """Tell whether anyone looks at a net's gradients before a step is taken."""
-    return any(has_own("on_grad_computed", listener) for listener in [net, *(c for _, c in net.callbacks_)])

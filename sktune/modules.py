@@ -8,6 +8,8 @@ from numbers import Integral
 
 import torch
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sktune.names import check_name
 from sktune.randomness import mask_key, random_int16
@@ -143,10 +145,14 @@ class HashedDropout(nn.Dropout):
         """Return what silences units of all lanes at once, X being (L, B, ...)."""
         return self._factors(self.lanes, self.lanes.place, X[0])
 
-    def _factors(self, masks, step, X):
-        """Return the next factors of all lanes for X (B, ...); a layer used twice in a step draws twice."""
+    def stand_at(self, step):
+        """Take note of a call in a step, (epoch, batch): a layer that is called again in it draws anew."""
         self.n_calls = self.n_calls + 1 if step == self.place else 0
         self.place = step
+
+    def _factors(self, masks, step, X):
+        """Return the next factors of all lanes for X (B, ...)."""
+        self.stand_at(step)
         shape = torch.Size(X.shape[:2] + (1,) * (X.ndim - 2)) if self.by_channel else X.shape
         return masks.factors(shape, (*step, self.index, self.n_calls), X)
 
@@ -261,19 +267,22 @@ def find_chain(module):
     layers = {f"layers.{name}" if chain is not module else name: layer for name, layer in chain.named_children()}
     simple = all(type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel) for m in layers.values())
     plain = len(layers) == len(chain) and not any(getattr(m, "inplace", False) for m in layers.values())
+    whole = len(list(module.modules())) == len(layers) + 1 + (chain is not module)
     learned = [p.requires_grad for p in module.parameters()]
-    is_free = learned and all(learned) and not any(map(has_hooks, module.modules()))
-    return layers if simple and plain and is_free else None
+    is_free = learned and all(learned) and not any(map(is_watched, module.modules()))
+    return layers if simple and plain and whole and is_free else None
 
 
-def has_hooks(thing):
-    """Tell whether someone waits for calls of a module, a parameter or an optimizer.
+def is_watched(thing):
+    """Tell whether someone waits for calls of a module, a parameter or an optimizer, or has put other methods in.
 
     The names of torch's registers are private; ``tests/test_seams.py`` fails when they move.
     """
     if isinstance(thing, torch.Tensor):
         return bool(thing._backward_hooks or thing._post_accumulate_grad_hooks)
-    return any(register for name, register in vars(thing).items() if name.endswith("_hooks"))
+    registers = [value for name, value in vars(thing).items() if name.endswith("_hooks")]
+    registers += [_has_any_global_hook(), _global_optimizer_pre_hooks, _global_optimizer_post_hooks]
+    return any(registers) or any(callable(getattr(type(thing), name, None)) for name in vars(thing))
 
 
 def few_threads(module, n_rows):

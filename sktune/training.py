@@ -18,9 +18,9 @@ from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from sktune import modules, validation
-from sktune.compiled import find_program, train_module
+from sktune.compiled import find_program, has_one_count, train_module
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
-from sktune.listeners import QuietLog, hears_batches, hears_gradients
+from sktune.listeners import QuietLog, hears_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 
@@ -254,25 +254,30 @@ class Training:
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
-        (group, *others), parameters = self.optimizer_.param_groups, list(self.module_.parameters())
-        is_all = not others and [id(p) for p in group["params"]] == [id(p) for p in parameters]
-        if not is_all or modules.has_hooks(self.optimizer_) or find_override(self) or hears_gradients(self):
+        if find_override(self) or not all(part.training for part in self.module_.modules()):
             return None
-        program = find_program(self.module_, self.criterion_, type(self.optimizer_), group, batches)
+        optimizer, parameters = self.optimizer_, [id(p) for p in self.module_.parameters()]
+        is_heard = modules.is_watched(optimizer) or hears_batches(self, True, ("on_grad_computed",))
+        group, *others = optimizer.param_groups
+        if is_heard or others or [id(p) for p in group["params"]] != parameters or not has_one_count(optimizer):
+            return None
+        program = find_program(self.module_, self.criterion_, type(optimizer), group, batches)
         fits = program is not None and program.n_outputs == getattr(self, "n_outputs_", program.n_outputs)
         return program if fits else None
 
     def _run_compiled(self, program, batches, epoch, factors):
         """Run the batches of a training epoch in one go; the records are those of :meth:`run_single_epoch`."""
-        (group,), dropout = self.optimizer_.param_groups, [layer.p for layer in modules.dropout_layers(self.module_)]
+        (group,), layers = self.optimizer_.param_groups, modules.dropout_layers(self.module_)
         rates = [group["initial_lr"] * f for f in factors] if factors else [group["lr"]] * len(batches)
-        penalties = self.l1, self.l2
-        losses = train_module(program, self.optimizer_, batches, epoch, rates, self.seed_, dropout, penalties)
+        numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
+        losses = train_module(program, self.optimizer_, batches, epoch, rates, *numbers)
         self._begin_step(epoch, len(losses) - 1, factors)
+        for layer in layers:
+            layer.stand_at((epoch, len(losses) - 1))
         for loss, size in zip(losses, batches.sizes, strict=False):
+            self.history.new_batch()
             if not math.isfinite(loss):
                 raise self._divergence(f"training loss became {loss}")
-            self.history.new_batch()
             self.history[-1]["batches"][-1].update({"train_loss": loss, "train_batch_size": size})
         self.history.record("train_batch_count", len(losses))
 

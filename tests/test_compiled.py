@@ -376,7 +376,7 @@ def test_one_kernel_serves_all_of_a_type():
 
 def test_many_steps_are_several_calls(monkeypatch):
     whole = NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y)
-    monkeypatch.setattr(compiled, "_MOST_TOGETHER", 1)
+    monkeypatch.setattr(compiled, "_MOST_STEPS", 2)
 
     assert_same(NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y), whole, rtol=0, atol=0)
 

@@ -1,7 +1,6 @@
 """A fit of a task, handed back: the task runs, and finds its steps fitted and its net trained."""
 
 import math
-from collections import defaultdict
 from copy import copy, deepcopy
 from threading import Lock
 
@@ -147,9 +146,8 @@ def _build(lane, outcome):
     net, built = lane.net, {}
     tensors = (*net.module_.named_parameters(), *net.module_.named_buffers())
     own = {id(tensor): _own(tensor, outcome.state[name]) for name, tensor in tensors}
-    built["module_"] = _copy_module(net.module_, own)
-    built["criterion_"] = _copy_module(net.criterion_, {id(b): b.clone() for b in net.criterion_.buffers()})
-    built["callbacks_"] = [(name, _copy(callback)) for name, callback in net.callbacks_]  # skorch's own
+    built["module_"], built["criterion_"] = deepcopy(net.module_, dict(own)), deepcopy(net.criterion_)
+    built["callbacks_"] = [(name, deepcopy(callback)) for name, callback in net.callbacks_]  # skorch's own
     for name, callback in built["callbacks_"]:
         if scores := [row[name] for row in outcome.curve if name in row and name in _LOWER_IS_BETTER]:
             callback.best_score_ = (min if _LOWER_IS_BETTER[name] else max)(scores)
@@ -169,41 +167,12 @@ def _own(tensor, value):
     return nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
 
 
-def _copy(thing, replaced=()):
-    """Return a copy of an object that has the same attributes, but dicts of its own, in which some things are replaced.
-
-    `replaced` holds, by the ids of the old things, the new ones.
-    """
-    new = object.__new__(type(thing))
-    for name, value in vars(thing).items():
-        if isinstance(value, dict):
-            value = value.copy()
-            value.update((key, replaced[id(v)]) for key, v in value.items() if id(v) in replaced)
-        vars(new)[name] = value
-    return new
-
-
-def _copy_module(module, replaced):
-    """Return a copy of a module with other tensors, by the ids of its own.
-
-    For layers of torch's and ours, whose attributes are known, this takes a tenth of what ``deepcopy`` takes.
-    """
-    parts = list(module.named_modules(remove_duplicate=False))
-    is_known = all(type(part).__module__.startswith(("torch.nn.modules.", "sktune.")) for _, part in parts)
-    if not is_known or len(parts) > len({part for _, part in parts}):
-        return deepcopy(module, dict(replaced))
-    for _, part in reversed(parts):  # the inner ones before those that hold them
-        replaced[id(part)] = _copy(part, replaced)
-    return replaced[id(module)]
-
-
 def _load_optimizer(initialized, own, outcome):
     """Return a copy of an optimizer of other parameters, by the ids of its own, as a lane's training left it."""
-    optimizer = _copy(initialized)
-    (group,) = initialized.param_groups
-    group = {**group, "params": [own[id(p)] for p in group["params"]], "lr": outcome.lr}
-    optimizer.param_groups = [group]
-    optimizer.state = defaultdict(dict, {own[id(p)]: deepcopy(state) for p, state in initialized.state.items()})
+    optimizer = deepcopy(initialized, dict(own))
+    vars(optimizer).update({**vars(initialized), **vars(optimizer)})  # what torch does not copy
+    (group,) = optimizer.param_groups
+    group["lr"] = outcome.lr
     state, learned = dict(outcome.optimizer), [p for p in group["params"] if p.requires_grad]
     on_device = group.get("fused") or group.get("capturable")  # torch keeps the count where it is read
     step = torch.tensor(state.pop("step"), device=learned[0].device if on_device and learned else None)

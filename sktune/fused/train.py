@@ -121,9 +121,10 @@ class Group:
         bound = []
         for position, lane in enumerate(map(self.lanes.__getitem__, self.alive)):
             state = {name: self.optimizer.state[name][position].numpy() for name in self.program.state}
-            batches, flat = lane.batches, self.net.flat[position].numpy()
+            flat, gradient = (of_lanes[position].numpy() for of_lanes in (self.net.flat, self.net.flat_gradient))
             numbers = lane.seed, lane.dropout, lane.options, lane.penalties
-            bound.append(self.program.bind(flat, state, data[batches.rows], batches.sizes, *numbers))
+            table = data[lane.batches.rows], lane.batches.sizes
+            bound.append(self.program.bind(flat, gradient, state, *table, *numbers))
         return bound
 
     def _run_compiled(self, epoch, lanes, rates):

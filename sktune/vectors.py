@@ -12,6 +12,7 @@ BYTES = 64  # of a vector, be it one of the processor's or several
 _SUMS = 8 if binding.get_host_cpu_features().get("avx512f") else 4  # vectors that its registers hold at once
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 compiled = njit(fastmath={"contract"}, **OPTIONS)  # infinite numbers and NaN keep their meaning
+_FREE = ["contract"]  # a product and a sum may be rounded once
 _INDEX, _LANE = ir.IntType(64), ir.IntType(32)
 
 
@@ -68,16 +69,11 @@ def _make_tile(n):
             builder.position_at_end(loop)
             k, a_here, b_here = builder.phi(_INDEX), builder.phi(a.type), builder.phi(b.type)
             sums, columns = [builder.phi(code.vector) for _ in range(n)], code.load(b_here)
-            products = [
-                builder.fmul(code.spread(code.at(a_here, a_row, i)), columns, flags=["contract"]) for i in range(n)
-            ]
-            added = [builder.fadd(p, s, flags=["contract"]) for p, s in zip(products, sums, strict=True)]
-            next_k = builder.add(k, _INDEX(1))
-            moves = [
-                (k, _INDEX(0), next_k),
-                (a_here, a, code.at(a_here, a_column)),
-                (b_here, b, code.at(b_here, b_row)),
-            ]
+            lefts = [code.spread(code.at(a_here, a_row, i)) for i in range(n)]
+            products = [builder.fmul(left, columns, flags=_FREE) for left in lefts]
+            added = [builder.fadd(p, s, flags=_FREE) for p, s in zip(products, sums, strict=True)]
+            next_k, next_a, next_b = builder.add(k, _INDEX(1)), code.at(a_here, a_column), code.at(b_here, b_row)
+            moves = [(k, _INDEX(0), next_k), (a_here, a, next_a), (b_here, b, next_b)]
             for variable, first, then in [*moves, *zip(sums, before, added, strict=True)]:
                 variable.add_incoming(first, entry)
                 variable.add_incoming(then, loop)

@@ -276,7 +276,7 @@ def find_chain(module):
 def is_watched(thing):
     """Tell whether someone waits for calls of a module, a parameter or an optimizer, or has put other methods in.
 
-    The names of torch's registers are private; ``tests/test_seams.py`` fails when they move.
+    The names of torch's registers are private; ``tests/test_compiled.py`` fails when they move.
     """
     if isinstance(thing, torch.Tensor):
         return bool(thing._backward_hooks or thing._post_accumulate_grad_hooks)

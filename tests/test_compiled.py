@@ -13,8 +13,11 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
-from skorch.callbacks import Callback, EpochScoring, GradientNormClipping
+from skorch.callbacks import Callback, EpochScoring, Freezer, GradientNormClipping, Unfreezer
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.utils import prune
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor, compiled
 from sktune.modules import ACTIVATIONS, limited_threads
@@ -205,6 +208,73 @@ class Listening(NeuralNetClassifier):
         self.n_heard_ = getattr(self, "n_heard_", 0) + 1
 
 
+def changed(change, *layers):
+    """Return a module that has been changed, as a class whose instances are it."""
+    module = sequence(*(layers or (nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))))
+    change(module)
+    return module
+
+
+def tie(module):
+    module[2].weight = module[0].weight
+
+
+def tie_bias(module):
+    module[2].bias = module[0].bias
+
+
+def keep_as_buffer(module):
+    weight = module[2].weight.detach()
+    del module[2].weight
+    module[2].register_buffer("weight", weight)
+
+
+def keep_bias_as_buffer(module):
+    bias = module[2].bias.detach()
+    del module[2].bias
+    module[2].register_buffer("bias", bias)
+
+
+def prune_and_remove(module):
+    prune.l1_unstructured(module[2], "weight", 0.3)
+    prune.remove(module[2], "weight")
+
+
+def widen_bias(module):
+    module[2].bias = nn.Parameter(torch.zeros(1, 6, dtype=torch.float64))
+
+
+def add_parameter(module):
+    module.extra = nn.Parameter(torch.zeros(5, dtype=torch.float64))
+
+
+def add_layer(module):
+    module[1].extra = nn.Dropout(0.5)
+
+
+def share_memory(module):
+    module[2].weight.data = module[0].weight.data
+
+
+def double_outputs(module):
+    module[1].forward = lambda X: 2 * torch.tanh(X)
+
+
+def stay_in_evaluation(module):
+    module.train = lambda mode=True: nn.Sequential.train(module, False)
+
+
+CHANGES = (tie, tie_bias, keep_as_buffer, keep_bias_as_buffer, prune_and_remove, widen_bias, add_parameter, add_layer)
+CHANGES += (share_memory, double_outputs, stay_in_evaluation)
+
+
+class Slots:
+    __slots__ = ()
+
+    def __call__(self, output, target):
+        return nn.functional.cross_entropy(output, target)
+
+
 BEYOND = {
     "an activation of another kind": {"module": sequence(nn.Linear(6, 5), nn.Softplus(), nn.Linear(5, 3))},
     "another form of an activation": {"module": sequence(nn.Linear(6, 5), nn.GELU("tanh"), nn.Linear(5, 3))},
@@ -216,6 +286,7 @@ BEYOND = {
     "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
     "weights of two types": {"module": sequence(nn.Linear(6, 6), nn.Softplus(), nn.Linear(6, 3))},
     "another criterion": {"criterion": nn.MultiMarginLoss},
+    "a criterion without a dict": {"criterion": Slots},
     "smoothed labels": {"criterion__label_smoothing": 0.1},
     "weights in the criterion": {"criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
     "ignored classes": {"criterion__ignore_index": 1},
@@ -233,6 +304,19 @@ BEYOND = {
 def test_what_is_beyond_them_is_left_alone(name, monkeypatch, count_calls):
     assert_same(*fit_both_ways(NeuralNetClassifier(**{**SETTINGS, **BEYOND[name]}), X, y, monkeypatch), rtol=0, atol=0)
     assert count_calls() == 0
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_modules_are_left_alone(change, monkeypatch, count_calls):
+    def fit():
+        torch.manual_seed(0)
+        module = changed(change)
+        return NeuralNetClassifier(lambda: module, **SETTINGS).fit(X, y)
+
+    ours = fit()
+    assert count_calls() == 0
+    monkeypatch.setattr(compiled, "enabled", False)
+    assert_same(ours, fit(), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", [Overriding, Listening])
@@ -255,6 +339,163 @@ def test_hooks_of_weights_and_optimizers_are_called(count_calls):
     assert (len(n_calls), count_calls()) == (48, 0)
     net.partial_fit(X, y)
     assert count_calls() == 4
+
+
+def test_hooks_of_everything_are_called(count_calls):
+    n_calls = []
+
+    def note(*args):
+        n_calls.append(1)
+
+    for register in (register_module_forward_hook, register_optimizer_step_post_hook):
+        handle = register(note)
+        NeuralNetClassifier(**SETTINGS).fit(X, y)
+        handle.remove()
+        assert len(n_calls) >= 24
+        n_calls.clear()
+    assert count_calls() == 0
+
+
+def test_replaced_methods_of_optimizers_and_criteria_are_called(count_calls):
+    class Replace(Callback):
+        def on_train_begin(self, net, **kwargs):
+            part, name = getattr(net, self.part), self.name
+            method = getattr(part, name)
+            setattr(part, name, lambda *args, **kwargs: n_calls.append(1) or method(*args, **kwargs))
+
+        def __init__(self, part, name):
+            self.part, self.name = part, name
+
+    for part, name in [("optimizer_", "step"), ("criterion_", "forward")]:
+        n_calls = []
+        NeuralNetClassifier(**SETTINGS, callbacks=[Replace(part, name)]).fit(X, y)
+        assert len(n_calls) == 24
+    assert count_calls() == 0
+
+
+def test_schedulers_of_torch_see_steps(count_calls):
+    class Decay(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.scheduler_ = torch.optim.lr_scheduler.ExponentialLR(net.optimizer_, 0.5)
+
+        def on_epoch_end(self, net, **kwargs):
+            self.scheduler_.step()
+
+    net = NeuralNetClassifier(**SETTINGS, callbacks=[Decay()]).fit(X, y)
+
+    assert net.optimizer_.param_groups[0]["lr"] == pytest.approx(0.01 / 16)
+    assert count_calls() == 0
+
+
+def test_weights_that_are_frozen_for_a_while(monkeypatch, count_calls):
+    freeze = [Freezer("layers.0.*"), Unfreezer("layers.0.*", at=3)]
+    net = NeuralNetClassifier(**SETTINGS | {"max_epochs": 6}, callbacks=freeze)
+
+    assert_same(*fit_both_ways(net, X, y, monkeypatch), rtol=0, atol=0)
+    assert count_calls() == 0
+
+
+def test_optimizers_of_the_users_own(count_calls):
+    class Alternating(NeuralNetClassifier):
+        def initialize_optimizer(self, *args, **kwargs):
+            self.first_ = torch.optim.SGD(self.module_.parameters(), lr=0.1)
+            return self
+
+        def train_step(self, batch, **fit_params):
+            self.first_.zero_grad()
+            step = self.train_step_single(batch)
+            self.first_.step()
+            return step
+
+    net = Alternating(**SETTINGS).fit(X, y)
+
+    assert net.history[-1, "train_loss"] < net.history[0, "train_loss"]
+    assert count_calls() == 0
+
+
+def test_gradients_are_those_of_the_last_batch(monkeypatch, count_calls):
+    options = {"module__dropout": 0.3, "l1": 0.01, "l2": 0.01}
+    ours, torchs = fit_both_ways(NeuralNetClassifier(**SETTINGS, **options), X, y, monkeypatch)
+
+    assert count_calls() == 4
+    for p, expected in zip(ours.module_.parameters(), torchs.module_.parameters(), strict=True):
+        torch.testing.assert_close(p.grad, expected.grad, rtol=1e-7, atol=1e-12)
+
+
+def test_masks_of_a_pass_between_epochs(monkeypatch, count_calls):
+    class Sample(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            net.module_.train()
+            with torch.no_grad():
+                samples.append([net.module_(torch.from_numpy(X[:3])) for _ in "ab"])
+
+    samples = []
+    net = NeuralNetClassifier(**SETTINGS, module__dropout=0.5, callbacks=[Sample()])
+    fit_both_ways(net, X, y, monkeypatch)
+
+    assert count_calls() == 4
+    for ours, torchs in zip(samples[:4], samples[4:], strict=True):
+        torch.testing.assert_close(ours, torchs, rtol=1e-8, atol=1e-12)
+
+
+def test_slow_moments_in_float32(monkeypatch, count_calls):
+    data = make_classification(300, n_features=20, n_informative=8, n_classes=3, random_state=0)
+    net = NeuralNetClassifier(optimizer__betas=(0.9, 0.99999), max_epochs=1, random_state=0)
+
+    ours, torchs = fit_both_ways(net, *data, monkeypatch)
+
+    assert count_calls() == 1
+    for one, other in zip(ours.optimizer_.state.values(), torchs.optimizer_.state.values(), strict=True):
+        torch.testing.assert_close(one["exp_avg_sq"], other["exp_avg_sq"], rtol=1e-4, atol=1e-12)
+
+
+def test_the_slope_of_units_far_below_zero(monkeypatch, count_calls):
+    module = sequence(nn.Linear(6, 5), nn.ELU(), nn.Linear(5, 3))
+    with torch.no_grad():
+        module[0].bias.fill_(-30)
+    net = NeuralNetClassifier(module, **SETTINGS | {"lr": 0.1}, optimizer__eps=1e-16)
+
+    assert_same(*fit_both_ways(net, X, y, monkeypatch), rtol=1e-7)
+    assert count_calls() == 4
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2, 10**9], [0, 1, 2, -200]])
+def test_rows_that_are_not_there_raise(rows):
+    def split(dataset, y=None, **kwargs):
+        return torch.utils.data.Subset(dataset, rows), None
+
+    with pytest.raises(IndexError, match="out of bounds"):
+        NeuralNetClassifier(**SETTINGS, train_split=split).fit(X, y)
+
+
+def test_rows_may_be_told_in_any_integers(monkeypatch, count_calls):
+    def split(dataset, y=None, **kwargs):
+        return torch.utils.data.Subset(dataset, np.arange(-50, 30, dtype=np.int32)), None
+
+    assert_same(*fit_both_ways(NeuralNetClassifier(**SETTINGS, train_split=split), X, y, monkeypatch))
+    assert count_calls() == 4
+    assert len(compiled.load_kernels(np.dtype(np.float64)).train_steps.signatures) <= 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_steps_are_counted_as_torch_does(dtype, monkeypatch, count_calls):
+    torch.set_default_dtype(dtype)
+    try:
+        ours, torchs = fit_both_ways(NeuralNetClassifier(**SETTINGS), X, y, monkeypatch)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+    assert count_calls() == 4
+    for one, other in zip(ours.optimizer_.state.values(), torchs.optimizer_.state.values(), strict=True):
+        assert (one["step"], one["step"].dtype) == (other["step"], other["step"].dtype)
+
+
+def test_what_torch_refuses_is_refused(count_calls):
+    with pytest.raises(AssertionError, match="capturable"):
+        NeuralNetClassifier(**SETTINGS, optimizer__capturable=True, optimizer__fused=False).fit(X, y)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="does not require grad"):
+        NeuralNetClassifier(**SETTINGS).fit(X, y)
+    assert count_calls() == 0
 
 
 def test_modules_with_gradient_hooks_are_left_alone(count_calls):
@@ -335,15 +576,20 @@ def test_callbacks_between_epochs(monkeypatch, count_calls):
 
 
 def test_divergence_is_told_in_the_same_words(monkeypatch):
-    messages = []
+    class Keep(Callback):
+        def on_epoch_begin(self, net, **kwargs):
+            histories.append(net.history)
+
+    messages, histories = [], []
     for is_enabled in (True, False):
         monkeypatch.setattr(compiled, "enabled", is_enabled)
-        net = NeuralNetClassifier(**{**SETTINGS, "lr": 1e300, "optimizer": torch.optim.SGD})
+        net = NeuralNetClassifier(**{**SETTINGS, "lr": 1e300, "optimizer": torch.optim.SGD}, callbacks=[Keep()])
         with pytest.raises(ArithmeticError, match="training must stay finite") as caught:
             net.fit(X * 1e3, y)
         messages.append(str(caught.value))
 
     assert messages[0] == messages[1]
+    assert len(histories[0][-1]["batches"]) == len(histories[-1][-1]["batches"]) > 1
 
 
 def test_targets_beyond_the_outputs_raise(count_calls):

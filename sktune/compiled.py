@@ -187,10 +187,8 @@ class Program:
             losses = []
             for start in range(0, len(sizes), _MOST_STEPS):
                 some = slice(start, start + _MOST_STEPS)
-                place = seed, epoch, start
-                losses += self.kernels.train_steps(
-                    *net, t + start, data, order, sizes[some], rates[some], place
-                ).tolist()
+                steps = order, sizes[some], rates[some], (seed, epoch, start)
+                losses += self.kernels.train_steps(*net, t + start, data, *steps).tolist()
                 order = order[sizes[some].sum() :]
                 if not math.isfinite(losses[-1]):
                     break

@@ -173,7 +173,7 @@ def _divide(groups, n_workers):
     groups = sorted(groups, key=cost, reverse=True)
     most = sum(map(cost, groups)) / (2 * n_workers)
     n_workers = 1 if groups and _device_of(groups[0]).type != "cpu" else n_workers
-    while n_workers > 1 and groups and cost(groups[0]) > most and len(groups[0]) >= 2 * _fewest_lanes(groups[0]):
+    while n_workers > 1 and groups and cost(groups[0]) > most and 1 < len(groups[0]) >= 2 * _fewest_lanes(groups[0]):
         longest, *others = groups
         groups = sorted([longest[::2], longest[1::2], *others], key=cost, reverse=True)
     return groups

@@ -141,7 +141,7 @@ class FusingBackend(ParallelBackendBase):
 
     def _collect(self, jobs):
         """Read the tasks, in their order, and prepare their fits, fold by fold: rows are held of one fold at a time."""
-        collector, by_fold, estimators = Collector(self.device, only_task=len(jobs) == 1), {}, set()
+        collector, by_fold, estimators = Collector(self.device), {}, set()
         for job in jobs:
             job.read(estimators)
             by_fold.setdefault(job.fold, []).append(job)

@@ -23,7 +23,7 @@ from sktune.fused.plan import as_text, signature, why_alone, why_alone_initializ
 from sktune.fused.seam import PlannedFit
 from sktune.fused.tables import Tables
 from sktune.modules import MLP, floating_dtype
-from sktune.validation import check_hyperparameters, check_rows, resolve_device
+from sktune.validation import check_hyperparameters, check_rows
 
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
 _MOST_KEPT = 1 << 24  # numbers that the outputs for test rows may be, of all fits of a search
@@ -100,11 +100,11 @@ def fingerprint(thing):
 class Collector:
     """Prepares fits. Those on the same rows share them; nets that differ in numbers alone begin with the same weights.
 
-    `device` is where they are trained, unless that is None. The one fit of an only task is left alone on a CPU.
+    `device` is where they are trained, unless that is None.
     """
 
-    def __init__(self, device=None, only_task=False):
-        self.device, self.only_task = device, only_task
+    def __init__(self, device=None):
+        self.device = device
         self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, {}, {}
         self.n_kept = 0
 
@@ -113,10 +113,7 @@ class Collector:
 
         `seed` is for nets of skorch's, which have none of their own.
         """
-        draft, fits, planned_fits = None, [], list(planned_fits)
-        is_only = self.only_task and len(planned_fits) == 1 and self.device is None
-        if is_only and resolve_device(net_of(planned_fits[0].estimator).device).type == "cpu":
-            return [Fit(reason="there is no other fit to train it with")]
+        draft, fits = None, []
         for n, planned in enumerate(planned_fits):
             if self.device is not None:
                 net_of(planned.estimator).set_params(device=self.device)

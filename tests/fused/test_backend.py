@@ -113,21 +113,11 @@ def test_n_jobs(n_jobs):
     assert_same_scores(plain, fused, tolerance=0)
 
 
-@pytest.mark.parametrize("pre_dispatch", [2, "n_jobs", "all"])
+@pytest.mark.parametrize("pre_dispatch", [1, "n_jobs", "all"])
 def test_pre_dispatch(pre_dispatch):
     plain, fused = both(lambda: GridSearchCV(NET, LRS, cv=3, pre_dispatch=pre_dispatch).fit(X, y), 6)
 
     assert_same_scores(plain, fused, tolerance=0)
-
-
-def test_an_only_fit_has_none_to_be_trained_with():
-    report = FusionReport()
-    with joblib.parallel_config("sktune", report=report):
-        search = GridSearchCV(NET, {"lr": [0.01]}, cv=[(np.arange(80), np.arange(80, 110))]).fit(X, y)
-
-    assert [fit["reason"] for fit in report.alone] == ["there is no other fit to train it with"]
-    assert not report.groups
-    assert search.best_score_ == clone(NET).set_params(lr=0.01).fit(X[:80], y[:80]).score(X[80:], y[80:])
 
 
 def test_groups():

@@ -30,7 +30,7 @@ INITIALIZATIONS = {
     "orthogonal": lambda layer, gain: nn.init.orthogonal_(layer.weight, gain),
     "normal": lambda layer, gain: nn.init.normal_(layer.weight, std=0.05),
 }
-_LEAST_TO_DIVIDE = 1 << 22  # rows x parameters: some 0.2 ms of one core
+_LEAST_TO_DIVIDE = 1 << 23  # rows x parameters: some 0.4 ms of one core
 _GAINS = {"gelu": "relu", "silu": "relu", "elu": "selu"}  # torch's calculate_gain knows no closer name
 
 

@@ -282,7 +282,7 @@ def _forward(links, numbers, flat, space, width, n, key):
 
 @compiled
 def _pass_between(links, numbers, space, table, width, n, key):
-    """Apply what stands between two linear layers, feature by feature."""
+    """Apply what stands between two linear layers, and write its derivatives."""
     out, slope = space.tables[table, : width * space.row], space.slopes[table, : width * space.row]
     one = cast(1.0, out[0])
     for i in range(len(slope)):

@@ -20,7 +20,7 @@ def has_own(hook, listener):
 
 
 def hears_batches(net, training, hooks=("on_batch_begin", "on_batch_end")):
-    """Tell whether anyone looks at a net's batches; skorch's scores look at those of one kind only."""
+    """Tell whether anyone looks at a net's batches, or has other `hooks`; skorch's scores look at those of one kind."""
     scores = (EpochScoring, BatchScoring)
     callbacks = [c for _, c in net.callbacks_ if not (isinstance(c, scores) and c.on_train != training)]
     return any(has_own(hook, listener) for hook in hooks for listener in [net, *callbacks])

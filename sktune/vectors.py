@@ -113,7 +113,7 @@ def _flip(context, a, a_row, b, b_row):
 
 @intrinsic
 def power_of_2(context, n, like):
-    """Return ``2.0**n`` for an integer n, from its bits; 0 far below."""
+    """Return ``2.0**n`` for a whole number n, from its bits; the result must be a normal number."""
 
     def generate(context, builder, signature, args):
         number = context.get_value_type(like)

@@ -45,8 +45,9 @@ class Group:
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.penalties = penalties.to(self.net.flat) if penalties.any() else None
         self.program = find_common_program(lanes) if low is None else None
-        self.bound = self._bind() if self.program else None
-        self._begin_capture(0)
+        tables = {lane.batches.rows for lane in lanes} if self.program else ()
+        self.data = {rows: read_data(rows) for rows in tables}
+        self._begin_steps(0)
 
     def train(self):
         """Train all lanes; return their outcomes."""
@@ -117,13 +118,12 @@ class Group:
 
     def _bind(self):
         """Return functions that train each lane for an epoch by compiled steps."""
-        data = {rows: read_data(rows) for rows in {lane.batches.rows for lane in self.lanes}}
         bound = []
         for position, lane in enumerate(map(self.lanes.__getitem__, self.alive)):
             state = {name: self.optimizer.state[name][position].numpy() for name in self.program.state}
             flat, gradient = (of_lanes[position].numpy() for of_lanes in (self.net.flat, self.net.flat_gradient))
             numbers = lane.seed, lane.dropout, lane.options, lane.penalties
-            table = data[lane.batches.rows], lane.batches.sizes
+            table = self.data[lane.batches.rows], lane.batches.sizes
             bound.append(self.program.bind(flat, gradient, state, *table, *numbers))
         return bound
 
@@ -141,8 +141,9 @@ class Group:
             losses[position, len(found) :] = found[-1]  # no number, or of no weight
         return losses
 
-    def _begin_capture(self, epoch):
-        """Have the steps of all lanes recorded from an epoch on, where enough of them are to come."""
+    def _begin_steps(self, epoch):
+        """Make steps ready from an epoch on: compiled ones, or recorded ones where enough of them are to come."""
+        self.bound = self._bind() if self.program else None
         lanes = [self.lanes[lane] for lane in self.alive]
         n_steps = min((lane.n_epochs - epoch) * len(lane.batches.sizes) for lane in lanes)
         usable = self.net.chain and can_capture(lanes[0]) and n_steps >= FEWEST_STEPS
@@ -226,8 +227,7 @@ class Group:
             kept = torch.tensor(kept, device=self.net.flat.device)
             self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
             self.penalties = None if self.penalties is None else self.penalties[kept]
-            self.bound = self._bind() if self.program else None
-            self._begin_capture(epoch + 1)
+            self._begin_steps(epoch + 1)
 
     def _keep_outputs(self, positions):
         """Compute the outputs for the test rows of lanes that are done, of no more rows at once than in a step."""

@@ -308,11 +308,14 @@ FAILURES = {
 GOOD = [{"lr": 0.01}, {"lr": 0.05, "l2": 1e-3}, {"lr": 0.02, "random_state": 5}]
 
 
-@pytest.mark.parametrize("name", FAILURES)
-def test_a_failing_lane_fails_alone(name):
+CASES = [(name, Raising) for name in FAILURES] + [(name, MLP) for name in ("diverges", "diverges_at_once")]
+
+
+@pytest.mark.parametrize(("name", "module"), CASES)  # an MLP takes compiled steps
+def test_a_failing_lane_fails_alone(name, module):
     failing, common, message = FAILURES[name]
     good = [common | candidate for candidate in GOOD]
-    net = clone(NET).set_params(module=Raising)
+    net = clone(NET).set_params(module=module)
     expected, references, _ = search(net, good, X, y)
 
     with pytest.warns(FitFailedWarning, match=message) as caught, np.errstate(all="ignore"):

@@ -71,6 +71,8 @@ class Training:
     initialized_ = False
     history_ = None
     virtual_params_ = {}
+    _schedule_start = 0
+    _schedule_epochs = None
 
     @property
     def _default_callbacks(self):
@@ -83,6 +85,7 @@ class Training:
         """
         validation.check_hyperparameters(self)
         self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
+        self._plan_schedule(0, None)
         self.device_ = validation.resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
         self._sizes = {**sizes, "n_outputs": getattr(self, "n_outputs_", None)}
@@ -189,6 +192,7 @@ class Training:
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
         stopping = BestEpoch(self) if self.early_stopping and iterator_valid is not None else None
         best_weights, draws = {}, True
+        self._plan_schedule(len(self.history), epochs)
         try:
             for _ in range(self.max_epochs if epochs is None else epochs):
                 # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
@@ -285,12 +289,25 @@ class Training:
         """Return the batch as skorch's callbacks know it: a pair."""
         return tuple(batch[:2]) if isinstance(batch, tuple | list) else batch
 
+    def _plan_schedule(self, first_epoch, epochs):
+        """Let the learning-rate schedule begin at an epoch of the history: each call of fit has its own.
+
+        `epochs` are those that the call trains for; None is ``max_epochs``.
+        """
+        self._schedule_start = first_epoch
+        self._schedule_epochs = epochs
+
     def _lr_factors(self, epoch, n_batches):
+        """Return the factors on the learning rate of an epoch's batches, or None if nothing changes it.
+
+        `epoch` counts from 0 over the whole history.
+        """
         options = self.get_params_for("lr_schedule")
         if self.lr_schedule == "constant" and not options.get("warmup"):
             return None  # the optimizer's rates are whoever's who set them, a scheduler callback's for one
-        times = epoch + np.arange(n_batches) / n_batches
-        return lr_factors(self.lr_schedule, times, self.max_epochs, **options).tolist()
+        planned = self.max_epochs if self._schedule_epochs is None else self._schedule_epochs
+        times = epoch - self._schedule_start + np.arange(n_batches) / n_batches
+        return lr_factors(self.lr_schedule, times, planned, **options).tolist()
 
     def _begin_step(self, epoch, batch, factors):
         self.dropout_.epoch, self.dropout_.batch = epoch, batch

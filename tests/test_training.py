@@ -399,6 +399,57 @@ def test_set_params_changes_the_rate_of_a_fitted_net(schedule):
     assert net.optimizer_.param_groups[0]["lr"] > 0.3
 
 
+def _rates_of(fit, net):
+    """Return the learning rates of the steps of one call."""
+    fit(net)
+    return dict(net.callbacks_)["rates"].rates
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"lr_schedule": "cosine"},
+        {"lr_schedule": "one_cycle"},
+        {"lr_schedule": "exponential"},
+        {"lr_schedule__warmup": 2},
+        {"lr_schedule": lambda t, max_epochs: 1 - t / (2 * max_epochs)},
+    ],
+    ids=["cosine", "one_cycle", "exponential", "warmup", "callable"],
+)
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_each_call_starts_its_schedule_anew(method, params):
+    class Anew(Rates):
+        def on_train_begin(self, net, **kwargs):
+            self.rates = []
+
+    net = make_net(**params, max_epochs=3, warm_start=True, callbacks=[("rates", Anew())])
+
+    first, second = (_rates_of(lambda net: getattr(net, method)(X, y), net) for _ in range(2))
+
+    assert second == first
+    assert len(net.history) == 6
+    assert len(set(first)) > 1
+
+
+def test_a_second_fit_under_a_schedule_moves_the_weights_by_compiled_steps_too():
+    net = make_net(lr_schedule="cosine", warm_start=True).fit(X, y)
+    before = net.module_.layers[0].weight.detach().clone()
+
+    net.fit(X, y)
+
+    assert (net.module_.layers[0].weight - before).abs().max() > 1e-3
+
+
+def test_a_schedule_is_planned_for_the_epochs_of_its_call():
+    sizes = {"module__n_features": 3, "module__n_outputs": 2}
+    net = make_net(lr_schedule="cosine", max_epochs=40, callbacks=[("rates", Rates())], **sizes)
+
+    net.initialize().fit_loop(X.astype(np.float32), y, epochs=2)
+
+    t = np.arange(10) / 5
+    assert dict(net.callbacks_)["rates"].rates == pytest.approx(0.01 * (1 + np.cos(np.pi * t / 2)) / 2)
+
+
 # --- set_params on a fitted net ---------------------------------------------------------------------------------------
 
 

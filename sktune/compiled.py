@@ -228,15 +228,20 @@ def has_one_count(optimizer):
     return len({(float(state.get("step", 0)), state.get("momentum_buffer") is None) for state in states}) == 1
 
 
+def count_dtype(group):
+    """Return the type in which torch's optimizers count the steps of a group of parameters."""
+    is_wide = torch.get_default_dtype() == torch.float64 and not group.get("fused")
+    return torch.float64 if is_wide else torch.float32
+
+
 def _open_state(optimizer, names):
     """Return how many steps an optimizer has taken, and which of its tensors it keeps, as it would when it begins."""
     (group,) = optimizer.param_groups
     is_counted, t = type(optimizer) is not torch.optim.SGD, 0
     kept = [name for name in names if name != "momentum_buffer" or group["momentum"]]
-    is_wide = torch.get_default_dtype() == torch.float64 and not group.get("fused")
     for p in group["params"] if is_counted or kept else ():
         state = optimizer.state[p]
-        count = torch.tensor(0.0, dtype=torch.float64 if is_wide else torch.float32)
+        count = torch.tensor(0.0, dtype=count_dtype(group))
         t = int(state.setdefault("step", count) if is_counted else state.get("momentum_buffer") is not None)
         state.update((name, torch.zeros_like(p)) for name in kept if state.get(name) is None)
     return t, kept

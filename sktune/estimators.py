@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 
 from sktune import validation
 from sktune.data import Rows
-from sktune.modules import MLP, few_threads, keeps_integers
-from sktune.training import Training
+from sktune.modules import MLP, few_threads, floating_dtype, keeps_integers
+from sktune.training import Training, find_override
 
 _BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
@@ -119,14 +119,31 @@ class NetworkEstimator(Training):
         X, y, sample_weight = validation.check_sample_weight(X, y, sample_weight)
         target = self._read_targets(X, y, anew, classes)
         if anew:
-            # Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on whether a row is
-            # repeated or weighted, and at that size the wider type costs nothing.
-            is_wide = X.shape[0] < _FEW_ROWS and validation.resolve_device(self.device).type != "mps"
-            self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=torch.float64 if is_wide else None)
+            self.initialize(n_features=int(np.prod(X.shape[1:])))
+            # Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on
+            # whether a row is repeated or weighted; at that size the wider type costs nothing.
+            if X.shape[0] < _FEW_ROWS and self._can_widen():
+                self._widen()
             if not keeps_integers(X, self.module_):
                 validation.warn_if_unscaled(X)
         weight = validation.combine_weights(sample_weight, getattr(self, "class_weight", None), y)
         return (self._rows(X, y, target, weight),)
+
+    def _can_widen(self):
+        """Tell whether a fit may compute in float64: where nobody's own code or tensors would meet that type."""
+        has_callbacks = self.callbacks not in (None, "disable", [])
+        has_own_data = self.train_split or not self._has_standard_data()
+        if find_override(self) or has_callbacks or has_own_data:
+            return False
+        is_own = type(self.module_) is MLP and type(self.criterion_).__module__.startswith("torch.nn.")
+        is_chosen = "dtype" in self.get_params_for("module")
+        is_float32 = floating_dtype(self.module_) == torch.float32
+        return is_own and is_float32 and not is_chosen and self.device_.type != "mps"
+
+    def _has_standard_data(self):
+        """Tell whether rows are batched by :class:`Batches`, and not by what the user has chosen."""
+        is_standard = self.dataset is Dataset and not self.get_params_for("dataset")
+        return is_standard and self.iterator_train is self.iterator_valid is DataLoader
 
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
@@ -139,7 +156,10 @@ class NetworkEstimator(Training):
                 output = output[0] if isinstance(output, tuple) else output
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
                 outputs.append(nonlinearity(output[:, 0] if is_binary else output))
-        return torch.cat(outputs).detach().numpy()
+        outputs = torch.cat(outputs).detach()
+        # NumPy has no bfloat16, and sums of float16 are coarse
+        is_half = outputs.dtype in (torch.bfloat16, torch.float16)
+        return (outputs.float() if is_half else outputs).numpy()
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""

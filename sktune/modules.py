@@ -334,8 +334,35 @@ def flushed_denormals():
 
 
 def floating_dtype(module):
-    """Return the type that a module computes in."""
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
+    """Return the type that a module computes in; torch's default for one that has no such parameters."""
+    return find_floating_dtype(module) or torch.get_default_dtype()
+
+
+def find_floating_dtype(module):
+    """Return the type of a module's floating parameters, or None if it has none."""
+    if not isinstance(module, nn.Module):
+        return None
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+
+
+def convert_floating(data, dtype):
+    """Return tensors, alone or in dicts, lists and tuples, those of floating numbers in a type."""
+    if isinstance(data, torch.Tensor):
+        is_other = data.dtype != dtype and data.is_floating_point() and data.layout == torch.strided
+        return data.to(dtype) if is_other else data
+    if isinstance(data, dict):
+        return {name: convert_floating(part, dtype) for name, part in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(convert_floating(part, dtype) for part in data)
+    return data
+
+
+def narrow(tensors, dtype):
+    """Return a dict of tensors, those of float64 in another floating type; what is no tensor stays."""
+    return {
+        name: value.to(dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float64 else value
+        for name, value in tensors.items()
+    }
 
 
 def keeps_integers(X, module):

@@ -1,8 +1,9 @@
 """Learning-rate schedules: factors on ``lr`` as pure functions of the progress.
 
-A schedule takes the time ``t`` in epochs since the call of ``fit`` or ``partial_fit`` began (a float or an
-array: it grows by ``1 / n_batches`` with each step; a call that goes on from earlier weights starts anew) and the number of epochs planned, and returns the factor by which the
-learning rate is multiplied. It has no state, so a resumed or a fused fit meets the same values.
+A schedule takes the time ``t`` in epochs since the call of ``fit`` or ``partial_fit`` began (a float
+or an array: it grows by ``1 / n_batches`` with each step) and the number of epochs planned, and
+returns the factor by which the learning rate is multiplied. It has no state, so a resumed or a fused
+fit meets the same values. A call that goes on from earlier weights starts its schedule anew.
 """
 
 import inspect

@@ -3,7 +3,6 @@
 This is the plain path, and the reference for every faster one.
 """
 
-import inspect
 import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
@@ -81,7 +80,7 @@ class Training:
     def initialize(self, **sizes):
         """Build module, criterion, optimizer and callbacks anew; draws the seed of the fit.
 
-        `sizes` are what the data tell of the module (`n_features`, `dtype`): passed to one that takes such arguments.
+        `sizes` are what the data tell of the module (`n_features`): passed to one that takes such arguments.
         """
         validation.check_hyperparameters(self)
         self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
@@ -108,6 +107,26 @@ class Training:
         finally:
             self.device = device
 
+    def _widen(self):
+        """Compute in float64 until the fit is over: in it, sums do not depend on the order of the rows.
+
+        :meth:`_narrow` brings back what there was, so that nothing beyond the fit meets another type.
+        """
+        self._narrow_to = modules.floating_dtype(self.module_)
+        for _, component in self._components():
+            component.to(torch.float64)
+
+    def _narrow(self):
+        """Bring modules, criteria and optimizers back to the type that they had before :meth:`_widen`."""
+        dtype = vars(self).pop("_narrow_to", None)
+        if dtype is None:
+            return
+        for _, component in self._components():
+            component.to(dtype)
+        for name in self._optimizers:
+            for state in getattr(self, name + "_").state.values():
+                state.update(modules.narrow(state, dtype))
+
     def initialize_module(self):
         """Build the module (of an instance, a copy), its dropout layers served by counter-based masks."""
         arguments, is_instance = self.get_params_for("module"), isinstance(self.module, torch.nn.Module)
@@ -117,8 +136,6 @@ class Training:
             kind = type(self.module) if is_instance else self.module
             takes = validation.constructor_arguments(kind, extra=False) or ()
             found = {name: value for name, value in self._sizes.items() if name in takes and value is not None}
-            if "dtype" in found and inspect.signature(kind).parameters["dtype"].default is not None:
-                del found["dtype"]  # the module has one in mind
             self.module_ = kind(**{**found, **arguments})
         self.dropout_ = modules.serve_dropout(self.module_, self.seed_)
         return self
@@ -212,6 +229,7 @@ class Training:
         finally:  # a callback stops a fit by KeyboardInterrupt
             for name, weights in best_weights.items():
                 getattr(self, name).load_state_dict(weights)
+            self._narrow()
         self._check_weights()
         return self
 
@@ -250,8 +268,7 @@ class Training:
                 self._begin_step(epoch, n_batches - 1, factors)
             step = step_fn(batch, **fit_params)
             loss = step["loss"].item()
-            if not math.isfinite(loss):
-                raise self._divergence(f"{'training' if training else 'validation'} loss became {loss}")
+            self._check_loss(loss, training)
             batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
             self.notify("on_batch_end", batch=public, training=training, **step)
         self.history.record(prefix + "_batch_count", n_batches)
@@ -280,8 +297,7 @@ class Training:
             layer.stand_at((epoch, len(losses) - 1))
         for loss, size in zip(losses, batches.sizes, strict=False):
             self.history.new_batch()
-            if not math.isfinite(loss):
-                raise self._divergence(f"training loss became {loss}")
+            self._check_loss(loss, training=True)
             self.history[-1]["batches"][-1].update({"train_loss": loss, "train_batch_size": size})
         self.history.record("train_batch_count", len(losses))
 
@@ -329,10 +345,16 @@ class Training:
 
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
-        x = self._on_device(x)
+        x = self._as_floating(self._on_device(x))
         if isinstance(x, dict):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
+
+    def _as_floating(self, x):
+        """Return a batch of inputs, its floating numbers in the type that the modules compute in."""
+        dtypes = (modules.find_floating_dtype(getattr(self, name + "_", None)) for name in self._modules)
+        dtype = next((dtype for dtype in dtypes if dtype is not None), None)
+        return x if dtype is None else modules.convert_floating(x, dtype)
 
     def _on_device(self, data):
         is_there = type(data) is torch.Tensor and data.device == self.device_
@@ -376,6 +398,12 @@ class Training:
         absolute = sum(w.abs().sum() for w in weights) if self.l1 else 0.0
         squares = sum(w.square().sum() for w in weights) if self.l2 else 0.0
         return self.l1 * absolute + self.l2 * squares
+
+    def _check_loss(self, loss, training):
+        """Raise if a batch's loss is no finite number of the module's type, as it is beyond the fit."""
+        if not is_representable(loss, vars(self).get("_narrow_to")):
+            kind = "training" if training else "validation"
+            raise self._divergence(f"{kind} loss became {loss}")
 
     def _check_weights(self):
         for name, tensor in [item for _, part in self._components() for item in part.state_dict().items()]:
@@ -438,6 +466,12 @@ class Training:
             self.device_ = validation.resolve_device(self.device)
         if is_auto:
             self.device = "auto"
+
+
+def is_representable(loss, dtype=None):
+    """Tell whether a loss is finite; and, if a floating type is given, no larger than its numbers."""
+    largest = math.inf if dtype is None else torch.finfo(dtype).max
+    return math.isfinite(loss) and abs(loss) <= largest
 
 
 def find_override(net):

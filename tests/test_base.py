@@ -14,9 +14,10 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.dataset import Dataset
+from skorch.helper import predefined_split
 from torch import nn
 
-from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune import DivergenceError, NeuralNetClassifier, NeuralNetRegressor
 
 rng = np.random.RandomState(0)
 X = rng.randn(120, 3)
@@ -471,13 +472,55 @@ def test_number_of_targets_of_partial_fit():
         net.partial_fit(X, X[:, 0])
 
 
-def test_small_tables_are_computed_in_float64():
-    kinds = [
-        next(make_net(**p).fit(X[:n], y[:n]).module_.parameters()).dtype
-        for n, p in [(99, {}), (100, {}), (99, {"module__dtype": torch.float32})]
-    ]
+SIZES = [20, 99, 100, 120]
 
-    assert kinds == [torch.float64, torch.float32, torch.float32]
+
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
+def test_types_do_not_depend_on_the_number_of_rows(kind):
+    nets = [make_net(kind, max_epochs=1).fit(X[:n], y[:n]) for n in SIZES]
+
+    for net in nets:
+        state = next(iter(net.optimizer_.state.values()))
+        assert {t.dtype for t in net.module_.parameters()} == {torch.float32}
+        assert {state["exp_avg"].dtype, state["exp_avg_sq"].dtype} == {torch.float32}
+        assert net.predict(X).dtype == nets[-1].predict(X).dtype
+        assert net.module_(torch.zeros(1, X.shape[1])).dtype == torch.float32
+
+
+def test_a_fit_of_few_rows_does_not_depend_on_their_order():
+    net = make_net(max_epochs=20, batch_size=99)
+    order = np.random.default_rng(0).permutation(99)
+
+    one, other = clone(net).fit(X[:99], y[:99]), clone(net).fit(X[:99][order], y[:99][order])
+
+    assert torch.equal(weights_of(one), weights_of(other))
+
+
+TYPED = {
+    "criterion_buffers": {"criterion__weight": torch.tensor([1.0, 3.0])},
+    "smoothed": {"criterion__label_smoothing": 0.1, "criterion__weight": torch.tensor([1.0, 3.0])},
+    "own_split": {"train_split": predefined_split(Dataset(X[:9].astype(np.float32), y[:9]))},
+    "double_split": {"train_split": predefined_split(Dataset(X[:9].astype(np.float64), y[:9]))},
+    "early_stopping": {"early_stopping": True, "criterion__weight": torch.tensor([1.0, 3.0])},
+}
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("name", TYPED)
+def test_what_meets_the_module_has_its_type_for_any_number_of_rows(name, n):
+    net = make_net(**TYPED[name]).fit(X[:n], y[:n])
+
+    assert np.isfinite(net.predict_proba(X)).all()
+    net.partial_fit(X[:50], y[:50]).partial_fit(X, y)
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+@pytest.mark.parametrize("n", [40, 120])
+def test_a_loss_beyond_float32_diverges_for_any_number_of_rows(n, optimizer):
+    net = make_net(NeuralNetRegressor, optimizer=optimizer, lr=1e25, max_epochs=3)
+
+    with pytest.raises(DivergenceError, match="training must stay finite"):
+        net.fit(X[:n], y[:n])
 
 
 def test_grid_search_in_a_pipeline():

@@ -29,7 +29,10 @@ y_reg = y_reg / y_reg.std(axis=0)
 HIDDEN = {"module__hidden": (7, 18)}
 SETTINGS = {"batch_size": 16, "max_epochs": 4, "lr": 0.01, "random_state": 0}
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="there is no Numba")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="there is no Numba"),
+    pytest.mark.usefixtures("in_float64"),
+]
 
 
 @pytest.fixture

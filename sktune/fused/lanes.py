@@ -20,11 +20,13 @@ class Lane:
 
     must_be_finite = True  # else a net that diverges goes on as it would alone
     masks_follow_from_seeds = True
+    narrow_to = None  # the type that the module has beyond the fit, if it is trained in float64 instead
     test = None
 
     def __init__(self, net, train, valid=None, fold=None):
         self.train, self.valid, self.n_rows, self.seed = train, valid, len(train), net.seed_
         self.module, self.criterion, self.match = net.module_, net.criterion_, net._match
+        self.narrow_to = vars(net).get("_narrow_to")
         self.dropout = [layer.p for layer in dropout_layers(self.module)]
         self.batches = net.get_iterator(train, training=True)
         self.stream = (fold, id(rows_of(train)[0]), self.n_rows, valid is not None, net.shuffle, net.seed_)

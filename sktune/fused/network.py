@@ -94,6 +94,18 @@ class StackedNet:
         chosen._make_leaves()
         return chosen
 
+    def to(self, dtype):
+        """Return a net like this one whose floating numbers are of another type."""
+        other = self.select(torch.arange(len(self), device=self.flat.device))
+        other.template = deepcopy(self.template).to(dtype)
+        other.layers, other.dropouts = find_chain(other.template), dropout_layers(other.template)
+        other.flat, other.weight_mask = other.flat.to(dtype), self.weight_mask.to(dtype)
+        other.buffers = {
+            name: buffer.to(dtype) if buffer.is_floating_point() else buffer for name, buffer in other.buffers.items()
+        }
+        other._make_leaves()
+        return other
+
     def put_back(self, lanes, chosen):
         """Copy the values of a net made by :meth:`select` back into its lanes."""
         self.flat[lanes] = chosen.flat

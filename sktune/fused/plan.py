@@ -117,7 +117,7 @@ def signature(lane):
     optimizer = (lane.optimizer, *((name, lane.options.get(name)) for name in RULES[lane.optimizer].shared))
     data = (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype)
     labels = (getattr(net, "n_outputs_", None), repr(getattr(net, "classes", None)))
-    loop = (net.batch_size, lane.valid is not None, type(net), labels)
+    loop = (net.batch_size, lane.valid is not None, type(net), labels, lane.narrow_to)
     criterion = (_structure(lane.criterion), *(str(buffer.tolist()) for buffer in lane.criterion.buffers()))
     return (data, loop, optimizer, criterion, _structure(lane.module))
 

@@ -10,6 +10,7 @@ from sklearn.base import clone
 from skorch.history import History
 from torch import nn
 
+from sktune.compiled import count_dtype
 from sktune.data import count_rows
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
@@ -100,6 +101,7 @@ class Trained:
         for name in BUILT:
             vars(net).pop(name, None)
         vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
+        vars(net).pop("_narrow_to", None)
         net.history_ = _history(self.lane.net, self.outcome.curve)
         vars(net)["_trained"] = self
         if not isinstance(net, NetworkEstimator):
@@ -147,6 +149,8 @@ def _build(lane, outcome):
     tensors = (*net.module_.named_parameters(), *net.module_.named_buffers())
     own = {id(tensor): _own(tensor, outcome.state[name]) for name, tensor in tensors}
     built["module_"], built["criterion_"] = deepcopy(net.module_, dict(own)), deepcopy(net.criterion_)
+    if lane.narrow_to is not None:
+        built["criterion_"].to(lane.narrow_to)
     built["callbacks_"] = [(name, deepcopy(callback)) for name, callback in net.callbacks_]  # skorch's own
     for name, callback in built["callbacks_"]:
         if scores := [row[name] for row in outcome.curve if name in row and name in _LOWER_IS_BETTER]:
@@ -175,7 +179,8 @@ def _load_optimizer(initialized, own, outcome):
     group["lr"] = outcome.lr
     state, learned = dict(outcome.optimizer), [p for p in group["params"] if p.requires_grad]
     on_device = group.get("fused") or group.get("capturable")  # torch keeps the count where it is read
-    step = torch.tensor(state.pop("step"), device=learned[0].device if on_device and learned else None)
+    device = learned[0].device if on_device and learned else None
+    step = torch.tensor(state.pop("step"), dtype=count_dtype(group), device=device)
     counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
     if not group.get("momentum", 1):  # torch keeps no buffer then
         state.pop("momentum_buffer", None)

@@ -14,8 +14,8 @@ from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
-from sktune.modules import dropout_layers, flushed_denormals
-from sktune.training import DivergenceError
+from sktune.modules import dropout_layers, flushed_denormals, narrow
+from sktune.training import DivergenceError, is_representable
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
 _TRIAL_ROWS = 8
@@ -56,6 +56,7 @@ class Group:
             while self.alive:
                 began = perf_counter()
                 losses, rates = self._run_epoch(epoch)
+                losses = self._bound(losses)
                 finished = self._close_epoch(epoch, losses, rates, perf_counter() - began)
                 if finished:
                     self._retire(finished, epoch)
@@ -171,6 +172,13 @@ class Group:
         optimizer.step(net.flat, gradient, rates)
         return loss
 
+    def _bound(self, losses):
+        """Return losses, those beyond the type that the modules have outside of the fit as infinite."""
+        dtype = self.lanes[0].narrow_to
+        if dtype is not None:
+            losses = np.where(np.abs(losses) > torch.finfo(dtype).max, math.inf, losses)
+        return losses
+
     def _close_epoch(self, epoch, losses, rates, seconds):
         """Record an epoch's losses; return the positions of the lanes that are done."""
         means = self._mean_losses(losses)
@@ -183,7 +191,8 @@ class Group:
             row |= {name: of_lanes[position] for name, of_lanes in valid.items()}
             row |= {"dur": seconds / len(self.alive), "train_batch_count": len(rates[position])}
             outcome.curve.append(row)
-            bad = [kind for kind in _KINDS if not math.isfinite(row.get(_KINDS[kind], 0))]
+            dtype = self.lanes[lane].narrow_to
+            bad = [kind for kind in _KINDS if not is_representable(row.get(_KINDS[kind], 0), dtype)]
             if bad:
                 what = f"{bad[0]} loss became {row[_KINDS[bad[0]]]}"
                 outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what)
@@ -219,6 +228,9 @@ class Group:
             if outcome.error is None:
                 outcome.state = self.best.pop(lane, None) or self.net.state(position)
                 outcome.optimizer = self.optimizer.lane_state(position)
+                if (dtype := self.lanes[lane].narrow_to) is not None:
+                    outcome.state = narrow(outcome.state, dtype)
+                    outcome.optimizer = narrow(outcome.optimizer, dtype)
                 _check_finite(outcome)
         self._keep_outputs(positions)
         kept = [p for p in range(len(self.alive)) if p not in set(positions)]
@@ -242,10 +254,13 @@ class Group:
     @torch.no_grad()
     def _evaluate(self, positions, batches):
         net = self.net.select(torch.tensor(positions, device=self.net.flat.device))
+        if (dtype := self.lanes[0].narrow_to) is not None:
+            net = net.to(dtype)
         outcomes, found = [self.outcomes[self.alive[position]] for position in positions], []
         for place, outcome in enumerate(outcomes):
             net.load(place, outcome.state)
         for X, *_ in batches:
+            X = X if dtype is None else X.to(dtype)
             outputs = net.forward(X.expand(len(positions), *X.shape), False)
             found.append((outputs[0] if isinstance(outputs, tuple) else outputs).cpu())
         for place, outcome in enumerate(outcomes):

@@ -315,7 +315,7 @@ CASES = [(name, Raising) for name in FAILURES] + [(name, MLP) for name in ("dive
 def test_a_failing_lane_fails_alone(name, module):
     failing, common, message = FAILURES[name]
     good = [common | candidate for candidate in GOOD]
-    net = clone(NET).set_params(module=module)
+    net = clone(NET).set_params(module=module, module__dtype=torch.float64)
     expected, references, _ = search(net, good, X, y)
 
     with pytest.warns(FitFailedWarning, match=message) as caught, np.errstate(all="ignore"):
@@ -348,7 +348,7 @@ def test_a_group_that_diverges_as_a_whole_is_scored_as_such():
 
 
 def test_large_but_finite_weights_do_not_fail_for_a_neighbours_penalty():
-    common = {"optimizer": torch.optim.SGD, "max_epochs": 2, "module__hidden": ()}
+    common = {"optimizer": torch.optim.SGD, "max_epochs": 2, "module__hidden": (), "module__dtype": torch.float64}
     lanes = [common | {"lr": 1e200}, common | {"lr": 0.1, "l2": 0.1, "l1": 0.1}]
 
     plain, _, _ = search(NET, lanes, X, y, fused=False)

@@ -256,7 +256,7 @@ def net(cls=NeuralNetClassifier, **params):
 
 CANNOT = "its module cannot be fused"
 ALONE = {
-    "callbacks": (net(callbacks=[Halving()]), X, "callbacks of its own"),
+    "callbacks": (net(callbacks=[Halving()], module__dtype=torch.float64), X, "callbacks of its own"),
     "callbacks_of_a_subclass": (net(OwnCallbacks), X, "OwnCallbacks overrides _default_callbacks"),
     "train_step": (net(OwnStep), X, "OwnStep overrides train_step"),
     "get_loss": (net(OwnLoss), X, "OwnLoss overrides get_loss"),

@@ -21,7 +21,8 @@ from sktune.fused import collect
 from sktune.fused.run import FusionReport
 from sktune.training import BUILT, Training
 
-NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=16, random_state=0)
+SETTINGS = {"module__hidden": (8,), "module__dtype": torch.float64, "lr": 0.05, "max_epochs": 3, "random_state": 0}
+NET = NeuralNetClassifier(**SETTINGS, batch_size=16)
 LANES = [{"lr": 0.01}, {"lr": 0.1, "batch_size": 32}, {"early_stopping": True, "n_iter_no_change": 1, "lr": 0.9}]
 LANES += [{"module__batch_norm": True, "module__dropout": 0.3}]
 
@@ -67,7 +68,7 @@ def predict_proba(net, X):
 @pytest.mark.parametrize("kind", ["classifier", "regressor", "binary"])
 def test_test_rows_are_predicted_beside_the_training(kind, calls):
     nets = {"classifier": NET, "binary": clone(NET).set_params(criterion=nn.BCEWithLogitsLoss)}
-    nets["regressor"] = NeuralNetRegressor(module__hidden=(8,), lr=0.05, max_epochs=3, random_state=0)
+    nets["regressor"] = NeuralNetRegressor(**SETTINGS)
     rows, labels = (X_reg, y_reg) if kind == "regressor" else (X, y > 0 if kind == "binary" else y)
     options = {"net": nets[kind], "table": rows, "labels": labels}
 
@@ -273,7 +274,9 @@ class Picky(nn.Module):
 @pytest.mark.filterwarnings("ignore:Scoring failed")
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
 def test_a_module_that_fails_in_evaluation_fails_in_its_own_place(how, scoring):
-    net = NeuralNetClassifier(Picky, module__how=how, lr=0.05, max_epochs=2, batch_size=16, random_state=0)
+    net = NeuralNetClassifier(
+        Picky, module__how=how, module__dtype=torch.float64, lr=0.05, max_epochs=2, batch_size=16, random_state=0
+    )
     found = []
     for fused in (False, True):
         report = FusionReport()
@@ -289,12 +292,13 @@ def test_a_module_that_fails_in_evaluation_fails_in_its_own_place(how, scoring):
 @pytest.mark.filterwarnings("ignore:overflow")
 def test_test_rows_that_cannot_be_predicted_are_refused_as_ever(value, dtype):
     rows, labels = np.tile(X, (2, 1)).astype(dtype), np.tile(y, 2)
+    net = clone(NET).set_params(module__dtype=torch.float32)
     rows[3, 2] = value
     folds = [(np.arange(60, 220), np.arange(0, 60)), (np.arange(50, 220), np.arange(10, 50))]
     messages = []
     for fused in (False, True):
         with pytest.raises(ValueError, match="X") as error:
-            score_by(predict_proba, fused=fused, table=rows, labels=labels, cv=folds)
+            score_by(predict_proba, net=net, fused=fused, table=rows, labels=labels, cv=folds)
         messages.append(str(error.value))
     assert messages[0] == messages[1]
 
@@ -373,7 +377,9 @@ def test_optimizers_know_frozen_weights(optimizer):
             super().__init__(n_features, n_outputs, (8,), dtype=dtype)
             self.layers[0].weight.requires_grad_(False)
 
-    net = NeuralNetClassifier(Frozen, optimizer=optimizer, lr=0.05, max_epochs=2, batch_size=16, random_state=0)
+    net = NeuralNetClassifier(
+        Frozen, optimizer=optimizer, module__dtype=torch.float64, lr=0.05, max_epochs=2, batch_size=16, random_state=0
+    )
     assert_parity(net, [{"lr": 0.01}, {"lr": 0.1}], X, y)
     (plain, *_), (fused, *_) = (score_by(predict_proba, net=net, lanes=[{}], fused=way)[1] for way in (False, True))
     assert vars(plain.optimizer_).keys() == vars(fused.optimizer_).keys()

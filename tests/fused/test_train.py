@@ -5,7 +5,8 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from parity import X, X_reg, assert_parity, search, y, y_reg
+from parity import X, X_reg, assert_parity, assert_same_net, assert_same_scores, search, y, y_reg
+from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold
 from torch import nn
 
@@ -24,7 +25,8 @@ class Normalised(nn.Sequential):
         super().__init__(inward, nn.BatchNorm1d(hidden[0], dtype=dtype), nn.ReLU(), nn.Dropout(0.2), outward)
 
 
-NET = {"module__hidden": (8, 5), "max_epochs": 11, "batch_size": 16, "random_state": 3}
+SETTINGS = {"max_epochs": 11, "batch_size": 16, "random_state": 3}
+NET = {"module__hidden": (8, 5), "module__dtype": torch.float64, **SETTINGS}
 
 # Each candidate changes what may differ between lanes: all of them train in one group.
 SCHEDULES = [
@@ -263,3 +265,40 @@ def test_a_group_trains_without_numbers_below_the_normal_ones(monkeypatch):
 
     assert found == [0.0]
     assert tiny / 2 > 0
+
+
+FEW = {
+    "mlp": {"module__dropout": 0.3},
+    "batch_norm": {"module__batch_norm": True},
+    "early_stopping": {**STOPS, "module__batch_norm": True},
+    "weights": {"criterion__label_smoothing": 0.1},
+    "sgd": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_few_rows_leave_modules_of_float32(name):
+    """Computed in float64, what remains is rounded to float32: fits differ in the last digit at most."""
+    net = NeuralNetClassifier(**SETTINGS, module__hidden=(8,), **FEW[name])
+    plain, references, _ = search(net, [{"lr": 0.01}, {"lr": 0.05}], X, y, fused=False)
+    fused, nets, report = search(net, [{"lr": 0.01}, {"lr": 0.05}], X, y)
+
+    assert report.alone == []
+    assert_same_scores(plain, fused, tolerance=0)
+    for reference, other in zip(references, nets, strict=True):
+        np.testing.assert_allclose(other.predict_proba(X), reference.predict_proba(X), atol=3e-7)
+        assert "_narrow_to" not in vars(other)
+        assert_same_net(reference, other, rtol=3e-7)
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores")
+def test_a_rate_that_few_rows_could_only_bear_in_float64_fails_alike():
+    net = NeuralNetRegressor(**SETTINGS, module__hidden=(8,), optimizer=torch.optim.SGD)
+    candidates = [{"lr": 0.01}, {"lr": 1e12}, {"lr": 1e30}]
+    with np.errstate(all="ignore"), pytest.warns(FitFailedWarning):
+        plain, *_ = search(net, candidates, X, X[:, 0], fused=False)
+    with np.errstate(all="ignore"), pytest.warns(FitFailedWarning):
+        fused, *_ = search(net, candidates, X, X[:, 0])
+
+    assert_same_scores(plain, fused, tolerance=1e-7)
+    assert np.isnan(plain.cv_results_["mean_test_score"]).tolist() == [False, True, True]

@@ -1,0 +1,12 @@
+"""Fixtures of several files."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def in_float64():
+    """Let modules compute in float64, in which equal is equal to many digits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

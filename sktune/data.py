@@ -6,6 +6,7 @@ from scipy import sparse
 from skorch.dataset import Dataset
 from torch.utils.data import Subset
 
+from sktune.modules import wide_dtype
 from sktune.randomness import permutation
 
 _BLOCK_BYTES = 1 << 22  # rows gathered at once: they stay in a core's cache until they are used
@@ -44,7 +45,7 @@ class Rows(Dataset):
         self.X, self.dtype, self.device = X, dtype, device
         floating = dtype if target is not None and target.dtype.kind == "f" else None
         self.target = None if target is None else to_device(target, floating, device)
-        self.weight = None if weight is None else to_device(weight, dtype, device)
+        self.weight = None if weight is None else to_device(weight, wide_dtype(dtype), device)
 
     def take(self, rows):
         """Return a batch: (X, target) or (X, target, weight) at a slice or an index tensor."""
@@ -127,6 +128,13 @@ def row_size(rows):
     return max(1, int(np.prod(rows.X.shape[1:])))
 
 
-def evaluation_batch_size(rows, batch_size):
-    """Return how many rows to evaluate at once: many, but no more than fit a few MiB."""
-    return max(batch_size, min(EVALUATION_ROWS, _BLOCK_BYTES // row_size(rows)))
+def evaluation_batch_size(rows, batch_size, width):
+    """Return how many rows to evaluate at once.
+
+    Many are quicker, where it is known how many numbers the layers make of a row: `width` at most. Where
+    that is not known (None), `batch_size` bounds the memory, as in training.
+    """
+    if width is None:
+        return batch_size
+    most = _BLOCK_BYTES // max(width, row_size(rows))
+    return max(batch_size, min(EVALUATION_ROWS, most))

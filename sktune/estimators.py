@@ -15,7 +15,14 @@ from torch.utils.data import DataLoader
 
 from sktune import validation
 from sktune.data import Rows
-from sktune.modules import MLP, few_threads, floating_dtype, keeps_integers
+from sktune.modules import (
+    MLP,
+    convert_floating,
+    few_threads,
+    floating_dtype,
+    keeps_integers,
+    wide_dtype,
+)
 from sktune.training import Training, find_override
 
 _BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
@@ -154,12 +161,11 @@ class NetworkEstimator(Training):
         with few_threads(net.module_, getattr(X, "shape", (0,))[0]):  # a list is never long
             for output in found or self.forward_iter(X, device="cpu"):
                 output = output[0] if isinstance(output, tuple) else output
+                # NumPy has no bfloat16, and probabilities of float16 do not sum to 1
+                output = convert_floating(output, wide_dtype(output.dtype))
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
                 outputs.append(nonlinearity(output[:, 0] if is_binary else output))
-        outputs = torch.cat(outputs).detach()
-        # NumPy has no bfloat16, and sums of float16 are coarse
-        is_half = outputs.dtype in (torch.bfloat16, torch.float16)
-        return (outputs.float() if is_half else outputs).numpy()
+        return torch.cat(outputs).detach().numpy()
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""

@@ -50,7 +50,8 @@ class MLP(nn.Module):
     dropout : float, default=0.0
         Probability, in [0, 1), that a hidden unit is silenced in a training step.
     batch_norm : bool, default=False
-        Whether batch normalisation precedes each activation.
+        Whether batch normalisation precedes each activation. The linear layer before it has no bias: the
+        normalisation would take it away again.
     init : str, default="default"
         Initial weights: ``"default"`` (torch's), ``"xavier"`` (Glorot and Bengio 2010, uniform), ``"he"``
         (He et al. 2015, normal), ``"orthogonal"`` (Saxe et al. 2014), ``"normal"`` (standard deviation 0.05).
@@ -80,7 +81,8 @@ class MLP(nn.Module):
             raise ValueError(f"dropout must be at least 0 and less than 1, got dropout={dropout!r}")
         layers = []
         for width in map(int, widths):
-            layers.append(nn.Linear(n_features, width, dtype=dtype))
+            # batch normalisation takes a bias away again: its gradient would be rounding noise alone
+            layers.append(nn.Linear(n_features, width, bias=not batch_norm, dtype=dtype))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width, dtype=dtype))
             layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
@@ -94,7 +96,8 @@ class MLP(nn.Module):
         for layer in linears:
             gain = nn.init.calculate_gain(_GAINS.get(activation, activation)) if layer is not linears[-1] else 1.0
             INITIALIZATIONS[init](layer, gain)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
 
     def forward(self, X):
         """Map (B, F) to (B, C)."""
@@ -136,7 +139,8 @@ class HashedDropout(nn.Dropout):
             return _DropLanes.apply(X, self.lane_factors)
         if self.alone is None or (self.alone.seeds, self.alone.rates) != ([self.stream.seed], [self.p]):
             self.alone = LaneMasks([self.stream.seed], [self.p])
-        return X * self._factors(self.alone, (self.stream.epoch, self.stream.batch), X)[0]
+        factors = self._factors(self.alone, (self.stream.epoch, self.stream.batch), X)[0]
+        return X * factors.to(X.dtype)
 
     def __getstate__(self):
         return {**vars(self), "alone": None}  # what is made ahead need not be copied
@@ -176,7 +180,8 @@ class LaneMasks:
     def factors(self, shape, place, X):
         """Return (L, *shape), or what broadcasts to it; the same numbers as in each net alone."""
         if self.like != (X.dtype, X.device):  # once: a module keeps to its type
-            self.like, self.limits = (X.dtype, X.device), [column.to(X) for column in limits(self.rates)]
+            self.like = (X.dtype, X.device)
+            self.limits = [column.to(X.device, wide_dtype(X.dtype)) for column in limits(self.rates)]
             self.rows = torch.tensor([self.distinct.index(seed) for seed in self.seeds], device=X.device)
             self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
         numbers = self.numbers(place, shape.numel(), X.device) if self.held is None else self.held
@@ -234,7 +239,7 @@ class _DropLanes(torch.autograd.Function):
     @staticmethod
     def vmap(info, in_dims, X, lane_factors):
         X = X.movedim(in_dims[0], 0)  # (L, B, ...)
-        return X * lane_factors(X), 0
+        return X * lane_factors(X).to(X.dtype), 0
 
 
 _SERVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, HashedDropout)
@@ -271,6 +276,14 @@ def find_chain(module):
     learned = [p.requires_grad for p in module.parameters()]
     is_free = learned and all(learned) and not any(map(is_watched, module.modules()))
     return layers if simple and plain and whole and is_free else None
+
+
+def find_width(module):
+    """Return the most numbers that a layer makes of a row, where the layers are known; else None."""
+    if type(module) is not MLP and find_chain(module) is None:
+        return None
+    linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
+    return max((layer.out_features for layer in linears), default=1)
 
 
 def is_watched(thing):
@@ -355,6 +368,11 @@ def convert_floating(data, dtype):
     if type(data) in (list, tuple):
         return type(data)(convert_floating(part, dtype) for part in data)
     return data
+
+
+def wide_dtype(dtype):
+    """Return the type for what is finer than a module's numbers, such as rates and counts: float32 at least."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def narrow(tensors, dtype):

@@ -147,7 +147,10 @@ class Training:
             on = {p.device.type for group in args[0] for p in group["params"] if p.is_floating_point()}
             has_sparse_gradients = any(getattr(layer, "sparse", False) for layer in self.module_.modules())
             fuses = {"cpu"} if self.optimizer is torch.optim.Adagrad else {"cpu", "cuda", "mps"}
-            kwargs["fused"] = on <= fuses and not has_sparse_gradients
+            # torch 2.13 updates a part of the parameters wrongly by SGD(fused=True) of half precision on a CPU
+            is_half = any(p.dtype.itemsize < 4 for group in args[0] for p in group["params"])
+            is_sound = not (is_half and self.optimizer is torch.optim.SGD)
+            kwargs["fused"] = on <= fuses and is_sound and not has_sparse_gradients
         self.optimizer_ = self.optimizer(*args, **kwargs)
         for group in self.optimizer_.param_groups:
             group.setdefault("initial_lr", group["lr"])
@@ -192,7 +195,9 @@ class Training:
             if training and iterator is DataLoader and not is_ordered:
                 options.setdefault("shuffle", self.shuffle)
             return iterator(dataset, **{"batch_size": int(self.batch_size), **options})
-        batch_size = self.batch_size if training else evaluation_batch_size(rows, self.batch_size)
+        batch_size = self.batch_size
+        if not training:
+            batch_size = evaluation_batch_size(rows, batch_size, modules.find_width(getattr(self, "module_", None)))
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
         return Batches(rows, indices, options.get("batch_size", batch_size), seed=seed, drop_last=drop_last)

@@ -540,3 +540,29 @@ def test_verbose_prints_skorch_s_table(capsys):
     assert printed.split()[:3] == ["epoch", "train_loss", "dur"]
     assert len(printed.strip().splitlines()) == 4
     assert capsys.readouterr().out == ""
+
+
+class Tokens(nn.Module):
+    """Makes many numbers of each integer, and notes how many rows it gets at once."""
+
+    most = {True: 0, False: 0}
+
+    def __init__(self, n_outputs=2):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 4)
+        self.head = nn.Linear(4, n_outputs)
+
+    def forward(self, X):
+        self.most[self.training] = max(self.most[self.training], len(X))
+        return self.head(self.embedding(X).mean(1))
+
+
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_batch_size_bounds_the_memory_of_evaluation(early_stopping):
+    Tokens.most.update({True: 0, False: 0})
+    words = rng.randint(20, size=(200, 7))
+    net = make_net(module=Tokens, batch_size=16, max_epochs=1, early_stopping=early_stopping)
+
+    net.fit(words, words[:, 0] > 9).predict_proba(words)
+
+    assert Tokens.most == {True: 16, False: 16}

@@ -125,6 +125,7 @@ def test_fits_are_those_of_torch(kind, name, monkeypatch, count_calls):
 
 
 def test_float32(monkeypatch, count_calls):
+    torch.set_default_dtype(torch.float32)
     data = make_classification(300, n_features=20, n_informative=8, n_classes=3, random_state=0)
     net = NeuralNetClassifier(module__hidden=(33, 16), module__dropout=0.3, max_epochs=2, random_state=0)
 
@@ -484,7 +485,7 @@ def test_rows_may_be_told_in_any_integers(monkeypatch, count_calls):
 def test_steps_are_counted_as_torch_does(dtype, monkeypatch, count_calls):
     torch.set_default_dtype(dtype)
     try:
-        ours, torchs = fit_both_ways(NeuralNetClassifier(**SETTINGS), X, y, monkeypatch)
+        ours, torchs = fit_both_ways(NeuralNetClassifier(**SETTINGS, module__dtype=torch.float64), X, y, monkeypatch)
     finally:
         torch.set_default_dtype(torch.float32)
 

@@ -119,6 +119,11 @@ def test_read_only_and_fortran_order():
 def test_evaluation_takes_many_rows_but_not_too_many():
     wide = Rows(torch.zeros(2, 1 << 20), dtype=torch.float32)
 
-    assert evaluation_batch_size(make_rows(), 64) == 8192
-    assert evaluation_batch_size(wide, 64) == 64
-    assert evaluation_batch_size(make_rows(), 10_000) == 10_000
+    assert evaluation_batch_size(make_rows(), 64, width=10) == 8192
+    assert evaluation_batch_size(make_rows(), 64, width=1 << 16) == 64
+    assert evaluation_batch_size(wide, 64, width=10) == 64
+    assert evaluation_batch_size(make_rows(), 10_000, width=10) == 10_000
+
+
+def test_batch_size_bounds_the_evaluation_of_a_module_whose_layers_are_not_known():
+    assert evaluation_batch_size(make_rows(), 16, width=None) == 16

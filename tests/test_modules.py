@@ -272,3 +272,11 @@ def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_no_bias_before_batch_normalisation():
+    layers = MLP(4, 3, (5, 6), batch_norm=True, init="he").layers
+    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+
+    assert [layer.bias is None for layer in linears] == [True, True, False]
+    assert all(layer.bias is not None for layer in MLP(4, 3, (5, 6)).layers if isinstance(layer, nn.Linear))

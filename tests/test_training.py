@@ -346,6 +346,17 @@ def test_second_module_and_criterion_are_seeded_trained_and_pickled():
     assert clone(first).set_params(head__bias=True).fit(X, y).head_.bias is not None
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_by_gradient_descent_learns(dtype):
+    net = make_net(optimizer=torch.optim.SGD, lr=0.1, max_epochs=20, module__dtype=dtype, module__hidden=(16,))
+    exact = clone(net).set_params(module__dtype=torch.float32).fit(X, y)
+
+    net.fit(X, y)
+
+    assert net.history[-1, "train_loss"] == pytest.approx(exact.history[-1, "train_loss"], abs=0.02)
+    assert net.predict_proba(X).dtype == np.float32
+
+
 # --- learning rates ---------------------------------------------------------------------------------------------------
 
 

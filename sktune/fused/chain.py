@@ -104,7 +104,7 @@ class _Dropout:
         if place is None:
             return X
         self.width = X.shape[2]
-        self.factors = self.masks.factors(X.shape[1:], (*place, self.index, 0), X)
+        self.factors = self.masks.factors(X.shape[1:], (*place, self.index, 0), X).to(X.dtype)
         return X.mul_(self.factors) if self.is_ours else X * self.factors
 
     def backward(self, gradient):

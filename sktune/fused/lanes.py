@@ -6,8 +6,8 @@ from itertools import zip_longest
 
 import torch
 
-from sktune.data import EVALUATION_ROWS, Batches, rows_of
-from sktune.modules import LaneMasks, dropout_layers
+from sktune.data import Batches, evaluation_batch_size, rows_of
+from sktune.modules import LaneMasks, dropout_layers, find_width
 from sktune.training import BestEpoch
 
 
@@ -115,8 +115,12 @@ def training_steps(lanes, epoch):
 def validation_parts(lanes):
     """Yield the validation rows of all lanes, in parts."""
     for positions in _by_stream(lanes):
-        rows, indices = rows_of(lanes[positions[0]].valid)
-        n_rows = max(*lanes[positions[0]].batches.sizes, EVALUATION_ROWS // len(positions), 1)  # of all lanes at once
+        lane = lanes[positions[0]]
+        rows, indices = rows_of(lane.valid)
+        n_rows = max(lane.batches.sizes)
+        if (width := find_width(lane.module)) is not None:
+            # of all lanes at once
+            n_rows = max(n_rows, evaluation_batch_size(rows, n_rows, width) // len(positions))
         for batch in Batches(rows, indices, n_rows):
             yield _join({0: batch}, [positions], {})
 

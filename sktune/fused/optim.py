@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from sktune.modules import wide_dtype
+
 # torch's private name for what its Adam(fused=True) calls; tests/fused/test_optim.py fails when it moves.
 fused_adam = torch._fused_adam_
 
@@ -133,28 +135,46 @@ class StackedOptimizer:
         self.columns = {name: _column(groups, name, flat) for name in ("weight_decay", *rule.columns)}
         self.shared = {name: groups[0].get(name, False) for name in rule.shared}
         self.is_decoupled = kind is torch.optim.AdamW or self.shared.get("decoupled_weight_decay")
-        self.t = torch.zeros(len(flat), 1, dtype=flat.dtype, device=flat.device)
-        self.state = {name: _column(groups, name, flat).expand_as(flat).clone() for name in rule.state}
+        self.t = torch.zeros(len(flat), 1, dtype=wide_dtype(flat.dtype), device=flat.device)
+        self.state = {name: _column(groups, name, flat).to(flat.dtype).expand_as(flat).clone() for name in rule.state}
         self.state |= {name: _column(groups, name, flat).float() for name in rule.numbers}
 
     def step(self, flat, gradient, rates):
         """Change `flat` by one step at the learning rates (L, 1)."""
-        decay = self.columns["weight_decay"]
         self.choose_rule(flat)
+        if flat.dtype == self.t.dtype:
+            self._step(flat, gradient, rates, self.state)
+            return
+        # As torch's fused optimizers do for float16 and bfloat16: compute in float32, and round the results.
+        dtype = self.t.dtype
+        wide_flat = flat.to(dtype)
+        wide_state = {name: tensor.to(dtype) for name, tensor in self.state.items()}
+        self._step(wide_flat, gradient.to(dtype), rates, wide_state)
+        flat.copy_(wide_flat)
+        for name, tensor in self.state.items():
+            tensor.copy_(wide_state[name])
+
+    def _step(self, flat, gradient, rates, state):
+        decay = self.columns["weight_decay"]
         if self.decays and not self.is_decoupled:
             gradient = gradient.addcmul_(decay, flat)
         elif self.decays and self.rule is self.plain_rule:
             flat.mul_(1 - rates * decay)
         self.t += 1
-        self.rule(flat, gradient, self.state, self.t, {**self.columns, **self.shared, "lr": rates})
+        self.rule(flat, gradient, state, self.t, {**self.columns, **self.shared, "lr": rates})
 
     def choose_rule(self, flat):
         """Return the rule of the next step, which depends on what the lanes have in common."""
         if self.rule is not None:
             return self.rule
         self.decays = bool(self.columns["weight_decay"].any())
-        self.rule, is_adam = self.plain_rule, self.plain_rule is adam and flat.device.type in ("cpu", "cuda")
-        if is_adam and all(map(_are_equal, (self.t, *(self.columns[name] for name in _ADAM)))):
+        self.rule = self.plain_rule
+        is_known = flat.device.type in ("cpu", "cuda") and flat.dtype == self.t.dtype
+        if (
+            is_known
+            and self.plain_rule is adam
+            and all(map(_are_equal, (self.t, *(self.columns[name] for name in _ADAM))))
+        ):
             self.kernel = self.kernel or AdamKernel(flat, self.columns, self.is_decoupled)
             self.kernel.steps.copy_(self.t[0, 0])
             self.rule = self.kernel
@@ -181,6 +201,9 @@ class StackedOptimizer:
 
 
 def _column(groups, name, flat):
-    """Return a hyperparameter of the lanes' groups, or what a tensor of their states begins with: (L, 1)."""
+    """Return a hyperparameter of the lanes' groups, or what a tensor of their states begins with: (L, 1).
+
+    It is of float32 at least: in bfloat16 a beta of 0.999 would be 1.
+    """
     values = [float(_READ[name](group) if name in _READ else group.get(name, 0.0)) for group in groups]
-    return torch.tensor(values, dtype=flat.dtype, device=flat.device).unsqueeze(1)
+    return torch.tensor(values, dtype=wide_dtype(flat.dtype), device=flat.device).unsqueeze(1)

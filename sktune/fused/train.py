@@ -14,7 +14,7 @@ from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
-from sktune.modules import dropout_layers, flushed_denormals, narrow
+from sktune.modules import dropout_layers, flushed_denormals, narrow, wide_dtype
 from sktune.training import DivergenceError, is_representable
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
@@ -43,7 +43,8 @@ class Group:
         self.loss = Loss(lanes[0])
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
-        self.penalties = penalties.to(self.net.flat) if penalties.any() else None
+        self.column_dtype = wide_dtype(self.net.flat.dtype)  # of what is a number per lane
+        self.penalties = penalties.to(self.net.flat.device, self.column_dtype) if penalties.any() else None
         self.program = find_common_program(lanes) if low is None else None
         tables = {lane.batches.rows for lane in lanes} if self.program else ()
         self.data = {rows: read_data(rows) for rows in tables}
@@ -99,8 +100,8 @@ class Group:
         if self.program is not None:
             return self._run_compiled(epoch, lanes, np.array(padded)), rates
         of_step = torch.tensor(padded, dtype=torch.float64)
-        of_step = of_step.T.unsqueeze(2).to(self.net.flat).unbind()  # of each step: (L, 1)
-        losses = torch.zeros(longest, len(lanes), dtype=self.net.flat.dtype, device=device)
+        of_step = of_step.T.unsqueeze(2).to(device, self.column_dtype).unbind()  # of each step: (L, 1)
+        losses = torch.zeros(longest, len(lanes), dtype=self.column_dtype, device=device)
         of_losses = losses.unbind()
         for batch, parts in enumerate(training_steps(lanes, epoch)):
             if self.stop is not None and self.stop.is_set():
@@ -337,7 +338,8 @@ class Loss:
         alone = torch.stack([self.alone(*first) for first in alone])
         only_first = torch.zeros(target.shape[:2]).to(outputs)
         only_first[:, 0] = target.shape[1]
-        if not torch.allclose(self.of_lanes(outputs, target, only_first), alone, rtol=1e-3, equal_nan=True):
+        found, rtol = self.of_lanes(outputs, target, only_first), _tolerance(outputs.dtype, 1e-3)
+        if not torch.allclose(found.to(alone.dtype), alone, rtol=rtol, equal_nan=True):
             raise ValueError("its criterion is no mean of the rows' own losses")
 
 
@@ -354,15 +356,22 @@ def _cross_entropy(outputs, target, weight):
 
 def _penalize(net, gradient, strengths):
     """Add the gradient of the lanes' penalties; return the penalties (L,)."""
-    weights = net.flat * net.weight_mask
+    weights = (net.flat * net.weight_mask).to(strengths.dtype)
     l1, l2 = strengths[:, :1], strengths[:, 1:]
     gradient.add_(l1 * weights.sign() + 2 * l2 * weights)
     sizes = torch.stack([weights.abs().sum(1), weights.square().sum(1)], dim=1)  # (L, 2), and maybe infinite
     return (strengths * sizes).where(strengths > 0, 0.0).sum(1)
 
 
+def _tolerance(dtype, usual):
+    """Return the relative error allowed to two ways to compute the same: the usual, more in half precision."""
+    is_half = dtype.is_floating_point and dtype.itemsize < 4
+    return 8 * torch.finfo(dtype).eps if is_half else usual
+
+
 def _agree(found, expected):
-    allowed = 0.01 * float(expected.abs().max()) + 1e-6 if expected.numel() else 0.0
+    rtol = _tolerance(expected.dtype, 0.01)
+    allowed = rtol * float(expected.abs().max()) + 1e-6 if expected.numel() else 0.0
     found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
     return torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True)
 

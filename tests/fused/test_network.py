@@ -280,7 +280,7 @@ def test_gradient_is_zero_where_a_parameter_has_no_part():
     stacked, _ = stack(2)
     for leaf in stacked.leaves.values():
         leaf.requires_grad_()
-    gradient = stacked.gradient(stacked.leaves["layers.0.bias"] * 2, torch.ones(2, 4, dtype=torch.float64))
+    gradient = stacked.gradient(stacked.leaves["layers.1.bias"] * 2, torch.ones(2, 4, dtype=torch.float64))
 
     assert gradient.shape == stacked.flat.shape
     assert gradient.sum() == 2 * 2 * 4

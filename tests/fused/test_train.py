@@ -1,5 +1,6 @@
 """Parity: what a fit leaves behind does not tell whether it was made alone or as one of many lanes."""
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -7,10 +8,11 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from parity import X, X_reg, assert_parity, assert_same_net, assert_same_scores, search, y, y_reg
 from sklearn.exceptions import FitFailedWarning
-from sklearn.model_selection import KFold
+from sklearn.model_selection import KFold, cross_validate
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused.run import FusionReport
 from sktune.fused.train import Group, flushed_denormals
 
 
@@ -267,7 +269,7 @@ def test_a_group_trains_without_numbers_below_the_normal_ones(monkeypatch):
     assert tiny / 2 > 0
 
 
-FEW = {
+OF_FEW_ROWS = {
     "mlp": {"module__dropout": 0.3},
     "batch_norm": {"module__batch_norm": True},
     "early_stopping": {**STOPS, "module__batch_norm": True},
@@ -276,10 +278,10 @@ FEW = {
 }
 
 
-@pytest.mark.parametrize("name", FEW)
+@pytest.mark.parametrize("name", OF_FEW_ROWS)
 def test_few_rows_leave_modules_of_float32(name):
     """Computed in float64, what remains is rounded to float32: fits differ in the last digit at most."""
-    net = NeuralNetClassifier(**SETTINGS, module__hidden=(8,), **FEW[name])
+    net = NeuralNetClassifier(**SETTINGS, module__hidden=(8,), **OF_FEW_ROWS[name])
     plain, references, _ = search(net, [{"lr": 0.01}, {"lr": 0.05}], X, y, fused=False)
     fused, nets, report = search(net, [{"lr": 0.01}, {"lr": 0.05}], X, y)
 
@@ -302,3 +304,30 @@ def test_a_rate_that_few_rows_could_only_bear_in_float64_fails_alike():
 
     assert_same_scores(plain, fused, tolerance=1e-7)
     assert np.isnan(plain.cv_results_["mean_test_score"]).tolist() == [False, True, True]
+
+
+HALVES = {
+    "adamw": {"optimizer": torch.optim.AdamW},
+    "sgd": {"optimizer": torch.optim.SGD},
+    "rmsprop": {"optimizer": torch.optim.RMSprop, "lr": 1e-3},
+    "penalties": {"l1": 1e-3, "l2": 1e-3, "module__batch_norm": True},
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_half_precision_trains_fused_as_alone(name):
+    """Rates, betas, eps and counts of bfloat16 would be others: beta2 = 0.999 would be 1."""
+    net = NeuralNetClassifier(**{"lr": 0.02, **HALVES[name]}, max_epochs=8, batch_size=16, random_state=0)
+    net.set_params(module__hidden=(8,), module__dropout=0.2, module__dtype=torch.bfloat16)
+    options = {"scoring": "neg_log_loss", "cv": 2, "return_estimator": True}
+    plain = cross_validate(net, X, y, **options)
+    report = FusionReport()
+    with joblib.parallel_config("sktune", report=report):
+        fused = cross_validate(net, X, y, **options)
+
+    assert report.alone == []
+    np.testing.assert_allclose(fused["test_score"], plain["test_score"], atol=0.02)
+    for estimator in (*plain["estimator"], *fused["estimator"]):
+        found = estimator.predict_proba(X)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)

@@ -17,7 +17,7 @@ LAYERS = [
     ["sktune.fused.collect", "sktune.fused.run"],
     ["sktune.fused.plan", "sktune.fused.replay"],
     ["sktune.fused.caught", "sktune.fused.plain", "sktune.fused.train"],
-    [f"sktune.fused.{name}" for name in ("capture", "lanes", "network", "optim", "seam", "tables")],
+    [f"sktune.fused.{name}" for name in ("capture", "curves", "lanes", "network", "optim", "seam", "tables")],
     ["sktune.estimators", "sktune.fused.chain"],
     ["sktune.training"],
     ["sktune.compiled", "sktune.evaluation", "sktune.progress"],

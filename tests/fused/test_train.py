@@ -1,11 +1,14 @@
 """Parity: what a fit leaves behind does not tell whether it was made alone or as one of many lanes."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from parity import X, X_reg, assert_parity, search, y, y_reg
+from parity import X, X_reg, assert_parity, compiled_steps, search, y, y_reg
+from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold
 from torch import nn
 
@@ -263,3 +266,21 @@ def test_a_group_trains_without_numbers_below_the_normal_ones(monkeypatch):
 
     assert found == [0.0]
     assert tiny / 2 > 0
+
+
+@pytest.mark.parametrize("are_compiled", [False, True])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_lanes_that_diverge_make_numpy_warn_of_nothing(are_compiled, early_stopping):
+    """One fold has a step more than the other, and one rate leaves the finite numbers, in both."""
+    net = NeuralNetClassifier(optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu")
+    net.set_params(early_stopping=early_stopping)
+    folds = [(np.arange(33), np.arange(40, 60)), (np.arange(40), np.arange(40, 60))]
+    rates = [{"lr": 1e-3}, {"lr": 1e160}]
+
+    with warnings.catch_warnings(record=True) as caught, compiled_steps(are_compiled):
+        warnings.simplefilter("always")
+        _, _, report = search(net, rates, X, y, cv=folds)
+
+    # scikit-learn's own, which is a RuntimeWarning, too, tells of the fits that failed.
+    assert {w.category for w in caught} == {FitFailedWarning, UserWarning}
+    assert not report.alone

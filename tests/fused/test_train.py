@@ -271,15 +271,15 @@ def test_a_group_trains_without_numbers_below_the_normal_ones(monkeypatch):
 @pytest.mark.parametrize("are_compiled", [False, True])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_lanes_that_diverge_make_numpy_warn_of_nothing(are_compiled, early_stopping):
-    """One fold has a step more than the other, and one rate leaves the finite numbers, in both."""
-    net = NeuralNetClassifier(optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu")
-    net.set_params(early_stopping=early_stopping)
-    folds = [(np.arange(33), np.arange(40, 60)), (np.arange(40), np.arange(40, 60))]
-    rates = [{"lr": 1e-3}, {"lr": 1e160}]
+    """One fold has a step more than the other, and one rate makes losses infinite, and another no numbers."""
+    net = NeuralNetRegressor(optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu")
+    net.set_params(early_stopping=early_stopping, validation_fraction=0.2)
+    folds = [(np.arange(33), np.arange(60, 80)), (np.arange(41), np.arange(60, 80))]
+    rates = [{"lr": 1e-3}, {"lr": 1e100}, {"lr": 1e160}]
 
     with warnings.catch_warnings(record=True) as caught, compiled_steps(are_compiled):
         warnings.simplefilter("always")
-        _, _, report = search(net, rates, X, y, cv=folds)
+        _, _, report = search(net, rates, X_reg, y_reg, cv=folds)
 
     # scikit-learn's own, which is a RuntimeWarning, too, tells of the fits that failed.
     assert {w.category for w in caught} == {FitFailedWarning, UserWarning}

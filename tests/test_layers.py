@@ -21,7 +21,7 @@ LAYERS = [
     ["sktune.estimators", "sktune.fused.chain"],
     ["sktune.training"],
     ["sktune.compiled", "sktune.evaluation", "sktune.progress"],
-    ["sktune.data", "sktune.sealing", "sktune.spaces", "sktune.validation"],
+    ["sktune.data", "sktune.resampling", "sktune.sealing", "sktune.spaces", "sktune.validation"],
     ["sktune.kernels", "sktune.modules", "sktune.schedules"],
     ["sktune.listeners", "sktune.names", "sktune.randomness", "sktune.vectors"],
 ]

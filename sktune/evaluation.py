@@ -51,7 +51,8 @@ def pass_to_last(model, X, params, method="fit"):
 
 def search_as_given(core):
     """Return a grid of one empty candidate: splits, scoring and routing are those of any search."""
-    settings = {name: getattr(core, name) for name in ("scoring", "cv", "n_jobs", "error_score")}
+    names = ("scoring", "cv", "n_jobs", "error_score")
+    settings = {name: getattr(core, name) for name in names if hasattr(core, name)}
     return GridSearchCV(core.estimator, {}, refit=False, **settings)
 
 
@@ -61,28 +62,57 @@ def scorer_params(core, params):
     return dict(search_as_given(core)._get_routed_params_for_fit(params).scorer.score)
 
 
+def split_params(search, params):
+    """Return what the ``cv`` of a search, maybe in a Pipeline, gets beside X and y when ``fit`` gets `params`."""
+    core, prefix = find_core(search)
+    if prefix and routing_enabled():
+        return {}  # what a Pipeline routes cannot be told before it is fitted
+    of_core = {name.removeprefix(prefix): value for name, value in params.items() if name.startswith(prefix)}
+    # Private: see scorer_params.
+    return dict(search_as_given(core)._get_routed_params_for_fit(of_core).splitter.split)
+
+
+def find_best(core, statistic, metric):
+    """Return the mean or std over the folds of the best candidate of a fitted search; nan if it does not tell."""
+    results, best = getattr(core, "cv_results_", {}), getattr(core, "best_index_", None)
+    values = results.get(f"{statistic}_test_{metric}") if hasattr(results, "get") else None
+    if values is not None and best is not None:
+        return float(values[best])
+    is_best_score = statistic == "mean" and metric == "score"
+    return float(getattr(core, "best_score_", np.nan)) if is_best_score else np.nan
+
+
 def score_baseline(search, X, y, params):
     """Return the mean score on a fitted search's splits of its estimator as given; nan, with a warning, of no fit."""
     core, X, params = pass_to_last(search, X, params)
-    names = [name for name in core.cv_results_ if name.startswith("mean_test_")]
     try:
         results = search_as_given(core).fit(X, y, **params).cv_results_
     except ValueError as error:
-        if core.error_score == "raise":
+        if getattr(core, "error_score", None) == "raise":
             raise
         warnings.warn(f"no baseline score: {error}", FitFailedWarning, stacklevel=2)
-        results = dict.fromkeys(names, [np.nan])
-    means = {name.removeprefix("mean_test_"): float(results[name][0]) for name in names}
+        results = {f"mean_test_{metric}": [np.nan] for metric in _list_metrics(core)}
+    is_mean = [name for name in results if name.startswith("mean_test_")]
+    means = {name.removeprefix("mean_test_"): float(results[name][0]) for name in is_mean}
     return means["score"] if means.keys() == {"score"} else means
+
+
+def _list_metrics(core):
+    """Return the names of a search's metrics."""
+    results = getattr(core, "cv_results_", {})
+    of_results = [name.removeprefix("mean_test_") for name in results if name.startswith("mean_test_")]
+    scoring = getattr(core, "scoring", None)
+    is_several = isinstance(scoring, (Mapping, list, tuple, set, frozenset))
+    return of_results or (list(scoring) if is_several else ["score"])
 
 
 def score_sealed(search, X, y, params, **settings):
     """Return what :class:`~sktune.HoldoutSearch` says of a fitted search after calling its model on sealed rows."""
     core, X, params = pass_to_last(search, X, params)
     params = scorer_params(core, params)
-    score, interval = evaluate_once(core.best_estimator_, X, y, scoring=core.scoring, params=params, **settings)
-    means = {name: float(core.cv_results_[f"mean_test_{name}"][core.best_index_]) for name in by_metric(score)}
-    optimism = {name: means[name] - value for name, value in by_metric(score).items()}
+    scoring = getattr(core, "scoring", None)
+    score, interval = evaluate_once(core.best_estimator_, X, y, scoring=scoring, params=params, **settings)
+    optimism = {name: find_best(core, "mean", name) - value for name, value in by_metric(score).items()}
     optimism = optimism if isinstance(score, dict) else optimism["score"]
     return {"test_score_": score, "test_interval_": interval, "optimism_": optimism}
 

@@ -20,7 +20,7 @@ LAYERS = [
     [f"sktune.fused.{name}" for name in ("capture", "curves", "lanes", "network", "optim", "seam", "tables")],
     ["sktune.estimators", "sktune.fused.chain"],
     ["sktune.training"],
-    ["sktune.compiled", "sktune.evaluation", "sktune.progress"],
+    ["sktune.compiled", "sktune.evaluation", "sktune.progress", "sktune.splits"],
     ["sktune.data", "sktune.resampling", "sktune.sealing", "sktune.spaces", "sktune.validation"],
     ["sktune.kernels", "sktune.modules", "sktune.schedules"],
     ["sktune.listeners", "sktune.names", "sktune.randomness", "sktune.vectors"],

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import process_routing
 
-from sktune.resampling import Irregular, prepare_metric, read_scorer
+from sktune.resampling import IrregularError, prepare_metric, read_scorer
 from sktune.sealing import count_rows, take_params, take_rows
 
 RESPONSES = ("predict", "predict_proba", "predict_log_proba", "decision_function", "score_samples", "transform")
@@ -275,7 +275,7 @@ def _compute(metric, rows):
     """Return a metric of some rows; None if the scorer is to say what it is."""
     try:
         return metric(rows)
-    except (Irregular, ZeroDivisionError):
+    except (IrregularError, ZeroDivisionError):
         return None
 
 
@@ -289,8 +289,11 @@ def _percentile_interval(draws, confidence_level):
     if not defined or 2 * len(defined) < len(draws):  # an interval would say more than is known
         return (np.nan, np.nan)
     shares = [(1 - confidence_level) / 2, (1 + confidence_level) / 2]
-    with np.errstate(invalid="ignore"):  # between scores that are infinite there is no number
-        return tuple(np.quantile(defined, shares).tolist())
+    with np.errstate(invalid="ignore"):
+        found = np.quantile(defined, shares)
+    if np.isnan(found).any():  # between infinite scores there is nothing to interpolate
+        found = np.quantile(defined, shares, method="nearest")
+    return tuple(found.tolist())
 
 
 class _View:

@@ -11,7 +11,15 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sktune.evaluation import by_metric, find_best, find_core, routing_enabled, score_baseline, score_sealed, split_params
+from sktune.evaluation import (
+    by_metric,
+    find_best,
+    find_core,
+    routing_enabled,
+    score_baseline,
+    score_sealed,
+    split_params,
+)
 from sktune.fused.seam import fused_tasks
 from sktune.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
 from sktune.splits import check_splits, check_splits_of, restrict_splits
@@ -46,7 +54,9 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     ----------
     search : estimator object
         A search with ``refit``, or a Pipeline that ends in one. Its scoring is used throughout. A random ``cv``
-        without a seed is given one, so that the baseline meets the same splits.
+        without a seed is given one, so that the baseline meets the same splits. The ``cv`` must divide the rows that it
+        gets. A PredefinedSplit of all rows is restricted to those searched on; any other that names rows (a list of
+        splits, a generator, a splitter that holds rows) is refused, since their numbers mean other rows after sealing.
     test_size : float or int, default=0.2
         Share (between 0 and 1) or number of the rows to seal; of the groups, if ``fit`` gets groups.
     random_state : int, RandomState instance or None, default=None
@@ -57,7 +67,10 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     splitter : object with a ``split`` method, default=None
         Its last split is used in place of the above; that of a TimeSeriesSplit seals the most recent rows.
     n_resamples, confidence_level : int, default=1000, and float, default=0.95
-        Of the bootstrap behind `test_interval_`.
+        Of the bootstrap behind `test_interval_`. Accuracy, balanced accuracy, precision, recall, F scores, log loss,
+        Brier score, ROC AUC (one class against the others), squared and absolute errors and R² are computed from terms
+        of the rows, which is quick. Any other scorer is called once for each resample, which a warning tells where it
+        takes more than 10 seconds.
 
     Attributes
     ----------
@@ -109,7 +122,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     def fit(self, X, y=None, groups=None, **params):
         """Seal rows, search on the others, and evaluate the best model once on the sealed ones.
 
-        An unfit argument is a ValueError or TypeError before anything is fitted; what was fitted before stays.
+        An unfit argument, such as splits that name rows, is a ValueError or TypeError before anything is fitted; what
+        was fitted before stays.
 
         Parameters
         ----------

@@ -14,7 +14,10 @@ from sklearn.base import ClassifierMixin, RegressorMixin
 _OWN_ACCURACY = ("sktune.estimators", "NeuralNetClassifier.score")  # which warns of labels that were not seen in fit
 
 
-class Irregular(Exception):
+_MISSING = "the metric must have rows of each kind that it needs, the resample lacks some"
+
+
+class IrregularError(ValueError):
     """A resample lacks what the metric needs, such as a class: the scorer itself has to say what that means."""
 
 
@@ -59,7 +62,7 @@ def prepare_metric(model, scorer, y, responses, params):
     Returns
     -------
     score : callable or None
-        ``score(rows)`` returns a float, or raises :class:`Irregular`.
+        ``score(rows)`` returns a float, or raises :class:`IrregularError`.
     """
     found = _read_score_method(model) if scorer is None else read_scorer(scorer)
     weight = params.get("sample_weight")
@@ -122,7 +125,9 @@ class _Counts:
     def are_there(self, rows):
         """Return whether each label is among the rows' own or predicted ones, whatever they weigh."""
         n_labels = len(self.labels)
-        return (np.bincount(self.true[rows], minlength=n_labels) + np.bincount(self.found[rows], minlength=n_labels)) > 0
+        return (
+            np.bincount(self.true[rows], minlength=n_labels) + np.bincount(self.found[rows], minlength=n_labels)
+        ) > 0
 
 
 def _prepare_balanced_accuracy(y, predicted, weight, adjusted=False):
@@ -132,7 +137,7 @@ def _prepare_balanced_accuracy(y, predicted, weight, adjusted=False):
         true, _, hits = counts.of(rows)
         recalls = hits[true > 0] / true[true > 0]
         if not len(recalls):
-            raise Irregular
+            raise IrregularError(_MISSING)
         if not adjusted:
             return recalls.mean()
         chance = 1 / len(recalls)
@@ -158,7 +163,9 @@ def _f_beta(true, found, hits, beta=1.0):
     return _divide((1 + beta**2) * hits, beta**2 * true + found)
 
 
-def _prepare_by_class(of_counts, y, predicted, weight, average="binary", pos_label=1, labels=None, zero_division="warn"):
+def _prepare_by_class(
+    of_counts, y, predicted, weight, average="binary", pos_label=1, labels=None, zero_division="warn"
+):
     """Prepare a metric of each class and its average; `of_counts` takes the sums of :class:`_Counts`."""
     is_known = average in ("binary", "micro", "macro", "weighted") and labels is None
     if not is_known or not (zero_division == "warn" or zero_division == 0):
@@ -177,7 +184,7 @@ def _prepare_by_class(of_counts, y, predicted, weight, average="binary", pos_lab
         if average == "macro":
             return of_counts(*sums)[counts.are_there(rows)].mean()
         if not sums[0].any():
-            raise Irregular
+            raise IrregularError(_MISSING)
         return np.average(of_counts(*sums), weights=sums[0])
 
     return score
@@ -208,7 +215,7 @@ def _where_all_classes_are(codes, score):
 
     def checked(rows):
         if not np.bincount(codes[rows], minlength=n_classes).all():
-            raise Irregular
+            raise IrregularError(_MISSING)
         return score(rows)
 
     return checked
@@ -248,7 +255,7 @@ class _Curve:
         below = np.cumsum(negative) - negative / 2
         n_pairs = positive.sum() * negative.sum()
         if not n_pairs:
-            raise Irregular
+            raise IrregularError(_MISSING)
         return positive @ below / n_pairs
 
 
@@ -297,13 +304,13 @@ def _prepare_r2(y, predicted, weight):
 
     def score(rows):
         if len(rows) < 2:
-            raise Irregular
+            raise IrregularError(_MISSING)
         factors = 1.0 if weight is None else weight[rows, np.newaxis]
         deviations = y[rows] - _average(y, weight, rows)
         residual = (factors * squares[rows]).sum(axis=0, dtype=np.float64)
         total = (factors * deviations**2).sum(axis=0, dtype=np.float64)
         if not total.all():
-            raise Irregular
+            raise IrregularError(_MISSING)
         return np.average(1 - residual / total)
 
     return score

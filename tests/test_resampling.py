@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, make_scorer
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.resampling import Irregular, prepare_metric, read_scorer
+from sktune.resampling import IrregularError, prepare_metric, read_scorer
 
 N_ROWS = 60
 rng = np.random.default_rng(0)
@@ -87,16 +87,20 @@ def assert_as_scored(scorer, y, model, weight=None, groups=None, least=1):
             options = {name: values[rows] for name, values in params.items()}
             try:
                 found = metric(rows)
-            except Irregular:
+            except IrregularError:
                 continue
-            expected = (scorer or type(model).score.__get__(model))(*([model] if scorer else []), rows, y[rows], **options)
+            expected = (scorer or type(model).score.__get__(model))(
+                *([model] if scorer else []), rows, y[rows], **options
+            )
             np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-14)
             n_compared += 1
     assert n_compared >= least
 
 
 OF_LABELS = ["accuracy", "balanced_accuracy"]
-OF_LABELS += [f"{name}_{average}" for name in ("f1", "precision", "recall") for average in ("macro", "micro", "weighted")]
+OF_LABELS += [
+    f"{name}_{average}" for name in ("f1", "precision", "recall") for average in ("macro", "micro", "weighted")
+]
 OF_PROBABILITIES = ["neg_log_loss", "neg_brier_score", "roc_auc_ovr", "roc_auc_ovr_weighted"]
 BINARY = [*OF_LABELS, "neg_log_loss", "neg_brier_score", "roc_auc", "f1", "precision", "recall"]
 OF_NUMBERS = ["r2", "neg_mean_squared_error", "neg_root_mean_squared_error", "neg_mean_absolute_error"]
@@ -199,7 +203,7 @@ def test_a_class_that_is_missing_is_for_the_scorer():
     y, model = classifier(3)
     for name in OF_PROBABILITIES:
         metric = prepare_metric(model, get_scorer(name), y, model.answers, {})
-        with pytest.raises(Irregular):
+        with pytest.raises(IrregularError, match="the resample lacks some"):
             metric(np.flatnonzero(y != 2))
 
 

@@ -22,7 +22,7 @@ from sktune.evaluation import (
 )
 from sktune.fused.seam import fused_tasks
 from sktune.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
-from sktune.splits import check_splits, check_splits_of, restrict_splits
+from sktune.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 
 # What the parameters are called by those who tune them, most important first.
 KNOWN_PARAMETERS = {
@@ -196,12 +196,15 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     def _try_splits(search, X, y, params):
         """Refuse a splitter that names rows of the whole table."""
         core, _ = find_core(search)
+        cv = getattr(core, "cv", None)
+        if not is_own_splitter(cv):
+            return
         of_split = split_params(search, params)
 
         def take(rows):
             return take_rows(X, rows), take_rows(y, rows), take_params(of_split, count_rows(X), rows)
 
-        check_splits_of(getattr(core, "cv", None), X, y, of_split, take, is_sure=core is search)
+        check_splits_of(cv, X, y, of_split, take, is_sure=core is search)
 
     predict = _method_of_best("predict")
     predict_proba = _method_of_best("predict_proba")

@@ -8,6 +8,8 @@ import numpy as np
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.pipeline import Pipeline
 
+from sktune.sealing import count_rows
+
 _LIST_OF_SPLITS = type(check_cv([([0], [1])]))  # what scikit-learn makes of an iterable
 _GRIDS = ("param_grid", "param_distributions", "search_spaces", "space")
 _REMEDY = "use a number of folds, a splitter that divides the rows it gets, or a PredefinedSplit for the search itself"
@@ -45,6 +47,11 @@ def restrict_splits(search, rows):
             owner.cv = _restrict(f"{prefix}cv", cv, rows)
 
 
+def is_own_splitter(cv):
+    """Tell whether a ``cv`` is a splitter of the user's, of which is not known what it does."""
+    return hasattr(cv, "split") and not isinstance(cv, str) and not _is_scikit_learns(cv)
+
+
 def check_splits_of(cv, X, y, params, take, is_sure):
     """Raise a ValueError if a splitter of the user's does not divide the rows that it gets, but names rows.
 
@@ -52,8 +59,8 @@ def check_splits_of(cv, X, y, params, take, is_sure):
 
     Parameters
     ----------
-    cv : object
-        The search's. What is no splitter, or one of scikit-learn's, is not tried.
+    cv : object with a ``split`` method
+        The search's.
     X, y : table and column to search on
     params : dict
         What ``split`` gets beside them.
@@ -62,8 +69,6 @@ def check_splits_of(cv, X, y, params, take, is_sure):
     is_sure : bool
         Whether the search itself will call it with this X: if so, an error of its own is an error.
     """
-    if not hasattr(cv, "split") or isinstance(cv, str) or _is_scikit_learns(cv):
-        return
     try:
         first, second = deepcopy(cv), deepcopy(cv)
     except Exception:  # what cannot be copied might be used up by a trial
@@ -77,7 +82,7 @@ def check_splits_of(cv, X, y, params, take, is_sure):
             f"cv must divide the rows that are left to search on, {cv!r} fails with {type(error).__name__}: {error}"
         )
         raise ValueError(message) from error
-    n_rows = len(y) if y is not None else X.shape[0]
+    n_rows = count_rows(X)
     _check_within(cv, splits, n_rows)
     n_half = n_rows // 2
     try:

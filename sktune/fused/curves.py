@@ -70,8 +70,9 @@ class Curves:
             yield _as_row(dict(zip(columns, numbers, strict=True)))
 
     def __getitem__(self, index):
-        rows = list(self)
-        return rows[index]
+        if isinstance(index, slice):
+            return list(self)[index]
+        return _as_row({name: values[index].item() for name, values in self.columns.items()})
 
     def __eq__(self, other):
         if not isinstance(other, Curves):

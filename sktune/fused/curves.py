@@ -87,13 +87,23 @@ class Curves:
     def __getstate__(self):
         self._join()
         state = dict(vars(self))
-        if np.isnan(self._numbers["valid_loss"]).all():
-            state["_numbers"] = {name: self._numbers[name] for name in _NUMBERS if name != "valid_loss"}
+        numbers = state["_numbers"] = dict(self._numbers)
+        if np.isnan(numbers["valid_loss"]).all():
+            del numbers["valid_loss"]
+        n_epochs = self._places[:, 2]
+        is_told = bool(n_epochs.all())
+        of_fits = numbers["lr"][np.cumsum(n_epochs) - n_epochs] if is_told else numbers["lr"]
+        # Most fits have the same rate in all epochs: it is kept once for each.
+        if is_told and np.array_equal(np.repeat(of_fits, n_epochs), numbers["lr"]):
+            numbers["lr"] = of_fits
         return state
 
     def __setstate__(self, state):
         vars(self).update(state)
         self._numbers = dict(self._numbers)
+        n_epochs = self._places[:, 2]
+        if len(self._numbers["lr"]) < n_epochs.sum():
+            self._numbers["lr"] = np.repeat(self._numbers["lr"], n_epochs)
         self._numbers.setdefault("valid_loss", np.full(len(self._numbers["lr"]), np.nan))
 
 

@@ -56,13 +56,23 @@ def test_a_pickle_holds_little_more_than_the_numbers(rows):
 
     data = pickle.dumps(curves)
 
-    n_numbers = 2 + (rows is WITH_VALID)
+    n_numbers = 1 + (rows is WITH_VALID)
     assert len(data) < 8 * n_numbers * len(curves) + 3_000
     copy = pickle.loads(data)
     assert copy == curves
+    assert copy.columns["lr"].tolist() == [0.1] * len(curves)
     copy.add(0, 1, WITH_VALID)
     assert len(copy) == len(curves) + 3
     assert copy != curves
+
+
+def test_rates_that_change_are_kept():
+    curves = curves_of((0, 0, [{**row, "lr": 1 / row["epoch"]} for row in ROWS]), (0, 1, ROWS[:2]))
+
+    copy = pickle.loads(pickle.dumps(curves))
+
+    assert copy.columns["lr"].tolist() == [1.0, 1 / 2, 1 / 3, 0.1, 0.1]
+    assert list(pickle.loads(pickle.dumps(Curves()))) == []
 
 
 def test_reports_compare_by_what_they_hold():

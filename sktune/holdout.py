@@ -11,9 +11,18 @@ from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, proces
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from sktune.evaluation import by_metric, find_core, routing_enabled, score_baseline, score_sealed
+from sktune.evaluation import (
+    by_metric,
+    find_best,
+    find_core,
+    routing_enabled,
+    score_baseline,
+    score_sealed,
+    split_params,
+)
 from sktune.fused.seam import fused_tasks
 from sktune.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
+from sktune.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 
 # What the parameters are called by those who tune them, most important first.
 KNOWN_PARAMETERS = {
@@ -45,7 +54,9 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     ----------
     search : estimator object
         A search with ``refit``, or a Pipeline that ends in one. Its scoring is used throughout. A random ``cv``
-        without a seed is given one, so that the baseline meets the same splits.
+        without a seed is given one, so that the baseline meets the same splits. The ``cv`` must divide the rows that it
+        gets. A PredefinedSplit of all rows is restricted to those searched on; any other that names rows (a list of
+        splits, a generator, a splitter that holds rows) is refused, since their numbers mean other rows after sealing.
     test_size : float or int, default=0.2
         Share (between 0 and 1) or number of the rows to seal; of the groups, if ``fit`` gets groups.
     random_state : int, RandomState instance or None, default=None
@@ -56,7 +67,10 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     splitter : object with a ``split`` method, default=None
         Its last split is used in place of the above; that of a TimeSeriesSplit seals the most recent rows.
     n_resamples, confidence_level : int, default=1000, and float, default=0.95
-        Of the bootstrap behind `test_interval_`.
+        Of the bootstrap behind `test_interval_`. Accuracy, balanced accuracy, precision, recall, F scores, log loss,
+        Brier score, ROC AUC (one class against the others), squared and absolute errors and R² are computed from terms
+        of the rows, which is quick. Any other scorer is called once for each resample, which a warning tells where it
+        takes more than 10 seconds.
 
     Attributes
     ----------
@@ -108,7 +122,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     def fit(self, X, y=None, groups=None, **params):
         """Seal rows, search on the others, and evaluate the best model once on the sealed ones.
 
-        An unfit argument is a ValueError or TypeError before anything is fitted; what was fitted before stays.
+        An unfit argument, such as splits that name rows, is a ValueError or TypeError before anything is fitted; what
+        was fitted before stays.
 
         Parameters
         ----------
@@ -120,6 +135,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         """
         self._check_arguments()
         X, y, groups = check_rows(X, y, groups)
+        check_splits(self.search, count_rows(X))
         settings = {name: getattr(self, name) for name in ("test_size", "random_state", "stratify", "splitter")}
         is_classifier = get_tags(self.search).estimator_type == "classifier"
         dev, test = seal_rows(X, y, groups, is_classifier=is_classifier, **settings)
@@ -133,7 +149,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         def take(rows):
             return take_rows(X, rows), take_rows(y, rows), take_params(params, count_rows(X), rows)
 
-        fitted = self._fit_search(*take(dev), cv_seed)
+        fitted = self._fit_search(*take(dev), dev, cv_seed)
         # The seal is opened here, and nothing is chosen after it.
         settings = {"n_resamples": self.n_resamples, "confidence_level": self.confidence_level, "seed": bootstrap_seed}
         fitted |= score_sealed(fitted["search_"], *take(test), groups=take_rows(groups, test), **settings)
@@ -156,22 +172,39 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         if not 0 < (confidence_level := self.confidence_level) < 1:
             raise ValueError(f"confidence_level must be between 0 and 1, got {confidence_level=}")
 
-    def _fit_search(self, X, y, params, seed):
+    def _fit_search(self, X, y, params, dev, seed):
         """Search and refit on the development rows alone, and score the baseline there."""
         search = clone(self.search)
         core, _ = find_core(search)
-        seed_splits(core.cv, seed)
+        restrict_splits(search, dev)
+        cv, n_jobs = getattr(core, "cv", None), getattr(core, "n_jobs", None)
+        seed_splits(cv, seed)
+        self._try_splits(search, X, y, params)
         start = time.perf_counter()
-        with fused_tasks(core.n_jobs):
+        with fused_tasks(n_jobs):
             search.fit(X, y, **params)
         fitted = {"search_": search, "search_time_": time.perf_counter() - start}
         if not hasattr(core, "best_estimator_"):
             raise TypeError(f"search must set best_estimator_ in fit, {core!r} did not")
         names = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
         fitted |= {name: getattr(core, name) for name in names if hasattr(core, name)}
-        with fused_tasks(core.n_jobs):  # anew: each serves but one search
+        with fused_tasks(n_jobs):  # anew: each serves but one search
             baseline = score_baseline(search, X, y, params)
         return fitted | {"best_estimator_": best_model(search), "baseline_score_": baseline}
+
+    @staticmethod
+    def _try_splits(search, X, y, params):
+        """Refuse a splitter that names rows of the whole table."""
+        core, _ = find_core(search)
+        cv = getattr(core, "cv", None)
+        if not is_own_splitter(cv):
+            return
+        of_split = split_params(search, params)
+
+        def take(rows):
+            return take_rows(X, rows), take_rows(y, rows), take_params(of_split, count_rows(X), rows)
+
+        check_splits_of(cv, X, y, of_split, take, is_sure=core is search)
 
     predict = _method_of_best("predict")
     predict_proba = _method_of_best("predict_proba")
@@ -239,22 +272,39 @@ def _summary_rows(tuned):
     n_test, n_dev = len(tuned.test_indices_), len(tuned.dev_indices_)
     scores, intervals = by_metric(tuned.test_score_), by_metric(tuned.test_interval_)
     optimisms, baselines = by_metric(tuned.optimism_), by_metric(tuned.baseline_score_)
-    names = {"score": core.scoring} if isinstance(core.scoring, str) else {metric: metric for metric in scores}
-    rounds = getattr(core, "n_candidates_", [len(core.cv_results_["params"])])
-    candidates = f"{rounds[0]} candidates" + (f" in {len(rounds)} rounds" if hasattr(core, "n_candidates_") else "")
-    fits = f"{candidates} × {core.n_splits_} folds = {sum(rounds) * core.n_splits_} fits"
+    scoring = getattr(core, "scoring", None)
+    names = {"score": scoring} if isinstance(scoring, str) else {metric: metric for metric in scores}
+    fits = _describe_fits(core)
     yield "Sealed", f"{n_test} rows ({n_test / (n_test + n_dev):.0%})"
-    yield "Searched", f"{n_dev} rows: {fits} in {tuned.search_time_:.1f} s"
+    yield "Searched", f"{n_dev} rows{': ' if fits else ''}{fits} in {tuned.search_time_:.1f} s"
     for metric, name in names.items():
-        mean, std = (core.cv_results_[f"{of}_test_{metric}"][tuned.best_index_] for of in ("mean", "std"))
+        std = find_best(core, "std", metric)
+        over_folds = "" if np.isnan(std) else f" ± {_number(std)} over the folds"
         yield f"Baseline CV {name}", _number(baselines[metric])
-        yield f"Best CV {name}", f"{_number(mean)} ± {_number(std)} over the folds"
-    yield from _parameter_rows(tuned.best_params_)
+        yield f"Best CV {name}", _number(find_best(core, "mean", metric)) + over_folds
+    yield from _parameter_rows(getattr(tuned, "best_params_", {}))
     for metric, name in names.items():
         low, high = map(_number, intervals[metric])
         around = f"{tuned.confidence_level * 100:g}% interval {low} to {high}" if low != "nan" else "no interval"
         yield f"Test {name}", f"{_number(scores[metric])} ({around})"
         yield f"Optimism of {metric}" if len(names) > 1 else "Optimism", f"{optimisms[metric]:+.4f} (best CV − test)"
+
+
+def _describe_fits(core):
+    """Say how many candidates a fitted search has tried, on how many folds, as far as it tells."""
+    results = getattr(core, "cv_results_", {})
+    tried = next((results[name] for name in ("params", "mean_test_score") if name in results), None)
+    tried = getattr(core, "trials_", None) if tried is None else tried
+    n_splits = getattr(core, "n_splits_", None)
+    if hasattr(core, "n_candidates_"):  # of a search by halving, in each of its rounds
+        rounds = np.atleast_1d(core.n_candidates_).tolist()
+        text = f"{rounds[0]} candidates in {len(rounds)} rounds"
+    elif tried is not None:
+        rounds = [len(tried)]
+        text = f"{rounds[0]} candidates"
+    else:
+        return "" if n_splits is None else f"{n_splits} folds"
+    return text if n_splits is None else f"{text} × {n_splits} folds = {sum(rounds) * n_splits} fits"
 
 
 def _parameter_rows(params):

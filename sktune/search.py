@@ -20,7 +20,7 @@ class _FusedSearch:
         """How each fused fit went: a pandas frame of candidate, split, epoch, losses and learning rate."""
         from pandas import DataFrame  # only those who look at curves need it
 
-        return DataFrame(self.fusion_.curves)
+        return DataFrame(self.fusion_.curves.columns)
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):

@@ -103,7 +103,14 @@ def combine_weights(sample_weight, class_weight, y):
     if class_weight is not None:
         by_class = compute_sample_weight(class_weight, y)
         sample_weight = by_class if sample_weight is None else sample_weight * by_class
-    return None if sample_weight is None else sample_weight / sample_weight.mean()
+    if sample_weight is None:
+        return None
+    with np.errstate(over="ignore"):
+        mean = sample_weight.mean()
+    if np.isinf(mean):  # their sum is beyond float64: only their ratios matter
+        sample_weight = sample_weight / sample_weight.max()
+        mean = sample_weight.mean()
+    return sample_weight / mean
 
 
 def encode_labels(y, classes):
@@ -121,7 +128,8 @@ def warn_if_unscaled(X):
     if sparse.issparse(X) or X.ndim != 2:
         return
     rows = X[:: -(-len(X) // _SPREAD_ROWS)]
-    spread = rows.std(axis=0, dtype=np.float64)[rows.min(axis=0) < rows.max(axis=0)]
+    with np.errstate(over="ignore"):  # values whose squares are beyond float64 spread infinitely
+        spread = rows.std(axis=0, dtype=np.float64)[rows.min(axis=0) < rows.max(axis=0)]
     if len(spread) and spread.max() > _SPREAD * spread.min():
         found = f"their standard deviations range from {spread.min():.2g} to {spread.max():.2g}"
         advice = "use make_pipeline(StandardScaler(), net)"

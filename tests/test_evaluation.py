@@ -15,7 +15,9 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
+from sktune import evaluation as evaluation_module
 from sktune.evaluation import evaluate_once, find_core, pass_to_last, score_baseline, scorer_params
+from sktune.sealing import take_rows
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(80, 3))
@@ -166,7 +168,7 @@ def test_weights_are_resampled_with_their_rows():
 
 
 def test_resamples_without_the_metric_are_left_out():
-    few = np.r_[np.flatnonzero(y == 0)[:12], np.flatnonzero(y == 1)[:3]]  # 3.5 % miss a class
+    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-3:]]  # 3.5 % miss a class
 
     low, high = evaluate(CLASSIFIER, X[few], y[few], scoring="roc_auc").interval
 
@@ -398,3 +400,130 @@ def test_routed_weights_reach_the_scorer_that_requests_them():
         assert list(params) == ["sample_weight"]
         assert list(scorer_params(search, params)) == ["sample_weight"]
         assert scorer_params(search, {}) == {}
+
+
+# ---------------------------------------------------------------- metrics without their scorers
+
+WEIGHTS = np.geomspace(0.1, 5, 80)
+MULTICLASS = np.digitize(X[:, 0], [-0.5, 0.5])
+MODELS = {
+    "binary": (CLASSIFIER, y, ["accuracy", "neg_log_loss", "f1", "roc_auc", "neg_brier_score"]),
+    "multiclass": (
+        LogisticRegression(C=0.1).fit(X, MULTICLASS),
+        MULTICLASS,
+        ["accuracy", "balanced_accuracy", "neg_log_loss", "f1_macro", "recall_weighted", "roc_auc_ovr"],
+    ),
+    "regression": (Ridge().fit(X, y + X[:, 1]), y + X[:, 1], ["r2", "neg_mean_squared_error", "neg_max_error"]),
+}
+
+
+def by_the_scorer_alone(monkeypatch, *args, **arguments):
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation_module, "prepare_metric", lambda *args: None)
+        return evaluate(*args, **arguments)
+
+
+@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize("groups", [None, np.arange(80) // 4])
+@pytest.mark.parametrize("weights", [None, WEIGHTS])
+@pytest.mark.parametrize("form", [list, dict, None])
+def test_intervals_are_those_by_the_scorer_alone(monkeypatch, kind, groups, weights, form):
+    model, labels, names = MODELS[kind]
+    if weights is not None:
+        names = [name for name in names if name != "neg_max_error"]
+    scoring = {list: names, dict: {name[:4] + name[-4:]: name for name in names}, None: None}[form]
+    arguments = {"scoring": scoring, "groups": groups, "n_resamples": 4}
+    arguments["params"] = {} if weights is None else {"sample_weight": weights}
+
+    found = evaluate(model, X, labels, **arguments)
+    expected = by_the_scorer_alone(monkeypatch, model, X, labels, **arguments)
+
+    assert found.score == expected.score
+    if form is None:
+        np.testing.assert_allclose(found.interval, expected.interval, rtol=1e-12)
+    else:
+        assert list(found.interval) == list(expected.interval)
+        for name, interval in expected.interval.items():
+            np.testing.assert_allclose(found.interval[name], interval, rtol=1e-12, err_msg=name)
+
+
+def counted(metric, calls):
+    """Return a scorer of a metric that is not known, and that notes its calls."""
+
+    def own(y, predicted):
+        calls.append(len(y))
+        return metric(y, predicted)
+
+    return make_scorer(own)
+
+
+def test_scorers_are_called_for_what_is_not_known_only():
+    calls, others = [], []
+
+    def note(model, X, y):
+        others.append(len(X))
+        return float(np.mean(model.predict(X) == y))
+
+    evaluate(
+        CLASSIFIER,
+        scoring={"own": counted(accuracy_score, calls), "other": note, "loss": "neg_log_loss"},
+        n_resamples=20,
+    )
+    assert len(calls) == len(others) == 21
+    scoring = {"loss": "neg_log_loss", "own": counted(accuracy_score, calls)}
+    alone = evaluate(CLASSIFIER, scoring=scoring, n_resamples=20).interval
+
+    assert alone["loss"] == evaluate(CLASSIFIER, scoring="neg_log_loss", n_resamples=20).interval
+    assert alone["own"] == pytest.approx(evaluate(CLASSIFIER, n_resamples=20).interval)
+
+
+def test_a_class_that_a_resample_lacks_does_not_count_against_other_metrics():
+    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-1:]]  # 35 % miss a class
+
+    interval = evaluate(CLASSIFIER, X[few], y[few], scoring=["accuracy", "neg_log_loss"]).interval
+
+    assert interval["accuracy"] == evaluate(CLASSIFIER, X[few], y[few]).interval
+    assert interval["neg_log_loss"] == evaluate(CLASSIFIER, X[few], y[few], scoring="neg_log_loss").interval
+
+
+def test_rows_are_not_taken_for_scorers_that_do_not_look_at_them(monkeypatch):
+    taken = []
+
+    def take(table, rows):
+        taken.append(table is X)
+        return take_rows(table, rows)
+
+    monkeypatch.setattr(evaluation_module, "take_rows", take)
+    evaluate(CLASSIFIER, scoring="matthews_corrcoef", n_resamples=20)
+    assert not any(taken)
+    evaluate(CLASSIFIER, scoring=columns_too, n_resamples=20)
+    assert sum(taken) == 20
+
+
+def test_a_bootstrap_that_takes_long_says_so():
+    with pytest.warns(
+        UserWarning, match=r"the bootstrap called the scorer 20 times, which took \d+ s: a smaller n_res"
+    ):
+        evaluate(CLASSIFIER, scoring="matthews_corrcoef", patience=0.0, n_resamples=20)
+
+
+def test_an_estimator_of_metrics_that_disagrees_is_not_used(monkeypatch):
+    def prepare(*args):
+        return lambda rows: 0.123
+
+    expected = evaluate(CLASSIFIER)
+    monkeypatch.setattr(evaluation_module, "prepare_metric", prepare)
+
+    assert evaluate(CLASSIFIER) == expected
+
+
+def test_scores_that_are_infinite_have_an_interval_without_a_warning():
+    usual = np.mean(CLASSIFIER.predict(X) == y)
+
+    def infinite(model, X, y):
+        return float(-np.inf if (model.predict(X) == y).mean() < usual else 1.0)
+
+    low, high = evaluate(CLASSIFIER, scoring=infinite).interval
+
+    assert low == -np.inf
+    assert high == 1.0

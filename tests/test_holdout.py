@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 import sklearn
 from scipy import sparse
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, clone
 from sklearn.datasets import make_classification
 from sklearn.dummy import DummyClassifier
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, make_scorer
@@ -455,6 +455,81 @@ def test_summary_without_an_interval():
     tuned = holdout(test_size=1, stratify=False).fit(X, y)
 
     assert "(no interval)" in tuned.summary()
+
+
+class Alike(MetaEstimatorMixin, BaseEstimator):
+    """A search of another library's, which tells little more than its best estimator."""
+
+    def __init__(self, estimator, told=(), refit=True):
+        self.estimator = estimator
+        self.told = told
+        self.refit = refit
+
+    def fit(self, X, y=None, **params):
+        self.best_estimator_ = clone(self.estimator).fit(X, y)
+        for name in self.told:
+            setattr(self, name, TOLD[name])
+        return self
+
+    def predict(self, X):
+        return self.best_estimator_.predict(X)
+
+
+TOLD = {
+    "cv_results_": {"mean_test_score": np.array([0.5, 0.75]), "std_test_score": np.array([0.125, 0.25])},
+    "best_index_": 1,
+    "best_score_": 0.75,
+    "best_params_": {"C": 1.0},
+    "n_splits_": 3,
+    "n_candidates_": 4,
+    "trials_": [1, 2, 3, 4, 5],
+}
+
+
+@pytest.mark.parametrize(
+    ("told", "searched", "best"),
+    [
+        ((), "48 rows in _ s", "nan"),
+        (("n_splits_",), "48 rows: 3 folds in _ s", "nan"),
+        (("best_score_", "best_params_"), "48 rows in _ s", "0.7500"),
+        (("cv_results_",), "48 rows: 2 candidates in _ s", "nan"),
+        (("cv_results_", "best_score_"), "48 rows: 2 candidates in _ s", "0.7500"),
+        (("cv_results_", "best_index_"), "48 rows: 2 candidates in _ s", "0.7500 ± 0.2500 over the folds"),
+        (
+            ("cv_results_", "best_index_", "n_splits_", "best_params_"),
+            "48 rows: 2 candidates × 3 folds = 6 fits in _ s",
+            "0.7500 ± 0.2500 over the folds",
+        ),
+        (("trials_", "n_splits_"), "48 rows: 5 candidates × 3 folds = 15 fits in _ s", "nan"),
+        (("n_candidates_", "n_splits_"), "48 rows: 4 candidates in 1 rounds × 3 folds = 12 fits in _ s", "nan"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda search: search, make_pipeline])
+def test_summary_of_searches_that_tell_little(told, searched, best, wrap):
+    tuned = holdout(wrap(Alike(LogisticRegression(), told))).fit(X, y)
+
+    rows = dict(line.split("  ", 1) for line in tuned.summary().splitlines() if not line.startswith(" "))
+    assert re.sub(r"[0-9.]+ s$", "_ s", rows["Searched"].strip()) == searched
+    assert rows["Best CV score"].strip() == best
+    assert float(rows["Baseline CV score"]) == pytest.approx(tuned.baseline_score_, abs=1e-4)
+    assert ("Best parameters" in rows) == ("best_params_" in told)
+    assert np.isnan(tuned.optimism_) == (best == "nan")
+    assert tuned.test_score_ == accuracy_score(y[tuned.test_indices_], tuned.predict(X[tuned.test_indices_]))
+    assert "sktune-summary" in tuned._repr_html_()
+    assert repr(tuned).startswith("HoldoutSearch(")
+
+
+def test_a_search_that_tells_little_and_whose_estimator_fails():
+    class Refitting(Alike):
+        def fit(self, X, y=None, **params):
+            self.best_estimator_ = LogisticRegression().fit(X, y)
+            return self
+
+    with pytest.warns(FitFailedWarning, match="no baseline score"):
+        tuned = holdout(Refitting(LogisticRegression(C=-1))).fit(X, y)
+
+    assert np.isnan(tuned.baseline_score_)
+    assert "Baseline CV score  nan" in tuned.summary()
 
 
 def test_notebooks_show_the_summary_after_fit():

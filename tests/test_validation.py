@@ -294,6 +294,10 @@ def test_weights_have_mean_one():
     assert (weights / weights[0]).tolist() == pytest.approx([1, 2, 9, 6])
 
 
+def test_weights_whose_sum_is_beyond_float64_keep_their_ratios():
+    np.testing.assert_allclose(combine_weights(np.array([1e308, 5e307] * 3), None, y), [4 / 3, 2 / 3] * 3)
+
+
 def test_no_weights():
     assert combine_weights(None, None, y) is None
     assert check_sample_weight(X, y, None)[2] is None
@@ -321,8 +325,9 @@ def test_unscaled_features_are_warned_of_once(kind):
         sparse.csr_array(X * [1, 1, 5000]),
         (X * [1, 1, 5000]).reshape(40, 3, 1),
         X > 0,
+        X * 1e200,
     ],
-    ids=["scaled", "ratio 500", "float16", "zeros", "constant", "sparse", "3D", "bool"],
+    ids=["scaled", "ratio 500", "float16", "zeros", "constant", "sparse", "3D", "bool", "huge"],
 )
 def test_no_warning_of_scale(table):
     with warnings.catch_warnings():

@@ -9,6 +9,7 @@ from skorch import NeuralNet
 from tqdm.auto import tqdm
 
 from sktune.estimators import NetworkEstimator
+from sktune.fused.caught import restore_showwarning
 from sktune.fused.collect import Collector, Fit, net_of
 from sktune.fused.plan import find_obstacle, group_lanes
 from sktune.fused.replay import hand_out
@@ -118,6 +119,7 @@ class FusingBackend(ParallelBackendBase):
 
     def terminate(self):
         """Forget the tasks."""
+        restore_showwarning()
         self.waiting, self.is_called, self.is_over = [], False, self.outer is not None
 
     def _prepare(self, jobs):

@@ -29,6 +29,7 @@ class Lane:
         self.narrow_to = vars(net).get("_narrow_to")
         self.dropout = [layer.p for layer in dropout_layers(self.module)]
         self.batches = net.get_iterator(train, training=True)
+        self.n_valid_batches = count_valid_batches(net, valid)
         self.stream = (fold, id(rows_of(train)[0]), self.n_rows, valid is not None, net.shuffle, net.seed_)
         self._read(net)
 
@@ -70,6 +71,14 @@ class Lane:
     def forget_rows(self):
         """Let go of the rows."""
         self.train = self.valid = self.batches = self.test = None
+
+
+def count_valid_batches(net, valid):
+    """Return in how many batches a net alone evaluates its validation rows; None where there are none.
+
+    The engine may take them in others, but the history tells what a plain fit tells.
+    """
+    return None if valid is None else len(net.get_iterator(valid, training=False))
 
 
 def read_optimizer(optimizer):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from sktune.data import Rows, rows_of, to_device
-from sktune.fused.lanes import Lane, read_optimizer
+from sktune.fused.lanes import Lane, count_valid_batches, read_optimizer
 from sktune.modules import dropout_layers, floating_dtype, serve_dropout
 from sktune.randomness import seeded
 
@@ -91,6 +91,7 @@ class SkorchLane(Lane):
         self.batch_size = len(train) if net.batch_size == -1 else net.batch_size
         self.shuffles = net.get_params_for("iterator_train").get("shuffle", False)
         self.batches = SkorchBatches(self)
+        self.n_valid_batches = count_valid_batches(net, valid)
 
     def fresh(self):
         """Return the lane as it is before its training, of which there may be a second attempt."""

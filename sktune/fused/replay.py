@@ -132,7 +132,10 @@ class Trained:
 def _history(net, curve):
     """Return what skorch's own callbacks would have recorded of a net's epochs; their batches are not told."""
     scored = [name for name, _ in net.callbacks_ if name in _LOWER_IS_BETTER]
-    history, told = History(), {"epoch", "train_batch_count", *scored, *(("dur",) if scored else ())}
+    told = {"epoch", "train_batch_count", "valid_batch_count", *scored}
+    if scored:
+        told.add("dur")
+    history = History()
     best = dict.fromkeys(scored, math.inf)
     for row in curve:
         history.append({"batches": [], **{name: row[name] for name in row if name in told}})

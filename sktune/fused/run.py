@@ -1,5 +1,6 @@
 """Groups of lanes over threads, within the memory of the device; and what to tell of it."""
 
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
+from sktune.fused.curves import Curves
 from sktune.fused.lanes import Outcome
 from sktune.fused.train import Group, Stopped, find_common_program
 from sktune.modules import few_threads, limited_threads
@@ -21,16 +23,17 @@ class FusionReport:
 
     groups: list = field(default_factory=list)  # of dicts: lanes (fits trained together), seconds, device, compiled
     alone: list = field(default_factory=list)  # of dicts: candidate, split and reason of each fit one at a time
-    curves: list = field(default_factory=list)  # of dicts: candidate, split, epoch, losses, lr
+    curves: Curves = field(default_factory=Curves)  # of each epoch: candidate, split, epoch, losses, lr
     seconds: float = 0.0  # wall time of training the groups
 
     def add(self, fit):
         """Take note of a fit that is over."""
-        place = dict(zip(("candidate", "split"), fit.place, strict=True))
+        candidate, split = fit.place
         if fit.outcome is None:
-            self.alone.append({**place, "reason": fit.reason})
+            # Equal reasons are one text, which a pickle holds once.
+            self.alone.append({"candidate": candidate, "split": split, "reason": sys.intern(str(fit.reason))})
         else:
-            self.curves += [{**place, **{k: row[k] for k in _COLUMNS if k in row}} for row in fit.outcome.curve]
+            self.curves.add(candidate, split, fit.outcome.curve)
 
     def __str__(self):
         n_lanes = sum(group["lanes"] for group in self.groups)
@@ -43,7 +46,6 @@ class FusionReport:
         return "\n".join(lines)
 
 
-_COLUMNS = ("epoch", "train_loss", "lr", "valid_loss")
 _FEWEST = 4  # lanes that are worth to be trained as one
 _RATE = 6e10  # floating-point operations a second of one core in small products, to estimate by
 

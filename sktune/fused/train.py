@@ -182,8 +182,10 @@ class Group:
 
     def _close_epoch(self, epoch, losses, rates, seconds):
         """Record an epoch's losses; return the positions of the lanes that are done."""
-        means = self._mean_losses(losses)
-        valid = self._validate()
+        # A loss that is infinite or no number is a divergence, which is told below: NumPy need not warn of it.
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = self._mean_losses(losses)
+            valid = self._validate()
         finished = []
         for position, lane in enumerate(self.alive):
             outcome = self.outcomes[lane]
@@ -191,6 +193,8 @@ class Group:
             row = {"epoch": epoch + 1, "train_loss": means[position], "lr": outcome.lr}
             row |= {name: of_lanes[position] for name, of_lanes in valid.items()}
             row |= {"dur": seconds / len(self.alive), "train_batch_count": len(rates[position])}
+            if self.lanes[lane].n_valid_batches is not None:
+                row["valid_batch_count"] = self.lanes[lane].n_valid_batches
             outcome.curve.append(row)
             dtype = self.lanes[lane].narrow_to
             bad = [kind for kind in _KINDS if not is_representable(row.get(_KINDS[kind], 0), dtype)]
@@ -210,6 +214,8 @@ class Group:
         for row, lane in zip(sizes, self.alive, strict=True):
             own = self.lanes[lane].batches.sizes
             row[: len(own)] = own
+        # What stands behind a shorter lane's last step is no loss of its own.
+        losses = np.where(sizes > 0, losses, 0.0)
         return ((losses * sizes).sum(1) / sizes.sum(1)).tolist()
 
     def _is_over(self, position, lane, row):

@@ -3,9 +3,13 @@
 import threading
 import warnings
 
+import numpy as np
 import pytest
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.pipeline import make_pipeline
 
-from sktune.fused.caught import recorded_warnings, repeat_warnings
+from sktune import GridSearchCV, NeuralNetClassifier
+from sktune.fused.caught import recorded_warnings, repeat_warnings, restore_showwarning
 
 
 def warn(text):
@@ -92,3 +96,120 @@ def test_what_is_put_back_late_swallows_nothing(seen):
 
     assert texts(seen) == ["after"]
     assert not caught
+
+
+@pytest.fixture
+def own_showwarning():
+    """A ``showwarning`` of the user's, and what it was called with."""
+    calls, before = [], warnings.showwarning
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        calls.append(str(message))
+
+    show.calls = calls
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        yield show
+    assert warnings.showwarning is before
+
+
+def test_a_showwarning_of_the_users_is_called_and_put_back(own_showwarning):
+    with recorded_warnings() as caught:
+        warn("own")
+        in_thread(lambda: warn("another's"))
+    repeat_warnings(caught)
+    warn("after")
+
+    assert own_showwarning.calls == ["another's", "own", "after"]
+    assert warnings.showwarning is own_showwarning
+
+
+def test_recordings_around_and_within_catch_warnings_put_back_what_they_found(own_showwarning):
+    with recorded_warnings() as outer:
+        with warnings.catch_warnings(record=True) as log:
+            warnings.simplefilter("always")
+            with recorded_warnings() as inner:
+                warn("inner")
+            warn("logged")
+        warn("outer")
+
+    assert [str(message) for message, *_ in inner] == ["inner"]
+    assert texts(log) == ["logged"]
+    assert [str(message) for message, *_ in outer] == ["outer"]
+    assert warnings.showwarning is own_showwarning
+
+
+def test_one_that_is_set_during_a_recording_stays(own_showwarning):
+    def other(*args):
+        own_showwarning.calls.append("other")
+
+    with recorded_warnings():
+        warnings.showwarning = other
+    warn("after")
+
+    assert own_showwarning.calls == ["other"]
+    assert warnings.showwarning is other
+
+
+@pytest.mark.parametrize("how", ["a warning", "a recording", "a search"])
+def test_what_is_put_back_late_steps_down(own_showwarning, how):
+    with recorded_warnings():
+        late = warnings.catch_warnings()
+        late.__enter__()
+    late.__exit__(None, None, None)
+    assert warnings.showwarning is not own_showwarning
+    if how == "a warning":
+        warn("seen")
+    elif how == "a recording":
+        with recorded_warnings():
+            pass
+    else:
+        restore_showwarning()
+
+    assert warnings.showwarning is own_showwarning
+
+
+def test_a_failure_puts_it_back(own_showwarning):
+    with pytest.raises(LookupError, match="a fault"), recorded_warnings():
+        raise LookupError("a fault")
+
+    assert warnings.showwarning is own_showwarning
+
+
+class Catching(TransformerMixin, BaseEstimator):
+    """Catches warnings in its fit, here and in a thread, and maybe fails."""
+
+    def __init__(self, fails=False):
+        self.fails = fails
+
+    def fit(self, X, y=None):
+        def catch():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                warn("ignored")
+
+        catch()
+        in_thread(catch)
+        warn("of a step")
+        if self.fails:
+            raise ValueError("no step")
+        return self
+
+    def transform(self, X):
+        return X
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_search_puts_it_back(own_showwarning, fails):
+    model = make_pipeline(Catching(fails), NeuralNetClassifier(max_epochs=1, module__hidden=(2,), device="cpu"))
+    X = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
+    search = GridSearchCV(model, {"neuralnetclassifier__lr": [0.1]}, cv=2, refit=False, error_score="raise")
+    if fails:
+        with pytest.raises(ValueError, match="no step"):
+            search.fit(X, np.arange(20) % 2)
+    else:
+        search.fit(X, np.arange(20) % 2)
+        assert own_showwarning.calls == ["of a step"] * 2
+
+    assert warnings.showwarning is own_showwarning

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import joblib
 import numpy as np
 import pytest
+import skorch
 import torch
 from parity import RAGGED, X, X_reg, assert_parity, assert_same_net, assert_same_scores, grid, search, y, y_reg
 from sklearn.base import BaseEstimator, TransformerMixin, clone
@@ -459,3 +460,23 @@ def test_a_pipeline_tells_of_its_steps_once(capsys):
         cross_validate(Pipeline([("a", Halve()), ("net", NET)], verbose=True), X, y, cv=3)
 
     assert capsys.readouterr().out.count("[Pipeline]") == 6
+
+
+@pytest.mark.parametrize("batch_size", [5, -1])
+@pytest.mark.parametrize("callbacks", [None, "disable"])
+def test_histories_of_skorchs_nets_have_the_keys_of_plain_ones(batch_size, callbacks):
+    net = skorch.NeuralNetClassifier(nn.Linear(6, 3), criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=2)
+    net.set_params(batch_size=batch_size, callbacks=callbacks)
+    rows = X.astype(np.float32)
+    found = []
+    for fused in ("sequential", "sktune"):
+        torch.manual_seed(0)
+        with joblib.parallel_config(fused):
+            found.append(cross_validate(net, rows, y, cv=RAGGED, return_estimator=True)["estimator"])
+
+    for plain, other in zip(*found, strict=True):
+        assert plain.history[-1].keys() == other.history[-1].keys()
+        for key in plain.history[-1].keys() - {"batches", "dur"}:
+            np.testing.assert_allclose(other.history[:, key], plain.history[:, key], rtol=1e-4, err_msg=key)
+        n_batches = 1 if batch_size == -1 else 3
+        assert other.history[:, "valid_batch_count"] == [n_batches] * 2

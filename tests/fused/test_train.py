@@ -1,12 +1,14 @@
 """Parity: what a fit leaves behind does not tell whether it was made alone or as one of many lanes."""
 
+import warnings
+
 import joblib
 import numpy as np
 import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from parity import X, X_reg, assert_parity, assert_same_net, assert_same_scores, search, y, y_reg
+from parity import X, X_reg, assert_parity, assert_same_net, assert_same_scores, compiled_steps, search, y, y_reg
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold, cross_validate
 from torch import nn
@@ -331,3 +333,21 @@ def test_half_precision_trains_fused_as_alone(name):
         found = estimator.predict_proba(X)
         assert found.dtype == np.float32
         np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("are_compiled", [False, True])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_lanes_that_diverge_make_numpy_warn_of_nothing(are_compiled, early_stopping):
+    """One fold has a step more than the other, and one rate makes losses infinite, and another no numbers."""
+    net = NeuralNetRegressor(optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu")
+    net.set_params(early_stopping=early_stopping, validation_fraction=0.2)
+    folds = [(np.arange(33), np.arange(60, 80)), (np.arange(41), np.arange(60, 80))]
+    rates = [{"lr": 1e-3}, {"lr": 1e100}, {"lr": 1e160}]
+
+    with warnings.catch_warnings(record=True) as caught, compiled_steps(are_compiled):
+        warnings.simplefilter("always")
+        _, _, report = search(net, rates, X_reg, y_reg, cv=folds)
+
+    # scikit-learn's own, which is a RuntimeWarning, too, tells of the fits that failed.
+    assert {w.category for w in caught} == {FitFailedWarning, UserWarning}
+    assert not report.alone

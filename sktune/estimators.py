@@ -76,19 +76,33 @@ class NetworkEstimator(Training):
     def partial_fit(self, X, y=None, classes=None, sample_weight=None, **fit_params):
         """Go on training, for ``max_epochs`` more epochs; the first call initializes the network.
 
-        `classes` are all the labels that any call may bring; a classifier may need them, at its first call. For the
-        other arguments see :meth:`fit`.
-        """
-        return self._fit(X, y, sample_weight, anew=not self.initialized_, classes=classes, fit_params=fit_params)
+        Parameters
+        ----------
+        X, y, sample_weight, **fit_params
+            See :meth:`fit`.
+        classes : array-like, default=None
+            All the labels that any call may bring; a classifier may need them, at its first call. Later calls may
+            repeat them. The weights of a dict `class_weight` are factors on the losses as they are, so that a class
+            weighs the same in each portion.
 
-    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None):
+        Raises
+        ------
+        ValueError
+            Also for other `classes` than those of the first call, and for ``class_weight="balanced"``.
+        """
+        how = {"anew": not self.initialized_, "classes": classes, "is_portion": True}
+        return self._fit(X, y, sample_weight, **how, fit_params=fit_params)
+
+    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, is_portion=False):
         adopt = vars(self).pop("_adopt", None)
         if adopt and adopt(X):  # the fused engine has trained this fit already
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
             prepare = self._pass_through if validation.passes_through(X) else self._read_table
-            rows = prepare(X, y, sample_weight, anew, classes)
+            if is_portion and is_classifier(self):
+                validation.check_portion(self, classes)
+            rows = prepare(X, y, sample_weight, anew, classes, is_portion)
             in_memory = isinstance(rows[0], Rows)  # which scoring callbacks will slice
             self.notify("on_train_begin", X=rows[0].X if in_memory else X, y=rows[0].y if in_memory else y)
             try:
@@ -99,7 +113,7 @@ class NetworkEstimator(Training):
             self.notify("on_train_end", X=X, y=y)
         return self
 
-    def _pass_through(self, X, y, sample_weight, anew, classes):
+    def _pass_through(self, X, y, sample_weight, anew, classes, is_portion):
         """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
         weights = {"sample_weight": sample_weight, "class_weight": getattr(self, "class_weight", None)}
         for name, weight in weights.items():
@@ -112,12 +126,15 @@ class NetworkEstimator(Training):
             self.initialize()
         return X, y
 
-    def _read_table(self, X, y, sample_weight, anew, classes):
+    def _read_table(self, X, y, sample_weight, anew, classes, is_portion):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
         anew_shape = anew or not hasattr(self, "n_features_in_")
         X, y = validation.check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
-        X, y, sample_weight = validation.check_sample_weight(X, y, sample_weight)
+        # The classes follow from all of y, whatever the rows weigh.
         target = self._read_targets(X, y, anew, classes)
+        X, y, sample_weight, target = validation.check_sample_weight(X, y, sample_weight, target)
+        weight = self._combine_weights(sample_weight, y, is_portion)
+        X, y, weight, target = validation.drop_weightless_rows(X, y, weight, target)
         if anew:
             # Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on whether a row is
             # repeated or weighted, and at that size the wider type costs nothing.
@@ -125,8 +142,13 @@ class NetworkEstimator(Training):
             self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=torch.float64 if is_wide else None)
             if not keeps_integers(X, self.module_):
                 validation.warn_if_unscaled(X)
-        weight = validation.combine_weights(sample_weight, getattr(self, "class_weight", None), y)
         return (self._rows(X, y, target, weight),)
+
+    def _combine_weights(self, sample_weight, y, is_portion):
+        """Return factors on the losses of rows from their weights and those of their classes, or None."""
+        class_weight = getattr(self, "class_weight", None)
+        classes = getattr(self, "classes_", None) if is_classifier(self) else None
+        return validation.combine_weights(sample_weight, class_weight, y, classes, is_portion)
 
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
@@ -140,6 +162,13 @@ class NetworkEstimator(Training):
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
                 outputs.append(nonlinearity(output[:, 0] if is_binary else output))
         return torch.cat(outputs).detach().numpy()
+
+    def _find_criterion(self):
+        """Return the one criterion of an initialized net, not compiled; None where there is no such thing."""
+        if len(self._criteria) != 1:
+            return None
+        criterion = getattr(self, self._criteria[0] + "_", None)
+        return getattr(criterion, "_orig_mod", criterion)
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""
@@ -262,10 +291,10 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         n_classes = len(labels)
         if not self._decodes and self.classes is None:  # class numbers, of which some may be missing
             n_classes = int(labels[-1]) + 1 if n_classes and labels.dtype.kind in "iu" else None
-        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
-        if not issubclass(kind, _BINARY):
+        if not _is_binary(self.criterion):
             return n_classes
         if n_classes is not None and n_classes > 2:
+            kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
             raise ValueError(f"criterion={kind.__name__} must come with 2 classes, got {n_classes}")
         return 1
 
@@ -296,7 +325,13 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
 
     def predict_proba(self, X):
         """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes)."""
-        return self._outputs(X)
+        outputs = self._outputs(X)
+        if self._decodes and self.predict_nonlinearity == "auto":
+            # A net that is initialized but not fitted has no classes yet.
+            classes = getattr(self, "classes_", None)
+            n_classes = None if classes is None else len(classes)
+            validation.check_outputs(outputs, X, n_classes, what="classes")
+        return outputs
 
     def predict(self, X):
         """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,)."""
@@ -365,11 +400,25 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
             return None
         y = np.asarray(y)
         target = y.astype(np.float32 if y.dtype == np.float32 else np.float64).reshape(len(y), -1)
+        if _is_binary(self.criterion):
+            validation.check_fractions(target, self.criterion)
         if anew or getattr(self, "_y_ndim", None) is None:
             self.n_outputs_, self._y_ndim = target.shape[1], y.ndim
         elif target.shape[1] != self.n_outputs_:
             raise ValueError(f"y must have {self.n_outputs_} columns as in the first fit, got {target.shape[1]}")
         return target
+
+    def _get_predict_nonlinearity(self):
+        """Return what turns the module's outputs into predictions: one probability per target of a binary criterion.
+
+        skorch would return the columns of two classes.
+        """
+        criterion = self._find_criterion() if self.predict_nonlinearity == "auto" else None
+        if isinstance(criterion, nn.BCEWithLogitsLoss):
+            return torch.sigmoid
+        if isinstance(criterion, nn.BCELoss):
+            return _as_they_are
+        return super()._get_predict_nonlinearity()
 
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:
@@ -381,9 +430,20 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     def predict(self, X):
         """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""
         outputs = self._outputs(X)
+        validation.check_outputs(outputs, X, getattr(self, "n_outputs_", None))
         if (getattr(self, "_y_ndim", None) or outputs.ndim) == 1:
             return outputs.reshape(-1)
         return outputs.reshape(len(outputs), -1).astype(np.float64)  # scikit-learn's type for several targets
+
+
+def _as_they_are(outputs):
+    return outputs
+
+
+def _is_binary(criterion):
+    """Tell whether a criterion, a class or an instance, is one of independent probabilities."""
+    kind = criterion if isinstance(criterion, type) else type(criterion)
+    return issubclass(kind, _BINARY)
 
 
 def _misfit(y_pred, expected):

@@ -12,9 +12,10 @@ from warnings import catch_warnings, warn
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from skorch.dataset import get_len
 from skorch.utils import is_dataset
 
 from sktune.names import did_you_mean
@@ -83,10 +84,13 @@ def _as_numbers(name, values):
     return values.astype(dtype, copy=False)
 
 
-def check_sample_weight(X, y, sample_weight):
-    """Return X, y and the weights (n_rows,), without the rows of weight zero: such a row means the same as no row."""
+def check_sample_weight(X, y, sample_weight, *others):
+    """Return X, y, the weights (n_rows,) and `others`, without the rows of weight zero.
+
+    Such a row means the same as no row.
+    """
     if sample_weight is None:
-        return X, y, None
+        return X, y, None, *others
     sample_weight = check_array(sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight")
     if sample_weight.ndim != 1:
         raise ValueError(f"sample_weight must be 1D, got an array of shape {sample_weight.shape}")
@@ -94,16 +98,72 @@ def check_sample_weight(X, y, sample_weight):
     if sample_weight.min() < 0 or sample_weight.max() == 0:
         found = f"weights from {sample_weight.min():g} to {sample_weight.max():g}"
         raise ValueError(f"sample_weight must be non-negative and not all zero, got {found}")
-    kept = np.flatnonzero(sample_weight) if sample_weight.min() == 0 else slice(None)
-    return X[kept], y[kept], sample_weight[kept]
+    return drop_weightless_rows(X, y, sample_weight, *others)
 
 
-def combine_weights(sample_weight, class_weight, y):
-    """Return float64 factors on the rows' losses with mean 1, or None where all rows weigh the same."""
-    if class_weight is not None:
-        by_class = compute_sample_weight(class_weight, y)
-        sample_weight = by_class if sample_weight is None else sample_weight * by_class
-    return None if sample_weight is None else sample_weight / sample_weight.mean()
+def drop_weightless_rows(X, y, weight, *others):
+    """Return X, y, the weights (n_rows,) and `others` at the rows whose weight is above zero."""
+    if weight is None or weight.min() > 0:
+        return X, y, weight, *others
+    kept = np.flatnonzero(weight)
+    return tuple(part[kept] for part in (X, y, weight, *others))
+
+
+def combine_weights(sample_weight, class_weight, y, classes=None, is_portion=False):
+    """Return float64 factors on the rows' losses, or None where all rows weigh the same.
+
+    Their mean is 1 over the rows that weigh anything. A portion of the rows does not tell how frequent the classes
+    are: there only the sample weights have a mean of 1, and the weights of the classes are factors as they are, so
+    that a class weighs the same in each portion.
+    """
+    if class_weight is None:
+        return _normalize(sample_weight)
+    by_class = _weigh_classes(class_weight, y, classes)
+    if not is_portion:
+        return _normalize(by_class if sample_weight is None else sample_weight * by_class)
+    return by_class if sample_weight is None else _normalize(sample_weight) * by_class
+
+
+def _normalize(weight):
+    return None if weight is None else weight / weight[weight > 0].mean()
+
+
+def _weigh_classes(class_weight, y, classes):
+    """Return the weight (n_rows,) of each row's class; `classes` are all that a dict may name, or None."""
+    if np.ndim(y) != 1:
+        raise ValueError(
+            f"class_weight must come with one label for each row, got y of shape {np.shape(y)}: "
+            "use sample_weight, or weights of the criterion"
+        )
+    if classes is None or not isinstance(class_weight, Mapping):
+        weight = compute_sample_weight(class_weight, y)
+    else:
+        of_class = compute_class_weight(class_weight, classes=classes, y=y)
+        weight = of_class[np.searchsorted(classes, y)]
+    if not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
+        found = f"weights from {weight.min():g} to {weight.max():g} of the rows in y"
+        raise ValueError(f"class_weight must be non-negative, finite and not all zero, got {found}")
+    return weight
+
+
+def check_portion(net, classes):
+    """Check what a classifier is told in a call of ``partial_fit``: its classes, and the weights of them."""
+    class_weight = getattr(net, "class_weight", None)
+    if isinstance(class_weight, str):
+        raise ValueError(
+            f"class_weight must be a dict or None in partial_fit, got {class_weight!r}, which a portion of the rows "
+            "does not tell: compute it from all labels by "
+            "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
+        )
+    if classes is None:
+        return
+    known = getattr(net, "classes_", None) if net.initialized_ else net.classes
+    if known is not None and len(known):
+        given = np.unique(classes)
+        if not np.array_equal(given, np.unique(known)):
+            raise ValueError(
+                f"classes must be those of the first call, {np.unique(known).tolist()}, got {given.tolist()}"
+            )
 
 
 def encode_labels(y, classes):
@@ -114,6 +174,50 @@ def encode_labels(y, classes):
     if len(unknown := np.setdiff1d(y, classes)):
         raise ValueError(f"y must hold the classes {classes.tolist()} only, got also {unknown.tolist()}")
     return np.searchsorted(classes, y)
+
+
+def check_fractions(target, criterion):
+    """Check that the targets of a binary criterion are probabilities."""
+    least, most = target.min(), target.max()
+    if least < 0 or most > 1:
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        found = f"numbers from {least:g} to {most:g}"
+        raise ValueError(f"y must be between 0 and 1 under criterion={name}, got {found}")
+
+
+def check_outputs(outputs, X, n_columns, what="targets"):
+    """Check that predictions (n_rows, ...) are one for each row of X and each of its `n_columns` targets or classes.
+
+    `n_columns` is None where it is not known, and a Dataset may not know its length.
+    """
+    n_rows = _count_rows(X)
+    n_rows = len(outputs) if n_rows is None else n_rows
+    expected = (n_rows, n_columns or 1)
+    if n_columns is None:
+        is_right = outputs.shape[:1] == (n_rows,)
+    elif what == "classes":
+        # Behind the classes there may be more dimensions, those of a sequence for one.
+        is_right = outputs.shape[:2] == expected
+    else:
+        is_right = outputs.size == n_rows * n_columns
+    if not is_right:
+        raise ValueError(
+            f"the module must return one number for each of {n_rows} rows and {expected[1]} {what}, "
+            f"got predictions of shape {outputs.shape}"
+        )
+
+
+def _count_rows(X):
+    """Return how many rows an input of any kind holds, or None if it does not tell.
+
+    A list may be one of rows, or of the module's several inputs.
+    """
+    if isinstance(X, torch.utils.data.IterableDataset):
+        return None
+    if passes_through(X):
+        return get_len(X)
+    shape = getattr(X, "shape", ())
+    return shape[0] if len(shape) else None
 
 
 def warn_if_unscaled(X):

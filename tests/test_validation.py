@@ -70,7 +70,6 @@ BAD_INPUT = {
 BAD_LABELS = {
     "one class": ((X, np.zeros(40)), r"y must hold at least 2 classes, got 1 class: \[0.0\]"),
     "one label": ((X, ["a"] * 40), r"y must hold at least 2 classes, got 1 class: \['a'\]"),
-    "one class left": ((X, y, y), "y must hold at least 2 classes, got 1 class"),
     "continuous": ((X, X[:, 0]), "Unknown label type: continuous"),
     "nan label": ((X, np.where(y, 1, np.nan)), "Input y contains NaN"),
 }

@@ -181,6 +181,12 @@ REGRESSIONS = {
     "huber": ({"criterion": nn.HuberLoss, "criterion__delta": 0.5}, y_reg),
     "smooth_l1": ({"criterion": nn.SmoothL1Loss, "criterion__beta": 0.5}, y_reg[:, 0]),
 }
+FRACTIONS = 1 / (1 + np.exp(-y_reg))
+REGRESSIONS |= {
+    "bce_with_logits": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS[:, 0]),
+    "bce_with_logits_of_two": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS),
+    "bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, FRACTIONS),
+}
 FEW = [{"lr": 0.01, "random_state": 1}, {"lr": 0.03, "l2": 0.01}]
 
 

@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from numbers import Integral, Real
 from warnings import catch_warnings, warn
 
@@ -18,7 +18,8 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 from skorch.dataset import get_len
 from skorch.utils import is_dataset
 
-from sktune.names import did_you_mean
+from sktune.components import check_components
+from sktune.names import suggest
 from sktune.schedules import SCHEDULES, lr_factors
 
 _SPREAD = 1000  # ratio of the features' standard deviations from which scaling is advised
@@ -246,7 +247,12 @@ def resolve_device(device):
 
 _RANGES = {
     ("lr", "optimizer__lr"): (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
-    ("max_epochs", "batch_size", "n_iter_no_change"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("max_epochs", "batch_size"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("n_iter_no_change",): (
+        Real,
+        lambda v: v >= 1 and (v == math.inf or isinstance(v, Integral)),
+        "an int of at least 1, or inf",
+    ),
     ("l1", "l2", "tol", "optimizer__weight_decay"): (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
     ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
     ("validation_fraction",): (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
@@ -268,6 +274,7 @@ def check_names(net, params):
     """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
     own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
     components = {**vars(net), **params}
+    check_components(components)
     for name in params:
         prefix, nested, argument = name.partition("__")
         owner, known = type(net), own
@@ -277,8 +284,18 @@ def check_names(net, params):
             is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
             known = [f"{known}__{argument}" for known in net.prefixes_] if is_settled else None
         if known is not None and name not in known and not argument.startswith("param_groups"):
-            hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
+            takes = partial(_takes, components)
+            hint = suggest(name, known, takes) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
+
+
+def _takes(components, name):
+    """Tell whether a net of some components may have a hyperparameter: its module, if it is one of the module's."""
+    prefix, *_ = name.partition("__")
+    if prefix != "module" or name == "module":
+        return True
+    known = _find_arguments(prefix, components.get(prefix))[1]
+    return known is None or name in known
 
 
 def _find_arguments(prefix, component):

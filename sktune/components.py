@@ -1,0 +1,64 @@
+"""Components that are given as names: which class of torch's is meant."""
+
+import torch
+from torch import nn
+
+# What other libraries and tutorials call a criterion; torch's own names are found without.
+_CRITERIA = {
+    "mse": "MSELoss",
+    "squarederror": "MSELoss",
+    "meansquarederror": "MSELoss",
+    "mae": "L1Loss",
+    "l1": "L1Loss",
+    "absoluteerror": "L1Loss",
+    "meanabsoluteerror": "L1Loss",
+    "huber": "HuberLoss",
+    "smoothl1": "SmoothL1Loss",
+    "poisson": "PoissonNLLLoss",
+    "logloss": "CrossEntropyLoss",
+    "crossentropy": "CrossEntropyLoss",
+    "ce": "CrossEntropyLoss",
+    "categoricalcrossentropy": "CrossEntropyLoss",
+    "sparsecategoricalcrossentropy": "CrossEntropyLoss",
+    "nll": "NLLLoss",
+    "bce": "BCEWithLogitsLoss",
+    "binarycrossentropy": "BCEWithLogitsLoss",
+    "bcewithlogits": "BCEWithLogitsLoss",
+}
+_KINDS = {
+    "module": (nn.Module, "an nn.Module class or instance such as sktune.MLP"),
+    "criterion": (nn.Module, "a criterion, class or instance, such as torch.nn.{}"),
+    "optimizer": (torch.optim.Optimizer, "a torch.optim.Optimizer class such as torch.optim.{}"),
+}
+_USUAL = {"criterion": "CrossEntropyLoss", "optimizer": "AdamW"}
+
+
+def check_components(components):
+    """Check that module, criterion and optimizer, those of them that are in a dict, are no names.
+
+    The error tells which class of torch's a name means. An optimizer must not be an instance either: it would hold
+    the parameters of another module.
+    """
+    for kind, (_, requirement) in _KINDS.items():
+        component = components.get(kind)
+        is_instance = kind == "optimizer" and isinstance(component, torch.optim.Optimizer)
+        if isinstance(component, str) or is_instance:
+            name = component if isinstance(component, str) else type(component).__name__
+            meant = _find_class(kind, name) or _USUAL.get(kind)
+            given = repr(component) if isinstance(component, str) else f"an instance of {name}"
+            raise ValueError(f"{kind} must be {requirement.format(meant)}, got {kind}={given}")
+
+
+def _find_class(kind, name):
+    """Return the name of torch's class that a name means, or None."""
+    plain = _simplify(name.rpartition(".")[2])
+    if kind == "criterion":
+        known = {_simplify(other): other for other in vars(nn) if other.endswith("Loss")}
+        return _CRITERIA.get(plain) or known.get(plain) or known.get(plain + "loss")
+    if kind == "optimizer":
+        return {_simplify(other): other for other in vars(torch.optim) if other[:1].isupper()}.get(plain)
+    return None
+
+
+def _simplify(name):
+    return "".join(letter for letter in name.lower() if letter.isalnum())

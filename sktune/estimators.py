@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from sktune import validation
 from sktune.data import Rows
 from sktune.modules import MLP, few_threads, keeps_integers
+from sktune.records import Records
 from sktune.training import Training
 
 _BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
@@ -23,7 +24,7 @@ _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _FEW_ROWS = 100
 
 
-class NetworkEstimator(Training):
+class NetworkEstimator(Records, Training):
     """What the networks share of scikit-learn's face."""
 
     def _assign(self, arguments):
@@ -206,9 +207,17 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         Whether each epoch takes the rows in a new order.
     class_weight : dict, "balanced" or None, default=None
         Factors on the losses of each class, as in scikit-learn.
-    early_stopping, validation_fraction, n_iter_no_change, tol : bool, float, int, float, default=False, 0.1, 10, 1e-4
-        Whether to hold `validation_fraction` of the rows out, stop when their loss has not fallen by `tol` for
-        `n_iter_no_change` epochs, and restore the best epoch's weights.
+    early_stopping : bool or "train_loss", default=False
+        With True, `validation_fraction` of the rows are held out, the fit stops when their loss has not fallen by
+        `tol` for `n_iter_no_change` epochs, and the best epoch's weights are restored. With ``"train_loss"``, no rows
+        are held out, and the fit stops when the mean training loss (penalties included) has not fallen by `tol` for
+        `n_iter_no_change` epochs; the weights are those of the last epoch.
+    validation_fraction : float, default=0.1
+        The share of the rows that ``early_stopping=True`` holds out.
+    n_iter_no_change : int or inf, default=10
+        How many epochs early stopping waits for a better one.
+    tol : float, default=1e-4
+        By how much the loss must fall for early stopping to count it as better.
     random_state : int, RandomState or None, default=None
         With an int each fit has the same initial weights, batches and dropout masks, whatever ran before.
         No global seed is touched.
@@ -236,6 +245,13 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         The fitted network; ``criterion_``, ``optimizer_``, ``callbacks_`` and ``device_`` likewise.
     history : skorch.History
         Losses of each epoch and batch.
+    n_iter_, loss_curve_ : int, list of float
+        The number of epochs, and the mean training loss of each.
+    best_loss_ : float or None
+        The least of ``loss_curve_``; None where rows were held out.
+    validation_scores_, best_validation_score_ : list of float, float, or None
+        A classifier's accuracy on the rows held out after each epoch, and the best; of a regressor (and where skorch's
+        callbacks are off) the validation loss with its sign changed. None where no rows were held out.
     n_features_in_ : int
         Columns of X in ``fit``; ``feature_names_in_`` holds their names where X had some.
 
@@ -336,6 +352,11 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def predict(self, X):
         """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,)."""
         return self._decode(self.predict_proba(X).argmax(axis=1))
+
+    def predict_log_proba(self, X):
+        """Return the logarithms of :meth:`predict_proba`: -inf where a probability is 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
 
     def score(self, X, y, sample_weight=None):
         """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""

@@ -17,7 +17,7 @@ from skorch.dataset import Dataset, ValidSplit, get_len
 from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from sktune import modules, validation
+from sktune import advice, modules, validation
 from sktune.compiled import find_program, has_one_count, train_module
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, hears_batches
@@ -30,7 +30,8 @@ _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
-_FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
+_FREE |= {"n_iter_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"}
+_FREE |= {"predict", "predict_proba", "predict_log_proba", "score", "forward", "forward_iter", "evaluation_step"}
 
 BUILT = ("module_", "criterion_", "optimizer_", "callbacks_", "dropout_")  # what a net of a search builds when asked
 
@@ -82,6 +83,7 @@ class Training:
         `sizes` are what the data tell of the module (`n_features`, `dtype`): passed to one that takes such arguments.
         """
         validation.check_hyperparameters(self)
+        vars(self).pop("_curve", None)
         self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
         self.device_ = validation.resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
@@ -156,11 +158,12 @@ class Training:
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Split off the rows that early stopping or ``train_split`` validates on, if any."""
-        if not self.early_stopping or self.train_split:
+        if self.train_split or not self.early_stopping or self.early_stopping == "train_loss":
             return super().get_split_datasets(X, y, **fit_params)
         dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
         split = ValidSplit(float(self.validation_fraction), stratified=is_classifier(self), random_state=seed)
-        return split(dataset, getattr(dataset, "y", y))
+        with advice.naming_held_out_rows(self, len(dataset)):
+            return split(dataset, getattr(dataset, "y", y))
 
     def get_iterator(self, dataset, training=False):
         """Return batches of slices for rows in memory, and skorch's iterator for anything else."""
@@ -187,7 +190,7 @@ class Training:
         datasets = {"dataset_train": dataset_train, "dataset_valid": dataset_valid}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
-        stopping = BestEpoch(self) if self.early_stopping and iterator_valid is not None else None
+        stopping = BestEpoch.of(self, iterator_valid is not None)
         best_weights, draws = {}, True
         try:
             for _ in range(self.max_epochs if epochs is None else epochs):
@@ -198,10 +201,12 @@ class Training:
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
-                    self.notify("on_epoch_end", **datasets)
+                    with advice.naming_validation_rows(are_missing=iterator_valid is None):
+                        self.notify("on_epoch_end", **datasets)
                     draws = has_drawn()
-                is_best, is_due = stopping.update(self._valid_loss()) if stopping else (False, False)
-                if is_best:
+                loss = self._last_loss(stopping.monitor) if stopping else None
+                is_best, is_due = stopping.update(loss) if stopping else (False, False)
+                if is_best and stopping.restores:
                     best_weights = {name: deepcopy(c.state_dict()) for name, c in self._components()}
                 if is_due:
                     break
@@ -211,9 +216,10 @@ class Training:
         self._check_weights()
         return self
 
-    def _valid_loss(self):
-        """Return the mean validation loss of the last epoch, whether or not a callback has recorded it."""
-        losses, sizes = zip(*self.history[-1, "batches", :, ("valid_loss", "valid_batch_size")], strict=True)
+    def _last_loss(self, name):
+        """Return the mean loss of the last epoch over its rows, whether or not a callback has recorded it."""
+        size = name.replace("_loss", "_batch_size")
+        losses, sizes = zip(*self.history[-1, "batches", :, (name, size)], strict=True)
         return float(np.average(losses, weights=sizes))
 
     def _components(self):
@@ -313,9 +319,10 @@ class Training:
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
         x = self._on_device(x)
-        if isinstance(x, dict):
-            return self.module_(**self._merge_x_and_fit_params(x, fit_params))
-        return self.module_(x, **fit_params)
+        with advice.naming_embeddings(self.module_):
+            if isinstance(x, dict):
+                return self.module_(**self._merge_x_and_fit_params(x, fit_params))
+            return self.module_(x, **fit_params)
 
     def _on_device(self, data):
         is_there = type(data) is torch.Tensor and data.device == self.device_
@@ -442,11 +449,21 @@ class BestEpoch:
     """Whose loss was the least so far, and whether it is time to stop.
 
     It is due when the loss has not fallen by the net's `tol` below the least one for `n_iter_no_change` epochs.
+    `monitor` is the name of that loss, and `restores` tells whether the weights of the best epoch are to come back.
     """
 
     def __init__(self, net):
         self.tol, self.patience = net.tol, net.n_iter_no_change
         self.best, self.n_misses = math.inf, 0
+        self.monitor = "train_loss" if net.early_stopping == "train_loss" else "valid_loss"
+        self.restores = self.monitor == "valid_loss"
+
+    @classmethod
+    def of(cls, net, has_valid):
+        """Return that of a fit with or without rows held out; None if it is not to stop early."""
+        if not net.early_stopping or (net.early_stopping != "train_loss" and not has_valid):
+            return None
+        return cls(net)
 
     def update(self, loss):
         """Take an epoch's loss; return whether it is the least so far, and whether to stop."""

@@ -266,6 +266,8 @@ def check_hyperparameters(net):
             value = getattr(net, name)
             if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
                 raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
+    if not isinstance(net.early_stopping, bool | np.bool_ | None) and net.early_stopping != "train_loss":
+        raise ValueError(f"early_stopping must be a bool or 'train_loss', got early_stopping={net.early_stopping!r}")
     check_names(net, net.get_params(deep=False))
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 

@@ -76,6 +76,15 @@ def test_probabilities_are_ordered_like_the_classes():
     assert proba[np.arange(120), y].mean() > 0.6
 
 
+def test_logarithms_of_probabilities():
+    net = make_net().fit(X, y)
+    certain = make_net(module=Probabilities, criterion=nn.NLLLoss, predict_nonlinearity=torch.round).fit(X, y)
+
+    assert np.array_equal(net.predict_log_proba(X), np.log(net.predict_proba(X)))
+    assert set(np.unique(certain.predict_log_proba(X))) == {-np.inf, 0}
+    assert not hasattr(NeuralNetRegressor(), "predict_log_proba")
+
+
 @pytest.mark.parametrize("classes", [[0, 1, 2, 9], np.array([9, 2, 1, 0])])
 def test_classes_that_the_data_lack(classes):
     net = make_net(classes=classes).fit(X, y)

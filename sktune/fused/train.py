@@ -206,8 +206,8 @@ class Group:
         stopping = self.lanes[lane].stopping
         if stopping is None:
             return False
-        is_best, is_due = stopping.update(row["valid_loss"])
-        if is_best:
+        is_best, is_due = stopping.update(row[stopping.monitor])
+        if is_best and stopping.restores:
             self.best[lane] = self.net.state(position)
         return is_due
 

@@ -13,7 +13,7 @@ from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sktune import validation
+from sktune import labels, validation
 from sktune.data import Rows
 from sktune.modules import MLP, few_threads, keeps_integers
 from sktune.records import Records
@@ -46,6 +46,8 @@ class NetworkEstimator(Records, Training):
         tags.input_tags.three_d_array = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = tags.estimator_type == "regressor"
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = True
         return tags
 
     def __repr__(self, N_CHAR_MAX=700):
@@ -59,6 +61,8 @@ class NetworkEstimator(Records, Training):
         X : array-like, frame, sparse matrix or tensor of shape (n_rows, n_features) or (n_rows, ...)
             Numbers of any dtype. A dict of arrays, or a Dataset that holds its targets, is handed to skorch.
         y : array-like of shape (n_rows,) or, for regression, also (n_rows, n_outputs)
+            A classifier also takes a table of 0 and 1, dense or sparse, a column for each label: under a binary
+            criterion, and with the MLP under the default one unless each row has exactly one label.
         sample_weight : array-like of shape (n_rows,), default=None
             Factors on the rows' losses; only their ratios matter, and a row of weight 0 is as good as absent.
         **fit_params
@@ -164,12 +168,35 @@ class NetworkEstimator(Records, Training):
                 outputs.append(nonlinearity(output[:, 0] if is_binary else output))
         return torch.cat(outputs).detach().numpy()
 
+    def _rows_asked(self, X):
+        """Return X if predictions are of its rows; None while skorch's callbacks hand out what they have kept."""
+        return None if "forward_iter" in vars(self) else X
+
     def _find_criterion(self):
         """Return the one criterion of an initialized net, not compiled; None where there is no such thing."""
         if len(self._criteria) != 1:
             return None
         criterion = getattr(self, self._criteria[0] + "_", None)
         return getattr(criterion, "_orig_mod", criterion)
+
+    def _get_predict_nonlinearity(self):
+        """Return what turns the module's outputs into predictions.
+
+        Under a binary criterion these are the columns of two classes in skorch, and here one probability for each
+        target of a regressor, and each label of a classifier of several.
+        """
+        if self.predict_nonlinearity != "auto" or not self._predicts_columns():
+            return super()._get_predict_nonlinearity()
+        criterion = self._find_criterion()
+        if isinstance(criterion, nn.BCEWithLogitsLoss):
+            return torch.sigmoid
+        if isinstance(criterion, nn.BCELoss):
+            return _as_they_are
+        return super()._get_predict_nonlinearity()
+
+    def _predicts_columns(self):
+        """Tell whether a prediction is a number for each column of the targets."""
+        return True
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""
@@ -278,12 +305,20 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     ):  # fmt: skip
         self._assign(locals())
 
+    _label_dtype = None  # the type of a table of labels as the targets, in which a row may have several
     _decodes = True  # whether predictions are labels, or the class numbers that a Dataset brought
 
     def _read_targets(self, X, y, anew, classes=None):
         """Find the classes, and return the number of each row's; None for a Dataset, which brings them."""
         knows_classes = not anew and hasattr(self, "n_outputs_") and hasattr(self, "classes_")
-        y = y if y is None else column_or_1d(y)
+        table = labels.find_label_table(X) if y is None else labels.as_label_table(y)
+        if self._learns_labels(table, knows_classes):
+            target = self._read_label_table(table, knows_classes, classes)
+            self._decodes = y is not None
+            return None if y is None else target
+        if not knows_classes:
+            self._label_dtype = None
+        y = y if y is None else self._read_vector(y, table)
         if not knows_classes:
             given = self.classes if classes is None else classes
             if y is None:
@@ -294,9 +329,64 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             self.n_outputs_ = self._count_outputs()
         return None if y is None else validation.encode_labels(y, self.classes_)
 
+    def _learns_labels(self, table, knows_classes):
+        """Tell whether targets are labels of which a row may have several; raise where a way to them is missing.
+
+        A `table` of 0 and 1 may also be class numbers of sequences, which a module of the user's own learns by cross
+        entropy. The MLP does not: under the default criterion it learns the table as labels, unless the table is
+        one-hot, which is more likely a mistake.
+        """
+        if knows_classes:
+            if self._label_dtype is not None and (table is None or table.shape[1] != self.n_outputs_):
+                raise ValueError(f"y must be a table of 0 and 1 of {self.n_outputs_} columns, as in the first fit")
+            return self._label_dtype is not None
+        if table is None or _is_binary(self.criterion):
+            return table is not None
+        kind = self.module if isinstance(self.module, type) else type(self.module)
+        if not issubclass(kind, MLP):
+            return False
+        if labels.is_one_hot(table):
+            raise labels.refuse_one_hot(table, self.criterion)
+        if not self._has_default_criterion():
+            raise labels.refuse_table(table.shape, self.criterion)
+        return True
+
+    def _has_default_criterion(self):
+        return self.criterion is nn.CrossEntropyLoss and not self.get_params_for("criterion")
+
+    def _read_label_table(self, table, knows_classes, classes):
+        """Remember the labels, which are the columns of a table, and return it as targets."""
+        if not knows_classes:
+            n_labels = table.shape[1]
+            labels.check_classes(self.classes if classes is None else classes, n_labels)
+            labels.check_classes(self.classes, n_labels)
+            self._label_dtype = table.dtype
+            self.classes_inferred_ = np.arange(n_labels)
+            self.n_outputs_ = n_labels
+        return table.astype(np.float64)
+
+    def _read_vector(self, y, table):
+        """Return labels, one for each row, as an array."""
+        if table is not None:
+            raise labels.refuse_table(table.shape, self.criterion)
+        return column_or_1d(y)
+
+    def _initialize_criterion(self, reason=None):
+        """Build the criterion: in place of the default one, which takes class numbers, that of a table of labels."""
+        given = self.criterion
+        try:
+            if self._label_dtype is not None and self._has_default_criterion():
+                self.criterion = nn.BCEWithLogitsLoss
+            return super()._initialize_criterion(reason)
+        finally:
+            self.criterion = given
+
+    def _predicts_columns(self):
+        return self._label_dtype is not None
+
     @property
     def classes_(self):
-        """The sorted labels."""
+        """The sorted labels; of a table of labels the numbers of its columns."""
         if self.classes is not None and len(self.classes):
             return np.unique(self.classes)
         return super().classes_
@@ -316,6 +406,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
 
     def _decode(self, numbers):
         """Return the labels of class numbers; what was fitted to numbers, by a Dataset, keeps to them."""
+        if self._label_dtype is not None:
+            return to_numpy(numbers).astype(self._label_dtype)
         return self.classes_[to_numpy(numbers)] if self._decodes and hasattr(self, "classes_") else numbers
 
     def _public_batch(self, batch):
@@ -329,9 +421,13 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         criterion = self._plain_criterion()
         if isinstance(criterion, _BINARY):
             if y_pred.numel() != y_true.numel():
+                if y_true.ndim > 1:
+                    raise _misfit(y_pred, f"{tuple(y_true.shape)}: one logit or probability per row and label")
                 raise _misfit(y_pred, f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row")
             return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
         if isinstance(criterion, _BY_CLASS):
+            if y_pred.ndim == 2 and y_true.ndim == 2 and not y_true.is_floating_point():
+                raise labels.refuse_table(y_true.shape, criterion)
             n_classes = getattr(self, "n_outputs_", None) if self._decodes else None
             if y_pred.ndim < 2 or len(y_pred) != len(y_true) or n_classes not in (None, y_pred.shape[1]):
                 raise _misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")
@@ -340,17 +436,25 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         return y_pred, y_true
 
     def predict_proba(self, X):
-        """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes)."""
+        """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes).
+
+        Of a table of labels, they are those of each label: (n_rows, n_labels).
+        """
         outputs = self._outputs(X)
         if self._decodes and self.predict_nonlinearity == "auto":
             # A net that is initialized but not fitted has no classes yet.
             classes = getattr(self, "classes_", None)
             n_classes = None if classes is None else len(classes)
-            validation.check_outputs(outputs, X, n_classes, what="classes")
+            validation.check_outputs(outputs, self._rows_asked(X), n_classes, what="classes")
         return outputs
 
     def predict(self, X):
-        """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,)."""
+        """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,).
+
+        Of a table of labels, a table (n_rows, n_labels) of those that are more probable than not.
+        """
+        if self._label_dtype is not None:
+            return (self.predict_proba(X) > 0.5).astype(self._label_dtype)
         return self._decode(self.predict_proba(X).argmax(axis=1))
 
     def predict_log_proba(self, X):
@@ -359,9 +463,15 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             return np.log(self.predict_proba(X))
 
     def score(self, X, y, sample_weight=None):
-        """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""
+        """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error.
+
+        Of a table of labels it is the share of rows whose labels are all right.
+        """
         if not self.initialized_:
             self.check_is_fitted()
+        if self._label_dtype is not None:
+            table = labels.as_label_table(y)
+            return ClassifierMixin.score(self, X, y if table is None else table, sample_weight)
         y = np.asarray(y)
         if not (seen := np.isin(y, self.classes_)).all():
             message = f"y should hold labels seen in fit, got also {np.unique(y[~seen]).tolist()}: they count as errors"
@@ -429,18 +539,6 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
             raise ValueError(f"y must have {self.n_outputs_} columns as in the first fit, got {target.shape[1]}")
         return target
 
-    def _get_predict_nonlinearity(self):
-        """Return what turns the module's outputs into predictions: one probability per target of a binary criterion.
-
-        skorch would return the columns of two classes.
-        """
-        criterion = self._find_criterion() if self.predict_nonlinearity == "auto" else None
-        if isinstance(criterion, nn.BCEWithLogitsLoss):
-            return torch.sigmoid
-        if isinstance(criterion, nn.BCELoss):
-            return _as_they_are
-        return super()._get_predict_nonlinearity()
-
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:
             return y_pred, y_true
@@ -451,7 +549,7 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     def predict(self, X):
         """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""
         outputs = self._outputs(X)
-        validation.check_outputs(outputs, X, getattr(self, "n_outputs_", None))
+        validation.check_outputs(outputs, self._rows_asked(X), getattr(self, "n_outputs_", None))
         if (getattr(self, "_y_ndim", None) or outputs.ndim) == 1:
             return outputs.reshape(-1)
         return outputs.reshape(len(outputs), -1).astype(np.float64)  # scikit-learn's type for several targets

@@ -161,7 +161,9 @@ class Training:
         if self.train_split or not self.early_stopping or self.early_stopping == "train_loss":
             return super().get_split_datasets(X, y, **fit_params)
         dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
-        split = ValidSplit(float(self.validation_fraction), stratified=is_classifier(self), random_state=seed)
+        # A table of labels has no classes that could keep their shares.
+        is_stratified = is_classifier(self) and self._label_dtype is None
+        split = ValidSplit(float(self.validation_fraction), stratified=is_stratified, random_state=seed)
         with advice.naming_held_out_rows(self, len(dataset)):
             return split(dataset, getattr(dataset, "y", y))
 

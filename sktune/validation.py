@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_array, check_consistent_length, valid
 from skorch.dataset import get_len
 from skorch.utils import is_dataset
 
+from sktune import labels
 from sktune.components import check_components
 from sktune.names import suggest
 from sktune.schedules import SCHEDULES, lr_factors
@@ -54,7 +55,9 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     X, y = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in (X, y))
     if getattr(X, "shape", ())[1:] == (0,):  # of a frame without columns scikit-learn would say something obscure
         raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
-    options = {} if isinstance(y, str) else {"multi_output": y_numeric, "y_numeric": y_numeric}
+    y = y.toarray() if sparse.issparse(y) else y
+    is_table = not isinstance(y, str) and labels.is_table(y)
+    options = {} if isinstance(y, str) else {"multi_output": y_numeric or is_table, "y_numeric": y_numeric}
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))

@@ -306,14 +306,19 @@ class Loss:
         return (losses if weight is None else losses * weight).mean(1)
 
     def accuracies(self, outputs, target):
-        """Return the shares (L,) of rows whose class the outputs (L, B, ...) tell; nonsense where there are none."""
+        """Return the shares (L,) of rows whose class, or all of whose labels, the outputs (L, B, ...) tell.
+
+        Where there are no classes they are nonsense.
+        """
         if outputs.ndim == 3 and outputs.shape[2] > 1 and target.ndim == 2:
             hits = outputs.argmax(2) == target
         elif outputs.numel() != target.numel():
             return outputs.new_zeros(len(outputs))
         else:
             least = 0.0 if isinstance(self.criterion, nn.BCEWithLogitsLoss) else 0.5
+            n_rows = target.shape[1]
             hits = (outputs.flatten(1) > least) == (target.flatten(1) > least)
+            hits = hits.view(len(hits), n_rows, -1).all(2)
         return hits.to(outputs.dtype).mean(1)
 
     def check(self, outputs, target):

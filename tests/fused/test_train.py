@@ -181,6 +181,8 @@ CLASSIFICATIONS = {
     "focal": ({"criterion": FocalLoss, "criterion__gamma": 1.5}, y),
     "subclass": ({"criterion": SmoothLoss}, y),
     "two_classes": ({}, binary),
+    "labels": ({}, np.c_[binary, 1 - binary, y > 1]),
+    "labels_bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, np.c_[binary, y > 1]),
 }
 REGRESSIONS = {
     "mse": ({}, y_reg[:, 0]),

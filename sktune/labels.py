@@ -16,8 +16,8 @@ def is_table(y):
     if sparse.issparse(y):
         return True
     try:
-        shape = getattr(y, "shape", None) or np.shape(y)
-    except ValueError:
+        shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    except (TypeError, ValueError):
         # rows of different lengths
         return False
     return len(shape) == 2 and shape[1] > 1

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from sktune import advice, modules, validation
 from sktune.compiled import find_program, has_one_count, train_module
+from sktune.components import check_components
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, hears_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
@@ -385,6 +386,9 @@ class Training:
         """
         named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
         validation.check_names(self, named)
+        if self.initialized_:
+            # Of a fitted net, the component would be built at once.
+            check_components(params)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
         rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with validation.unchanged_on_error(self):

@@ -271,6 +271,7 @@ def check_hyperparameters(net):
                 raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
     if not isinstance(net.early_stopping, bool | np.bool_ | None) and net.early_stopping != "train_loss":
         raise ValueError(f"early_stopping must be a bool or 'train_loss', got early_stopping={net.early_stopping!r}")
+    check_components(vars(net))
     check_names(net, net.get_params(deep=False))
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
@@ -279,7 +280,6 @@ def check_names(net, params):
     """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
     own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
     components = {**vars(net), **params}
-    check_components(components)
     for name in params:
         prefix, nested, argument = name.partition("__")
         owner, known = type(net), own
@@ -305,7 +305,9 @@ def _takes(components, name):
 
 def _find_arguments(prefix, component):
     """Return what builds a component, and the names of its parameters, or None if it takes any."""
-    if prefix in ("callbacks", "compile") or component is None:
+    # A name that is given as a component is refused in the next fit.
+    is_name = isinstance(component, str) and prefix != "lr_schedule"
+    if prefix in ("callbacks", "compile") or component is None or is_name:
         return component, None
     if prefix == "lr_schedule":
         component = SCHEDULES.get(component, component) if isinstance(component, str) else component

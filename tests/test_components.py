@@ -33,7 +33,7 @@ def test_components_given_as_names_say_which_class_is_wanted(kind, name, value, 
         net.fit(X, y)
     assert clone(net).get_params()[name] == value
     with pytest.raises(ValueError, match=message):
-        kind().set_params(**{name: value})
+        kind().set_params(**{name: value}).fit(X, y)
 
 
 def test_names_in_a_grid_and_with_arguments():

@@ -13,7 +13,7 @@ from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sktune import labels, validation
+from sktune import advice, labels, validation
 from sktune.data import Rows
 from sktune.modules import MLP, few_threads, keeps_integers
 from sktune.records import Records
@@ -147,6 +147,8 @@ class NetworkEstimator(Records, Training):
             self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=torch.float64 if is_wide else None)
             if not keeps_integers(X, self.module_):
                 validation.warn_if_unscaled(X)
+            if not is_classifier(self):
+                advice.warn_if_huge(target, self.criterion)
         return (self._rows(X, y, target, weight),)
 
     def _combine_weights(self, sample_weight, y, is_portion):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.base import is_classifier
+from skorch import NeuralNetRegressor
 from skorch.dataset import Dataset, ValidSplit, get_len
 from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
@@ -41,11 +42,14 @@ class DivergenceError(ArithmeticError):
     """Training has left the finite numbers; there is no model to speak of."""
 
     @classmethod
-    def at(cls, epoch, rates, what):
+    def at(cls, epoch, rates, what, is_regressor=False):
         """Say in which epoch (from 1) and at which learning rates it happened, and what to try."""
+        scaled = "features scaled to unit variance"
+        if is_regressor:
+            scaled += ", targets scaled likewise (by sklearn.compose.TransformedTargetRegressor)"
         return cls(
             f"training must stay finite, but in epoch {epoch} at lr={', '.join(f'{lr:.3g}' for lr in rates)} the "
-            f"{what}: try a smaller lr, features scaled to unit variance, or gradient clipping"
+            f"{what}: try a smaller lr, {scaled}, or gradient clipping"
         )
 
 
@@ -254,6 +258,9 @@ class Training:
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
             step = step_fn(batch, **fit_params)
+            is_first = training and epoch == 0 and n_batches == 1
+            if is_first and type(self).get_loss is Training.get_loss:
+                advice.notice_outputs(self, step.get("y_pred"))
             loss = step["loss"].item()
             if not math.isfinite(loss):
                 raise self._divergence(f"{'training' if training else 'validation'} loss became {loss}")
@@ -377,7 +384,7 @@ class Training:
 
     def _divergence(self, what):
         rates = [group["lr"] for group in self.optimizer_.param_groups]
-        return DivergenceError.at(len(self.history), rates, what)
+        return DivergenceError.at(len(self.history), rates, what, isinstance(self, NeuralNetRegressor))
 
     def set_params(self, **params):
         """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one.

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from skorch import NeuralNetRegressor
 from torch import nn
 
 from sktune.compiled import find_program, read_data, read_order
@@ -41,6 +42,7 @@ class Group:
         self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes), low)
         self.optimizer = StackedOptimizer(lanes[0].optimizer, [lane.options for lane in lanes], self.net.flat)
         self.loss = Loss(lanes[0])
+        self.is_regressor = isinstance(lanes[0].net, NeuralNetRegressor)
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.penalties = penalties.to(self.net.flat) if penalties.any() else None
@@ -186,7 +188,7 @@ class Group:
             bad = [kind for kind in _KINDS if not math.isfinite(row.get(_KINDS[kind], 0))]
             if bad:
                 what = f"{bad[0]} loss became {row[_KINDS[bad[0]]]}"
-                outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what)
+                outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what, self.is_regressor)
                 finished.append(position)
             elif self._is_over(position, lane, row) or epoch + 1 == self.lanes[lane].n_epochs:
                 finished.append(position)
@@ -219,7 +221,7 @@ class Group:
             if outcome.error is None:
                 outcome.state = self.best.pop(lane, None) or self.net.state(position)
                 outcome.optimizer = self.optimizer.lane_state(position)
-                _check_finite(outcome)
+                _check_finite(outcome, self.is_regressor)
         self._keep_outputs(positions)
         kept = [p for p in range(len(self.alive)) if p not in set(positions)]
         self.alive = [self.alive[p] for p in kept]
@@ -367,8 +369,8 @@ def _plain_gradient(lane, X, target):
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)]), module
 
 
-def _check_finite(outcome):
+def _check_finite(outcome, is_regressor):
     for name, tensor in outcome.state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             what = f"{name} is no longer finite"
-            outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what)
+            outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what, is_regressor)

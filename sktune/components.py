@@ -24,11 +24,12 @@ _CRITERIA = {
     "bce": "BCEWithLogitsLoss",
     "binarycrossentropy": "BCEWithLogitsLoss",
     "bcewithlogits": "BCEWithLogitsLoss",
+    "binarycrossentropywithlogits": "BCEWithLogitsLoss",
 }
-_KINDS = {
-    "module": (nn.Module, "an nn.Module class or instance such as sktune.MLP"),
-    "criterion": (nn.Module, "a criterion, class or instance, such as torch.nn.{}"),
-    "optimizer": (torch.optim.Optimizer, "a torch.optim.Optimizer class such as torch.optim.{}"),
+_REQUIREMENTS = {
+    "module": "an nn.Module class or instance such as sktune.MLP",
+    "criterion": "a criterion, class or instance, such as torch.nn.{}",
+    "optimizer": "a torch.optim.Optimizer class such as torch.optim.{}",
 }
 _USUAL = {"criterion": "CrossEntropyLoss", "optimizer": "AdamW"}
 
@@ -36,17 +37,23 @@ _USUAL = {"criterion": "CrossEntropyLoss", "optimizer": "AdamW"}
 def check_components(components):
     """Check that module, criterion and optimizer, those of them that are in a dict, are no names.
 
-    The error tells which class of torch's a name means. An optimizer must not be an instance either: it would hold
-    the parameters of another module.
+    The error tells which class of torch's a name means. An optimizer must not be an instance either, which would hold
+    the parameters of another module, nor a criterion one of torch's functions.
     """
-    for kind, (_, requirement) in _KINDS.items():
+    for kind, requirement in _REQUIREMENTS.items():
         component = components.get(kind)
-        is_instance = kind == "optimizer" and isinstance(component, torch.optim.Optimizer)
-        if isinstance(component, str) or is_instance:
-            name = component if isinstance(component, str) else type(component).__name__
-            meant = _find_class(kind, name) or _USUAL.get(kind)
-            given = repr(component) if isinstance(component, str) else f"an instance of {name}"
-            raise ValueError(f"{kind} must be {requirement.format(meant)}, got {kind}={given}")
+        if isinstance(component, str):
+            name, given = component, repr(component)
+        elif isinstance(component, torch.optim.Optimizer):
+            name = type(component).__name__
+            given = f"an instance of {name}"
+        elif kind == "criterion" and getattr(component, "__module__", "") == "torch.nn.functional":
+            name = component.__name__
+            given = f"the function {name}"
+        else:
+            continue
+        meant = _find_class(kind, name) or _USUAL.get(kind)
+        raise ValueError(f"{kind} must be {requirement.format(meant)}, got {kind}={given}")
 
 
 def _find_class(kind, name):

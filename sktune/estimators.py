@@ -104,6 +104,7 @@ class NetworkEstimator(Records, Training):
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
+            validation.check_fit_params(self, fit_params)
             prepare = self._pass_through if validation.passes_through(X) else self._read_table
             if is_portion and is_classifier(self):
                 validation.check_portion(self, classes)

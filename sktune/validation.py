@@ -150,6 +150,21 @@ def _weigh_classes(class_weight, y, classes):
     return weight
 
 
+_VALIDATION_ROWS = ("X_val", "y_val", "validation_data", "eval_set", "validation_split")
+
+
+def check_fit_params(net, fit_params):
+    """Refuse what other libraries call validation rows in ``fit``, unless the module's forward takes such a name."""
+    forward = getattr(net.module, "forward", None)
+    known = constructor_arguments(forward) if callable(forward) else []
+    unknown = [name for name in fit_params if name in _VALIDATION_ROWS and known is not None and name not in known]
+    if unknown:
+        raise ValueError(
+            f"validation rows must come as train_split=skorch.helper.predefined_split(Dataset(X_val, y_val)), or be "
+            f"held out by early_stopping=True, got {unknown} in fit"
+        )
+
+
 def check_portion(net, classes):
     """Check what a classifier is told in a call of ``partial_fit``: its classes, and the weights of them."""
     class_weight = getattr(net, "class_weight", None)

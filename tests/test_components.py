@@ -1,9 +1,12 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 from torch import nn
+from torch.nn import functional as F
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 
@@ -58,3 +61,19 @@ def test_optimizer_must_be_a_class():
 
     with pytest.raises(ValueError, match=r"such as torch\.optim\.SGD, got optimizer=an instance of SGD"):
         NeuralNetClassifier(optimizer=optimizer).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("function", "wanted"), [(F.cross_entropy, "CrossEntropyLoss"), (F.mse_loss, "MSELoss"), (F.l1_loss, "L1Loss")]
+)
+def test_criterion_must_be_no_function(function, wanted):
+    with pytest.raises(ValueError, match=rf"such as torch\.nn\.{wanted}, got criterion=the function"):
+        NeuralNetClassifier(criterion=function).fit(X, y)
+
+
+def test_functions_that_make_components_are_as_in_skorch():
+    net = NeuralNetClassifier(
+        criterion=lambda: nn.CrossEntropyLoss(), optimizer=partial(torch.optim.Adam, eps=1e-6), max_epochs=1
+    )
+
+    assert net.fit(X, y).n_iter_ == 1

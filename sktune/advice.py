@@ -19,7 +19,7 @@ _OURS = ("sktune", "skorch")
 _HUGE = 100.0
 _FEW_ROWS = 30
 _OF_DISTANCES = (nn.MSELoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
-# Rows of outputs that cannot sum to 1 by chance, and those that are looked at before a fit is fused.
+# Rows of outputs that cannot sum to 1 by chance, and those looked at before a fit is fused.
 _FEWEST_ROWS = 4
 _TRIED_ROWS = 16
 
@@ -42,7 +42,8 @@ def naming_validation_rows(are_missing):
             raise
         raise ValueError(
             "callbacks that look at validation scores must come with rows to validate on, got none "
-            f"({error}): pass train_split=ValidSplit(5) or early_stopping=True, or monitor 'train_loss'"
+            f"({error}): pass train_split=ValidSplit(5) or early_stopping=True, "
+            "or monitor 'train_loss'"
         ) from error
 
 
@@ -53,8 +54,9 @@ def naming_held_out_rows(net, n_rows):
         yield
     except ValueError as error:
         raise ValueError(
-            f"early_stopping=True must hold validation_fraction={net.validation_fraction} of the rows out, which "
-            f"{n_rows} rows do not allow ({error}): change validation_fraction, or pass early_stopping='train_loss'"
+            f"early_stopping=True must hold validation_fraction={net.validation_fraction} of the rows out, "
+            f"which {n_rows} rows do not allow ({error}): "
+            "change validation_fraction, or pass early_stopping='train_loss'"
         ) from error
 
 
@@ -65,20 +67,22 @@ def naming_embeddings(module):
         yield
     except RuntimeError as error:
         text = str(error)
-        is_asked = "'indices'" in text and "scalar types" in text
-        if not is_asked or not any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules()):
+        is_meant = "'indices'" in text and "scalar types" in text
+        kinds = {type(part) for part in module.modules()}
+        if not is_meant or not any(issubclass(kind, nn.Embedding | nn.EmbeddingBag) for kind in kinds):
             raise
         raise ValueError(
-            f"the Embedding in the module must get integers, got X of another type ({text.splitlines()[0]}): "
+            "the Embedding in the module must get integers, got X of another type "
+            f"({text.splitlines()[0]}): "
             "encode categories by OrdinalEncoder(dtype=int), and let all columns be integers, "
             "or call X.long() in the module's forward"
         ) from error
 
 
 def warn_if_huge(target, criterion):
-    """Warn where a column of regression targets is far from zero or widely spread, which takes long to learn.
+    """Warn where a column of regression targets is far from zero or widely spread.
 
-    A few rows do not tell, and a criterion may be of counts or of shares.
+    A net takes long to learn it. A few rows do not tell, and a criterion may be of counts or of shares.
     """
     kind = criterion if isinstance(criterion, type) else type(criterion)
     if len(target) < _FEW_ROWS or not issubclass(kind, _OF_DISTANCES):
@@ -93,7 +97,7 @@ def warn_if_huge(target, criterion):
 
 
 def notice_outputs(net, outputs):
-    """Warn where the outputs of a classifier's module for a batch are certainly not what its criterion takes."""
+    """Warn where outputs of a classifier's module are certainly not what its criterion takes."""
     outputs = outputs[0] if isinstance(outputs, tuple) else outputs
     if not isinstance(outputs, torch.Tensor) or outputs.ndim < 2 or not is_classifier(net):
         return
@@ -102,14 +106,16 @@ def notice_outputs(net, outputs):
     criterion, outputs = net._find_criterion(), outputs.detach().float()
     if isinstance(criterion, nn.CrossEntropyLoss) and _are_probabilities(outputs):
         warn_user(
-            "a module must return logits under CrossEntropyLoss, which applies the softmax itself, but each row "
-            "of its outputs sums to 1: leave the softmax out of the module, or use criterion=torch.nn.NLLLoss"
+            "a module must return logits under CrossEntropyLoss, which applies the softmax itself, "
+            "but each row of its outputs sums to 1: "
+            "leave the softmax out of the module, or use criterion=torch.nn.NLLLoss"
         )
     elif isinstance(criterion, nn.NLLLoss) and bool((outputs < 0).any()):
         what = "log-probabilities" if _are_probabilities(outputs.exp()) else "negative numbers"
         warn_user(
-            f"a module must return probabilities under NLLLoss, whose logarithm the net takes, as in skorch, but it "
-            f"returns {what}: end the module in a softmax, or use criterion=torch.nn.CrossEntropyLoss"
+            "a module must return probabilities under NLLLoss, whose logarithm the net takes, as in skorch, "
+            f"but it returns {what}: "
+            "end the module in a softmax, or use criterion=torch.nn.CrossEntropyLoss"
         )
 
 
@@ -120,9 +126,9 @@ def _are_probabilities(outputs):
 
 
 def notice_lane(lane):
-    """Warn of the outputs of a net that is to be trained with others, as the first batch of a fit alone would."""
-    criterion = lane.net._find_criterion()
-    if not isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss) or find_chain(lane.module) is not None:
+    """Warn of the outputs of a net that is to be fused, as the first batch of a fit alone would."""
+    is_judged = isinstance(lane.net._find_criterion(), nn.CrossEntropyLoss | nn.NLLLoss)
+    if not is_judged or find_chain(lane.module) is not None:
         return
     rows, indices = rows_of(lane.train)
     few = torch.arange(min(_TRIED_ROWS, lane.batches.sizes[0]))

@@ -37,8 +37,8 @@ _USUAL = {"criterion": "CrossEntropyLoss", "optimizer": "AdamW"}
 def check_components(components):
     """Check that module, criterion and optimizer, those of them that are in a dict, are no names.
 
-    The error tells which class of torch's a name means. An optimizer must not be an instance either, which would hold
-    the parameters of another module, nor a criterion one of torch's functions.
+    The error tells which class of torch's a name means. An optimizer must not be an instance
+    either, which would hold the parameters of another module, nor a criterion a function of torch's.
     """
     for kind, requirement in _REQUIREMENTS.items():
         component = components.get(kind)
@@ -63,7 +63,8 @@ def _find_class(kind, name):
         known = {_simplify(other): other for other in vars(nn) if other.endswith("Loss")}
         return _CRITERIA.get(plain) or known.get(plain) or known.get(plain + "loss")
     if kind == "optimizer":
-        return {_simplify(other): other for other in vars(torch.optim) if other[:1].isupper()}.get(plain)
+        known = {_simplify(other): other for other in vars(torch.optim) if other[:1].isupper()}
+        return known.get(plain)
     return None
 
 

@@ -1,4 +1,7 @@
-"""Tables of 0 and 1 as the targets of a classifier: a column for each label, of which a row may have several."""
+"""Tables of 0 and 1 as the targets of a classifier: a column for each label.
+
+A row may have several labels, or none.
+"""
 
 import numpy as np
 import torch
@@ -50,18 +53,18 @@ def is_one_hot(table):
 
 
 def refuse_one_hot(table, criterion):
-    """Return the error for a table of one label in each row under a criterion that takes class numbers."""
+    """Return the error for a one-hot table under a criterion that takes class numbers."""
     return ValueError(
-        f"y must hold one label for each row under criterion={_name(criterion)}, got a one-hot table of shape "
-        f"{table.shape}: pass y.argmax(axis=1); {_WAYS}"
+        f"y must hold one label for each row under criterion={_name(criterion)}, "
+        f"got a one-hot table of shape {table.shape}: pass y.argmax(axis=1); {_WAYS}"
     )
 
 
 def refuse_table(shape, criterion):
     """Return the error for a label table under a criterion that cannot learn it."""
     return ValueError(
-        f"y must hold one label for each row under criterion={_name(criterion)}, got a table of shape {tuple(shape)}: "
-        f"of a one-hot table pass y.argmax(axis=1); {_WAYS}"
+        f"y must hold one label for each row under criterion={_name(criterion)}, "
+        f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); {_WAYS}"
     )
 
 

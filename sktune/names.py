@@ -76,8 +76,8 @@ SYNONYMS = {
 def suggest(name, known, takes=lambda name: True):
     """Return what to say of an unknown hyperparameter: the names that it may mean here, or nothing.
 
-    `known` are the names to choose the nearest from where it is no other library's word; ``takes(name)`` tells whether
-    a component has the hyperparameter that such a word means.
+    `known` are the names to choose the nearest from where it is no other library's word;
+    ``takes(name)`` tells whether a component has the hyperparameter that such a word means.
     """
     prefix, _, argument = name.rpartition("__")
     meant = [other for other in SYNONYMS.get(argument, ()) if takes(other) and other != name]

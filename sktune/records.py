@@ -4,9 +4,9 @@ from sklearn.base import is_classifier
 
 
 class recorded:
-    """An attribute of a fitted net that a function reads from its history; one that is set hides it.
+    """An attribute of a fitted net that a function reads from its history.
 
-    Before the fit there is no such attribute.
+    One that is set on the net hides it. Before the fit there is no such attribute.
     """
 
     def __init__(self, read):
@@ -26,7 +26,7 @@ class Records:
 
     @recorded
     def n_iter_(self):
-        """Return the number of epochs, with those of earlier fits that ``warm_start`` goes on from."""
+        """Return the number of epochs, with those that ``warm_start`` goes on from."""
         return len(self.history_)
 
     @recorded
@@ -36,15 +36,16 @@ class Records:
 
     @recorded
     def best_loss_(self):
-        """Return the least of ``loss_curve_``; None where rows were held out, whose losses tell then."""
+        """Return the least of ``loss_curve_``; None where rows were held out."""
         losses = self._read_column("train_loss")
         return None if self.validation_scores_ is not None or None in losses else min(losses)
 
     @recorded
     def validation_scores_(self):
-        """Return the score of each epoch on the rows held out, a list of float; None where there are none.
+        """Return the score of each epoch on the rows held out; None where there are none.
 
-        It is a classifier's accuracy, as far as skorch's callback records it, else the loss with its sign changed.
+        It is a classifier's accuracy, as far as skorch's callback records it, else the loss with
+        its sign changed.
         """
         losses = self._read_column("valid_loss")
         if None in losses:
@@ -59,7 +60,7 @@ class Records:
         return None if scores is None else max(scores)
 
     def _read_column(self, name):
-        """Return a number of each epoch: a record of the epoch, else the mean over its batches, or None."""
+        """Return a number of each epoch: its record, else the mean over its batches, or None."""
         fused = vars(self).get("_curve", [])
         column = []
         for epoch, row in enumerate(self.history_):

@@ -444,21 +444,29 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         Of a table of labels, they are those of each label: (n_rows, n_labels).
         """
         outputs = self._outputs(X)
+        # Under these criteria the columns were checked in training; a module that took its place since is the user's.
+        if not _is_of(self.criterion, _BY_CLASS):
+            self._check_outputs(outputs, X)
+        return outputs
+
+    def _check_outputs(self, outputs, X):
+        """Check that predictions of the module's own outputs have a column for each class."""
         if self._decodes and self.predict_nonlinearity == "auto":
             # A net that is initialized but not fitted has no classes yet.
             classes = getattr(self, "classes_", None)
             n_classes = None if classes is None else len(classes)
             validation.check_outputs(outputs, self._rows_asked(X), n_classes, what="classes")
-        return outputs
 
     def predict(self, X):
         """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,).
 
         Of a table of labels, a table (n_rows, n_labels) of those that are more probable than not.
         """
+        proba = self.predict_proba(X)
+        self._check_outputs(proba, X)
         if self._label_dtype is not None:
-            return (self.predict_proba(X) > 0.5).astype(self._label_dtype)
-        return self._decode(self.predict_proba(X).argmax(axis=1))
+            return (proba > 0.5).astype(self._label_dtype)
+        return self._decode(proba.argmax(axis=1))
 
     def predict_log_proba(self, X):
         """Return the logarithms of :meth:`predict_proba`: -inf where a probability is 0."""
@@ -562,10 +570,15 @@ def _as_they_are(outputs):
     return outputs
 
 
-def _is_binary(criterion):
-    """Tell whether a criterion, a class or an instance, is one of independent probabilities."""
+def _is_of(criterion, kinds):
+    """Tell whether a criterion, a class or an instance, is one of some kinds."""
     kind = criterion if isinstance(criterion, type) else type(criterion)
-    return issubclass(kind, _BINARY)
+    return issubclass(kind, kinds)
+
+
+def _is_binary(criterion):
+    """Tell whether a criterion is one of independent probabilities."""
+    return _is_of(criterion, _BINARY)
 
 
 def _misfit(y_pred, expected):

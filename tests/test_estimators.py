@@ -415,7 +415,15 @@ class Wider(nn.Linear):
 def test_outputs_that_do_not_fit_the_targets_are_named():
     with pytest.raises(ValueError, match=r"one number for each of 120 rows and 2 targets, got .* shape \(120, 3\)"):
         make_net(NeuralNetRegressor, module=Wider, max_epochs=1).fit(X, X[:, :2]).predict(X)
-    net = make_net(module=Wider, max_epochs=1).fit(X, y)
+
+    class Own(nn.Module):
+        def forward(self, y_pred, y_true):
+            return nn.functional.cross_entropy(y_pred, y_true)
+
+    message = r"one number for each of 120 rows and 3 classes, got .* shape \(120, 4\)"
+    with pytest.raises(ValueError, match=message):
+        make_net(module=Wider, max_epochs=1).fit(X, y).predict(X)
+    net = make_net(module=Wider, criterion=Own, max_epochs=1).fit(X, y)
     for method in (net.predict, net.predict_proba):
-        with pytest.raises(ValueError, match=r"one number for each of 120 rows and 3 classes, got .* shape \(120, 4\)"):
+        with pytest.raises(ValueError, match=message):
             method(X)

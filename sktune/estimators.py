@@ -13,7 +13,7 @@ from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sktune import validation
+from sktune import advice, labels, validation
 from sktune.data import Rows
 from sktune.modules import (
     MLP,
@@ -23,6 +23,7 @@ from sktune.modules import (
     keeps_integers,
     wide_dtype,
 )
+from sktune.records import Records
 from sktune.training import Training, find_override
 
 _BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
@@ -30,7 +31,7 @@ _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _FEW_ROWS = 100
 
 
-class NetworkEstimator(Training):
+class NetworkEstimator(Records, Training):
     """What the networks share of scikit-learn's face."""
 
     def _assign(self, arguments):
@@ -52,6 +53,8 @@ class NetworkEstimator(Training):
         tags.input_tags.three_d_array = True
         tags.target_tags.required = True
         tags.target_tags.multi_output = tags.estimator_type == "regressor"
+        if tags.classifier_tags is not None:
+            tags.classifier_tags.multi_label = True
         return tags
 
     def __repr__(self, N_CHAR_MAX=700):
@@ -65,6 +68,8 @@ class NetworkEstimator(Training):
         X : array-like, frame, sparse matrix or tensor of shape (n_rows, n_features) or (n_rows, ...)
             Numbers of any dtype. A dict of arrays, or a Dataset that holds its targets, is handed to skorch.
         y : array-like of shape (n_rows,) or, for regression, also (n_rows, n_outputs)
+            A classifier also takes a table of 0 and 1, dense or sparse, a column for each label: under a binary
+            criterion, and with the MLP under the default one unless each row has exactly one label.
         sample_weight : array-like of shape (n_rows,), default=None
             Factors on the rows' losses; only their ratios matter, and a row of weight 0 is as good as absent.
         **fit_params
@@ -83,19 +88,34 @@ class NetworkEstimator(Training):
     def partial_fit(self, X, y=None, classes=None, sample_weight=None, **fit_params):
         """Go on training, for ``max_epochs`` more epochs; the first call initializes the network.
 
-        `classes` are all the labels that any call may bring; a classifier may need them, at its first call. For the
-        other arguments see :meth:`fit`.
-        """
-        return self._fit(X, y, sample_weight, anew=not self.initialized_, classes=classes, fit_params=fit_params)
+        Parameters
+        ----------
+        X, y, sample_weight, **fit_params
+            See :meth:`fit`.
+        classes : array-like, default=None
+            All the labels that any call may bring; a classifier may need them, at its first call. Later calls may
+            repeat them. The weights of a dict `class_weight` are factors on the losses as they are, so that a class
+            weighs the same in each portion.
 
-    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None):
+        Raises
+        ------
+        ValueError
+            Also for other `classes` than those of the first call, and for ``class_weight="balanced"``.
+        """
+        how = {"anew": not self.initialized_, "classes": classes, "is_portion": True}
+        return self._fit(X, y, sample_weight, **how, fit_params=fit_params)
+
+    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, is_portion=False):
         adopt = vars(self).pop("_adopt", None)
         if adopt and adopt(X):  # the fused engine has trained this fit already
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
+            validation.check_fit_params(self, fit_params)
             prepare = self._pass_through if validation.passes_through(X) else self._read_table
-            rows = prepare(X, y, sample_weight, anew, classes)
+            if is_portion and is_classifier(self):
+                validation.check_portion(self, classes)
+            rows = prepare(X, y, sample_weight, anew, classes, is_portion)
             in_memory = isinstance(rows[0], Rows)  # which scoring callbacks will slice
             self.notify("on_train_begin", X=rows[0].X if in_memory else X, y=rows[0].y if in_memory else y)
             try:
@@ -106,7 +126,7 @@ class NetworkEstimator(Training):
             self.notify("on_train_end", X=X, y=y)
         return self
 
-    def _pass_through(self, X, y, sample_weight, anew, classes):
+    def _pass_through(self, X, y, sample_weight, anew, classes, is_portion):
         """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
         weights = {"sample_weight": sample_weight, "class_weight": getattr(self, "class_weight", None)}
         for name, weight in weights.items():
@@ -119,12 +139,15 @@ class NetworkEstimator(Training):
             self.initialize()
         return X, y
 
-    def _read_table(self, X, y, sample_weight, anew, classes):
+    def _read_table(self, X, y, sample_weight, anew, classes, is_portion):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
         anew_shape = anew or not hasattr(self, "n_features_in_")
         X, y = validation.check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
-        X, y, sample_weight = validation.check_sample_weight(X, y, sample_weight)
+        # The classes follow from all of y, whatever the rows weigh.
         target = self._read_targets(X, y, anew, classes)
+        X, y, sample_weight, target = validation.check_sample_weight(X, y, sample_weight, target)
+        weight = self._combine_weights(sample_weight, y, is_portion)
+        X, y, weight, target = validation.drop_weightless_rows(X, y, weight, target)
         if anew:
             self.initialize(n_features=int(np.prod(X.shape[1:])))
             # Sums of few rows are exact enough in float64 not to depend on the rows' order, nor on
@@ -133,7 +156,8 @@ class NetworkEstimator(Training):
                 self._widen()
             if not keeps_integers(X, self.module_):
                 validation.warn_if_unscaled(X)
-        weight = validation.combine_weights(sample_weight, getattr(self, "class_weight", None), y)
+            if not is_classifier(self):
+                advice.warn_if_huge(target, self.criterion)
         return (self._rows(X, y, target, weight),)
 
     def _can_widen(self):
@@ -152,6 +176,12 @@ class NetworkEstimator(Training):
         is_standard = self.dataset is Dataset and not self.get_params_for("dataset")
         return is_standard and self.iterator_train is self.iterator_valid is DataLoader
 
+    def _combine_weights(self, sample_weight, y, is_portion):
+        """Return factors on the losses of rows from their weights and those of their classes, or None."""
+        class_weight = getattr(self, "class_weight", None)
+        classes = getattr(self, "classes_", None) if is_classifier(self) else None
+        return validation.combine_weights(sample_weight, class_weight, y, classes, is_portion)
+
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
         trained, net = vars(self).get("_trained"), self
@@ -166,6 +196,36 @@ class NetworkEstimator(Training):
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
                 outputs.append(nonlinearity(output[:, 0] if is_binary else output))
         return torch.cat(outputs).detach().numpy()
+
+    def _rows_asked(self, X):
+        """Return X if predictions are of its rows; None while skorch's callbacks hand out what they have kept."""
+        return None if "forward_iter" in vars(self) else X
+
+    def _find_criterion(self):
+        """Return the one criterion of an initialized net, not compiled; None where there is no such thing."""
+        if len(self._criteria) != 1:
+            return None
+        criterion = getattr(self, self._criteria[0] + "_", None)
+        return getattr(criterion, "_orig_mod", criterion)
+
+    def _get_predict_nonlinearity(self):
+        """Return what turns the module's outputs into predictions.
+
+        Under a binary criterion these are the columns of two classes in skorch, and here one probability for each
+        target of a regressor, and each label of a classifier of several.
+        """
+        if self.predict_nonlinearity != "auto" or not self._predicts_columns():
+            return super()._get_predict_nonlinearity()
+        criterion = self._find_criterion()
+        if isinstance(criterion, nn.BCEWithLogitsLoss):
+            return torch.sigmoid
+        if isinstance(criterion, nn.BCELoss):
+            return _as_they_are
+        return super()._get_predict_nonlinearity()
+
+    def _predicts_columns(self):
+        """Tell whether a prediction is a number for each column of the targets."""
+        return True
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""
@@ -203,9 +263,17 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         Whether each epoch takes the rows in a new order.
     class_weight : dict, "balanced" or None, default=None
         Factors on the losses of each class, as in scikit-learn.
-    early_stopping, validation_fraction, n_iter_no_change, tol : bool, float, int, float, default=False, 0.1, 10, 1e-4
-        Whether to hold `validation_fraction` of the rows out, stop when their loss has not fallen by `tol` for
-        `n_iter_no_change` epochs, and restore the best epoch's weights.
+    early_stopping : bool or "train_loss", default=False
+        With True, `validation_fraction` of the rows are held out, the fit stops when their loss has not fallen by
+        `tol` for `n_iter_no_change` epochs, and the best epoch's weights are restored. With ``"train_loss"``, no rows
+        are held out, and the fit stops when the mean training loss (penalties included) has not fallen by `tol` for
+        `n_iter_no_change` epochs; the weights are those of the last epoch.
+    validation_fraction : float, default=0.1
+        The share of the rows that ``early_stopping=True`` holds out.
+    n_iter_no_change : int or inf, default=10
+        How many epochs early stopping waits for a better one.
+    tol : float, default=1e-4
+        By how much the loss must fall for early stopping to count it as better.
     random_state : int, RandomState or None, default=None
         With an int each fit has the same initial weights, batches and dropout masks, whatever ran before.
         No global seed is touched.
@@ -233,6 +301,13 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         The fitted network; ``criterion_``, ``optimizer_``, ``callbacks_`` and ``device_`` likewise.
     history : skorch.History
         Losses of each epoch and batch.
+    n_iter_, loss_curve_ : int, list of float
+        The number of epochs, and the mean training loss of each.
+    best_loss_ : float or None
+        The least of ``loss_curve_``; None where rows were held out.
+    validation_scores_, best_validation_score_ : list of float, float, or None
+        A classifier's accuracy on the rows held out after each epoch, and the best; of a regressor (and where skorch's
+        callbacks are off) the validation loss with its sign changed. None where no rows were held out.
     n_features_in_ : int
         Columns of X in ``fit``; ``feature_names_in_`` holds their names where X had some.
 
@@ -259,12 +334,20 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     ):  # fmt: skip
         self._assign(locals())
 
+    _label_dtype = None  # the type of a table of labels as the targets, in which a row may have several
     _decodes = True  # whether predictions are labels, or the class numbers that a Dataset brought
 
     def _read_targets(self, X, y, anew, classes=None):
         """Find the classes, and return the number of each row's; None for a Dataset, which brings them."""
         knows_classes = not anew and hasattr(self, "n_outputs_") and hasattr(self, "classes_")
-        y = y if y is None else column_or_1d(y)
+        table = labels.find_label_table(X) if y is None else labels.as_label_table(y)
+        if self._learns_labels(table, knows_classes):
+            target = self._read_label_table(table, knows_classes, classes)
+            self._decodes = y is not None
+            return None if y is None else target
+        if not knows_classes:
+            self._label_dtype = None
+        y = y if y is None else self._read_vector(y, table)
         if not knows_classes:
             given = self.classes if classes is None else classes
             if y is None:
@@ -275,9 +358,64 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             self.n_outputs_ = self._count_outputs()
         return None if y is None else validation.encode_labels(y, self.classes_)
 
+    def _learns_labels(self, table, knows_classes):
+        """Tell whether targets are labels of which a row may have several; raise where a way to them is missing.
+
+        A `table` of 0 and 1 may also be class numbers of sequences, which a module of the user's own learns by cross
+        entropy. The MLP does not: under the default criterion it learns the table as labels, unless the table is
+        one-hot, which is more likely a mistake.
+        """
+        if knows_classes:
+            if self._label_dtype is not None and (table is None or table.shape[1] != self.n_outputs_):
+                raise ValueError(f"y must be a table of 0 and 1 of {self.n_outputs_} columns, as in the first fit")
+            return self._label_dtype is not None
+        if table is None or _is_binary(self.criterion):
+            return table is not None
+        kind = self.module if isinstance(self.module, type) else type(self.module)
+        if not issubclass(kind, MLP):
+            return False
+        if labels.is_one_hot(table):
+            raise labels.refuse_one_hot(table, self.criterion)
+        if not self._has_default_criterion():
+            raise labels.refuse_table(table.shape, self.criterion)
+        return True
+
+    def _has_default_criterion(self):
+        return self.criterion is nn.CrossEntropyLoss and not self.get_params_for("criterion")
+
+    def _read_label_table(self, table, knows_classes, classes):
+        """Remember the labels, which are the columns of a table, and return it as targets."""
+        if not knows_classes:
+            n_labels = table.shape[1]
+            labels.check_classes(self.classes if classes is None else classes, n_labels)
+            labels.check_classes(self.classes, n_labels)
+            self._label_dtype = table.dtype
+            self.classes_inferred_ = np.arange(n_labels)
+            self.n_outputs_ = n_labels
+        return table.astype(np.float64)
+
+    def _read_vector(self, y, table):
+        """Return labels, one for each row, as an array."""
+        if table is not None:
+            raise labels.refuse_table(table.shape, self.criterion)
+        return column_or_1d(y)
+
+    def _initialize_criterion(self, reason=None):
+        """Build the criterion: in place of the default one, which takes class numbers, that of a table of labels."""
+        given = self.criterion
+        try:
+            if self._label_dtype is not None and self._has_default_criterion():
+                self.criterion = nn.BCEWithLogitsLoss
+            return super()._initialize_criterion(reason)
+        finally:
+            self.criterion = given
+
+    def _predicts_columns(self):
+        return self._label_dtype is not None
+
     @property
     def classes_(self):
-        """The sorted labels."""
+        """The sorted labels; of a table of labels the numbers of its columns."""
         if self.classes is not None and len(self.classes):
             return np.unique(self.classes)
         return super().classes_
@@ -288,15 +426,17 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         n_classes = len(labels)
         if not self._decodes and self.classes is None:  # class numbers, of which some may be missing
             n_classes = int(labels[-1]) + 1 if n_classes and labels.dtype.kind in "iu" else None
-        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
-        if not issubclass(kind, _BINARY):
+        if not _is_binary(self.criterion):
             return n_classes
         if n_classes is not None and n_classes > 2:
+            kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
             raise ValueError(f"criterion={kind.__name__} must come with 2 classes, got {n_classes}")
         return 1
 
     def _decode(self, numbers):
         """Return the labels of class numbers; what was fitted to numbers, by a Dataset, keeps to them."""
+        if self._label_dtype is not None:
+            return to_numpy(numbers).astype(self._label_dtype)
         return self.classes_[to_numpy(numbers)] if self._decodes and hasattr(self, "classes_") else numbers
 
     def _public_batch(self, batch):
@@ -310,9 +450,13 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         criterion = self._plain_criterion()
         if isinstance(criterion, _BINARY):
             if y_pred.numel() != y_true.numel():
+                if y_true.ndim > 1:
+                    raise _misfit(y_pred, f"{tuple(y_true.shape)}: one logit or probability per row and label")
                 raise _misfit(y_pred, f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row")
             return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
         if isinstance(criterion, _BY_CLASS):
+            if y_pred.ndim == 2 and y_true.ndim == 2 and not y_true.is_floating_point():
+                raise labels.refuse_table(y_true.shape, criterion)
             n_classes = getattr(self, "n_outputs_", None) if self._decodes else None
             if y_pred.ndim < 2 or len(y_pred) != len(y_true) or n_classes not in (None, y_pred.shape[1]):
                 raise _misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")
@@ -321,17 +465,50 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         return y_pred, y_true
 
     def predict_proba(self, X):
-        """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes)."""
-        return self._outputs(X)
+        """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes).
+
+        Of a table of labels, they are those of each label: (n_rows, n_labels).
+        """
+        outputs = self._outputs(X)
+        # Under these criteria the columns were checked in training; a module that took its place since is the user's.
+        if not _is_of(self.criterion, _BY_CLASS):
+            self._check_outputs(outputs, X)
+        return outputs
+
+    def _check_outputs(self, outputs, X):
+        """Check that predictions of the module's own outputs have a column for each class."""
+        if self._decodes and self.predict_nonlinearity == "auto":
+            # A net that is initialized but not fitted has no classes yet.
+            classes = getattr(self, "classes_", None)
+            n_classes = None if classes is None else len(classes)
+            validation.check_outputs(outputs, self._rows_asked(X), n_classes, what="classes")
 
     def predict(self, X):
-        """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,)."""
-        return self._decode(self.predict_proba(X).argmax(axis=1))
+        """Return the most probable label of each row of X, as in :meth:`fit`: an ndarray (n_rows,).
+
+        Of a table of labels, a table (n_rows, n_labels) of those that are more probable than not.
+        """
+        proba = self.predict_proba(X)
+        self._check_outputs(proba, X)
+        if self._label_dtype is not None:
+            return (proba > 0.5).astype(self._label_dtype)
+        return self._decode(proba.argmax(axis=1))
+
+    def predict_log_proba(self, X):
+        """Return the logarithms of :meth:`predict_proba`: -inf where a probability is 0."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
 
     def score(self, X, y, sample_weight=None):
-        """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error."""
+        """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error.
+
+        Of a table of labels it is the share of rows whose labels are all right.
+        """
         if not self.initialized_:
             self.check_is_fitted()
+        if self._label_dtype is not None:
+            table = labels.as_label_table(y)
+            return ClassifierMixin.score(self, X, y if table is None else table, sample_weight)
         y = np.asarray(y)
         if not (seen := np.isin(y, self.classes_)).all():
             message = f"y should hold labels seen in fit, got also {np.unique(y[~seen]).tolist()}: they count as errors"
@@ -391,6 +568,8 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
             return None
         y = np.asarray(y)
         target = y.astype(np.float32 if y.dtype == np.float32 else np.float64).reshape(len(y), -1)
+        if _is_binary(self.criterion):
+            validation.check_fractions(target, self.criterion)
         if anew or getattr(self, "_y_ndim", None) is None:
             self.n_outputs_, self._y_ndim = target.shape[1], y.ndim
         elif target.shape[1] != self.n_outputs_:
@@ -407,9 +586,25 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     def predict(self, X):
         """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""
         outputs = self._outputs(X)
+        validation.check_outputs(outputs, self._rows_asked(X), getattr(self, "n_outputs_", None))
         if (getattr(self, "_y_ndim", None) or outputs.ndim) == 1:
             return outputs.reshape(-1)
         return outputs.reshape(len(outputs), -1).astype(np.float64)  # scikit-learn's type for several targets
+
+
+def _as_they_are(outputs):
+    return outputs
+
+
+def _is_of(criterion, kinds):
+    """Tell whether a criterion, a class or an instance, is one of some kinds."""
+    kind = criterion if isinstance(criterion, type) else type(criterion)
+    return issubclass(kind, kinds)
+
+
+def _is_binary(criterion):
+    """Tell whether a criterion is one of independent probabilities."""
+    return _is_of(criterion, _BINARY)
 
 
 def _misfit(y_pred, expected):

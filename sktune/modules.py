@@ -1,9 +1,11 @@
 """The default module, and dropout whose masks are a function of the seed."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 
 import torch
@@ -23,6 +25,9 @@ ACTIVATIONS = {
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
 }
+# What MLPClassifier and Keras call them. An identity is no layer at all.
+_IDENTITY = nn.Identity
+_ALIASES = {"logistic": "sigmoid", "swish": "silu", "linear": "identity"}
 INITIALIZATIONS = {
     "default": None,
     "xavier": lambda layer, gain: nn.init.xavier_uniform_(layer.weight, gain),
@@ -43,10 +48,11 @@ class MLP(nn.Module):
         Numbers per row. Rows of more than one dimension are flattened.
     n_outputs : int
         Classes of a classifier (the outputs are logits), or targets of a regressor.
-    hidden : int or sequence of int, default=(128,)
-        Width of each hidden layer; ``()`` is a linear model.
-    activation : str, default="relu"
-        One of relu, leaky_relu, elu, gelu, silu, tanh, sigmoid.
+    hidden : int or iterable of int, default=(128,)
+        Width of each hidden layer: a tuple, a list, an array, a range; ``()`` is a linear model.
+    activation : str, or nn.Module class or instance, default="relu"
+        One of relu, leaky_relu, elu, gelu, silu (or swish), tanh, sigmoid (or logistic), identity, in any case; or a
+        class such as ``nn.Mish``, or an instance such as ``nn.LeakyReLU(0.2)``, of which each layer gets a copy.
     dropout : float, default=0.0
         Probability, in [0, 1), that a hidden unit is silenced in a training step.
     batch_norm : bool, default=False
@@ -72,29 +78,29 @@ class MLP(nn.Module):
         dtype=None,
     ):  # fmt: skip
         super().__init__()
-        widths = [hidden] if isinstance(hidden, Integral) else hidden
-        if not isinstance(widths, Sequence) or any(not isinstance(w, Integral) or w < 1 for w in widths):
-            raise ValueError(f"hidden must be a positive int or a sequence of them, got hidden={hidden!r}")
-        check_name("activation", activation, ACTIVATIONS)
+        widths = read_widths(hidden)
+        make_activation = find_activation(activation)
         check_name("init", init, INITIALIZATIONS)
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be at least 0 and less than 1, got dropout={dropout!r}")
         layers = []
-        for width in map(int, widths):
+        for width in widths:
             # batch normalisation takes a bias away again: its gradient would be rounding noise alone
             layers.append(nn.Linear(n_features, width, bias=not batch_norm, dtype=dtype))
             if batch_norm:
                 layers.append(nn.BatchNorm1d(width, dtype=dtype))
-            layers += [ACTIVATIONS[activation](), nn.Dropout(dropout)]
+            if make_activation is not _IDENTITY:
+                layers.append(make_activation())
+            layers.append(nn.Dropout(dropout))
             n_features = width
         self.layers = nn.Sequential(*layers, nn.Linear(n_features, n_outputs, dtype=dtype))
         if init != "default":
-            self._initialize(init, activation)
+            self._initialize(init, _find_gain(make_activation))
 
-    def _initialize(self, init, activation):
+    def _initialize(self, init, hidden_gain):
         linears = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
         for layer in linears:
-            gain = nn.init.calculate_gain(_GAINS.get(activation, activation)) if layer is not linears[-1] else 1.0
+            gain = hidden_gain if layer is not linears[-1] else 1.0
             INITIALIZATIONS[init](layer, gain)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
@@ -102,6 +108,45 @@ class MLP(nn.Module):
     def forward(self, X):
         """Map (B, F) to (B, C)."""
         return self.layers(X.flatten(1) if X.ndim > 2 else X)
+
+
+def read_widths(hidden):
+    """Return the widths of hidden layers, ints of at least 1, as a list; `hidden` is an int or an iterable of them."""
+    values = hidden.tolist() if hasattr(hidden, "tolist") else hidden
+    values = [values] if isinstance(values, Integral) else values
+    # An iterator would be used up by the first fit, a set has no order.
+    is_list = isinstance(values, Iterable) and not isinstance(values, Iterator | Set | Mapping | str | bytes)
+    widths = list(values) if is_list else [None]
+    if not all(isinstance(w, Integral) and not isinstance(w, bool) and w >= 1 for w in widths):
+        raise ValueError(f"hidden must be a positive int or a sequence of them, got hidden={hidden!r}")
+    return [int(width) for width in widths]
+
+
+def find_activation(activation):
+    """Return what makes a layer of an activation: a class, or of an instance what copies it."""
+    if isinstance(activation, type) and issubclass(activation, nn.Module):
+        return activation
+    if isinstance(activation, nn.Module):
+        return _IDENTITY if type(activation) is _IDENTITY else partial(deepcopy, activation)
+    names = {_simplify(name): kind for name, kind in ACTIVATIONS.items()} | {"identity": _IDENTITY}
+    name = _simplify(activation) if isinstance(activation, str) else None
+    found = names.get(_simplify(_ALIASES.get(name, name or "")))
+    if found is None:
+        known = sorted({*ACTIVATIONS, *_ALIASES, "identity"})
+        check_name("activation", activation, known)
+    return found
+
+
+def _simplify(name):
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _find_gain(make_activation):
+    """Return torch's gain for an activation; 1 where it knows none."""
+    layer = make_activation()
+    name = next((name for name, kind in ACTIVATIONS.items() if kind is type(layer)), None)
+    name = name or ("selu" if isinstance(layer, nn.SELU) else "linear")
+    return nn.init.calculate_gain(_GAINS.get(name, name))
 
 
 @dataclass

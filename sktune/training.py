@@ -12,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from sklearn.base import is_classifier
+from skorch import NeuralNetRegressor
 from skorch.dataset import Dataset, ValidSplit, get_len
 from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from sktune import modules, validation
+from sktune import advice, modules, validation
 from sktune.compiled import find_program, has_one_count, train_module
+from sktune.components import check_components
 from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, hears_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
@@ -29,7 +31,8 @@ _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
-_FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
+_FREE |= {"n_iter_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"}
+_FREE |= {"predict", "predict_proba", "predict_log_proba", "score", "forward", "forward_iter", "evaluation_step"}
 
 BUILT = ("module_", "criterion_", "optimizer_", "callbacks_", "dropout_")  # what a net of a search builds when asked
 
@@ -38,11 +41,14 @@ class DivergenceError(ArithmeticError):
     """Training has left the finite numbers; there is no model to speak of."""
 
     @classmethod
-    def at(cls, epoch, rates, what):
+    def at(cls, epoch, rates, what, is_regressor=False):
         """Say in which epoch (from 1) and at which learning rates it happened, and what to try."""
+        scaled = "features scaled to unit variance"
+        if is_regressor:
+            scaled += ", targets scaled likewise (by sklearn.compose.TransformedTargetRegressor)"
         return cls(
             f"training must stay finite, but in epoch {epoch} at lr={', '.join(f'{lr:.3g}' for lr in rates)} the "
-            f"{what}: try a smaller lr, features scaled to unit variance, or gradient clipping"
+            f"{what}: try a smaller lr, {scaled}, or gradient clipping"
         )
 
 
@@ -83,6 +89,7 @@ class Training:
         `sizes` are what the data tell of the module (`n_features`): passed to one that takes such arguments.
         """
         validation.check_hyperparameters(self)
+        vars(self).pop("_curve", None)
         self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
         self._plan_schedule(0, None)
         self.device_ = validation.resolve_device(self.device)
@@ -179,11 +186,14 @@ class Training:
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Split off the rows that early stopping or ``train_split`` validates on, if any."""
-        if not self.early_stopping or self.train_split:
+        if self.train_split or not self.early_stopping or self.early_stopping == "train_loss":
             return super().get_split_datasets(X, y, **fit_params)
         dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
-        split = ValidSplit(float(self.validation_fraction), stratified=is_classifier(self), random_state=seed)
-        return split(dataset, getattr(dataset, "y", y))
+        # A table of labels has no classes that could keep their shares.
+        is_stratified = is_classifier(self) and self._label_dtype is None
+        split = ValidSplit(float(self.validation_fraction), stratified=is_stratified, random_state=seed)
+        with advice.naming_held_out_rows(self, len(dataset)):
+            return split(dataset, getattr(dataset, "y", y))
 
     def get_iterator(self, dataset, training=False):
         """Return batches of slices for rows in memory, and skorch's iterator for anything else."""
@@ -212,7 +222,7 @@ class Training:
         datasets = {"dataset_train": dataset_train, "dataset_valid": dataset_valid}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
-        stopping = BestEpoch(self) if self.early_stopping and iterator_valid is not None else None
+        stopping = BestEpoch.of(self, iterator_valid is not None)
         best_weights, draws = {}, True
         self._plan_schedule(len(self.history), epochs)
         try:
@@ -224,10 +234,12 @@ class Training:
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
-                    self.notify("on_epoch_end", **datasets)
+                    with advice.naming_validation_rows(are_missing=iterator_valid is None):
+                        self.notify("on_epoch_end", **datasets)
                     draws = has_drawn()
-                is_best, is_due = stopping.update(self._valid_loss()) if stopping else (False, False)
-                if is_best:
+                loss = self._last_loss(stopping.monitor) if stopping else None
+                is_best, is_due = stopping.update(loss) if stopping else (False, False)
+                if is_best and stopping.restores:
                     best_weights = {name: deepcopy(c.state_dict()) for name, c in self._components()}
                 if is_due:
                     break
@@ -238,9 +250,10 @@ class Training:
         self._check_weights()
         return self
 
-    def _valid_loss(self):
-        """Return the mean validation loss of the last epoch, whether or not a callback has recorded it."""
-        losses, sizes = zip(*self.history[-1, "batches", :, ("valid_loss", "valid_batch_size")], strict=True)
+    def _last_loss(self, name):
+        """Return the mean loss of the last epoch over its rows, whether or not a callback has recorded it."""
+        size = name.replace("_loss", "_batch_size")
+        losses, sizes = zip(*self.history[-1, "batches", :, (name, size)], strict=True)
         return float(np.average(losses, weights=sizes))
 
     def _components(self):
@@ -272,6 +285,9 @@ class Training:
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
             step = step_fn(batch, **fit_params)
+            is_first = training and epoch == 0 and n_batches == 1
+            if is_first and type(self).get_loss is Training.get_loss:
+                advice.notice_outputs(self, step.get("y_pred"))
             loss = step["loss"].item()
             self._check_loss(loss, training)
             batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
@@ -351,9 +367,10 @@ class Training:
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
         x = self._as_floating(self._on_device(x))
-        if isinstance(x, dict):
-            return self.module_(**self._merge_x_and_fit_params(x, fit_params))
-        return self.module_(x, **fit_params)
+        with advice.naming_embeddings(self.module_):
+            if isinstance(x, dict):
+                return self.module_(**self._merge_x_and_fit_params(x, fit_params))
+            return self.module_(x, **fit_params)
 
     def _as_floating(self, x):
         """Return a batch of inputs, its floating numbers in the type that the modules compute in."""
@@ -417,7 +434,7 @@ class Training:
 
     def _divergence(self, what):
         rates = [group["lr"] for group in self.optimizer_.param_groups]
-        return DivergenceError.at(len(self.history), rates, what)
+        return DivergenceError.at(len(self.history), rates, what, isinstance(self, NeuralNetRegressor))
 
     def set_params(self, **params):
         """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one.
@@ -426,6 +443,9 @@ class Training:
         """
         named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
         validation.check_names(self, named)
+        if self.initialized_:
+            # Of a fitted net, the component would be built at once.
+            check_components(params)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
         rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with validation.unchanged_on_error(self):
@@ -498,11 +518,21 @@ class BestEpoch:
     """Whose loss was the least so far, and whether it is time to stop.
 
     It is due when the loss has not fallen by the net's `tol` below the least one for `n_iter_no_change` epochs.
+    `monitor` is the name of that loss, and `restores` tells whether the weights of the best epoch are to come back.
     """
 
     def __init__(self, net):
         self.tol, self.patience = net.tol, net.n_iter_no_change
         self.best, self.n_misses = math.inf, 0
+        self.monitor = "train_loss" if net.early_stopping == "train_loss" else "valid_loss"
+        self.restores = self.monitor == "valid_loss"
+
+    @classmethod
+    def of(cls, net, has_valid):
+        """Return that of a fit with or without rows held out; None if it is not to stop early."""
+        if not net.early_stopping or (net.early_stopping != "train_loss" and not has_valid):
+            return None
+        return cls(net)
 
     def update(self, loss):
         """Take an epoch's loss; return whether it is the least so far, and whether to stop."""

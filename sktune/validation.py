@@ -5,19 +5,22 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from numbers import Integral, Real
 from warnings import catch_warnings, warn
 
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from skorch.dataset import get_len
 from skorch.utils import is_dataset
 
-from sktune.names import did_you_mean
+from sktune import labels
+from sktune.components import check_components
+from sktune.names import suggest
 from sktune.schedules import SCHEDULES, lr_factors
 
 _SPREAD = 1000  # ratio of the features' standard deviations from which scaling is advised
@@ -52,7 +55,9 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     X, y = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in (X, y))
     if getattr(X, "shape", ())[1:] == (0,):  # of a frame without columns scikit-learn would say something obscure
         raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
-    options = {} if isinstance(y, str) else {"multi_output": y_numeric, "y_numeric": y_numeric}
+    y = y.toarray() if sparse.issparse(y) else y
+    is_table = not isinstance(y, str) and labels.is_table(y)
+    options = {} if isinstance(y, str) else {"multi_output": y_numeric or is_table, "y_numeric": y_numeric}
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))
@@ -83,10 +88,13 @@ def _as_numbers(name, values):
     return values.astype(dtype, copy=False)
 
 
-def check_sample_weight(X, y, sample_weight):
-    """Return X, y and the weights (n_rows,), without the rows of weight zero: such a row means the same as no row."""
+def check_sample_weight(X, y, sample_weight, *others):
+    """Return X, y, the weights (n_rows,) and `others`, without the rows of weight zero.
+
+    Such a row means the same as no row.
+    """
     if sample_weight is None:
-        return X, y, None
+        return X, y, None, *others
     sample_weight = check_array(sample_weight, dtype=np.float64, ensure_2d=False, input_name="sample_weight")
     if sample_weight.ndim != 1:
         raise ValueError(f"sample_weight must be 1D, got an array of shape {sample_weight.shape}")
@@ -94,23 +102,95 @@ def check_sample_weight(X, y, sample_weight):
     if sample_weight.min() < 0 or sample_weight.max() == 0:
         found = f"weights from {sample_weight.min():g} to {sample_weight.max():g}"
         raise ValueError(f"sample_weight must be non-negative and not all zero, got {found}")
-    kept = np.flatnonzero(sample_weight) if sample_weight.min() == 0 else slice(None)
-    return X[kept], y[kept], sample_weight[kept]
+    return drop_weightless_rows(X, y, sample_weight, *others)
 
 
-def combine_weights(sample_weight, class_weight, y):
-    """Return float64 factors on the rows' losses with mean 1, or None where all rows weigh the same."""
-    if class_weight is not None:
-        by_class = compute_sample_weight(class_weight, y)
-        sample_weight = by_class if sample_weight is None else sample_weight * by_class
-    if sample_weight is None:
+def drop_weightless_rows(X, y, weight, *others):
+    """Return X, y, the weights (n_rows,) and `others` at the rows whose weight is above zero."""
+    if weight is None or weight.min() > 0:
+        return X, y, weight, *others
+    kept = np.flatnonzero(weight)
+    return tuple(part[kept] for part in (X, y, weight, *others))
+
+
+def combine_weights(sample_weight, class_weight, y, classes=None, is_portion=False):
+    """Return float64 factors on the rows' losses, or None where all rows weigh the same.
+
+    Their mean is 1 over the rows that weigh anything. A portion of the rows does not tell how frequent the classes
+    are: there only the sample weights have a mean of 1, and the weights of the classes are factors as they are, so
+    that a class weighs the same in each portion.
+    """
+    if class_weight is None:
+        return _normalize(sample_weight)
+    by_class = _weigh_classes(class_weight, y, classes)
+    if not is_portion:
+        return _normalize(by_class if sample_weight is None else sample_weight * by_class)
+    return by_class if sample_weight is None else _normalize(sample_weight) * by_class
+
+
+def _normalize(weight):
+    """Return weights whose mean is 1 over the rows that weigh anything."""
+    if weight is None:
         return None
     with np.errstate(over="ignore"):
-        mean = sample_weight.mean()
+        mean = weight[weight > 0].mean()
     if np.isinf(mean):  # their sum is beyond float64: only their ratios matter
-        sample_weight = sample_weight / sample_weight.max()
-        mean = sample_weight.mean()
-    return sample_weight / mean
+        weight = weight / weight.max()
+        mean = weight[weight > 0].mean()
+    return weight / mean
+
+
+def _weigh_classes(class_weight, y, classes):
+    """Return the weight (n_rows,) of each row's class; `classes` are all that a dict may name, or None."""
+    if np.ndim(y) != 1:
+        raise ValueError(
+            f"class_weight must come with one label for each row, got y of shape {np.shape(y)}: "
+            "use sample_weight, or weights of the criterion"
+        )
+    if classes is None or not isinstance(class_weight, Mapping):
+        weight = compute_sample_weight(class_weight, y)
+    else:
+        of_class = compute_class_weight(class_weight, classes=classes, y=y)
+        weight = of_class[np.searchsorted(classes, y)]
+    if not np.isfinite(weight).all() or weight.min() < 0 or weight.max() == 0:
+        found = f"weights from {weight.min():g} to {weight.max():g} of the rows in y"
+        raise ValueError(f"class_weight must be non-negative, finite and not all zero, got {found}")
+    return weight
+
+
+_VALIDATION_ROWS = ("X_val", "y_val", "validation_data", "eval_set", "validation_split")
+
+
+def check_fit_params(net, fit_params):
+    """Refuse what other libraries call validation rows in ``fit``, unless the module's forward takes such a name."""
+    forward = getattr(net.module, "forward", None)
+    known = constructor_arguments(forward) if callable(forward) else []
+    unknown = [name for name in fit_params if name in _VALIDATION_ROWS and known is not None and name not in known]
+    if unknown:
+        raise ValueError(
+            f"validation rows must come as train_split=skorch.helper.predefined_split(Dataset(X_val, y_val)), or be "
+            f"held out by early_stopping=True, got {unknown} in fit"
+        )
+
+
+def check_portion(net, classes):
+    """Check what a classifier is told in a call of ``partial_fit``: its classes, and the weights of them."""
+    class_weight = getattr(net, "class_weight", None)
+    if isinstance(class_weight, str):
+        raise ValueError(
+            f"class_weight must be a dict or None in partial_fit, got {class_weight!r}, which a portion of the rows "
+            "does not tell: compute it from all labels by "
+            "sklearn.utils.class_weight.compute_class_weight('balanced', classes=classes, y=y)"
+        )
+    if classes is None:
+        return
+    known = getattr(net, "classes_", None) if net.initialized_ else net.classes
+    if known is not None and len(known):
+        given = np.unique(classes)
+        if not np.array_equal(given, np.unique(known)):
+            raise ValueError(
+                f"classes must be those of the first call, {np.unique(known).tolist()}, got {given.tolist()}"
+            )
 
 
 def encode_labels(y, classes):
@@ -121,6 +201,50 @@ def encode_labels(y, classes):
     if len(unknown := np.setdiff1d(y, classes)):
         raise ValueError(f"y must hold the classes {classes.tolist()} only, got also {unknown.tolist()}")
     return np.searchsorted(classes, y)
+
+
+def check_fractions(target, criterion):
+    """Check that the targets of a binary criterion are probabilities."""
+    least, most = target.min(), target.max()
+    if least < 0 or most > 1:
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        found = f"numbers from {least:g} to {most:g}"
+        raise ValueError(f"y must be between 0 and 1 under criterion={name}, got {found}")
+
+
+def check_outputs(outputs, X, n_columns, what="targets"):
+    """Check that predictions (n_rows, ...) are one for each row of X and each of its `n_columns` targets or classes.
+
+    `n_columns` is None where it is not known, and a Dataset may not know its length.
+    """
+    n_rows = _count_rows(X)
+    n_rows = len(outputs) if n_rows is None else n_rows
+    expected = (n_rows, n_columns or 1)
+    if n_columns is None:
+        is_right = outputs.shape[:1] == (n_rows,)
+    elif what == "classes":
+        # Behind the classes there may be more dimensions, those of a sequence for one.
+        is_right = outputs.shape[:2] == expected
+    else:
+        is_right = outputs.size == n_rows * n_columns
+    if not is_right:
+        raise ValueError(
+            f"the module must return one number for each of {n_rows} rows and {expected[1]} {what}, "
+            f"got predictions of shape {outputs.shape}"
+        )
+
+
+def _count_rows(X):
+    """Return how many rows an input of any kind holds, or None if it does not tell.
+
+    A list may be one of rows, or of the module's several inputs.
+    """
+    if isinstance(X, torch.utils.data.IterableDataset):
+        return None
+    if passes_through(X):
+        return get_len(X)
+    shape = getattr(X, "shape", ())
+    return shape[0] if len(shape) else None
 
 
 def warn_if_unscaled(X):
@@ -150,7 +274,12 @@ def resolve_device(device):
 
 _RANGES = {
     ("lr", "optimizer__lr"): (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
-    ("max_epochs", "batch_size", "n_iter_no_change"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("max_epochs", "batch_size"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("n_iter_no_change",): (
+        Real,
+        lambda v: v >= 1 and (v == math.inf or isinstance(v, Integral)),
+        "an int of at least 1, or inf",
+    ),
     ("l1", "l2", "tol", "optimizer__weight_decay"): (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
     ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
     ("validation_fraction",): (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
@@ -164,6 +293,9 @@ def check_hyperparameters(net):
             value = getattr(net, name)
             if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
                 raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
+    if not isinstance(net.early_stopping, bool | np.bool_ | None) and net.early_stopping != "train_loss":
+        raise ValueError(f"early_stopping must be a bool or 'train_loss', got early_stopping={net.early_stopping!r}")
+    check_components(vars(net))
     check_names(net, net.get_params(deep=False))
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
@@ -181,13 +313,25 @@ def check_names(net, params):
             is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
             known = [f"{known}__{argument}" for known in net.prefixes_] if is_settled else None
         if known is not None and name not in known and not argument.startswith("param_groups"):
-            hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
+            takes = partial(_takes, components)
+            hint = suggest(name, known, takes) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
+
+
+def _takes(components, name):
+    """Tell whether a net of some components may have a hyperparameter: its module, if it is one of the module's."""
+    prefix, *_ = name.partition("__")
+    if prefix != "module" or name == "module":
+        return True
+    known = _find_arguments(prefix, components.get(prefix))[1]
+    return known is None or name in known
 
 
 def _find_arguments(prefix, component):
     """Return what builds a component, and the names of its parameters, or None if it takes any."""
-    if prefix in ("callbacks", "compile") or component is None:
+    # A name that is given as a component is refused in the next fit.
+    is_name = isinstance(component, str) and prefix != "lr_schedule"
+    if prefix in ("callbacks", "compile") or component is None or is_name:
         return component, None
     if prefix == "lr_schedule":
         component = SCHEDULES.get(component, component) if isinstance(component, str) else component

@@ -17,6 +17,7 @@ from skorch.dataset import Dataset
 from skorch.helper import predefined_split
 from torch import nn
 
+import sktune
 from sktune import DivergenceError, NeuralNetClassifier, NeuralNetRegressor
 
 rng = np.random.RandomState(0)
@@ -368,6 +369,44 @@ def test_weights_in_partial_fit():
     assert torch.equal(weights_of(once), weights_of(steps))
 
 
+@pytest.mark.parametrize("params", [{}, {"early_stopping": True}], ids=["all rows", "early stopping"])
+@pytest.mark.parametrize("labels", [y, np.where(y, "yes", "no")], ids=["numbers", "text"])
+def test_class_of_rows_without_weight_stays_a_class(params, labels):
+    names = np.unique(labels).tolist()
+    by_row = make_net(max_epochs=1, **params).fit(X, labels, sample_weight=y.astype(float))
+    by_class = make_net(max_epochs=1, class_weight={names[0]: 0}, **params).fit(X, labels)
+    portions = make_net(max_epochs=1, **params).partial_fit(X, labels, sample_weight=y.astype(float))
+
+    for net in (by_row, by_class, portions):
+        assert net.classes_.tolist() == names
+        assert net.predict_proba(X).shape == (120, 2)
+        assert torch.equal(weights_of(net), weights_of(by_row))
+
+
+def test_class_of_rows_without_weight_stays_a_class_in_a_fused_search():
+    """Of candidates that leave out as many rows, each its own."""
+    even = np.arange(120) % 2
+    grid = {"class_weight": [{0: 0}, {1: 0}, None]}
+    kept = []
+
+    def score(net, X, y, sample_weight=None):
+        kept.append(net)
+        return net.score(X, y)
+
+    for fit_params in ({}, {"sample_weight": 1.0 + np.arange(120)}):
+        search = sktune.GridSearchCV(make_net(max_epochs=2), grid, cv=KFold(2), scoring=score, refit=False)
+        kept.clear()
+        search.fit(X, even, **fit_params)
+        assert search.fusion_.alone == []
+        nets = iter(list(kept))
+        for params in search.cv_results_["params"]:
+            for train, _ in KFold(2).split(X):
+                weights = {name: part[train] for name, part in fit_params.items()}
+                alone = make_net(max_epochs=2, **params).fit(X[train], even[train], **weights)
+                assert alone.classes_.tolist() == [0, 1]
+                torch.testing.assert_close(weights_of(next(nets)), weights_of(alone), rtol=1e-6, atol=1e-9)
+
+
 def test_criterion_without_losses_of_rows():
     class Mean(nn.Module):
         def forward(self, y_pred, y_true):
@@ -463,6 +502,70 @@ def test_classes_of_partial_fit():
     net.partial_fit(X[:2], ["c", "c"])
     with pytest.raises(ValueError, match=r"y must hold the classes \['a', 'b', 'c'\] only, got also \['d'\]"):
         net.partial_fit(X, np.where(y, "d", "a"))
+
+
+def test_other_classes_in_a_later_partial_fit():
+    net = make_net().partial_fit(X, y, classes=[0, 1])
+    net.partial_fit(X, y, classes=[1, 0]).partial_fit(X, y)
+    before = weights_of(net)
+
+    for classes in ([0, 1, 2], [0], [1, 2], ["0", "1"]):
+        with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1\], got \["):
+            net.partial_fit(X, y, classes=classes)
+    assert torch.equal(weights_of(net), before)
+
+
+def test_classes_of_partial_fit_against_those_of_before():
+    with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1\], got \[0, 1, 2\]"):
+        make_net(classes=[0, 1]).partial_fit(X, y, classes=[0, 1, 2])
+    with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1\], got \[0, 1, 2\]"):
+        make_net().fit(X, y).partial_fit(X, y, classes=[0, 1, 2])
+    assert make_net(classes=[0, 1, 2]).partial_fit(X, y, classes=[2, 1, 0]).classes_.tolist() == [0, 1, 2]
+
+
+def test_balanced_classes_in_partial_fit():
+    net = make_net(class_weight="balanced")
+
+    with pytest.raises(ValueError, match=r"class_weight must be a dict or None in partial_fit.*compute_class_weight"):
+        net.partial_fit(X, y)
+    assert not net.initialized_
+    net.fit(X, y)
+    with pytest.raises(ValueError, match=r"class_weight must be a dict or None in partial_fit"):
+        net.partial_fit(X, y)
+
+
+@pytest.mark.parametrize("sample_weight", [None, np.linspace(1, 2, 120)], ids=["equal", "weighted"])
+def test_class_weights_in_portions_of_one_class(sample_weight):
+    """A step of gradient descent is as long as the class weighs, and the other class's weight is not in it."""
+
+    def step(label, class_weight):
+        rows = y == label
+        net = make_net(optimizer=torch.optim.SGD, lr=0.01, batch_size=200, max_epochs=1, class_weight=class_weight)
+        weight = None if sample_weight is None else sample_weight[rows]
+        first = make_net(optimizer=torch.optim.SGD, lr=1e-30, batch_size=200, max_epochs=1)
+        first.partial_fit(X[rows], y[rows], classes=[0, 1])
+        net.partial_fit(X[rows], y[rows], classes=[0, 1], sample_weight=weight)
+        return weights_of(net) - weights_of(first)
+
+    plain = [step(label, None) for label in (0, 1)]
+    weighted = [step(label, {1: 5.0}) for label in (0, 1)]
+
+    torch.testing.assert_close(weighted[0], plain[0], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(weighted[1], 5 * plain[1], rtol=1e-3, atol=1e-6)
+
+
+def test_class_weight_of_a_portion_that_lacks_a_class():
+    net = make_net(class_weight={1: 2.0, 2: 3.0}).partial_fit(X, y, classes=[0, 1, 2])
+
+    assert len(net.history) == net.max_epochs
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
+def test_class_weights_that_are_no_factors(weight):
+    with pytest.raises(ValueError, match="class_weight must be non-negative, finite and not all zero, got weights"):
+        make_net(class_weight={1: weight}).fit(X, y)
+    with pytest.raises(ValueError, match="class_weight must be non-negative, finite and not all zero, got weights"):
+        make_net(class_weight={0: 0, 1: 0}).fit(X, y)
 
 
 def test_number_of_targets_of_partial_fit():

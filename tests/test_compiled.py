@@ -92,6 +92,8 @@ CONFIGURATIONS = {
     "dropout, odd and even widths": {"module__dropout": 0.4},
     "dropout close to 1": {"module__dropout": 0.99999, "lr": 1e-4},
     **{f"activation {name}": {"module__activation": name} for name in ACTIVATIONS},
+    "no activation": {"module__activation": "identity", "module__dropout": 0.3},
+    "activation by class": {"module__activation": nn.LeakyReLU(0.3)},
     "all activations, much dropout": {"module__activation": "silu", "module__dropout": 0.6},
     "adamw": {"optimizer__weight_decay": 0.3, "optimizer__betas": (0.8, 0.95), "optimizer__eps": 1e-3},
     "adam": {"optimizer": torch.optim.Adam, "optimizer__weight_decay": 0.1},

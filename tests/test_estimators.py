@@ -76,6 +76,15 @@ def test_probabilities_are_ordered_like_the_classes():
     assert proba[np.arange(120), y].mean() > 0.6
 
 
+def test_logarithms_of_probabilities():
+    net = make_net().fit(X, y)
+    certain = make_net(module=Probabilities, criterion=nn.NLLLoss, predict_nonlinearity=torch.round).fit(X, y)
+
+    assert np.array_equal(net.predict_log_proba(X), np.log(net.predict_proba(X)))
+    assert set(np.unique(certain.predict_log_proba(X))) == {-np.inf, 0}
+    assert not hasattr(NeuralNetRegressor(), "predict_log_proba")
+
+
 @pytest.mark.parametrize("classes", [[0, 1, 2, 9], np.array([9, 2, 1, 0])])
 def test_classes_that_the_data_lack(classes):
     net = make_net(classes=classes).fit(X, y)
@@ -336,3 +345,85 @@ def test_criteria_of_regression(criterion):
 def test_regressor_has_no_probabilities():
     assert not hasattr(NeuralNetRegressor(), "predict_proba")
     assert hasattr(NeuralNetClassifier(), "predict_proba")
+
+
+class Squeezed(nn.Module):
+    """Returns probabilities: a column per target, or a vector."""
+
+    def __init__(self, n_features, n_outputs, flat=False):
+        super().__init__()
+        self.layer = nn.Linear(n_features, n_outputs)
+        self.flat = flat
+
+    def forward(self, X):
+        out = torch.sigmoid(self.layer(X))
+        return out[:, 0] if self.flat else out
+
+
+class DerivedLoss(nn.BCEWithLogitsLoss):
+    pass
+
+
+FRACTIONS = {
+    "logits": {"criterion": nn.BCEWithLogitsLoss},
+    "instance": {"criterion": nn.BCEWithLogitsLoss()},
+    "derived": {"criterion": DerivedLoss},
+    "probabilities": {"criterion": nn.BCELoss, "module": Squeezed},
+}
+
+
+@pytest.mark.parametrize("params", FRACTIONS.values(), ids=FRACTIONS)
+@pytest.mark.parametrize("shape", [(120,), (120, 1), (120, 3)])
+def test_regressor_of_fractions_predicts_one_probability_per_target(params, shape):
+    fractions = np.random.RandomState(0).uniform(size=shape)
+    net = make_net(NeuralNetRegressor, max_epochs=2, **params).fit(X, fractions)
+    outputs = net.forward(X).numpy()
+    expected = outputs if params["criterion"] is nn.BCELoss else 1 / (1 + np.exp(-outputs))
+
+    assert net.predict(X).shape == shape
+    assert net.predict(X) == pytest.approx(expected.reshape(shape), abs=1e-6)
+    assert np.array_equal(pickle.loads(pickle.dumps(net)).predict(X), net.predict(X))
+    before = net.predict(X)
+    net.trim_for_prediction()
+    assert np.array_equal(net.predict(X), before)
+
+
+def test_regressor_of_fractions_learns():
+    fractions = 1 / (1 + np.exp(-2 * TARGET))
+    flat = {"criterion": nn.BCELoss, "module": Squeezed, "module__flat": True}
+    for params in ({"criterion": nn.BCEWithLogitsLoss}, flat):
+        assert make_net(NeuralNetRegressor, max_epochs=40, **params).fit(X, fractions).score(X, fractions) > 0.9
+
+
+@pytest.mark.parametrize("criterion", [nn.BCELoss, nn.BCEWithLogitsLoss()])
+def test_targets_of_a_binary_criterion_are_fractions(criterion):
+    with pytest.raises(ValueError, match=r"y must be between 0 and 1 under criterion=BCE\w+, got numbers from -1 to 2"):
+        make_net(NeuralNetRegressor, criterion=criterion).fit(X, np.where(y == 1, 2, -1))
+
+
+class Wider(nn.Linear):
+    """Has a number too many once it is fitted."""
+
+    def __init__(self, n_features, n_outputs):
+        super().__init__(n_features, n_outputs)
+
+    def forward(self, X):
+        out = super().forward(X)
+        return out if self.training else torch.cat([out, out[:, :1]], dim=1)
+
+
+def test_outputs_that_do_not_fit_the_targets_are_named():
+    with pytest.raises(ValueError, match=r"one number for each of 120 rows and 2 targets, got .* shape \(120, 3\)"):
+        make_net(NeuralNetRegressor, module=Wider, max_epochs=1).fit(X, X[:, :2]).predict(X)
+
+    class Own(nn.Module):
+        def forward(self, y_pred, y_true):
+            return nn.functional.cross_entropy(y_pred, y_true)
+
+    message = r"one number for each of 120 rows and 3 classes, got .* shape \(120, 4\)"
+    with pytest.raises(ValueError, match=message):
+        make_net(module=Wider, max_epochs=1).fit(X, y).predict(X)
+    net = make_net(module=Wider, criterion=Own, max_epochs=1).fit(X, y)
+    for method in (net.predict, net.predict_proba):
+        with pytest.raises(ValueError, match=message):
+            method(X)

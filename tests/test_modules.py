@@ -2,6 +2,7 @@ import copy
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -275,8 +276,74 @@ def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was
 
 
 def test_no_bias_before_batch_normalisation():
-    layers = MLP(4, 3, (5, 6), batch_norm=True, init="he").layers
-    linears = [layer for layer in layers if isinstance(layer, nn.Linear)]
+    module = MLP(4, 3, (5, 6), batch_norm=True, init="he")
 
-    assert [layer.bias is None for layer in linears] == [True, True, False]
-    assert all(layer.bias is not None for layer in MLP(4, 3, (5, 6)).layers if isinstance(layer, nn.Linear))
+    assert [layer.bias is None for layer in linears(module)] == [True, True, False]
+    assert all(layer.bias is not None for layer in linears(MLP(4, 3, (5, 6))))
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"),
+    [
+        ("ReLU", nn.ReLU),
+        ("TANH", nn.Tanh),
+        ("LeakyReLU", nn.LeakyReLU),
+        ("leaky-relu", nn.LeakyReLU),
+        ("logistic", nn.Sigmoid),
+        ("Swish", nn.SiLU),
+        (nn.ReLU, nn.ReLU),
+        (nn.Mish, nn.Mish),
+        (nn.LeakyReLU(0.2), nn.LeakyReLU),
+    ],
+)
+@pytest.mark.parametrize("init", ["default", "xavier"])
+def test_activations_by_other_names_and_by_class(activation, kind, init):
+    layers = MLP(4, 3, hidden=(5, 5), activation=activation, init=init).layers
+
+    assert [type(layer) for layer in layers] == [nn.Linear, kind, nn.Dropout] * 2 + [nn.Linear]
+    assert layers[1] is not layers[4]
+    if isinstance(activation, nn.Module):
+        assert layers[1].negative_slope == activation.negative_slope
+
+
+@pytest.mark.parametrize("activation", ["identity", "Linear", nn.Identity, nn.Identity()])
+def test_identity_is_no_layer(activation):
+    layers = MLP(4, 3, hidden=5, activation=activation, init="xavier").layers
+
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.Dropout, nn.Linear]
+
+
+def test_synonyms_begin_with_the_same_weights():
+    for synonym, name in [("logistic", "sigmoid"), ("swish", "silu"), (nn.Tanh, "tanh"), ("ELU", "elu")]:
+        weights = []
+        for activation in (synonym, name):
+            torch.manual_seed(0)
+            weights.append(MLP(4, 3, activation=activation, init="orthogonal").layers[0].weight)
+        assert torch.equal(*weights)
+
+
+@pytest.mark.parametrize("activation", ["rellu", None, 3, nn.functional.relu, torch.float64])
+def test_unknown_activation(activation):
+    with pytest.raises(ValueError, match=r"activation must be one of \['elu', .*'relu'.*\], got"):
+        MLP(4, 3, activation=activation)
+
+
+@pytest.mark.parametrize(
+    "hidden", [[16, 8], np.array([16, 8]), torch.tensor([16, 8]), range(16, 0, -8), np.array([16, 8], "u1")]
+)
+def test_widths_of_any_iterable(hidden):
+    assert [layer.out_features for layer in linears(MLP(4, 3, hidden=hidden))] == [16, 8, 3]
+
+
+@pytest.mark.parametrize("hidden", [16, np.int64(16), np.array(16), [np.int32(16)]])
+def test_a_single_width(hidden):
+    assert [layer.out_features for layer in linears(MLP(4, 3, hidden=hidden))] == [16, 3]
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [iter([16]), (w for w in [16]), {16, 8}, {16: 8}, "16", [16, "8"], [True], None, np.ones((2, 2), int), [8.0]],
+)
+def test_widths_that_are_no_sequence_of_ints(hidden):
+    with pytest.raises(ValueError, match="hidden must be a positive int or a sequence of them, got hidden="):
+        MLP(4, 3, hidden=hidden)

@@ -592,6 +592,94 @@ def test_early_stopping_with_a_single_row_of_a_class(is_fitted):
     assert vars(net) == before
 
 
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
+@pytest.mark.parametrize("are_compiled", [False, True])
+def test_early_stopping_on_the_training_loss(kind, are_compiled, monkeypatch):
+    monkeypatch.setattr(compiled, "enabled", compiled.enabled and are_compiled)
+    params = {"max_epochs": 60, "lr": 0.05, "tol": 0.005, "n_iter_no_change": 3}
+    net = make_net(kind, early_stopping="train_loss", **params).fit(X, y)
+
+    best, misses = np.inf, 0
+    for epoch, loss in enumerate(net.loss_curve_, start=1):
+        misses = misses + 1 if loss > best - net.tol else 0
+        best = min(best, loss)
+        assert (misses == 3) == (epoch == net.n_iter_)
+    assert net.n_iter_ < 60
+    # All rows are trained on, and the weights are the last ones.
+    assert_same_weights(net, make_net(kind, **{**params, "max_epochs": net.n_iter_}).fit(X, y))
+
+
+def test_early_stopping_on_the_training_loss_beside_a_split():
+    net = make_net(early_stopping="train_loss", train_split=ValidSplit(5), tol=10, n_iter_no_change=2).fit(X, y)
+
+    assert net.n_iter_ == 3
+    assert len(net.validation_scores_) == 3
+
+
+@pytest.mark.parametrize("early_stopping", [True, "train_loss"])
+def test_patience_without_end(early_stopping):
+    net = make_net(early_stopping=early_stopping, tol=10, n_iter_no_change=np.inf, max_epochs=15).fit(X, y)
+
+    assert net.n_iter_ == 15
+
+
+@pytest.mark.parametrize("value", ["valid_loss", 2, 0.5, "True"])
+def test_unknown_early_stopping(value):
+    with pytest.raises(ValueError, match="early_stopping must be a bool or 'train_loss', got early_stopping="):
+        make_net(early_stopping=value).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("rows", "params"),
+    [(slice(2), {}), (slice(6), {}), (slice(None), {"validation_fraction": 0.001}), (slice(1), {"kind": "regressor"})],
+)
+def test_early_stopping_that_cannot_split(rows, params):
+    kind = NeuralNetRegressor if params.pop("kind", None) else NeuralNetClassifier
+    labels = [0, 1, 1, 1, 1, 1, *y[6:]]
+    net = make_net(kind, early_stopping=True, **params)
+
+    with pytest.raises(ValueError, match="early_stopping=True must hold validation_fraction="):
+        net.fit(X[rows], labels[rows])
+    assert not net.initialized_
+
+
+CALLBACKS = {
+    "EarlyStopping": lambda folder: EarlyStopping(),
+    "Checkpoint": lambda folder: Checkpoint(dirname=folder),
+    "plateau": lambda folder: LRScheduler(torch.optim.lr_scheduler.ReduceLROnPlateau, monitor="valid_loss"),
+}
+
+
+@pytest.mark.parametrize("name", CALLBACKS)
+@pytest.mark.parametrize("early_stopping", [False, "train_loss"])
+def test_callbacks_without_rows_to_validate_on_name_the_remedy(name, early_stopping, tmp_path):
+    net = make_net(callbacks=[CALLBACKS[name](tmp_path)], early_stopping=early_stopping)
+
+    with pytest.raises(ValueError, match=r"pass train_split=ValidSplit\(5\) or early_stopping=True"):
+        net.fit(X, y)
+    net.set_params(train_split=ValidSplit(5)).fit(X, y)
+    net.set_params(train_split=None, early_stopping=True).fit(X, y)
+
+
+def test_errors_of_callbacks_beside_stay_what_they_are():
+    class Failing(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            raise KeyError("something else")
+
+    with pytest.raises(KeyError, match="something else"):
+        make_net(callbacks=[Failing()]).fit(X, y)
+
+
+@pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
+def test_embedding_of_floats_names_the_encoder(kind):
+    module = nn.Sequential(kind(5, 2), nn.Flatten(), nn.LazyLinear(2) if kind is nn.Embedding else nn.Linear(2, 2))
+    module(torch.zeros(1, 3, dtype=torch.int64))
+
+    with pytest.raises(ValueError, match=r"Embedding in the module must get integers.*OrdinalEncoder\(dtype=int\)"):
+        make_net(module=module).fit(np.abs(X).round(), y)
+    assert make_net(module=module).fit(np.abs(X).round().astype(int), y).n_iter_ == 3
+
+
 def test_split_of_skorch():
     net = make_net(train_split=ValidSplit(5)).fit(X, LABELS)
 

@@ -70,7 +70,6 @@ BAD_INPUT = {
 BAD_LABELS = {
     "one class": ((X, np.zeros(40)), r"y must hold at least 2 classes, got 1 class: \[0.0\]"),
     "one label": ((X, ["a"] * 40), r"y must hold at least 2 classes, got 1 class: \['a'\]"),
-    "one class left": ((X, y, y), "y must hold at least 2 classes, got 1 class"),
     "continuous": ((X, X[:, 0]), "Unknown label type: continuous"),
     "nan label": ((X, np.where(y, 1, np.nan)), "Input y contains NaN"),
 }
@@ -370,3 +369,21 @@ def test_absent_device(device):
         net.fit(X, y)
 
     assert_unchanged(net, before)
+
+
+@pytest.mark.parametrize("names", [["X_val", "y_val"], ["validation_data"], ["eval_set"], ["validation_split"]])
+def test_validation_rows_of_other_libraries_name_the_way(names):
+    net = make_net()
+
+    with pytest.raises(ValueError, match=r"train_split=skorch.helper.predefined_split\(Dataset\(X_val, y_val\)\)"):
+        net.fit(X, y, **dict.fromkeys(names, X))
+    assert not net.initialized_
+
+
+def test_a_module_may_take_such_names():
+    class Own(nn.Linear):
+        def forward(self, X, eval_set):
+            return super().forward(X) * eval_set
+
+    net = NeuralNetClassifier(Own, module__in_features=3, module__out_features=2, max_epochs=1)
+    assert net.fit(X, y, eval_set=2.0).n_iter_ == 1

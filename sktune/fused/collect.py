@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
 from torch.utils.data import Subset
 
+from sktune.advice import notice_lane
 from sktune.data import count_rows, rows_of
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
@@ -162,6 +163,10 @@ class Collector:
         for name in ("_stand_in", "_table"):
             vars(net).pop(name, None)
         fit.lane, fit.reason = read(net, fold, planned, *found[0])
+        if fit.lane is not None and isinstance(net, NetworkEstimator):
+            with recorded_warnings() as caught:
+                notice_lane(fit.lane)
+            fit.caught = [*fit.caught, *caught]
         fit.kind = fit.lane and signature(fit.lane)
 
     def _read(self, net, fold, planned, dataset):

@@ -36,7 +36,7 @@ class Lane:
     def _read(self, net):
         self.net, (self.optimizer, self.options) = net, read_optimizer(net.optimizer_)
         self.n_epochs, self.penalties = net.max_epochs, (net.l1, net.l2)
-        self.stopping = BestEpoch(net) if net.early_stopping else None
+        self.stopping = BestEpoch.of(net, self.valid is not None)
         self.factors = net._lr_factors if net._lr_factors(0, 1) else None  # of an epoch and its number of steps
 
     def beside(self, net, dropout):

@@ -103,6 +103,9 @@ class Trained:
         vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
         vars(net).pop("_narrow_to", None)
         net.history_ = _history(self.lane.net, self.outcome.curve)
+        if isinstance(net, NetworkEstimator) and "train_loss" not in net.history_[-1]:
+            # Without skorch's callbacks the history has no losses of epochs, and those of batches are not told.
+            vars(net)["_curve"] = [_read_losses(row) for row in self.outcome.curve]
         vars(net)["_trained"] = self
         if not isinstance(net, NetworkEstimator):
             self.build(net)
@@ -127,6 +130,10 @@ class Trained:
             return None
         self.is_evaluated = True
         return [output.clone() for output in self.outcome.outputs]
+
+
+def _read_losses(row):
+    return {name: row[name] for name in ("train_loss", "valid_loss") if name in row}
 
 
 def _history(net, curve):

@@ -31,7 +31,8 @@ class Tables:
                 stand_in = self.whole[key][:1].expand(X.shape)
                 stand_in.whole = self.whole[key]
                 return stand_in
-        key = (fold, X.shape, *kind)
+        # Rows whose class weighs nothing are left out as well.
+        key = (fold, X.shape, repr(getattr(net, "class_weight", None)), *kind)
         if key not in self.of_fold:
             self.of_fold[key] = type(net)._table(net, X)
         return self.of_fold[key]

@@ -7,6 +7,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
+from skorch import NeuralNetRegressor
 from torch import nn
 
 from sktune.compiled import find_program, read_data, read_order
@@ -41,6 +42,7 @@ class Group:
         self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes), low)
         self.optimizer = StackedOptimizer(lanes[0].optimizer, [lane.options for lane in lanes], self.net.flat)
         self.loss = Loss(lanes[0])
+        self.is_regressor = isinstance(lanes[0].net, NeuralNetRegressor)
         self.best = {}
         penalties = torch.tensor([lane.penalties for lane in lanes], dtype=torch.float64)  # (L, 2): l1 and l2
         self.column_dtype = wide_dtype(self.net.flat.dtype)  # of what is a number per lane
@@ -200,7 +202,7 @@ class Group:
             bad = [kind for kind in _KINDS if not is_representable(row.get(_KINDS[kind], 0), dtype)]
             if bad:
                 what = f"{bad[0]} loss became {row[_KINDS[bad[0]]]}"
-                outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what)
+                outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what, self.is_regressor)
                 finished.append(position)
             elif self._is_over(position, lane, row) or epoch + 1 == self.lanes[lane].n_epochs:
                 finished.append(position)
@@ -222,8 +224,8 @@ class Group:
         stopping = self.lanes[lane].stopping
         if stopping is None:
             return False
-        is_best, is_due = stopping.update(row["valid_loss"])
-        if is_best:
+        is_best, is_due = stopping.update(row[stopping.monitor])
+        if is_best and stopping.restores:
             self.best[lane] = self.net.state(position)
         return is_due
 
@@ -238,7 +240,7 @@ class Group:
                 if (dtype := self.lanes[lane].narrow_to) is not None:
                     outcome.state = narrow(outcome.state, dtype)
                     outcome.optimizer = narrow(outcome.optimizer, dtype)
-                _check_finite(outcome)
+                _check_finite(outcome, self.is_regressor)
         self._keep_outputs(positions)
         kept = [p for p in range(len(self.alive)) if p not in set(positions)]
         self.alive = [self.alive[p] for p in kept]
@@ -328,14 +330,19 @@ class Loss:
         return (losses if weight is None else losses * weight).mean(1)
 
     def accuracies(self, outputs, target):
-        """Return the shares (L,) of rows whose class the outputs (L, B, ...) tell; nonsense where there are none."""
+        """Return the shares (L,) of rows whose class, or all of whose labels, the outputs (L, B, ...) tell.
+
+        Where there are no classes they are nonsense.
+        """
         if outputs.ndim == 3 and outputs.shape[2] > 1 and target.ndim == 2:
             hits = outputs.argmax(2) == target
         elif outputs.numel() != target.numel():
             return outputs.new_zeros(len(outputs))
         else:
             least = 0.0 if isinstance(self.criterion, nn.BCEWithLogitsLoss) else 0.5
+            n_rows = target.shape[1]
             hits = (outputs.flatten(1) > least) == (target.flatten(1) > least)
+            hits = hits.view(len(hits), n_rows, -1).all(2)
         return hits.to(outputs.dtype).mean(1)
 
     def check(self, outputs, target):
@@ -392,8 +399,8 @@ def _plain_gradient(lane, X, target):
     return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)]), module
 
 
-def _check_finite(outcome):
+def _check_finite(outcome, is_regressor):
     for name, tensor in outcome.state.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             what = f"{name} is no longer finite"
-            outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what)
+            outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what, is_regressor)

@@ -119,6 +119,15 @@ def test_lanes_end_as_plain_fits_do_in_every_other_combination(optimizer, traini
     check(optimizer, training)
 
 
+def test_lanes_that_stop_on_their_training_loss():
+    settings = {**NET, "module__dropout": 0.2, "early_stopping": "train_loss", "n_iter_no_change": 2}
+    candidates = [{"tol": 0.05}, {"tol": 0.01, "lr": 0.1}, {"n_iter_no_change": np.inf}, {"early_stopping": False}]
+    report = assert_parity(NeuralNetClassifier(**settings), candidates, X, y)
+
+    lengths = [max(row["epoch"] for row in report.curves if row["candidate"] == n) for n in range(4)]
+    assert lengths[0] < lengths[2] == lengths[3] == NET["max_epochs"]
+
+
 def test_folds_may_differ_in_their_number_of_batches():
     X_few, y_few = X[:97], y[:97]  # 64 and 65 rows to train on: 4 batches of 16, and a fifth
     splits = [list(KFold(3).split(X_few))[fold] for fold in (0, 2)]
@@ -178,6 +187,8 @@ CLASSIFICATIONS = {
     "focal": ({"criterion": FocalLoss, "criterion__gamma": 1.5}, y),
     "subclass": ({"criterion": SmoothLoss}, y),
     "two_classes": ({}, binary),
+    "labels": ({}, np.c_[binary, 1 - binary, y > 1]),
+    "labels_bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, np.c_[binary, y > 1]),
 }
 REGRESSIONS = {
     "mse": ({}, y_reg[:, 0]),
@@ -186,6 +197,12 @@ REGRESSIONS = {
     "l1": ({"criterion": nn.L1Loss}, y_reg),
     "huber": ({"criterion": nn.HuberLoss, "criterion__delta": 0.5}, y_reg),
     "smooth_l1": ({"criterion": nn.SmoothL1Loss, "criterion__beta": 0.5}, y_reg[:, 0]),
+}
+FRACTIONS = 1 / (1 + np.exp(-y_reg))
+REGRESSIONS |= {
+    "bce_with_logits": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS[:, 0]),
+    "bce_with_logits_of_two": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS),
+    "bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, FRACTIONS),
 }
 FEW = [{"lr": 0.01, "random_state": 1}, {"lr": 0.03, "l2": 0.01}]
 

@@ -1,5 +1,7 @@
 """Rows in memory, and batches that are slices of tensors."""
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy import sparse
@@ -31,6 +33,13 @@ def convert_table(X, dtype, device):
     return table
 
 
+class Weighted(NamedTuple):
+    """What ``get_loss`` takes for targets where the rows are weighted."""
+
+    target: torch.Tensor
+    weight: torch.Tensor
+
+
 class Rows(Dataset):
     """A table in memory, converted once.
 
@@ -57,7 +66,16 @@ class Rows(Dataset):
         return X, *(part[rows] for part in (self.target, self.weight) if part is not None)
 
     def __getitem__(self, i):
-        return tuple(part[0] for part in self.take(torch.tensor([i])))
+        """Return a row as skorch's datasets do: a pair, whose second item is 0 where there are no targets."""
+        X, *others = (part[0] for part in self.take(torch.tensor([i])))
+        return X, as_target(others)
+
+
+def as_target(parts):
+    """Return what ``get_loss`` compares with, made of a batch's target and weight, as far as there are any."""
+    if not parts:
+        return torch.zeros(1)
+    return parts[0] if len(parts) == 1 else Weighted(*parts)
 
 
 def rows_of(dataset):
@@ -96,7 +114,12 @@ class Batches:
         return len(self.sizes)
 
     def __iter__(self):
-        return self.epoch(0)
+        return self.pairs(0)
+
+    def pairs(self, epoch):
+        """Yield the batches of an epoch as skorch knows them: pairs of rows and what ``get_loss`` compares with."""
+        for X, *others in self.epoch(epoch):
+            yield X, as_target(others)
 
     def order(self, epoch):
         """Return which rows an epoch takes, one after the other; None is all of them as they are."""

@@ -29,8 +29,11 @@ class NetworkEstimator(Training):
     def _assign(self, arguments):
         """Set the constructor's arguments, and do nothing else."""
         arguments |= arguments.pop("kwargs")
-        for name in arguments.keys() - {"self", "__class__"}:
-            setattr(self, name, arguments[name])
+        given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        if "history" in given:
+            # a property, as in skorch
+            given["history_"] = given.pop("history")
+        vars(self).update(given)
 
     @property
     def _params_to_validate(self):  # skorch checks these names' prefixes
@@ -123,7 +126,7 @@ class NetworkEstimator(Training):
             # repeated or weighted, and at that size the wider type costs nothing.
             is_wide = X.shape[0] < _FEW_ROWS and validation.resolve_device(self.device).type != "mps"
             self.initialize(n_features=int(np.prod(X.shape[1:])), dtype=torch.float64 if is_wide else None)
-            if not keeps_integers(X, self.module_):
+            if not keeps_integers(X, self._whole_module()):
                 validation.warn_if_unscaled(X)
         weight = validation.combine_weights(sample_weight, getattr(self, "class_weight", None), y)
         return (self._rows(X, y, target, weight),)
@@ -134,7 +137,7 @@ class NetworkEstimator(Training):
         if found := trained and trained.find_outputs(self, X):  # the fused engine has computed them already
             net = trained.lane.net
         nonlinearity, outputs = net._get_predict_nonlinearity(), []
-        with few_threads(net.module_, getattr(X, "shape", (0,))[0]):  # a list is never long
+        with few_threads(net._whole_module(), getattr(X, "shape", (0,))[0]):  # a list is never long
             for output in found or self.forward_iter(X, device="cpu"):
                 output = output[0] if isinstance(output, tuple) else output
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)

@@ -8,18 +8,18 @@ import math
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from operator import length_hint
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.base import is_classifier
-from skorch.dataset import Dataset, ValidSplit, get_len
+from skorch.dataset import Dataset, ValidSplit, get_len, unpack_data
+from skorch.history import History
 from skorch.utils import to_tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from sktune import modules, validation
 from sktune.compiled import find_program, has_one_count, train_module
-from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
+from sktune.data import Batches, Rows, Weighted, convert_table, evaluation_batch_size, rows_of
 from sktune.listeners import QuietLog, hears_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
@@ -47,28 +47,30 @@ class DivergenceError(ArithmeticError):
         )
 
 
-class Weighted(NamedTuple):
-    """What ``get_loss`` takes for targets where the rows are weighted."""
+class _Uninitialized:
+    """The value of ``initialized_`` until a net is: False, and none at all before the constructor has run.
 
-    target: torch.Tensor
-    weight: torch.Tensor
+    By its absence skorch tells that a constructor may still set a module as an attribute.
+    """
+
+    def __get__(self, net, kind=None):
+        if net is not None and "max_epochs" not in vars(net):
+            raise AttributeError("initialized_")
+        return False
 
 
 class Training:
     """What a net does between the table and the fitted weights; mixed into skorch's nets.
 
-    skorch registers modules, criteria and optimizers when they are first set. The names below are known from
-    the start, so that the constructor sets nothing but its arguments. `_modules`, `_criteria`, `_optimizers`,
+    skorch registers modules, criteria and optimizers when they are first set. The constructor sets nothing but its
+    arguments: what skorch's would set besides has its value below. `_modules`, `_criteria`, `_optimizers`,
     `_initialize_*`, `_default_callbacks` and `_set_training` are the private names of skorch that sktune builds on:
     ``tests/test_seams.py`` and ``tests/test_listeners.py`` fail when they move.
     """
 
-    prefixes_ = ["module", "criterion", "optimizer", *_LOOKED_UP, "callbacks", "compile"]
-    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_", "dropout_"]
-    _modules = ["module"]
-    _criteria = ["criterion"]
-    _optimizers = ["optimizer"]
-    initialized_ = False
+    prefixes_ = [*_LOOKED_UP, "callbacks", "compile"]
+    cuda_dependent_attributes_ = ["dropout_"]
+    initialized_ = _Uninitialized()
     history_ = None
     virtual_params_ = {}
 
@@ -82,15 +84,30 @@ class Training:
         `sizes` are what the data tell of the module (`n_features`, `dtype`): passed to one that takes such arguments.
         """
         validation.check_hyperparameters(self)
-        self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
         self.device_ = validation.resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
         self._sizes = {**sizes, "n_outputs": getattr(self, "n_outputs_", None)}
         return super().initialize()
 
+    def initialize_history(self):
+        """Begin a new history; one that the user gave is emptied and filled, as in skorch."""
+        ours = vars(self).get("_own_history")
+        if self.history_ is not None and self.history_ is not ours:
+            return super().initialize_history()
+        # that of an earlier fit may be in someone's hands
+        self.history_ = self._own_history = History()
+        return self
+
     def _initialize_module(self, reason=None):
+        # of an ``initialize_module`` of the user's own, no dropout layers are served
+        self.dropout_ = modules.MaskStream(self.seed_)
         with self._resolved_device(), seeded(mix(self.seed_, INIT)):
             return super()._initialize_module(reason)
+
+    def _whole_module(self):
+        """Return ``module_``, or all modules in one where a subclass has others."""
+        found = [part for name in self._modules if isinstance(part := getattr(self, name + "_"), torch.nn.Module)]
+        return found[0] if len(found) == 1 else torch.nn.ModuleList(found)
 
     def _initialize_criterion(self, reason=None):
         with self._resolved_device(), seeded(mix(self.seed_, INIT, 1)):
@@ -125,13 +142,21 @@ class Training:
         args, kwargs = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
         if self.optimizer in _FUSED_OPTIMIZERS and not {"fused", "foreach", "differentiable"} & set(kwargs):
             on = {p.device.type for group in args[0] for p in group["params"] if p.is_floating_point()}
-            has_sparse_gradients = any(getattr(layer, "sparse", False) for layer in self.module_.modules())
+            has_sparse_gradients = any(getattr(layer, "sparse", False) for layer in self._whole_module().modules())
             fuses = {"cpu"} if self.optimizer is torch.optim.Adagrad else {"cpu", "cuda", "mps"}
             kwargs["fused"] = on <= fuses and not has_sparse_gradients
         self.optimizer_ = self.optimizer(*args, **kwargs)
-        for group in self.optimizer_.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+        self._keep_base_rates()
         return self
+
+    def _keep_base_rates(self):
+        """Let the optimizer remember the rates that a schedule of our own multiplies.
+
+        Without one this is left to torch's schedulers, whose base rates may be others.
+        """
+        if self._lr_factors(0, 1) is not None:
+            for group in self.optimizer_.param_groups:
+                group.setdefault("initial_lr", group["lr"])
 
     def get_dataset(self, X, y=None):
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
@@ -147,11 +172,11 @@ class Training:
             if weight is not None:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
             return super().get_dataset(X, target)
-        return Rows(self._table(X), y, target, weight, dtype=modules.floating_dtype(self.module_), device=self.device_)
+        return Rows(self._table(X), y, target, weight, dtype=modules.floating_dtype(self._whole_module()), device=self.device_)
 
     def _table(self, X):
         """Return a checked table as the module takes it."""
-        dtype = torch.int64 if modules.keeps_integers(X, self.module_) else modules.floating_dtype(self.module_)
+        dtype = torch.int64 if modules.keeps_integers(X, self._whole_module()) else modules.floating_dtype(self._whole_module())
         return convert_table(X, dtype, self.device_)
 
     def get_split_datasets(self, X, y=None, **fit_params):
@@ -163,19 +188,29 @@ class Training:
         return split(dataset, getattr(dataset, "y", y))
 
     def get_iterator(self, dataset, training=False):
-        """Return batches of slices for rows in memory, and skorch's iterator for anything else."""
+        """Return batches of slices for rows in memory, and skorch's iterator for anything else.
+
+        A batch size of -1 is all rows at once.
+        """
         kind = "iterator_train" if training else "iterator_valid"
-        iterator, options = getattr(self, kind), self.get_params_for(kind)
+        iterator, given = getattr(self, kind), self.get_params_for(kind)
+        options = dict(given)
+        batch_size = options.get("batch_size", self.batch_size)
+        if batch_size == -1:
+            batch_size = len(dataset)
         rows, indices = rows_of(dataset)
-        if rows is None or iterator is not DataLoader or options.keys() - {"batch_size", "shuffle", "drop_last"}:
+        is_plain = not options.keys() - {"batch_size", "shuffle", "drop_last"} and batch_size is not None
+        if rows is None or iterator is not DataLoader or not is_plain:
             is_ordered = isinstance(dataset, IterableDataset) or {"sampler", "batch_sampler"} & options.keys()
             if training and iterator is DataLoader and not is_ordered:
                 options.setdefault("shuffle", self.shuffle)
-            return iterator(dataset, **{"batch_size": int(self.batch_size), **options})
-        batch_size = self.batch_size if training else evaluation_batch_size(rows, self.batch_size)
+            options["batch_size"] = batch_size if batch_size is None else int(batch_size)
+            return iterator(dataset, **options)
+        if not training and "batch_size" not in given:
+            batch_size = evaluation_batch_size(rows, batch_size)
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
-        return Batches(rows, indices, options.get("batch_size", batch_size), seed=seed, drop_last=drop_last)
+        return Batches(rows, indices, batch_size, seed=seed, drop_last=drop_last)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
@@ -183,6 +218,9 @@ class Training:
             stand_in(X)
             return self
         self.check_training_readiness()
+        if getattr(self, "optimizer_", None) is not None:
+            # a schedule may have been set since
+            self._keep_base_rates()
         dataset_train, dataset_valid = self.get_split_datasets(X, getattr(X, "y", y), **fit_params)
         datasets = {"dataset_train": dataset_train, "dataset_valid": dataset_valid}
         iterator_train = self.get_iterator(dataset_train, training=True)
@@ -194,7 +232,7 @@ class Training:
                 # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
                 seed = mix(self.seed_, FORWARD, len(self.history))
                 generators = seeded(seed, self.device_) if draws else nullcontext(bool)
-                with modules.few_threads(self.module_, self.batch_size), generators as has_drawn:
+                with modules.few_threads(self._whole_module(), _n_rows_at_once(iterator_train)), generators as has_drawn:
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
@@ -236,11 +274,9 @@ class Training:
             self._run_compiled(program, iterator, epoch, factors)
             return
         n_batches = 0
-        iterator = iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
+        iterator = iterator.pairs(epoch) if isinstance(iterator, Batches) else iterator
         for n_batches, batch in enumerate(iterator, start=1):
             public = self._public_batch(batch) if is_heard else batch
-            if isinstance(batch, tuple | list) and len(batch) == 3:
-                batch = batch[0], Weighted(*batch[1:])
             self.notify("on_batch_begin", batch=public, training=training)
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
@@ -254,7 +290,7 @@ class Training:
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
-        if find_override(self) or not all(part.training for part in self.module_.modules()):
+        if find_override(self) or not all(part.training for part in self._whole_module().modules()):
             return None
         optimizer, parameters = self.optimizer_, [id(p) for p in self.module_.parameters()]
         is_heard = modules.is_watched(optimizer) or hears_batches(self, True, ("on_grad_computed",))
@@ -282,8 +318,10 @@ class Training:
         self.history.record("train_batch_count", len(losses))
 
     def _public_batch(self, batch):
-        """Return the batch as skorch's callbacks know it: a pair."""
-        return tuple(batch[:2]) if isinstance(batch, tuple | list) else batch
+        """Return the batch as skorch's callbacks know it: without the rows' weights."""
+        if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Weighted):
+            return batch[0], batch[1].target
+        return batch
 
     def _lr_factors(self, epoch, n_batches):
         options = self.get_params_for("lr_schedule")
@@ -308,7 +346,7 @@ class Training:
         self.check_is_fitted()
         with torch.set_grad_enabled(training):
             self._set_training(training)
-            return self.infer(batch[0] if isinstance(batch, tuple | list) else batch)
+            return self.infer(unpack_data(batch)[0])
 
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
@@ -355,7 +393,7 @@ class Training:
 
     def _penalty(self):
         """Return l1 * sum |w| + l2 * sum w^2 over the weights: parameters of two dimensions or more."""
-        weights = [p for p in self.module_.parameters() if p.ndim > 1 and p.requires_grad]
+        weights = [p for p in self._whole_module().parameters() if p.ndim > 1 and p.requires_grad]
         absolute = sum(w.abs().sum() for w in weights) if self.l1 else 0.0
         squares = sum(w.square().sum() for w in weights) if self.l2 else 0.0
         return self.l1 * absolute + self.l2 * squares
@@ -390,7 +428,7 @@ class Training:
             rates = [group["lr"] for group in groups]
             super().set_params(**rest)
             for group, rate in zip(groups, rates, strict=True):
-                if group["lr"] != rate:
+                if group["lr"] != rate and "initial_lr" in group:
                     group["initial_lr"] = group["lr"]
         return self
 
@@ -431,6 +469,13 @@ def find_override(net):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return name
     return None
+
+
+def _n_rows_at_once(iterator):
+    """Return how many rows the largest batch of an iterator has, or a guess where it does not tell."""
+    if isinstance(iterator, Batches):
+        return max(iterator.sizes, default=1)
+    return getattr(iterator, "batch_size", None) or 1
 
 
 def _n_rows(batch):

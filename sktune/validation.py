@@ -5,9 +5,9 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from numbers import Integral, Real
 from warnings import catch_warnings, warn
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -142,7 +142,12 @@ def resolve_device(device):
 
 _RANGES = {
     ("lr", "optimizer__lr"): (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
-    ("max_epochs", "batch_size", "n_iter_no_change"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("max_epochs", "n_iter_no_change"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("batch_size", "iterator_train__batch_size", "iterator_valid__batch_size"): (
+        Integral,
+        lambda v: v >= 1 or v == -1,
+        "an int of at least 1, or -1 for all rows at once",
+    ),
     ("l1", "l2", "tol", "optimizer__weight_decay"): (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
     ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
     ("validation_fraction",): (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
@@ -154,6 +159,9 @@ def check_hyperparameters(net):
     for names, (kind, holds, requirement) in _RANGES.items():
         for name in vars(net).keys() & names:
             value = getattr(net, name)
+            if value is None and name.startswith("iterator_"):
+                # torch's own way to switch batches off
+                continue
             if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
                 raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
     check_names(net, net.get_params(deep=False))
@@ -164,14 +172,15 @@ def check_names(net, params):
     """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
     own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
     components = {**vars(net), **params}
+    prefixes = {"module", "criterion", "optimizer", *net.prefixes_}
     for name in params:
         prefix, nested, argument = name.partition("__")
         owner, known = type(net), own
-        if prefix in net.prefixes_ and nested:
+        if prefix in prefixes and nested:
             owner, known = _find_arguments(prefix, components.get(prefix))
         elif nested:  # a subclass may add components when it initializes
             is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
-            known = [f"{known}__{argument}" for known in net.prefixes_] if is_settled else None
+            known = [f"{known}__{argument}" for known in prefixes] if is_settled else None
         if known is not None and name not in known and not argument.startswith("param_groups"):
             hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
@@ -190,13 +199,28 @@ def _find_arguments(prefix, component):
     return factory, known and [f"{prefix}__{name}" for name in known]
 
 
-@cache
+_signatures = WeakKeyDictionary()  # of classes and functions, which can still be freed
+
+
 def constructor_arguments(factory, extra=True):
     """Return the names that a class or function takes, or None if `extra` counts and it takes any."""
     try:
+        if factory not in _signatures:
+            _signatures[factory] = _read_signature(factory)
+        found = _signatures[factory]
+    except TypeError:  # no weak reference, or no hash
+        found = _read_signature(factory)
+    if found is None:
+        return None
+    names, takes_any = found
+    return None if extra and takes_any else names
+
+
+def _read_signature(factory):
+    """Return the names that a class or function takes, and whether it takes any other; None if it is built in C."""
+    try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built in C
+    except (TypeError, ValueError):
         return None
-    if extra and any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,11 +1,12 @@
 """Rows in memory, and batches that are slices of tensors."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy import sparse
-from skorch.dataset import Dataset
+from skorch.dataset import Dataset, unpack_data
 from torch.utils.data import Subset
 
 from sktune.randomness import permutation
@@ -45,11 +46,13 @@ class Rows(Dataset):
 
     `X` is from :func:`convert_table`, `y` as the user gave it, and `target` what the criterion compares with: class
     numbers, or a column per regression target. `weight` are factors on the rows' losses, and `dtype` is the floating
-    type that the module computes in.
+    type that the module computes in. `given` is the table as the user gave it, for callbacks and splits; None if
+    nobody will ask for it.
     """
 
-    def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu"):
+    def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu", given=None):
         super().__init__(X, y)
+        self.public = None if given is None else Dataset(given, y)
         self.X, self.dtype, self.device = X, dtype, device
         floating = dtype if target is not None and target.dtype.kind == "f" else None
         self.target = None if target is None else to_device(target, floating, device)
@@ -71,6 +74,41 @@ class Rows(Dataset):
         return X, as_target(others)
 
 
+class Encoded(torch.utils.data.Dataset):
+    """A dataset of pairs whose second items, labels, are encoded by a function."""
+
+    def __init__(self, dataset, encode):
+        self.dataset, self.encode = dataset, encode
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        X, y = unpack_data(self.dataset[i])
+        return X, self.encode(y)
+
+
+def cast_floating(data, dtype):
+    """Return tensors, or a dict, list or tuple of them, with all floating numbers in the type of a module."""
+    if isinstance(data, torch.Tensor):
+        return data.to(dtype) if data.is_floating_point() else data
+    if isinstance(data, Mapping):
+        return {name: cast_floating(part, dtype) for name, part in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(cast_floating(part, dtype) for part in data)
+    return data
+
+
+def restore_row(output, n_rows):
+    """Give the output for a batch of one row its first dimension back, which a module's ``squeeze`` has taken."""
+    if n_rows != 1:
+        return output
+    if type(output) is tuple:
+        return tuple(restore_row(part, n_rows) for part in output)
+    is_squeezed = isinstance(output, torch.Tensor) and (output.ndim == 0 or len(output) != 1)
+    return output.unsqueeze(0) if is_squeezed else output
+
+
 def as_target(parts):
     """Return what ``get_loss`` compares with, made of a batch's target and weight, as far as there are any."""
     if not parts:
@@ -86,6 +124,14 @@ def rows_of(dataset):
         indices = picked if indices is None else picked[indices]
         dataset = dataset.dataset
     return (dataset, indices) if isinstance(dataset, Rows) else (None, None)
+
+
+def public_dataset(dataset):
+    """Return a dataset as callbacks and splits see it: the table that the user gave, in place of our tensors."""
+    rows, indices = rows_of(dataset)
+    if rows is None or rows.public is None:
+        return dataset
+    return rows.public if indices is None else Subset(rows.public, indices.numpy())
 
 
 def batch_sizes(n_rows, batch_size, drop_last=False):

@@ -1,6 +1,8 @@
 """Networks that are scikit-learn estimators."""
 
 import warnings
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import skorch
@@ -9,18 +11,25 @@ from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from skorch.dataset import Dataset
-from skorch.utils import to_numpy
+from skorch.utils import is_dataset, to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
 from sktune import validation
-from sktune.data import Rows
+from sktune.data import public_dataset
 from sktune.modules import MLP, few_threads, keeps_integers
-from sktune.training import Training
+from sktune.training import Training, remember_methods
 
 _BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _FEW_ROWS = 100
+
+
+class Given(NamedTuple):
+    """Data as the user gave them."""
+
+    X: object
+    y: object
 
 
 class NetworkEstimator(Training):
@@ -34,13 +43,33 @@ class NetworkEstimator(Training):
             # a property, as in skorch
             given["history_"] = given.pop("history")
         vars(self).update(given)
+        unknown = {name for name in given.keys() - validation.own_arguments(type(self)) if "__" not in name}
+        if unknown - {"history_", "initialized_", "virtual_params_"}:
+            # which fit will tell: a constructor does not complain
+            self._unknown = unknown
 
     @property
     def _params_to_validate(self):  # skorch checks these names' prefixes
         return {name for name in vars(self) if "__" in name and not name.startswith("_")}
 
     def _get_param_names(self):  # scikit-learn asks for the names that get_params tells
-        return sorted(name for name in vars(self) if not (name.startswith("_") or name.endswith("_")))
+        return sorted({*self._named_params(), *self._taken_by_keyword()})
+
+    def _taken_by_keyword(self):
+        """Return the attributes of a user's class that takes any keyword: some of them may be its arguments."""
+        if not validation.takes_any_keyword(type(self).__init__) or type(self).__module__.startswith("sktune."):
+            return ()
+        own = [name for name in vars(self) if not callable(getattr(type(self), name, None))]
+        return [name for name in own if not (name.startswith("_") or name.endswith("_"))]
+
+    def _named_params(self):
+        """Return the parameters by name: what the constructors take or were given, and those of components.
+
+        An attribute that a callback or its user has set on the net is none of them.
+        """
+        known = validation.own_arguments(type(self)) | vars(self).get("_unknown", set())
+        names = [name for name in vars(self) if name in known or "__" in name]
+        return {name: vars(self)[name] for name in names if not name.startswith("_") and not name.endswith("_")}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -82,25 +111,39 @@ class NetworkEstimator(Training):
         `classes` are all the labels that any call may bring; a classifier may need them, at its first call. For the
         other arguments see :meth:`fit`.
         """
-        return self._fit(X, y, sample_weight, anew=not self.initialized_, classes=classes, fit_params=fit_params)
+        options = {"classes": classes, "fit_params": fit_params, "method": "partial_fit"}
+        return self._fit(X, y, sample_weight, anew=not self.initialized_, **options)
 
-    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None):
+    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, method="fit"):
         adopt = vars(self).pop("_adopt", None)
         if adopt and adopt(X):  # the fused engine has trained this fit already
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
-            prepare = self._pass_through if validation.passes_through(X) else self._read_table
+            brings_targets = y is None and self.iterator_train is not DataLoader
+            passes_through = brings_targets or self._passes_through(X, y)
+            prepare = self._pass_through if passes_through else self._read_table
             rows = prepare(X, y, sample_weight, anew, classes)
-            in_memory = isinstance(rows[0], Rows)  # which scoring callbacks will slice
-            self.notify("on_train_begin", X=rows[0].X if in_memory else X, y=rows[0].y if in_memory else y)
+            shown = public_dataset(rows[0])
+            if passes_through or shown is rows[0]:
+                shown = Given(X, y)
+            self._rebuild_outdated()
+            # a callback's set_params takes effect at once
+            self._is_fitting = True
             try:
-                self.fit_loop(*rows, **fit_params)
-            except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
-                if not self.callbacks:
-                    raise
-            self.notify("on_train_end", X=X, y=y)
+                self.notify("on_train_begin", X=shown.X, y=shown.y)
+                self._run_fit_loop(rows, method, fit_params)
+                self.notify("on_train_end", X=X, y=y)
+            finally:
+                del self._is_fitting
         return self
+
+    def _run_fit_loop(self, rows, method, fit_params):
+        try:
+            self.fit_loop(*rows, _routing_method=method, **fit_params)
+        except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
+            if not self.callbacks:
+                raise
 
     def _pass_through(self, X, y, sample_weight, anew, classes):
         """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
@@ -108,16 +151,18 @@ class NetworkEstimator(Training):
         for name, weight in weights.items():
             if weight is not None:
                 raise ValueError(f"{name} must come with an array as X, got a dict or a Dataset")
+        self._n_parts = len(X) if isinstance(X, list | tuple) else 0
         y = self._read_targets(X, y, anew, classes)
         if anew:
             for name in ("n_features_in_", "feature_names_in_"):
                 vars(self).pop(name, None)
             self.initialize()
-        return X, y
+        return self._encoded(X) if is_dataset(X) else X, y
 
     def _read_table(self, X, y, sample_weight, anew, classes):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
         anew_shape = anew or not hasattr(self, "n_features_in_")
+        self._n_parts, given = 0, X
         X, y = validation.check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
         X, y, sample_weight = validation.check_sample_weight(X, y, sample_weight)
         target = self._read_targets(X, y, anew, classes)
@@ -129,7 +174,9 @@ class NetworkEstimator(Training):
             if not keeps_integers(X, self._whole_module()):
                 validation.warn_if_unscaled(X)
         weight = validation.combine_weights(sample_weight, getattr(self, "class_weight", None), y)
-        return (self._rows(X, y, target, weight),)
+        # the fused engine trains many fits at once, and need not hold the table of each
+        given = None if "_stand_in" in vars(self) else validation.as_given(given, X)
+        return (self._rows(X, y, target, weight, given),)
 
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
@@ -141,8 +188,8 @@ class NetworkEstimator(Training):
             for output in found or self.forward_iter(X, device="cpu"):
                 output = output[0] if isinstance(output, tuple) else output
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
-                outputs.append(nonlinearity(output[:, 0] if is_binary else output))
-        return torch.cat(outputs).detach().numpy()
+                outputs.append(to_numpy(nonlinearity(output[:, 0] if is_binary else output)))
+        return np.concatenate(outputs)
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""
@@ -241,16 +288,33 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def _read_targets(self, X, y, anew, classes=None):
         """Find the classes, and return the number of each row's; None for a Dataset, which brings them."""
         knows_classes = not anew and hasattr(self, "n_outputs_") and hasattr(self, "classes_")
-        y = y if y is None else column_or_1d(y)
+        y = y if y is None else self._as_labels(y)
         if not knows_classes:
             given = self.classes if classes is None else classes
             if y is None:
                 self.check_data(X, y)
             else:
                 self.classes_inferred_ = np.unique(y if given is None else given)
-            self._decodes = y is not None
+            self._decodes = y is not None or self._inferred_text()
             self.n_outputs_ = self._count_outputs()
         return None if y is None else validation.encode_labels(y, self.classes_)
+
+    def _as_labels(self, y):
+        """Return the labels as an array: one for each row, or as many for each as its sequence is long.
+
+        The latter, class numbers in two dimensions or more, are for the criteria that compare them with outputs of
+        shape (n_rows, n_classes, ...).
+        """
+        array = np.asarray(y)
+        kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
+        is_sequence = array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1)
+        if is_sequence and array.dtype.kind in "iu" and issubclass(kind, nn.CrossEntropyLoss | nn.NLLLoss):
+            return array
+        return column_or_1d(y)
+
+    def _inferred_text(self):
+        """Tell whether a Dataset has labels that are no numbers, which no criterion takes as they are."""
+        return getattr(vars(self).get("classes_inferred_"), "dtype", np.dtype(int)).kind in "OSU"
 
     @property
     def classes_(self):
@@ -297,6 +361,15 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
         return y_pred, y_true
 
+    def _get_predict_nonlinearity(self):
+        """Return what turns outputs into probabilities; skorch's softmax is over the last axis, which may be another.
+
+        Of sequences of labels the outputs are (n_rows, n_classes, ...).
+        """
+        nonlinearity = super()._get_predict_nonlinearity()
+        is_softmax = isinstance(nonlinearity, partial) and nonlinearity.func is torch.softmax
+        return _softmax_of_classes if is_softmax else nonlinearity
+
     def predict_proba(self, X):
         """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes)."""
         return self._outputs(X)
@@ -313,6 +386,9 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         if not (seen := np.isin(y, self.classes_)).all():
             message = f"y should hold labels seen in fit, got also {np.unique(y[~seen]).tolist()}: they count as errors"
             warnings.warn(message, UserWarning, stacklevel=2)
+        if y.ndim > 1 and y.shape[1:] != (1,):
+            # of sequences, all their labels
+            return float((self.predict(X) == y).reshape(len(y), -1).mean(axis=1) @ _shares(sample_weight, len(y)))
         return ClassifierMixin.score(self, X, y, sample_weight)
 
 
@@ -389,5 +465,17 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         return outputs.reshape(len(outputs), -1).astype(np.float64)  # scikit-learn's type for several targets
 
 
+def _softmax_of_classes(outputs):
+    return torch.softmax(outputs, dim=1 if outputs.ndim > 1 else -1)
+
+
+def _shares(sample_weight, n_rows):
+    weights = np.ones(n_rows) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    return weights / weights.sum()
+
+
 def _misfit(y_pred, expected):
     return ValueError(f"the module's output must have shape {expected}, got {tuple(y_pred.shape)}")
+
+
+remember_methods(NeuralNetClassifier, NeuralNetRegressor)

@@ -9,6 +9,7 @@ from numbers import Integral
 import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sktune.names import check_name
@@ -287,7 +288,9 @@ def is_watched(thing):
 
 def few_threads(module, n_rows):
     """Compute with one thread what is too little to divide: on busy cores, threads would but wait for each other."""
-    is_little = n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
+    # a lazy parameter has no size before the first batch
+    n_parameters = sum(p.numel() for p in module.parameters() if not is_lazy(p))
+    is_little = n_rows * n_parameters < _LEAST_TO_DIVIDE
     return limited_threads(1) if is_little else nullcontext()
 
 

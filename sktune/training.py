@@ -5,21 +5,36 @@ This is the plain path, and the reference for every faster one.
 
 import inspect
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
+from functools import partial
 from operator import length_hint
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.base import is_classifier
+from sklearn.utils.metadata_routing import process_routing
 from skorch.dataset import Dataset, ValidSplit, get_len, unpack_data
+from skorch.exceptions import NotInitializedError
 from skorch.history import History
-from skorch.utils import to_tensor
-from torch.utils.data import DataLoader, IterableDataset
+from skorch.utils import data_from_dataset, is_dataset, to_tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from sktune import modules, validation
 from sktune.compiled import find_program, has_one_count, train_module
-from sktune.data import Batches, Rows, Weighted, convert_table, evaluation_batch_size, rows_of
+from sktune.data import (
+    Batches,
+    Encoded,
+    Rows,
+    Weighted,
+    cast_floating,
+    convert_table,
+    evaluation_batch_size,
+    public_dataset,
+    restore_row,
+    rows_of,
+)
 from sktune.listeners import QuietLog, hears_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
@@ -31,6 +46,9 @@ _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"predict", "predict_proba", "score", "forward", "forward_iter", "evaluation_step"}
+
+_METHODS = {}  # of our classes and skorch's, as they were imported
+_OURS = ("_table",)  # methods that the fused engine puts into a net while it collects it
 
 BUILT = ("module_", "criterion_", "optimizer_", "callbacks_", "dropout_")  # what a net of a search builds when asked
 
@@ -73,6 +91,7 @@ class Training:
     initialized_ = _Uninitialized()
     history_ = None
     virtual_params_ = {}
+    _sizes = {}
 
     @property
     def _default_callbacks(self):
@@ -87,6 +106,8 @@ class Training:
         self.device_ = validation.resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
         self._sizes = {**sizes, "n_outputs": getattr(self, "n_outputs_", None)}
+        vars(self).pop("_outdated", None)
+        self._has_weights = False
         return super().initialize()
 
     def initialize_history(self):
@@ -98,9 +119,15 @@ class Training:
         self.history_ = self._own_history = History()
         return self
 
+    def _fit_seed(self):
+        """Return the seed of the fit; of a net whose parts are initialized one by one it is drawn here."""
+        if "seed_" not in vars(self):
+            self.seed_ = draw_seed(self.random_state)
+        return self.seed_
+
     def _initialize_module(self, reason=None):
         # of an ``initialize_module`` of the user's own, no dropout layers are served
-        self.dropout_ = modules.MaskStream(self.seed_)
+        self.dropout_ = modules.MaskStream(self._fit_seed())
         with self._resolved_device(), seeded(mix(self.seed_, INIT)):
             return super()._initialize_module(reason)
 
@@ -110,7 +137,7 @@ class Training:
         return found[0] if len(found) == 1 else torch.nn.ModuleList(found)
 
     def _initialize_criterion(self, reason=None):
-        with self._resolved_device(), seeded(mix(self.seed_, INIT, 1)):
+        with self._resolved_device(), seeded(mix(self._fit_seed(), INIT, 1)):
             return super()._initialize_criterion(reason)
 
     @contextmanager
@@ -133,9 +160,19 @@ class Training:
             found = {name: value for name, value in self._sizes.items() if name in takes and value is not None}
             if "dtype" in found and inspect.signature(kind).parameters["dtype"].default is not None:
                 del found["dtype"]  # the module has one in mind
+            self._check_sizes(kind, found | arguments)
             self.module_ = kind(**{**found, **arguments})
-        self.dropout_ = modules.serve_dropout(self.module_, self.seed_)
+        self.dropout_ = modules.serve_dropout(self.module_, self._fit_seed())
         return self
+
+    def _check_sizes(self, kind, known):
+        """Raise for a size that a module needs and that neither the data nor the user has told."""
+        needed = validation.required_arguments(kind)
+        if missing := [f"module__{name}" for name in ("n_features", "n_outputs") if name in needed - known.keys()]:
+            raise ValueError(
+                f"{' and '.join(missing)} must be known to build {kind.__name__}, got no table to find it from: "
+                f"fit to an array first, or pass {', '.join(f'{name}=...' for name in missing)}"
+            )
 
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer, in torch's fused implementation where it has one and nothing else was asked for."""
@@ -160,32 +197,85 @@ class Training:
 
     def get_dataset(self, X, y=None):
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
-        if validation.passes_through(X):
-            return super().get_dataset(X, y)
+        if not self.initialized_:
+            self.check_is_fitted()
+        if self._passes_through(X, y):
+            return super().get_dataset(validation.read_parts(X), y)
         if y is None:
             return self._rows(validation.check_rows(self, X, reset=False))
-        X, y = validation.check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
-        return self._rows(X, y, self._read_targets(X, y, anew=False))
+        checked, y = validation.check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
+        target = self._read_targets(checked, y, anew=False)
+        return self._rows(checked, y, target, given=validation.as_given(X, checked))
 
-    def _rows(self, X, y=None, target=None, weight=None):
+    def _passes_through(self, X, y):
+        """Tell whether X is of skorch's own kinds, which are no tables."""
+        if validation.passes_through(X):
+            return True
+        n_parts = getattr(self, "_n_parts", 0) if y is None else validation.count_parts(X, y)
+        return n_parts > 0 and isinstance(X, list | tuple) and len(X) == n_parts
+
+    def _rows(self, X, y=None, target=None, weight=None, given=None):
         if self.dataset is not Dataset or self.get_params_for("dataset"):
             if weight is not None:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
             return super().get_dataset(X, target)
-        return Rows(self._table(X), y, target, weight, dtype=modules.floating_dtype(self._whole_module()), device=self.device_)
+        dtype = modules.floating_dtype(self._whole_module())
+        return Rows(self._table(X), y, target, weight, dtype=dtype, device=self.device_, given=given)
 
     def _table(self, X):
         """Return a checked table as the module takes it."""
-        dtype = torch.int64 if modules.keeps_integers(X, self._whole_module()) else modules.floating_dtype(self._whole_module())
+        dtype = (
+            torch.int64
+            if modules.keeps_integers(X, self._whole_module())
+            else modules.floating_dtype(self._whole_module())
+        )
         return convert_table(X, dtype, self.device_)
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Split off the rows that early stopping or ``train_split`` validates on, if any."""
-        if not self.early_stopping or self.train_split:
-            return super().get_split_datasets(X, y, **fit_params)
+        if self.train_split:
+            return self._split_as_given(X, y, fit_params)
+        if not self.early_stopping:
+            return self.get_dataset(X, y), None
         dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
         split = ValidSplit(float(self.validation_fraction), stratified=is_classifier(self), random_state=seed)
         return split(dataset, getattr(dataset, "y", y))
+
+    def _split_as_given(self, X, y, fit_params):
+        """Let ``train_split`` divide the data as the user gave them; return its two parts as we train on them."""
+        dataset = self.get_dataset(X, y)
+        shown = public_dataset(dataset)
+        if shown is dataset and y is not None and not is_dataset(X):
+            # a dict or the like, with the labels encoded
+            y = self._decode(y) if is_classifier(self) else y
+            shown = super().get_dataset(validation.read_parts(X), y)
+        arguments = (shown,) if y is None else (shown, y)
+        parts = self.train_split(*arguments, **fit_params)
+        train, valid = (self._own_part(part, shown, dataset) for part in parts)
+        return train, valid
+
+    def _own_part(self, part, shown, dataset):
+        """Return a part of the `shown` data as a part of the `dataset`; rows that the user brings are converted."""
+        if part is None or part is shown:
+            return part and dataset
+        if isinstance(part, Subset):
+            return Subset(self._own_part(part.dataset, shown, dataset), part.indices)
+        if type(part) in (Dataset, TensorDataset):
+            with suppress(AttributeError):
+                return self._read_own_rows(*data_from_dataset(part))
+        return self._encoded(part)
+
+    def _read_own_rows(self, X, y):
+        if y is None or self._passes_through(X, y):
+            return self._encoded(Dataset(validation.read_parts(X), y))
+        return self.get_dataset(X, y)
+
+    def _encoded(self, dataset):
+        """Return a dataset with its labels as the numbers of the classes, if they are anything else."""
+        classes = self.classes_ if is_classifier(self) and self._decodes else ()
+        if np.array_equal(classes, np.arange(len(classes))):
+            return dataset
+        return Encoded(dataset, partial(validation.encode_label, classes=classes))
 
     def get_iterator(self, dataset, training=False):
         """Return batches of slices for rows in memory, and skorch's iterator for anything else.
@@ -221,8 +311,9 @@ class Training:
         if getattr(self, "optimizer_", None) is not None:
             # a schedule may have been set since
             self._keep_base_rates()
-        dataset_train, dataset_valid = self.get_split_datasets(X, getattr(X, "y", y), **fit_params)
-        datasets = {"dataset_train": dataset_train, "dataset_valid": dataset_valid}
+        split_params = self._route(_routing_method, fit_params)
+        dataset_train, dataset_valid = self.get_split_datasets(X, getattr(X, "y", y), **split_params)
+        datasets = {"dataset_train": public_dataset(dataset_train), "dataset_valid": public_dataset(dataset_valid)}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
         stopping = BestEpoch(self) if self.early_stopping and iterator_valid is not None else None
@@ -232,7 +323,10 @@ class Training:
                 # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
                 seed = mix(self.seed_, FORWARD, len(self.history))
                 generators = seeded(seed, self.device_) if draws else nullcontext(bool)
-                with modules.few_threads(self._whole_module(), _n_rows_at_once(iterator_train)), generators as has_drawn:
+                with (
+                    modules.few_threads(self._whole_module(), _n_rows_at_once(iterator_train)),
+                    generators as has_drawn,
+                ):
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
@@ -248,6 +342,13 @@ class Training:
                 getattr(self, name).load_state_dict(weights)
         self._check_weights()
         return self
+
+    def _route(self, method, params):
+        """Return what of a fit's parameters is for the validation split; raise for what nobody has requested."""
+        if not params or not get_config()["enable_metadata_routing"]:
+            return params
+        routed = process_routing(self, method, **params)
+        return routed.get("splitter", {"split": {}})["split"]
 
     def _valid_loss(self):
         """Return the mean validation loss of the last epoch, whether or not a callback has recorded it."""
@@ -346,11 +447,12 @@ class Training:
         self.check_is_fitted()
         with torch.set_grad_enabled(training):
             self._set_training(training)
-            return self.infer(unpack_data(batch)[0])
+            X, _ = unpack_data(batch)
+            return restore_row(self.infer(X), _n_rows(batch))
 
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
-        x = self._on_device(x)
+        x = self._as_input(x)
         if isinstance(x, dict):
             return self.module_(**self._merge_x_and_fit_params(x, fit_params))
         return self.module_(x, **fit_params)
@@ -359,13 +461,20 @@ class Training:
         is_there = type(data) is torch.Tensor and data.device == self.device_
         return data if is_there else to_tensor(data, device=self.device_)
 
+    def _as_input(self, data):
+        """Return a batch as the module takes it: on its device, floating numbers in its type."""
+        return cast_floating(self._on_device(data), modules.floating_dtype(self._whole_module()))
+
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the batch's loss: the criterion's, plus in training the penalties of `l1` and `l2`.
 
         Of :class:`Weighted` targets it is the mean over the rows of weight times loss.
         """
         y_true, weight = y_true if isinstance(y_true, Weighted) else (y_true, None)
-        y_pred, y_true = self._match(y_pred, self._on_device(y_true))
+        y_true = self._on_device(y_true)
+        if isinstance(y_true, torch.Tensor) and y_true.ndim:
+            y_pred = restore_row(y_pred, len(y_true))
+        y_pred, y_true = self._match(y_pred, y_true)
         loss = self.criterion_(y_pred, y_true) if weight is None else self._mean_loss(y_pred, y_true, weight)
         return loss + self._penalty() if training and (self.l1 or self.l2) else loss
 
@@ -408,18 +517,25 @@ class Training:
         return DivergenceError.at(len(self.history), rates, what)
 
     def set_params(self, **params):
-        """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one.
+        """Set hyperparameters; an unknown name raises and shows the nearest known one.
 
-        A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
+        What a trained module or criterion was built from takes effect with the next ``fit`` or ``partial_fit``, which
+        builds them anew: until then the net predicts as before. skorch would build them at once, untrained; so does
+        a net that has not been trained. The numbers of an optimizer change where they are.
         """
-        named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
+        components = {"module", "criterion", "optimizer", *self.prefixes_}
+        named = {n: v for n, v in params.items() if "__" in n or n in components or n not in vars(self)}
         validation.check_names(self, named)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
-        rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
+        later = self._set_later(params)
+        others = {n for n in params if n not in later}
+        rest = {n: params[n] for n in others if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with validation.unchanged_on_error(self):
             for name, value in params.items():
                 if name not in rest or (name.startswith("optimizer__") and "param_groups__" not in name):
                     setattr(self, name, value)
+            if later:
+                self._outdated = sorted({*later, *vars(self).get("_outdated", ())})
             if self.initialized_ and "callbacks" in params:
                 self._initialize_callbacks()
             if self.initialized_ and {"optimizer", "optimizer__param_groups"} & params.keys():
@@ -432,10 +548,33 @@ class Training:
                     group["initial_lr"] = group["lr"]
         return self
 
+    def _set_later(self, params):
+        """Return the names of those parameters that would have a trained module or criterion built anew."""
+        has_weights = bool(self.history_) or vars(self).get("_has_weights", False)
+        if not self.initialized_ or not has_weights or vars(self).get("_is_fitting", False):
+            return set()
+        parts = {*self._modules, *self._criteria, "compile"}
+        return {name for name in params if name.partition("__")[0] in parts}
+
+    def _rebuild_outdated(self):
+        """Build anew what has been set since the last training, in a net that goes on with its training."""
+        if outdated := vars(self).pop("_outdated", None):
+            self._initialize_module(f"Re-initializing module because these were set: {', '.join(outdated)}.")
+            self._initialize_criterion()
+            self._initialize_optimizer()
+
     def load_params(self, *args, **kwargs):
-        """Load what :meth:`save_params` saved, as in skorch."""
+        """Load what :meth:`save_params` saved, as in skorch; the net must be initialized, or fitted."""
+        if not self.initialized_ and kwargs.get("checkpoint") is None and self.module is modules.MLP:
+            named = [f"module__{name}" for name in ("n_features", "n_outputs")]
+            if missing := [name for name in named if name not in vars(self)]:
+                raise NotInitializedError(
+                    "Cannot load state of an un-initialized model. Please fit first; or pass "
+                    f"{' and '.join(missing)}, which an MLP is built from, and call initialize."
+                )
         with self._resolved_device():
-            return super().load_params(*args, **kwargs)
+            super().load_params(*args, **kwargs)
+        self._has_weights = True
 
     def __getattr__(self, name):
         """Build what a search has trained when somebody looks at it: most nets of a search are only scored."""
@@ -462,13 +601,34 @@ class Training:
 
 
 def find_override(net):
-    """Return a name by which a user's subclass changes how a net is trained, or None."""
+    """Return a name by which a net is trained otherwise, or None.
+
+    That is a method of a user's subclass, or one that was put into the net itself or into our and skorch's classes.
+    """
     kinds = type(net).__mro__
-    base = next(kind for kind in kinds if kind.__module__.startswith("sktune."))
-    for name in dict.fromkeys(name for kind in kinds[: kinds.index(base)] for name in vars(kind)):
+    base = next(kind for kind in kinds if kind.__module__.startswith(("sktune.", "skorch.")))
+    own = [name for kind in kinds[: kinds.index(base)] for name in vars(kind)]
+    own += [name for name in vars(net) if callable(getattr(base, name, None)) and name not in _OURS]
+    own += find_patches(kinds)
+    for name in dict.fromkeys(own):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return name
     return None
+
+
+def remember_methods(*kinds):
+    """Take note of the methods of classes as they are when they are imported."""
+    for kind in kinds:
+        for base in kind.__mro__:
+            if base.__module__.startswith(("sktune.", "skorch.")):
+                _METHODS.setdefault(base, dict(vars(base)))
+
+
+def find_patches(kinds):
+    """Return the names by which classes are no longer what they were when they were imported."""
+    changed = [kind for kind in kinds if kind in _METHODS and vars(kind) != _METHODS[kind]]
+    names = {kind: vars(kind).keys() | _METHODS[kind].keys() for kind in changed}
+    return [n for kind in changed for n in names[kind] if vars(kind).get(n) is not _METHODS[kind].get(n)]
 
 
 def _n_rows_at_once(iterator):

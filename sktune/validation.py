@@ -15,6 +15,7 @@ from scipy import sparse
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
+from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
 
 from sktune.names import did_you_mean
@@ -37,8 +38,51 @@ def unchanged_on_error(estimator):
 
 
 def passes_through(X):
-    """Tell whether X is of skorch's own kinds, which are handed on unchecked: a Dataset, or a dict of arrays."""
-    return is_dataset(X) or (isinstance(X, Mapping) and not sparse.issparse(X))  # a DOK matrix is a dict
+    """Tell whether X is of skorch's own kinds, which are handed on: a Dataset, a slice of one, or a dict of arrays."""
+    is_dict = isinstance(X, Mapping) and not sparse.issparse(X)  # a DOK matrix is a dict
+    return is_dataset(X) or is_dict or isinstance(X, SliceDataset)
+
+
+def count_parts(X, y):
+    """Return of how many arrays a list or tuple is made that each hold all rows; 0 if it is none of these.
+
+    A list of as many arrays as there are rows is a table, an array for each row.
+    """
+    if not isinstance(X, list | tuple) or not all(hasattr(part, "shape") for part in X):
+        return 0
+    n_rows = np.shape(y)[:1]
+    are_whole = n_rows != (len(X),) and all(part.shape[:1] == n_rows for part in X)
+    return len(X) if are_whole else 0
+
+
+def read_parts(X):
+    """Return a dict, list or tuple of tables with frames as arrays; anything else as it is."""
+    if isinstance(X, Mapping):
+        if not any(hasattr(part, "to_numpy") for part in X.values()):
+            return X
+        return {name: _read_part(f"X[{name!r}]", part) for name, part in X.items()}
+    if type(X) in (list, tuple):
+        return type(X)(_read_part(f"X[{n}]", part) for n, part in enumerate(X))
+    return X
+
+
+def _read_part(name, part):
+    if not hasattr(part, "to_numpy"):
+        return part
+    with _naming_text(name):
+        return _as_numbers(name, part.to_numpy())
+
+
+def as_given(X, checked):
+    """Return a table as the user gave it if its rows can be picked as skorch does it, else as it was checked."""
+    can_be_picked = isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "iloc")
+    return X if can_be_picked and X.shape == checked.shape else checked
+
+
+def encode_label(y, classes):
+    """Return the number of a label, or an array of them, among the sorted `classes`."""
+    y = np.asarray(y)
+    return torch.as_tensor(encode_labels(y.reshape(-1), classes).reshape(y.shape))
 
 
 def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
@@ -52,13 +96,22 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     X, y = (part.detach().cpu().numpy() if isinstance(part, torch.Tensor) else part for part in (X, y))
     if getattr(X, "shape", ())[1:] == (0,):  # of a frame without columns scikit-learn would say something obscure
         raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
-    options = {} if isinstance(y, str) else {"multi_output": y_numeric, "y_numeric": y_numeric}
+    options = {} if isinstance(y, str) else {"multi_output": y_numeric or _is_table(y), "y_numeric": y_numeric}
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))
     with _naming_text("X"), quiet:
         checked = validate_data(estimator, X, y, accept_sparse="csr", allow_nd=True, reset=reset, **options)
         return _as_numbers("X", checked) if isinstance(y, str) else (_as_numbers("X", checked[0]), checked[1])
+
+
+def _is_table(y):
+    """Tell whether there is more than one label for each row."""
+    try:
+        shape = np.shape(y)
+    except ValueError:  # lists of different lengths
+        return False
+    return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 
 
 @contextmanager
@@ -108,7 +161,7 @@ def combine_weights(sample_weight, class_weight, y):
 
 def encode_labels(y, classes):
     """Return the number of each label among the sorted `classes`, two or more, of which it must be one."""
-    check_classification_targets(y)
+    check_classification_targets(y.ravel())
     if len(classes) < 2:
         raise ValueError(f"y must hold at least 2 classes, got 1 class: {classes.tolist()}")
     if len(unknown := np.setdiff1d(y, classes)):
@@ -164,13 +217,13 @@ def check_hyperparameters(net):
                 continue
             if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
                 raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
-    check_names(net, net.get_params(deep=False))
+    check_names(net, net._named_params())
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
 def check_names(net, params):
     """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
-    own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
+    own = own_arguments(type(net))
     components = {**vars(net), **params}
     prefixes = {"module", "criterion", "optimizer", *net.prefixes_}
     for name in params:
@@ -184,6 +237,11 @@ def check_names(net, params):
         if known is not None and name not in known and not argument.startswith("param_groups"):
             hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
+
+
+def own_arguments(kind):
+    """Return the names that the constructors of a class and of its bases take."""
+    return {name for base in kind.__mro__ for name in constructor_arguments(base, extra=False) or ()}
 
 
 def _find_arguments(prefix, component):
@@ -214,6 +272,21 @@ def constructor_arguments(factory, extra=True):
         return None
     names, takes_any = found
     return None if extra and takes_any else names
+
+
+def required_arguments(factory):
+    """Return the names of the arguments that a class or function cannot do without."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in parameters if p.default is p.empty and p.kind in kinds}
+
+
+def takes_any_keyword(factory):
+    """Tell whether a function takes keywords that it does not name."""
+    return constructor_arguments(factory) is None
 
 
 def _read_signature(factory):

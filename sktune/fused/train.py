@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from sktune.compiled import find_program, read_data, read_order
+from sktune.data import restore_row
 from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
@@ -247,9 +248,9 @@ class Group:
             net.load(place, outcome.state)
         for X, *_ in batches:
             outputs = net.forward(X.expand(len(positions), *X.shape), False)
-            found.append((outputs[0] if isinstance(outputs, tuple) else outputs).cpu())
+            found.append(((outputs[0] if isinstance(outputs, tuple) else outputs).cpu(), len(X)))
         for place, outcome in enumerate(outcomes):
-            outcome.outputs = [outputs[place].clone() for outputs in found]
+            outcome.outputs = [restore_row(outputs[place], n_rows).clone() for outputs, n_rows in found]
 
     def _validate(self):
         """Return each lane's validation loss and accuracy, in lists by name; none where there are no such rows."""

@@ -127,11 +127,12 @@ def rows_of(dataset):
 
 
 def public_dataset(dataset):
-    """Return a dataset as callbacks and splits see it: the table that the user gave, in place of our tensors."""
-    rows, indices = rows_of(dataset)
-    if rows is None or rows.public is None:
-        return dataset
-    return rows.public if indices is None else Subset(rows.public, indices.numpy())
+    """Return a dataset as callbacks and splits see it: what the user gave, in place of our tensors and numbers."""
+    if isinstance(dataset, Subset):
+        inner = public_dataset(dataset.dataset)
+        return dataset if inner is dataset.dataset else Subset(inner, dataset.indices)
+    public = getattr(dataset, "public", None)
+    return dataset if public is None else public
 
 
 def batch_sizes(n_rows, batch_size, drop_last=False):

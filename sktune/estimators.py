@@ -11,7 +11,7 @@ from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
 from skorch.dataset import Dataset
-from skorch.utils import is_dataset, to_numpy
+from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -152,12 +152,12 @@ class NetworkEstimator(Training):
             if weight is not None:
                 raise ValueError(f"{name} must come with an array as X, got a dict or a Dataset")
         self._n_parts = len(X) if isinstance(X, list | tuple) else 0
-        y = self._read_targets(X, y, anew, classes)
+        self._read_targets(X, y, anew, classes)
         if anew:
             for name in ("n_features_in_", "feature_names_in_"):
                 vars(self).pop(name, None)
             self.initialize()
-        return self._encoded(X) if is_dataset(X) else X, y
+        return X, y
 
     def _read_table(self, X, y, sample_weight, anew, classes):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
@@ -343,7 +343,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def _public_batch(self, batch):
         """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
         batch = super()._public_batch(batch)
-        return (batch[0], self._decode(batch[1])) if isinstance(batch, tuple) and len(batch) == 2 else batch
+        is_pair = isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)
+        return (batch[0], self._decode(batch[1])) if is_pair else batch
 
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor):

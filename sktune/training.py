@@ -199,13 +199,28 @@ class Training:
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
         if not self.initialized_:
             self.check_is_fitted()
+        if is_dataset(X):
+            return X if isinstance(X, Rows) or y is None and not self._has_text() else self._encoded(X)
         if self._passes_through(X, y):
-            return super().get_dataset(validation.read_parts(X), y)
+            return self._read_dataset(validation.read_parts(X), y)
         if y is None:
             return self._rows(validation.check_rows(self, X, reset=False))
         checked, y = validation.check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
         target = self._read_targets(checked, y, anew=False)
         return self._rows(checked, y, target, given=validation.as_given(X, checked))
+
+    def _read_dataset(self, X, y):
+        """Return skorch's dataset of a dict or the like, its labels encoded; it remembers them as they were."""
+        if y is None:
+            return super().get_dataset(X, y)
+        dataset = super().get_dataset(X, self._read_targets(X, y, anew=False))
+        if type(dataset) is Dataset:
+            dataset.public = Dataset(X, y)
+        return dataset
+
+    def _has_text(self):
+        """Tell whether the labels are those of a Dataset, and no numbers."""
+        return is_classifier(self) and self._inferred_text()
 
     def _passes_through(self, X, y):
         """Tell whether X is of skorch's own kinds, which are no tables."""
@@ -245,13 +260,14 @@ class Training:
         """Let ``train_split`` divide the data as the user gave them; return its two parts as we train on them."""
         dataset = self.get_dataset(X, y)
         shown = public_dataset(dataset)
-        if shown is dataset and y is not None and not is_dataset(X):
-            # a dict or the like, with the labels encoded
-            y = self._decode(y) if is_classifier(self) else y
-            shown = super().get_dataset(validation.read_parts(X), y)
         arguments = (shown,) if y is None else (shown, y)
         parts = self.train_split(*arguments, **fit_params)
         train, valid = (self._own_part(part, shown, dataset) for part in parts)
+        if getattr(dataset, "weight", None) is not None and rows_of(train)[0] is not dataset:
+            raise ValueError(
+                "sample_weight and class_weight must come with a train_split that picks rows of the dataset it is "
+                "given, got one that builds its own training rows"
+            )
         return train, valid
 
     def _own_part(self, part, shown, dataset):
@@ -266,9 +282,7 @@ class Training:
         return self._encoded(part)
 
     def _read_own_rows(self, X, y):
-        if y is None or self._passes_through(X, y):
-            return self._encoded(Dataset(validation.read_parts(X), y))
-        return self.get_dataset(X, y)
+        return self._encoded(Dataset(X, y)) if y is None else self.get_dataset(X, y)
 
     def _encoded(self, dataset):
         """Return a dataset with its labels as the numbers of the classes, if they are anything else."""

@@ -70,7 +70,8 @@ def _read_part(name, part):
     if not hasattr(part, "to_numpy"):
         return part
     with _naming_text(name):
-        return _as_numbers(name, part.to_numpy())
+        # what torch can share
+        return np.require(_as_numbers(name, part.to_numpy()), requirements="W")
 
 
 def as_given(X, checked):

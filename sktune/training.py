@@ -35,7 +35,7 @@ from sktune.data import (
     restore_row,
     rows_of,
 )
-from sktune.listeners import QuietLog, hears_batches
+from sktune.listeners import QuietLog, hears_batches, hears_own_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 
@@ -310,7 +310,8 @@ class Training:
                 options.setdefault("shuffle", self.shuffle)
             options["batch_size"] = batch_size if batch_size is None else int(batch_size)
             return iterator(dataset, **options)
-        if not training and "batch_size" not in given:
+        is_heard = vars(self).get("_is_fitting", False) and hears_own_batches(self)
+        if not training and "batch_size" not in given and not is_heard:
             batch_size = evaluation_batch_size(rows, batch_size)
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
@@ -326,7 +327,7 @@ class Training:
             # a schedule may have been set since
             self._keep_base_rates()
         split_params = self._route(_routing_method, fit_params)
-        dataset_train, dataset_valid = self.get_split_datasets(X, getattr(X, "y", y), **split_params)
+        dataset_train, dataset_valid = self.get_split_datasets(X, X.y if isinstance(X, Rows) else y, **split_params)
         datasets = {"dataset_train": public_dataset(dataset_train), "dataset_valid": public_dataset(dataset_valid)}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
@@ -406,6 +407,9 @@ class Training:
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
         if find_override(self) or not all(part.training for part in self._whole_module().modules()):
+            return None
+        are_usual = (self._modules, self._criteria, self._optimizers) == (["module"], ["criterion"], ["optimizer"])
+        if not are_usual or not isinstance(self.optimizer_, torch.optim.Optimizer):
             return None
         optimizer, parameters = self.optimizer_, [id(p) for p in self.module_.parameters()]
         is_heard = modules.is_watched(optimizer) or hears_batches(self, True, ("on_grad_computed",))
@@ -567,8 +571,15 @@ class Training:
         has_weights = bool(self.history_) or vars(self).get("_has_weights", False)
         if not self.initialized_ or not has_weights or vars(self).get("_is_fitting", False):
             return set()
-        parts = {*self._modules, *self._criteria, "compile"}
-        return {name for name in params if name.partition("__")[0] in parts}
+        parts = {*self._modules, "compile"}
+        if any(isinstance(part, torch.nn.Module) and [*part.parameters()] for part in self._criteria_built()):
+            # their weights were trained, too
+            parts |= {*self._criteria}
+        # another criterion may mean other predictions; its options do not
+        return {name for name in params if name.partition("__")[0] in parts or name in self._criteria}
+
+    def _criteria_built(self):
+        return [getattr(self, name + "_") for name in self._criteria]
 
     def _rebuild_outdated(self):
         """Build anew what has been set since the last training, in a net that goes on with its training."""
@@ -640,9 +651,13 @@ def remember_methods(*kinds):
 
 def find_patches(kinds):
     """Return the names by which classes are no longer what they were when they were imported."""
-    changed = [kind for kind in kinds if kind in _METHODS and vars(kind) != _METHODS[kind]]
-    names = {kind: vars(kind).keys() | _METHODS[kind].keys() for kind in changed}
-    return [n for kind in changed for n in names[kind] if vars(kind).get(n) is not _METHODS[kind].get(n)]
+    names = []
+    for kind in kinds:
+        if (before := _METHODS.get(kind)) is not None:
+            now = vars(kind)
+            names += [name for name, method in now.items() if before.get(name) is not method]
+            names += [name for name in before if name not in now]
+    return names
 
 
 def _n_rows_at_once(iterator):

@@ -101,9 +101,15 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))
+    shape = np.shape(y) if not isinstance(y, str) and not y_numeric and _is_table(y) else None
+    if shape:
+        # labels of sequences, which scikit-learn checks in two dimensions only
+        y = np.reshape(y, (shape[0], -1))
     with _naming_text("X"), quiet:
         checked = validate_data(estimator, X, y, accept_sparse="csr", allow_nd=True, reset=reset, **options)
-        return _as_numbers("X", checked) if isinstance(y, str) else (_as_numbers("X", checked[0]), checked[1])
+        if isinstance(y, str):
+            return _as_numbers("X", checked)
+        return _as_numbers("X", checked[0]), checked[1] if shape is None else checked[1].reshape(shape)
 
 
 def _is_table(y):

@@ -120,6 +120,8 @@ class NetworkEstimator(Training):
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
+            # metadata that nobody has requested are refused before anything is read
+            self._route(method, fit_params)
             brings_targets = y is None and self.iterator_train is not DataLoader
             passes_through = brings_targets or self._passes_through(X, y)
             prepare = self._pass_through if passes_through else self._read_table

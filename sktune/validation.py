@@ -242,8 +242,18 @@ def check_names(net, params):
             is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
             known = [f"{known}__{argument}" for known in prefixes] if is_settled else None
         if known is not None and name not in known and not argument.startswith("param_groups"):
-            hint = did_you_mean(name, known) or f": its parameters are {sorted(known)}"
+            hint = _with_dunder(name, prefixes) or did_you_mean(name, known) or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
+
+
+def _with_dunder(name, prefixes):
+    """Return a hint at what a name of a component's argument lacks: two underscores."""
+    found = [prefix for prefix in prefixes if name.startswith(prefix) and "__" not in name]
+    if not found:
+        return ""
+    prefix = max(found, key=len)
+    argument = name.removeprefix(prefix).lstrip("_")
+    return f"; did you mean '{prefix}__{argument}'?" if argument else ""
 
 
 def own_arguments(kind):

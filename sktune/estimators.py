@@ -10,6 +10,7 @@ import torch
 from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
+from skorch.callbacks import EpochScoring
 from skorch.dataset import Dataset
 from skorch.utils import to_numpy
 from torch import nn
@@ -137,7 +138,7 @@ class NetworkEstimator(Training):
                 self._run_fit_loop(rows, method, fit_params)
                 self.notify("on_train_end", X=X, y=y)
             finally:
-                del self._is_fitting
+                vars(self).pop("_is_fitting", None)
         return self
 
     def _run_fit_loop(self, rows, method, fit_params):
@@ -310,9 +311,21 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         array = np.asarray(y)
         kind = self.criterion if isinstance(self.criterion, type) else type(self.criterion)
         is_sequence = array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1)
-        if is_sequence and array.dtype.kind in "iu" and issubclass(kind, nn.CrossEntropyLoss | nn.NLLLoss):
+        self._has_sequences = bool(
+            is_sequence and array.dtype.kind in "iu" and issubclass(kind, nn.CrossEntropyLoss | nn.NLLLoss)
+        )
+        if self._has_sequences:
             return array
         return column_or_1d(y)
+
+    @property
+    def _default_callbacks(self):
+        """Return the callbacks of skorch; for sequences of labels, the accuracy is that of ``score``."""
+        found = super()._default_callbacks
+        if not vars(self).get("_has_sequences"):
+            return found
+        accuracy = EpochScoring(None, name="valid_acc", lower_is_better=False)
+        return [(name, accuracy if name == "valid_acc" else callback) for name, callback in found]
 
     def _inferred_text(self):
         """Tell whether a Dataset has labels that are no numbers, which no criterion takes as they are."""

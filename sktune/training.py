@@ -253,8 +253,11 @@ class Training:
         if not self.early_stopping:
             return self.get_dataset(X, y), None
         dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
-        split = ValidSplit(float(self.validation_fraction), stratified=is_classifier(self), random_state=seed)
-        return split(dataset, getattr(dataset, "y", y))
+        labels = getattr(dataset, "y", y)
+        # sequences of labels have no strata
+        is_stratified = is_classifier(self) and not vars(self).get("_has_sequences", False)
+        split = ValidSplit(float(self.validation_fraction), stratified=is_stratified, random_state=seed)
+        return split(dataset, labels)
 
     def _split_as_given(self, X, y, fit_params):
         """Let ``train_split`` divide the data as the user gave them; return its two parts as we train on them."""

@@ -458,6 +458,57 @@ def test_sequences_of_labels(offset, module, criterion):
     assert np.allclose(found, alone, atol=1e-6)
 
 
+def test_early_stopping_on_sequences_of_labels():
+    labels = (X > 0).astype(int) + (X > 1)
+    net = make_net(module=Tagger, max_epochs=3, early_stopping=True, validation_fraction=0.25)
+    alone = cross_validate(net, X32, labels, cv=2, error_score="raise", return_estimator=True)["estimator"][0]
+    with joblib.parallel_config("sktune"):
+        fused = cross_validate(net, X32, labels, cv=2, error_score="raise", return_estimator=True)["estimator"][0]
+
+    assert alone.history[:, ("valid_loss", "valid_acc")] == [
+        pytest.approx(row, rel=1e-5) for row in fused.history[:, ("valid_loss", "valid_acc")]
+    ]
+    assert 0 < alone.history[-1, "valid_acc"] < 1
+
+
+@pytest.mark.parametrize("labels", [(X > 0).astype(int)[:, :, None], np.ones((120, 2, 2), int) * np.arange(2)])
+def test_labels_of_three_dimensions(labels):
+    class Grid(Linear):
+        def forward(self, X):
+            return super().forward(X).reshape(-1, 2, 1, 1).expand(-1, -1, *labels.shape[1:])
+
+    net = make_net(module=Grid).fit(X, labels)
+
+    assert net.predict(X).shape == labels.shape
+
+
+@pytest.mark.parametrize("labels", [X > 0, np.where(X > 0, "a", "b"), X])
+def test_tables_of_other_labels_are_no_sequences(labels):
+    with pytest.raises(ValueError, match="y should be a 1d array|Unknown label type|MultiOutputClassifier"):
+        make_net(module=Tagger).fit(X, labels)
+
+
+def test_history_of_a_fused_fit_stays_when_the_net_is_fitted_again():
+    with joblib.parallel_config("sktune"):
+        net = cross_validate(make_net(), X32, y, cv=2, return_estimator=True)["estimator"][0]
+    history = net.history
+    net.fit(X32, y)
+
+    assert history is not net.history
+    assert len(history) == 2
+
+
+def test_targets_of_a_slice_of_a_dataset():
+    targets = SliceDataset(TensorDataset(torch.tensor(X), torch.tensor(y)), 1)
+
+    assert torch.equal(weights_of(make_net().fit(X, targets)), weights_of(make_net().fit(X, y)))
+
+
+def test_missing_underscores_are_pointed_at():
+    with pytest.raises(ValueError, match="no parameter 'optimizer_momentum'; did you mean 'optimizer__momentum'"):
+        make_net(optimizer_momentum=0.9).fit(X, y)
+
+
 # --- extension points -------------------------------------------------------------------------------------------------
 
 

@@ -102,6 +102,8 @@ class Trained:
         vars(net).update((name, value) for name, value in vars(self.lane.net).items() if name not in BUILT)
         net.history_ = _history(self.lane.net, self.outcome.curve)
         vars(net)["_trained"] = self
+        # which the next fit replaces: a history of the user's own would be emptied
+        vars(net)["_own_history"] = net.history_
         if not isinstance(net, NetworkEstimator):
             self.build(net)
 

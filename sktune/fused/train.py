@@ -307,9 +307,9 @@ class Loss:
         return (losses if weight is None else losses * weight).mean(1)
 
     def accuracies(self, outputs, target):
-        """Return the shares (L,) of rows whose class the outputs (L, B, ...) tell; nonsense where there are none."""
-        if outputs.ndim == 3 and outputs.shape[2] > 1 and target.ndim == 2:
-            hits = outputs.argmax(2) == target
+        """Return the shares (L,) of labels that outputs (L, B, C, ...) tell rightly; nonsense where there are none."""
+        if outputs.ndim > 2 and outputs.shape[2] > 1 and target.ndim == outputs.ndim - 1:
+            hits = (outputs.argmax(2) == target).flatten(1)
         elif outputs.numel() != target.numel():
             return outputs.new_zeros(len(outputs))
         else:

@@ -161,7 +161,7 @@ class Batches:
         return len(self.sizes)
 
     def __iter__(self):
-        return self.pairs(0)
+        return self.epoch(0)
 
     def pairs(self, epoch):
         """Yield the batches of an epoch as skorch knows them: pairs of rows and what ``get_loss`` compares with."""
@@ -185,6 +185,13 @@ class Batches:
             block = self.rows.take(slice(start, stop) if order is None else order[start:stop])
             yield from zip(*(part.split(sizes) for part in block), strict=True)
             start = stop
+
+
+class Pairs(Batches):
+    """Batches for evaluation, which come as skorch's iterators give them: pairs."""
+
+    def __iter__(self):
+        return self.pairs(0)
 
 
 def count_rows(X):

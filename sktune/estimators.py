@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from sktune import validation
-from sktune.data import public_dataset
+from sktune.data import Rows, public_dataset
 from sktune.modules import MLP, few_threads, keeps_integers
 from sktune.training import Training, remember_methods
 
@@ -128,7 +128,7 @@ class NetworkEstimator(Training):
             prepare = self._pass_through if passes_through else self._read_table
             rows = prepare(X, y, sample_weight, anew, classes)
             shown = public_dataset(rows[0])
-            if passes_through or shown is rows[0]:
+            if not isinstance(rows[0], Rows):
                 shown = Given(X, y)
             self._rebuild_outdated()
             # a callback's set_params takes effect at once
@@ -298,7 +298,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
                 self.check_data(X, y)
             else:
                 self.classes_inferred_ = np.unique(y if given is None else given)
-            self._decodes = y is not None or self._inferred_text()
+            self._brings_text = y is None and self._inferred_text()
+            self._decodes = y is not None or self._brings_text
             self.n_outputs_ = self._count_outputs()
         return None if y is None else validation.encode_labels(y, self.classes_)
 

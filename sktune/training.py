@@ -26,6 +26,7 @@ from sktune.compiled import find_program, has_one_count, train_module
 from sktune.data import (
     Batches,
     Encoded,
+    Pairs,
     Rows,
     Weighted,
     cast_floating,
@@ -220,7 +221,7 @@ class Training:
 
     def _has_text(self):
         """Tell whether the labels are those of a Dataset, and no numbers."""
-        return is_classifier(self) and self._inferred_text()
+        return vars(self).get("_brings_text", False)
 
     def _passes_through(self, X, y):
         """Tell whether X is of skorch's own kinds, which are no tables."""
@@ -318,7 +319,8 @@ class Training:
             batch_size = evaluation_batch_size(rows, batch_size)
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
-        return Batches(rows, indices, batch_size, seed=seed, drop_last=drop_last)
+        kind = Batches if training else Pairs
+        return kind(rows, indices, batch_size, seed=seed, drop_last=drop_last)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""

@@ -116,7 +116,7 @@ def _is_table(y):
     """Tell whether there is more than one label for each row."""
     try:
         shape = np.shape(y)
-    except ValueError:  # lists of different lengths
+    except (TypeError, ValueError):  # no array, or lists of different lengths
         return False
     return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 

@@ -201,7 +201,7 @@ class Training:
         if not self.initialized_:
             self.check_is_fitted()
         if is_dataset(X):
-            return X if isinstance(X, Rows) or y is None and not self._has_text() else self._encoded(X)
+            return X if _is_read(X) or y is None and not self._has_text() else self._encoded(X)
         if self._passes_through(X, y):
             return self._read_dataset(validation.read_parts(X), y)
         if y is None:
@@ -234,7 +234,10 @@ class Training:
         if self.dataset is not Dataset or self.get_params_for("dataset"):
             if weight is not None:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
-            return super().get_dataset(X, target)
+            dataset = super().get_dataset(X, target)
+            # its labels are encoded already
+            dataset.is_read = True
+            return dataset
         dtype = modules.floating_dtype(self._whole_module())
         return Rows(self._table(X), y, target, weight, dtype=dtype, device=self.device_, given=given)
 
@@ -319,7 +322,7 @@ class Training:
             batch_size = evaluation_batch_size(rows, batch_size)
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
-        kind = Batches if training else Pairs
+        kind = Batches if training and rows.target is not None else Pairs
         return kind(rows, indices, batch_size, seed=seed, drop_last=drop_last)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
@@ -332,7 +335,7 @@ class Training:
             # a schedule may have been set since
             self._keep_base_rates()
         split_params = self._route(_routing_method, fit_params)
-        dataset_train, dataset_valid = self.get_split_datasets(X, X.y if isinstance(X, Rows) else y, **split_params)
+        dataset_train, dataset_valid = self.get_split_datasets(X, _labels(X, y), **split_params)
         datasets = {"dataset_train": public_dataset(dataset_train), "dataset_valid": public_dataset(dataset_valid)}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
@@ -663,6 +666,15 @@ def find_patches(kinds):
             names += [name for name, method in now.items() if before.get(name) is not method]
             names += [name for name in before if name not in now]
     return names
+
+
+def _is_read(X):
+    """Tell whether X is a dataset that was made here of a table, and no one of the user's."""
+    return isinstance(X, Rows) or getattr(X, "is_read", False)
+
+
+def _labels(X, y):
+    return getattr(X, "y", y) if _is_read(X) else y
 
 
 def _n_rows_at_once(iterator):

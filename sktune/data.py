@@ -1,9 +1,12 @@
 """Rows in memory, and batches that are slices of tensors."""
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from scipy import sparse
-from skorch.dataset import Dataset
+from skorch.dataset import Dataset, unpack_data
 from torch.utils.data import Subset
 
 from sktune.modules import wide_dtype
@@ -32,16 +35,25 @@ def convert_table(X, dtype, device):
     return table
 
 
+class Weighted(NamedTuple):
+    """What ``get_loss`` takes for targets where the rows are weighted."""
+
+    target: torch.Tensor
+    weight: torch.Tensor
+
+
 class Rows(Dataset):
     """A table in memory, converted once.
 
     `X` is from :func:`convert_table`, `y` as the user gave it, and `target` what the criterion compares with: class
     numbers, or a column per regression target. `weight` are factors on the rows' losses, and `dtype` is the floating
-    type that the module computes in.
+    type that the module computes in. `given` is the table as the user gave it, for callbacks and splits; None if
+    nobody will ask for it.
     """
 
-    def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu"):
+    def __init__(self, X, y=None, target=None, weight=None, *, dtype, device="cpu", given=None):
         super().__init__(X, y)
+        self.public = None if given is None else Dataset(given, y)
         self.X, self.dtype, self.device = X, dtype, device
         floating = dtype if target is not None and target.dtype.kind == "f" else None
         self.target = None if target is None else to_device(target, floating, device)
@@ -58,7 +70,51 @@ class Rows(Dataset):
         return X, *(part[rows] for part in (self.target, self.weight) if part is not None)
 
     def __getitem__(self, i):
-        return tuple(part[0] for part in self.take(torch.tensor([i])))
+        """Return a row as skorch's datasets do: a pair, whose second item is 0 where there are no targets."""
+        X, *others = (part[0] for part in self.take(torch.tensor([i])))
+        return X, as_target(others)
+
+
+class Encoded(torch.utils.data.Dataset):
+    """A dataset of pairs whose second items, labels, are encoded by a function."""
+
+    def __init__(self, dataset, encode):
+        self.dataset, self.encode = dataset, encode
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        X, y = unpack_data(self.dataset[i])
+        return X, self.encode(y)
+
+
+def cast_floating(data, dtype):
+    """Return tensors, or a dict, list or tuple of them, with all floating numbers in the type of a module."""
+    if isinstance(data, torch.Tensor):
+        return data.to(dtype) if data.is_floating_point() else data
+    if isinstance(data, Mapping):
+        return {name: cast_floating(part, dtype) for name, part in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(cast_floating(part, dtype) for part in data)
+    return data
+
+
+def restore_row(output, n_rows):
+    """Give the output for a batch of one row its first dimension back, which a module's ``squeeze`` has taken."""
+    if n_rows != 1:
+        return output
+    if type(output) is tuple:
+        return tuple(restore_row(part, n_rows) for part in output)
+    is_squeezed = isinstance(output, torch.Tensor) and (output.ndim == 0 or len(output) != 1)
+    return output.unsqueeze(0) if is_squeezed else output
+
+
+def as_target(parts):
+    """Return what ``get_loss`` compares with, made of a batch's target and weight, as far as there are any."""
+    if not parts:
+        return torch.zeros(1)
+    return parts[0] if len(parts) == 1 else Weighted(*parts)
 
 
 def rows_of(dataset):
@@ -69,6 +125,15 @@ def rows_of(dataset):
         indices = picked if indices is None else picked[indices]
         dataset = dataset.dataset
     return (dataset, indices) if isinstance(dataset, Rows) else (None, None)
+
+
+def public_dataset(dataset):
+    """Return a dataset as callbacks and splits see it: what the user gave, in place of our tensors and numbers."""
+    if isinstance(dataset, Subset):
+        inner = public_dataset(dataset.dataset)
+        return dataset if inner is dataset.dataset else Subset(inner, dataset.indices)
+    public = getattr(dataset, "public", None)
+    return dataset if public is None else public
 
 
 def batch_sizes(n_rows, batch_size, drop_last=False):
@@ -99,6 +164,11 @@ class Batches:
     def __iter__(self):
         return self.epoch(0)
 
+    def pairs(self, epoch):
+        """Yield the batches of an epoch as skorch knows them: pairs of rows and what ``get_loss`` compares with."""
+        for X, *others in self.epoch(epoch):
+            yield X, as_target(others)
+
     def order(self, epoch):
         """Return which rows an epoch takes, one after the other; None is all of them as they are."""
         if self.seed is None:
@@ -116,6 +186,13 @@ class Batches:
             block = self.rows.take(slice(start, stop) if order is None else order[start:stop])
             yield from zip(*(part.split(sizes) for part in block), strict=True)
             start = stop
+
+
+class Pairs(Batches):
+    """Batches for evaluation, which come as skorch's iterators give them: pairs."""
+
+    def __iter__(self):
+        return self.pairs(0)
 
 
 def count_rows(X):

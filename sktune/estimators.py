@@ -1,6 +1,8 @@
 """Networks that are scikit-learn estimators."""
 
 import warnings
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import skorch
@@ -8,27 +10,28 @@ import torch
 from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.utils import column_or_1d
 from sklearn.utils.metaestimators import available_if
+from skorch.callbacks import EpochScoring
 from skorch.dataset import Dataset
 from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
 
 from sktune import advice, labels, validation
-from sktune.data import Rows
-from sktune.modules import (
-    MLP,
-    convert_floating,
-    few_threads,
-    floating_dtype,
-    keeps_integers,
-    wide_dtype,
-)
+from sktune.data import Rows, cast_floating, public_dataset
+from sktune.modules import MLP, few_threads, floating_dtype, keeps_integers, wide_dtype
 from sktune.records import Records
-from sktune.training import Training, find_override
+from sktune.training import Training, find_override, remember_methods
 
 _BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 _BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 _FEW_ROWS = 100
+
+
+class Given(NamedTuple):
+    """Data as the user gave them."""
+
+    X: object
+    y: object
 
 
 class NetworkEstimator(Records, Training):
@@ -37,15 +40,38 @@ class NetworkEstimator(Records, Training):
     def _assign(self, arguments):
         """Set the constructor's arguments, and do nothing else."""
         arguments |= arguments.pop("kwargs")
-        for name in arguments.keys() - {"self", "__class__"}:
-            setattr(self, name, arguments[name])
+        given = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        if "history" in given:
+            # a property, as in skorch
+            given["history_"] = given.pop("history")
+        vars(self).update(given)
+        unknown = {name for name in given.keys() - validation.own_arguments(type(self)) if "__" not in name}
+        if unknown - {"history_", "initialized_", "virtual_params_"}:
+            # which fit will tell: a constructor does not complain
+            self._unknown = unknown
 
     @property
     def _params_to_validate(self):  # skorch checks these names' prefixes
         return {name for name in vars(self) if "__" in name and not name.startswith("_")}
 
     def _get_param_names(self):  # scikit-learn asks for the names that get_params tells
-        return sorted(name for name in vars(self) if not (name.startswith("_") or name.endswith("_")))
+        return sorted({*self._named_params(), *self._taken_by_keyword()})
+
+    def _taken_by_keyword(self):
+        """Return the attributes of a user's class that takes any keyword: some of them may be its arguments."""
+        if not validation.takes_any_keyword(type(self).__init__) or type(self).__module__.startswith("sktune."):
+            return ()
+        own = [name for name in vars(self) if not callable(getattr(type(self), name, None))]
+        return [name for name in own if not (name.startswith("_") or name.endswith("_"))]
+
+    def _named_params(self):
+        """Return the parameters by name: what the constructors take or were given, and those of components.
+
+        An attribute that a callback or its user has set on the net is none of them.
+        """
+        known = validation.own_arguments(type(self)) | vars(self).get("_unknown", set())
+        names = [name for name in vars(self) if name in known or "__" in name]
+        return {name: vars(self)[name] for name in names if not name.startswith("_") and not name.endswith("_")}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -102,29 +128,45 @@ class NetworkEstimator(Records, Training):
         ValueError
             Also for other `classes` than those of the first call, and for ``class_weight="balanced"``.
         """
-        how = {"anew": not self.initialized_, "classes": classes, "is_portion": True}
-        return self._fit(X, y, sample_weight, **how, fit_params=fit_params)
+        options = {"classes": classes, "fit_params": fit_params, "method": "partial_fit"}
+        return self._fit(X, y, sample_weight, anew=not self.initialized_, **options)
 
-    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, is_portion=False):
+    def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, method="fit"):
         adopt = vars(self).pop("_adopt", None)
         if adopt and adopt(X):  # the fused engine has trained this fit already
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
             validation.check_fit_params(self, fit_params)
-            prepare = self._pass_through if validation.passes_through(X) else self._read_table
+            # metadata that nobody has requested are refused before anything is read
+            self._route(method, fit_params)
+            brings_targets = y is None and self.iterator_train is not DataLoader
+            passes_through = brings_targets or self._passes_through(X, y)
+            prepare = self._pass_through if passes_through else self._read_table
+            is_portion = method == "partial_fit"
             if is_portion and is_classifier(self):
                 validation.check_portion(self, classes)
             rows = prepare(X, y, sample_weight, anew, classes, is_portion)
-            in_memory = isinstance(rows[0], Rows)  # which scoring callbacks will slice
-            self.notify("on_train_begin", X=rows[0].X if in_memory else X, y=rows[0].y if in_memory else y)
+            shown = public_dataset(rows[0])
+            if not isinstance(rows[0], Rows):
+                shown = Given(X, y)
+            self._rebuild_outdated()
+            # a callback's set_params takes effect at once
+            self._is_fitting = True
             try:
-                self.fit_loop(*rows, **fit_params)
-            except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
-                if not self.callbacks:
-                    raise
-            self.notify("on_train_end", X=X, y=y)
+                self.notify("on_train_begin", X=shown.X, y=shown.y)
+                self._run_fit_loop(rows, method, fit_params)
+                self.notify("on_train_end", X=X, y=y)
+            finally:
+                vars(self).pop("_is_fitting", None)
         return self
+
+    def _run_fit_loop(self, rows, method, fit_params):
+        try:
+            self.fit_loop(*rows, _routing_method=method, **fit_params)
+        except KeyboardInterrupt:  # how skorch's own callbacks stop a fit; otherwise the user means it
+            if not self.callbacks:
+                raise
 
     def _pass_through(self, X, y, sample_weight, anew, classes, is_portion):
         """Prepare skorch's own kinds of input; return the arguments of the fit loop."""
@@ -132,7 +174,8 @@ class NetworkEstimator(Records, Training):
         for name, weight in weights.items():
             if weight is not None:
                 raise ValueError(f"{name} must come with an array as X, got a dict or a Dataset")
-        y = self._read_targets(X, y, anew, classes)
+        self._n_parts = len(X) if isinstance(X, list | tuple) else 0
+        self._read_targets(X, y, anew, classes)
         if anew:
             for name in ("n_features_in_", "feature_names_in_"):
                 vars(self).pop(name, None)
@@ -142,6 +185,7 @@ class NetworkEstimator(Records, Training):
     def _read_table(self, X, y, sample_weight, anew, classes, is_portion):
         """Check a table, initialize the network for it, and return the arguments of the fit loop."""
         anew_shape = anew or not hasattr(self, "n_features_in_")
+        self._n_parts, given = 0, X
         X, y = validation.check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
         # The classes follow from all of y, whatever the rows weigh.
         target = self._read_targets(X, y, anew, classes)
@@ -154,11 +198,13 @@ class NetworkEstimator(Records, Training):
             # whether a row is repeated or weighted; at that size the wider type costs nothing.
             if X.shape[0] < _FEW_ROWS and self._can_widen():
                 self._widen()
-            if not keeps_integers(X, self.module_):
+            if not keeps_integers(X, self._whole_module()):
                 validation.warn_if_unscaled(X)
             if not is_classifier(self):
                 advice.warn_if_huge(target, self.criterion)
-        return (self._rows(X, y, target, weight),)
+        # the fused engine trains many fits at once, and need not hold the table of each
+        given = None if "_stand_in" in vars(self) else validation.as_given(given, X)
+        return (self._rows(X, y, target, weight, given),)
 
     def _can_widen(self):
         """Tell whether a fit may compute in float64: where nobody's own code or tensors would meet that type."""
@@ -188,14 +234,14 @@ class NetworkEstimator(Records, Training):
         if found := trained and trained.find_outputs(self, X):  # the fused engine has computed them already
             net = trained.lane.net
         nonlinearity, outputs = net._get_predict_nonlinearity(), []
-        with few_threads(net.module_, getattr(X, "shape", (0,))[0]):  # a list is never long
+        with few_threads(net._whole_module(), getattr(X, "shape", (0,))[0]):  # a list is never long
             for output in found or self.forward_iter(X, device="cpu"):
                 output = output[0] if isinstance(output, tuple) else output
                 # NumPy has no bfloat16, and probabilities of float16 do not sum to 1
-                output = convert_floating(output, wide_dtype(output.dtype))
+                output = cast_floating(output, wide_dtype(output.dtype))
                 is_binary = is_classifier(self) and output.shape[1:] == (1,)
-                outputs.append(nonlinearity(output[:, 0] if is_binary else output))
-        return torch.cat(outputs).detach().numpy()
+                outputs.append(to_numpy(nonlinearity(output[:, 0] if is_binary else output)))
+        return np.concatenate(outputs)
 
     def _rows_asked(self, X):
         """Return X if predictions are of its rows; None while skorch's callbacks hand out what they have kept."""
@@ -347,14 +393,15 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             return None if y is None else target
         if not knows_classes:
             self._label_dtype = None
-        y = y if y is None else self._read_vector(y, table)
+        y = y if y is None else self._as_labels(y, table)
         if not knows_classes:
             given = self.classes if classes is None else classes
             if y is None:
                 self.check_data(X, y)
             else:
                 self.classes_inferred_ = np.unique(y if given is None else given)
-            self._decodes = y is not None
+            self._brings_text = y is None and self._inferred_text()
+            self._decodes = y is not None or self._brings_text
             self.n_outputs_ = self._count_outputs()
         return None if y is None else validation.encode_labels(y, self.classes_)
 
@@ -394,12 +441,6 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             self.n_outputs_ = n_labels
         return table.astype(np.float64)
 
-    def _read_vector(self, y, table):
-        """Return labels, one for each row, as an array."""
-        if table is not None:
-            raise labels.refuse_table(table.shape, self.criterion)
-        return column_or_1d(y)
-
     def _initialize_criterion(self, reason=None):
         """Build the criterion: in place of the default one, which takes class numbers, that of a table of labels."""
         given = self.criterion
@@ -412,6 +453,36 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
 
     def _predicts_columns(self):
         return self._label_dtype is not None
+
+    def _as_labels(self, y, table):
+        """Return the labels as an array: one for each row, or as many for each as its sequence is long.
+
+        The latter, class numbers in two dimensions or more, are for the criteria that compare them with outputs of
+        shape (n_rows, n_classes, ...). A `table` of 0 and 1 is none of both where no such criterion is asked for.
+        """
+        array = np.asarray(y)
+        is_sequence = array.ndim > 2 or (array.ndim == 2 and array.shape[1] != 1)
+        self._has_sequences = bool(
+            is_sequence and array.dtype.kind in "iu" and _is_of(self.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+        )
+        if self._has_sequences:
+            return array
+        if table is not None:
+            raise labels.refuse_table(table.shape, self.criterion)
+        return column_or_1d(y)
+
+    @property
+    def _default_callbacks(self):
+        """Return the callbacks of skorch; for sequences of labels, the accuracy is that of ``score``."""
+        found = super()._default_callbacks
+        if not vars(self).get("_has_sequences"):
+            return found
+        accuracy = EpochScoring(None, name="valid_acc", lower_is_better=False)
+        return [(name, accuracy if name == "valid_acc" else callback) for name, callback in found]
+
+    def _inferred_text(self):
+        """Tell whether a Dataset has labels that are no numbers, which no criterion takes as they are."""
+        return getattr(vars(self).get("classes_inferred_"), "dtype", np.dtype(int)).kind in "OSU"
 
     @property
     def classes_(self):
@@ -442,7 +513,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def _public_batch(self, batch):
         """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
         batch = super()._public_batch(batch)
-        return (batch[0], self._decode(batch[1])) if isinstance(batch, tuple) and len(batch) == 2 else batch
+        is_pair = isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], torch.Tensor)
+        return (batch[0], self._decode(batch[1])) if is_pair else batch
 
     def _match(self, y_pred, y_true):
         if not isinstance(y_pred, torch.Tensor):
@@ -463,6 +535,15 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         if isinstance(criterion, nn.NLLLoss):  # of probabilities, as in skorch
             y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
         return y_pred, y_true
+
+    def _get_predict_nonlinearity(self):
+        """Return what turns outputs into probabilities; skorch's softmax is over the last axis, which may be another.
+
+        Of sequences of labels the outputs are (n_rows, n_classes, ...).
+        """
+        nonlinearity = super()._get_predict_nonlinearity()
+        is_softmax = isinstance(nonlinearity, partial) and nonlinearity.func is torch.softmax
+        return _softmax_of_classes if is_softmax else nonlinearity
 
     def predict_proba(self, X):
         """Return the probabilities of ``classes_`` for X as in :meth:`fit`: an ndarray (n_rows, n_classes).
@@ -513,6 +594,9 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         if not (seen := np.isin(y, self.classes_)).all():
             message = f"y should hold labels seen in fit, got also {np.unique(y[~seen]).tolist()}: they count as errors"
             warnings.warn(message, UserWarning, stacklevel=2)
+        if y.ndim > 1 and y.shape[1:] != (1,):
+            # of sequences, all their labels
+            return float((self.predict(X) == y).reshape(len(y), -1).mean(axis=1) @ _shares(sample_weight, len(y)))
         return ClassifierMixin.score(self, X, y, sample_weight)
 
 
@@ -607,5 +691,17 @@ def _is_binary(criterion):
     return _is_of(criterion, _BINARY)
 
 
+def _softmax_of_classes(outputs):
+    return torch.softmax(outputs, dim=1 if outputs.ndim > 1 else -1)
+
+
+def _shares(sample_weight, n_rows):
+    weights = np.ones(n_rows) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+    return weights / weights.sum()
+
+
 def _misfit(y_pred, expected):
     return ValueError(f"the module's output must have shape {expected}, got {tuple(y_pred.shape)}")
+
+
+remember_methods(NeuralNetClassifier, NeuralNetRegressor)

@@ -24,3 +24,11 @@ def hears_batches(net, training, hooks=("on_batch_begin", "on_batch_end")):
     scores = (EpochScoring, BatchScoring)
     callbacks = [c for _, c in net.callbacks_ if not (isinstance(c, scores) and c.on_train != training)]
     return any(has_own(hook, listener) for hook in hooks for listener in [net, *callbacks])
+
+
+def hears_own_batches(net):
+    """Tell whether a callback of the user's, or the net's own class, looks at single validation batches."""
+    default = {name for name, _ in net.get_default_callbacks()}
+    callbacks = [c for name, c in net.callbacks_ if name not in default]
+    callbacks = [c for c in callbacks if not (isinstance(c, EpochScoring | BatchScoring) and c.on_train)]
+    return any(has_own(hook, listener) for hook in ("on_batch_begin", "on_batch_end") for listener in [net, *callbacks])

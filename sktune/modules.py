@@ -11,6 +11,7 @@ from numbers import Integral
 import torch
 from torch import nn
 from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.parameter import is_lazy
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from sktune.names import check_name
@@ -345,7 +346,9 @@ def is_watched(thing):
 
 def few_threads(module, n_rows):
     """Compute with one thread what is too little to divide: on busy cores, threads would but wait for each other."""
-    is_little = n_rows * sum(p.numel() for p in module.parameters()) < _LEAST_TO_DIVIDE
+    # a lazy parameter has no size before the first batch
+    n_parameters = sum(p.numel() for p in module.parameters() if not is_lazy(p))
+    is_little = n_rows * n_parameters < _LEAST_TO_DIVIDE
     return limited_threads(1) if is_little else nullcontext()
 
 
@@ -393,26 +396,7 @@ def flushed_denormals():
 
 def floating_dtype(module):
     """Return the type that a module computes in; torch's default for one that has no such parameters."""
-    return find_floating_dtype(module) or torch.get_default_dtype()
-
-
-def find_floating_dtype(module):
-    """Return the type of a module's floating parameters, or None if it has none."""
-    if not isinstance(module, nn.Module):
-        return None
-    return next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
-
-
-def convert_floating(data, dtype):
-    """Return tensors, alone or in dicts, lists and tuples, those of floating numbers in a type."""
-    if isinstance(data, torch.Tensor):
-        is_other = data.dtype != dtype and data.is_floating_point() and data.layout == torch.strided
-        return data.to(dtype) if is_other else data
-    if isinstance(data, dict):
-        return {name: convert_floating(part, dtype) for name, part in data.items()}
-    if type(data) in (list, tuple):
-        return type(data)(convert_floating(part, dtype) for part in data)
-    return data
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
 def wide_dtype(dtype):

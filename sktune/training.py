@@ -4,24 +4,40 @@ This is the plain path, and the reference for every faster one.
 """
 
 import math
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
+from functools import partial
 from operator import length_hint
-from typing import NamedTuple
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.base import is_classifier
+from sklearn.utils.metadata_routing import process_routing
 from skorch import NeuralNetRegressor
-from skorch.dataset import Dataset, ValidSplit, get_len
-from skorch.utils import to_tensor
-from torch.utils.data import DataLoader, IterableDataset
+from skorch.dataset import Dataset, ValidSplit, get_len, unpack_data
+from skorch.exceptions import NotInitializedError
+from skorch.history import History
+from skorch.utils import data_from_dataset, is_dataset, to_tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from sktune import advice, modules, validation
 from sktune.compiled import find_program, has_one_count, train_module
 from sktune.components import check_components
-from sktune.data import Batches, Rows, convert_table, evaluation_batch_size, rows_of
-from sktune.listeners import QuietLog, hears_batches
+from sktune.data import (
+    Batches,
+    Encoded,
+    Pairs,
+    Rows,
+    Weighted,
+    cast_floating,
+    convert_table,
+    evaluation_batch_size,
+    public_dataset,
+    restore_row,
+    rows_of,
+)
+from sktune.listeners import QuietLog, hears_batches, hears_own_batches
 from sktune.randomness import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.schedules import lr_factors
 
@@ -33,6 +49,9 @@ _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 _FREE = {"initialize_module", "initialize_criterion", "check_data", "prefixes_", "classes_", "get_params"}
 _FREE |= {"n_iter_", "loss_curve_", "best_loss_", "validation_scores_", "best_validation_score_"}
 _FREE |= {"predict", "predict_proba", "predict_log_proba", "score", "forward", "forward_iter", "evaluation_step"}
+
+_METHODS = {}  # of our classes and skorch's, as they were imported
+_OURS = ("_table",)  # methods that the fused engine puts into a net while it collects it
 
 BUILT = ("module_", "criterion_", "optimizer_", "callbacks_", "dropout_")  # what a net of a search builds when asked
 
@@ -52,32 +71,35 @@ class DivergenceError(ArithmeticError):
         )
 
 
-class Weighted(NamedTuple):
-    """What ``get_loss`` takes for targets where the rows are weighted."""
+class _Uninitialized:
+    """The value of ``initialized_`` until a net is: False, and none at all before the constructor has run.
 
-    target: torch.Tensor
-    weight: torch.Tensor
+    By its absence skorch tells that a constructor may still set a module as an attribute.
+    """
+
+    def __get__(self, net, kind=None):
+        if net is not None and "max_epochs" not in vars(net):
+            raise AttributeError("initialized_")
+        return False
 
 
 class Training:
     """What a net does between the table and the fitted weights; mixed into skorch's nets.
 
-    skorch registers modules, criteria and optimizers when they are first set. The names below are known from
-    the start, so that the constructor sets nothing but its arguments. `_modules`, `_criteria`, `_optimizers`,
+    skorch registers modules, criteria and optimizers when they are first set. The constructor sets nothing but its
+    arguments: what skorch's would set besides has its value below. `_modules`, `_criteria`, `_optimizers`,
     `_initialize_*`, `_default_callbacks` and `_set_training` are the private names of skorch that sktune builds on:
     ``tests/test_seams.py`` and ``tests/test_listeners.py`` fail when they move.
     """
 
-    prefixes_ = ["module", "criterion", "optimizer", *_LOOKED_UP, "callbacks", "compile"]
-    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_", "dropout_"]
-    _modules = ["module"]
-    _criteria = ["criterion"]
-    _optimizers = ["optimizer"]
-    initialized_ = False
+    prefixes_ = [*_LOOKED_UP, "callbacks", "compile"]
+    cuda_dependent_attributes_ = ["dropout_"]
+    initialized_ = _Uninitialized()
     history_ = None
     virtual_params_ = {}
     _schedule_start = 0
     _schedule_epochs = None
+    _sizes = {}
 
     @property
     def _default_callbacks(self):
@@ -90,19 +112,42 @@ class Training:
         """
         validation.check_hyperparameters(self)
         vars(self).pop("_curve", None)
-        self.history_ = None  # a new one: that of an earlier fit may be in someone's hands
         self._plan_schedule(0, None)
         self.device_ = validation.resolve_device(self.device)
         self.seed_ = draw_seed(self.random_state)
         self._sizes = {**sizes, "n_outputs": getattr(self, "n_outputs_", None)}
+        vars(self).pop("_outdated", None)
+        self._has_weights = False
         return super().initialize()
 
+    def initialize_history(self):
+        """Begin a new history; one that the user gave is emptied and filled, as in skorch."""
+        ours = vars(self).get("_own_history")
+        if self.history_ is not None and self.history_ is not ours:
+            return super().initialize_history()
+        # that of an earlier fit may be in someone's hands
+        self.history_ = self._own_history = History()
+        return self
+
+    def _fit_seed(self):
+        """Return the seed of the fit; of a net whose parts are initialized one by one it is drawn here."""
+        if "seed_" not in vars(self):
+            self.seed_ = draw_seed(self.random_state)
+        return self.seed_
+
     def _initialize_module(self, reason=None):
+        # of an ``initialize_module`` of the user's own, no dropout layers are served
+        self.dropout_ = modules.MaskStream(self._fit_seed())
         with self._resolved_device(), seeded(mix(self.seed_, INIT)):
             return super()._initialize_module(reason)
 
+    def _whole_module(self):
+        """Return ``module_``, or all modules in one where a subclass has others."""
+        found = [part for name in self._modules if isinstance(part := getattr(self, name + "_"), torch.nn.Module)]
+        return found[0] if len(found) == 1 else torch.nn.ModuleList(found)
+
     def _initialize_criterion(self, reason=None):
-        with self._resolved_device(), seeded(mix(self.seed_, INIT, 1)):
+        with self._resolved_device(), seeded(mix(self._fit_seed(), INIT, 1)):
             return super()._initialize_criterion(reason)
 
     @contextmanager
@@ -143,74 +188,174 @@ class Training:
             kind = type(self.module) if is_instance else self.module
             takes = validation.constructor_arguments(kind, extra=False) or ()
             found = {name: value for name, value in self._sizes.items() if name in takes and value is not None}
+            self._check_sizes(kind, found | arguments)
             self.module_ = kind(**{**found, **arguments})
-        self.dropout_ = modules.serve_dropout(self.module_, self.seed_)
+        self.dropout_ = modules.serve_dropout(self.module_, self._fit_seed())
         return self
+
+    def _check_sizes(self, kind, known):
+        """Raise for a size that a module needs and that neither the data nor the user has told."""
+        needed = validation.required_arguments(kind)
+        if missing := [f"module__{name}" for name in ("n_features", "n_outputs") if name in needed - known.keys()]:
+            raise ValueError(
+                f"{' and '.join(missing)} must be known to build {kind.__name__}, got no table to find it from: "
+                f"fit to an array first, or pass {', '.join(f'{name}=...' for name in missing)}"
+            )
 
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer, in torch's fused implementation where it has one and nothing else was asked for."""
         args, kwargs = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
         if self.optimizer in _FUSED_OPTIMIZERS and not {"fused", "foreach", "differentiable"} & set(kwargs):
             on = {p.device.type for group in args[0] for p in group["params"] if p.is_floating_point()}
-            has_sparse_gradients = any(getattr(layer, "sparse", False) for layer in self.module_.modules())
+            has_sparse_gradients = any(getattr(layer, "sparse", False) for layer in self._whole_module().modules())
             fuses = {"cpu"} if self.optimizer is torch.optim.Adagrad else {"cpu", "cuda", "mps"}
             # torch 2.13 updates a part of the parameters wrongly by SGD(fused=True) of half precision on a CPU
             is_half = any(p.dtype.itemsize < 4 for group in args[0] for p in group["params"])
             is_sound = not (is_half and self.optimizer is torch.optim.SGD)
             kwargs["fused"] = on <= fuses and is_sound and not has_sparse_gradients
         self.optimizer_ = self.optimizer(*args, **kwargs)
-        for group in self.optimizer_.param_groups:
-            group.setdefault("initial_lr", group["lr"])
+        self._keep_base_rates()
         return self
+
+    def _keep_base_rates(self):
+        """Let the optimizer remember the rates that a schedule of our own multiplies.
+
+        Without one this is left to torch's schedulers, whose base rates may be others.
+        """
+        if self._lr_factors(0, 1) is not None:
+            for group in self.optimizer_.param_groups:
+                group.setdefault("initial_lr", group["lr"])
 
     def get_dataset(self, X, y=None):
         """Return rows in memory for arrays; skorch's own kinds of input go through as in skorch."""
-        if validation.passes_through(X):
-            return super().get_dataset(X, y)
+        if not self.initialized_:
+            self.check_is_fitted()
+        if is_dataset(X):
+            return X if _is_read(X) or y is None and not self._has_text() else self._encoded(X)
+        if self._passes_through(X, y):
+            return self._read_dataset(validation.read_parts(X), y)
         if y is None:
             return self._rows(validation.check_rows(self, X, reset=False))
-        X, y = validation.check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
-        return self._rows(X, y, self._read_targets(X, y, anew=False))
+        checked, y = validation.check_rows(self, X, y, reset=False, y_numeric=not is_classifier(self))
+        target = self._read_targets(checked, y, anew=False)
+        return self._rows(checked, y, target, given=validation.as_given(X, checked))
 
-    def _rows(self, X, y=None, target=None, weight=None):
+    def _read_dataset(self, X, y):
+        """Return skorch's dataset of a dict or the like, its labels encoded; it remembers them as they were."""
+        if y is None:
+            return super().get_dataset(X, y)
+        dataset = super().get_dataset(X, self._read_targets(X, y, anew=False))
+        if type(dataset) is Dataset:
+            dataset.public = Dataset(X, y)
+        return dataset
+
+    def _has_text(self):
+        """Tell whether the labels are those of a Dataset, and no numbers."""
+        return vars(self).get("_brings_text", False)
+
+    def _passes_through(self, X, y):
+        """Tell whether X is of skorch's own kinds, which are no tables."""
+        if validation.passes_through(X):
+            return True
+        n_parts = getattr(self, "_n_parts", 0) if y is None else validation.count_parts(X, y)
+        return n_parts > 0 and isinstance(X, list | tuple) and len(X) == n_parts
+
+    def _rows(self, X, y=None, target=None, weight=None, given=None):
         if self.dataset is not Dataset or self.get_params_for("dataset"):
             if weight is not None:
                 raise ValueError("sample_weight and class_weight must come without a dataset of your own, got both")
-            return super().get_dataset(X, target)
-        return Rows(self._table(X), y, target, weight, dtype=modules.floating_dtype(self.module_), device=self.device_)
+            dataset = super().get_dataset(X, target)
+            # its labels are encoded already
+            dataset.is_read = True
+            return dataset
+        dtype = modules.floating_dtype(self._whole_module())
+        return Rows(self._table(X), y, target, weight, dtype=dtype, device=self.device_, given=given)
 
     def _table(self, X):
         """Return a checked table as the module takes it."""
-        dtype = torch.int64 if modules.keeps_integers(X, self.module_) else modules.floating_dtype(self.module_)
+        dtype = (
+            torch.int64
+            if modules.keeps_integers(X, self._whole_module())
+            else modules.floating_dtype(self._whole_module())
+        )
         return convert_table(X, dtype, self.device_)
 
     def get_split_datasets(self, X, y=None, **fit_params):
         """Split off the rows that early stopping or ``train_split`` validates on, if any."""
-        if self.train_split or not self.early_stopping or self.early_stopping == "train_loss":
-            return super().get_split_datasets(X, y, **fit_params)
+        if self.train_split:
+            return self._split_as_given(X, y, fit_params)
+        if not self.early_stopping or self.early_stopping == "train_loss":
+            return self.get_dataset(X, y), None
         dataset, seed = self.get_dataset(X, y), mix(self.seed_, SPLIT) % 2**32
-        # A table of labels has no classes that could keep their shares.
-        is_stratified = is_classifier(self) and self._label_dtype is None
-        split = ValidSplit(float(self.validation_fraction), stratified=is_stratified, random_state=seed)
+        labels = getattr(dataset, "y", y)
+        # neither a table of labels nor sequences of them have classes that could keep their shares
+        has_strata = is_classifier(self) and self._label_dtype is None
+        has_strata = has_strata and not vars(self).get("_has_sequences", False)
+        split = ValidSplit(float(self.validation_fraction), stratified=has_strata, random_state=seed)
         with advice.naming_held_out_rows(self, len(dataset)):
-            return split(dataset, getattr(dataset, "y", y))
+            return split(dataset, labels)
+
+    def _split_as_given(self, X, y, fit_params):
+        """Let ``train_split`` divide the data as the user gave them; return its two parts as we train on them."""
+        dataset = self.get_dataset(X, y)
+        shown = public_dataset(dataset)
+        arguments = (shown,) if y is None else (shown, y)
+        parts = self.train_split(*arguments, **fit_params)
+        train, valid = (self._own_part(part, shown, dataset) for part in parts)
+        if getattr(dataset, "weight", None) is not None and rows_of(train)[0] is not dataset:
+            raise ValueError(
+                "sample_weight and class_weight must come with a train_split that picks rows of the dataset it is "
+                "given, got one that builds its own training rows"
+            )
+        return train, valid
+
+    def _own_part(self, part, shown, dataset):
+        """Return a part of the `shown` data as a part of the `dataset`; rows that the user brings are converted."""
+        if part is None or part is shown:
+            return part and dataset
+        if isinstance(part, Subset):
+            return Subset(self._own_part(part.dataset, shown, dataset), part.indices)
+        if type(part) in (Dataset, TensorDataset):
+            with suppress(AttributeError):
+                return self._read_own_rows(*data_from_dataset(part))
+        return self._encoded(part)
+
+    def _read_own_rows(self, X, y):
+        return self._encoded(Dataset(X, y)) if y is None else self.get_dataset(X, y)
+
+    def _encoded(self, dataset):
+        """Return a dataset with its labels as the numbers of the classes, if they are anything else."""
+        classes = self.classes_ if is_classifier(self) and self._decodes else ()
+        if np.array_equal(classes, np.arange(len(classes))):
+            return dataset
+        return Encoded(dataset, partial(validation.encode_label, classes=classes))
 
     def get_iterator(self, dataset, training=False):
-        """Return batches of slices for rows in memory, and skorch's iterator for anything else."""
+        """Return batches of slices for rows in memory, and skorch's iterator for anything else.
+
+        A batch size of -1 is all rows at once.
+        """
         kind = "iterator_train" if training else "iterator_valid"
-        iterator, options = getattr(self, kind), self.get_params_for(kind)
+        iterator, given = getattr(self, kind), self.get_params_for(kind)
+        options = dict(given)
+        batch_size = options.get("batch_size", self.batch_size)
+        if batch_size == -1:
+            batch_size = len(dataset)
         rows, indices = rows_of(dataset)
-        if rows is None or iterator is not DataLoader or options.keys() - {"batch_size", "shuffle", "drop_last"}:
+        is_plain = not options.keys() - {"batch_size", "shuffle", "drop_last"} and batch_size is not None
+        if rows is None or iterator is not DataLoader or not is_plain:
             is_ordered = isinstance(dataset, IterableDataset) or {"sampler", "batch_sampler"} & options.keys()
             if training and iterator is DataLoader and not is_ordered:
                 options.setdefault("shuffle", self.shuffle)
-            return iterator(dataset, **{"batch_size": int(self.batch_size), **options})
-        batch_size = self.batch_size
-        if not training:
-            batch_size = evaluation_batch_size(rows, batch_size, modules.find_width(getattr(self, "module_", None)))
+            options["batch_size"] = batch_size if batch_size is None else int(batch_size)
+            return iterator(dataset, **options)
+        is_heard = vars(self).get("_is_fitting", False) and hears_own_batches(self)
+        if not training and "batch_size" not in given and not is_heard:
+            batch_size = evaluation_batch_size(rows, batch_size, modules.find_width(vars(self).get("module_")))
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
-        return Batches(rows, indices, options.get("batch_size", batch_size), seed=seed, drop_last=drop_last)
+        kind = Batches if training and rows.target is not None else Pairs
+        return kind(rows, indices, batch_size, seed=seed, drop_last=drop_last)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
@@ -218,8 +363,12 @@ class Training:
             stand_in(X)
             return self
         self.check_training_readiness()
-        dataset_train, dataset_valid = self.get_split_datasets(X, getattr(X, "y", y), **fit_params)
-        datasets = {"dataset_train": dataset_train, "dataset_valid": dataset_valid}
+        if getattr(self, "optimizer_", None) is not None:
+            # a schedule may have been set since
+            self._keep_base_rates()
+        split_params = self._route(_routing_method, fit_params)
+        dataset_train, dataset_valid = self.get_split_datasets(X, _labels(X, y), **split_params)
+        datasets = {"dataset_train": public_dataset(dataset_train), "dataset_valid": public_dataset(dataset_valid)}
         iterator_train = self.get_iterator(dataset_train, training=True)
         iterator_valid = None if dataset_valid is None else self.get_iterator(dataset_valid, training=False)
         stopping = BestEpoch.of(self, iterator_valid is not None)
@@ -230,7 +379,10 @@ class Training:
                 # a module that drew no random numbers of its own in an epoch leaves the generators to other threads
                 seed = mix(self.seed_, FORWARD, len(self.history))
                 generators = seeded(seed, self.device_) if draws else nullcontext(bool)
-                with modules.few_threads(self.module_, self.batch_size), generators as has_drawn:
+                with (
+                    modules.few_threads(self._whole_module(), _n_rows_at_once(iterator_train)),
+                    generators as has_drawn,
+                ):
                     self.notify("on_epoch_begin", **datasets)
                     self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
                     self.run_single_epoch(iterator_valid, False, "valid", self.validation_step, **fit_params)
@@ -249,6 +401,13 @@ class Training:
             self._narrow()
         self._check_weights()
         return self
+
+    def _route(self, method, params):
+        """Return what of a fit's parameters is for the validation split; raise for what nobody has requested."""
+        if not params or not get_config()["enable_metadata_routing"]:
+            return params
+        routed = process_routing(self, method, **params)
+        return routed.get("splitter", {"split": {}})["split"]
 
     def _last_loss(self, name):
         """Return the mean loss of the last epoch over its rows, whether or not a callback has recorded it."""
@@ -276,11 +435,9 @@ class Training:
             self._run_compiled(program, iterator, epoch, factors)
             return
         n_batches = 0
-        iterator = iterator.epoch(epoch) if isinstance(iterator, Batches) else iterator
+        iterator = iterator.pairs(epoch) if isinstance(iterator, Batches) else iterator
         for n_batches, batch in enumerate(iterator, start=1):
             public = self._public_batch(batch) if is_heard else batch
-            if isinstance(batch, tuple | list) and len(batch) == 3:
-                batch = batch[0], Weighted(*batch[1:])
             self.notify("on_batch_begin", batch=public, training=training)
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
@@ -296,7 +453,10 @@ class Training:
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
-        if find_override(self) or not all(part.training for part in self.module_.modules()):
+        if find_override(self) or not all(part.training for part in self._whole_module().modules()):
+            return None
+        are_usual = (self._modules, self._criteria, self._optimizers) == (["module"], ["criterion"], ["optimizer"])
+        if not are_usual or not isinstance(self.optimizer_, torch.optim.Optimizer):
             return None
         optimizer, parameters = self.optimizer_, [id(p) for p in self.module_.parameters()]
         is_heard = modules.is_watched(optimizer) or hears_batches(self, True, ("on_grad_computed",))
@@ -323,8 +483,10 @@ class Training:
         self.history.record("train_batch_count", len(losses))
 
     def _public_batch(self, batch):
-        """Return the batch as skorch's callbacks know it: a pair."""
-        return tuple(batch[:2]) if isinstance(batch, tuple | list) else batch
+        """Return the batch as skorch's callbacks know it: without the rows' weights."""
+        if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Weighted):
+            return batch[0], batch[1].target
+        return batch
 
     def _plan_schedule(self, first_epoch, epochs):
         """Let the learning-rate schedule begin at an epoch of the history: each call of fit has its own.
@@ -362,25 +524,24 @@ class Training:
         self.check_is_fitted()
         with torch.set_grad_enabled(training):
             self._set_training(training)
-            return self.infer(batch[0] if isinstance(batch, tuple | list) else batch)
+            X, _ = unpack_data(batch)
+            return restore_row(self.infer(X), _n_rows(batch))
 
     def infer(self, x, **fit_params):
         """Call the module on a batch of its inputs."""
-        x = self._as_floating(self._on_device(x))
-        with advice.naming_embeddings(self.module_):
+        x = self._as_input(x)
+        with advice.naming_embeddings(self._whole_module()):
             if isinstance(x, dict):
                 return self.module_(**self._merge_x_and_fit_params(x, fit_params))
             return self.module_(x, **fit_params)
 
-    def _as_floating(self, x):
-        """Return a batch of inputs, its floating numbers in the type that the modules compute in."""
-        dtypes = (modules.find_floating_dtype(getattr(self, name + "_", None)) for name in self._modules)
-        dtype = next((dtype for dtype in dtypes if dtype is not None), None)
-        return x if dtype is None else modules.convert_floating(x, dtype)
-
     def _on_device(self, data):
         is_there = type(data) is torch.Tensor and data.device == self.device_
         return data if is_there else to_tensor(data, device=self.device_)
+
+    def _as_input(self, data):
+        """Return a batch as the module takes it: on its device, floating numbers in its type."""
+        return cast_floating(self._on_device(data), modules.floating_dtype(self._whole_module()))
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the batch's loss: the criterion's, plus in training the penalties of `l1` and `l2`.
@@ -388,7 +549,10 @@ class Training:
         Of :class:`Weighted` targets it is the mean over the rows of weight times loss.
         """
         y_true, weight = y_true if isinstance(y_true, Weighted) else (y_true, None)
-        y_pred, y_true = self._match(y_pred, self._on_device(y_true))
+        y_true = self._on_device(y_true)
+        if isinstance(y_true, torch.Tensor) and y_true.ndim:
+            y_pred = restore_row(y_pred, len(y_true))
+        y_pred, y_true = self._match(y_pred, y_true)
         loss = self.criterion_(y_pred, y_true) if weight is None else self._mean_loss(y_pred, y_true, weight)
         return loss + self._penalty() if training and (self.l1 or self.l2) else loss
 
@@ -416,7 +580,7 @@ class Training:
 
     def _penalty(self):
         """Return l1 * sum |w| + l2 * sum w^2 over the weights: parameters of two dimensions or more."""
-        weights = [p for p in self.module_.parameters() if p.ndim > 1 and p.requires_grad]
+        weights = [p for p in self._whole_module().parameters() if p.ndim > 1 and p.requires_grad]
         absolute = sum(w.abs().sum() for w in weights) if self.l1 else 0.0
         squares = sum(w.square().sum() for w in weights) if self.l2 else 0.0
         return self.l1 * absolute + self.l2 * squares
@@ -437,21 +601,28 @@ class Training:
         return DivergenceError.at(len(self.history), rates, what, isinstance(self, NeuralNetRegressor))
 
     def set_params(self, **params):
-        """Set hyperparameters, as in skorch; an unknown name raises and shows the nearest known one.
+        """Set hyperparameters; an unknown name raises and shows the nearest known one.
 
-        A fitted net builds anew what depends on them, but for the optimizer's numbers, which change where they are.
+        What a trained module or criterion was built from takes effect with the next ``fit`` or ``partial_fit``, which
+        builds them anew: until then the net predicts as before. skorch would build them at once, untrained; so does
+        a net that has not been trained. The numbers of an optimizer change where they are.
         """
-        named = {n: v for n, v in params.items() if "__" in n or n in self.prefixes_ or n not in vars(self)}
+        components = {"module", "criterion", "optimizer", *self.prefixes_}
+        named = {n: v for n, v in params.items() if "__" in n or n in components or n not in vars(self)}
         validation.check_names(self, named)
         if self.initialized_:
             # Of a fitted net, the component would be built at once.
             check_components(params)
         ours = ("callbacks", "optimizer", "optimizer__param_groups")  # which skorch would not set in a fitted net
-        rest = {n: v for n, v in params.items() if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
+        later = self._set_later(params)
+        others = {n for n in params if n not in later}
+        rest = {n: params[n] for n in others if n not in ours and n.partition("__")[0] not in _LOOKED_UP}
         with validation.unchanged_on_error(self):
             for name, value in params.items():
                 if name not in rest or (name.startswith("optimizer__") and "param_groups__" not in name):
                     setattr(self, name, value)
+            if later:
+                self._outdated = sorted({*later, *vars(self).get("_outdated", ())})
             if self.initialized_ and "callbacks" in params:
                 self._initialize_callbacks()
             if self.initialized_ and {"optimizer", "optimizer__param_groups"} & params.keys():
@@ -460,14 +631,44 @@ class Training:
             rates = [group["lr"] for group in groups]
             super().set_params(**rest)
             for group, rate in zip(groups, rates, strict=True):
-                if group["lr"] != rate:
+                if group["lr"] != rate and "initial_lr" in group:
                     group["initial_lr"] = group["lr"]
         return self
 
+    def _set_later(self, params):
+        """Return the names of those parameters that would have a trained module or criterion built anew."""
+        has_weights = bool(self.history_) or vars(self).get("_has_weights", False)
+        if not self.initialized_ or not has_weights or vars(self).get("_is_fitting", False):
+            return set()
+        parts = {*self._modules, "compile"}
+        if any(isinstance(part, torch.nn.Module) and [*part.parameters()] for part in self._criteria_built()):
+            # their weights were trained, too
+            parts |= {*self._criteria}
+        # another criterion may mean other predictions; its options do not
+        return {name for name in params if name.partition("__")[0] in parts or name in self._criteria}
+
+    def _criteria_built(self):
+        return [getattr(self, name + "_") for name in self._criteria]
+
+    def _rebuild_outdated(self):
+        """Build anew what has been set since the last training, in a net that goes on with its training."""
+        if outdated := vars(self).pop("_outdated", None):
+            self._initialize_module(f"Re-initializing module because these were set: {', '.join(outdated)}.")
+            self._initialize_criterion()
+            self._initialize_optimizer()
+
     def load_params(self, *args, **kwargs):
-        """Load what :meth:`save_params` saved, as in skorch."""
+        """Load what :meth:`save_params` saved, as in skorch; the net must be initialized, or fitted."""
+        if not self.initialized_ and kwargs.get("checkpoint") is None and self.module is modules.MLP:
+            named = [f"module__{name}" for name in ("n_features", "n_outputs")]
+            if missing := [name for name in named if name not in vars(self)]:
+                raise NotInitializedError(
+                    "Cannot load state of an un-initialized model. Please fit first; or pass "
+                    f"{' and '.join(missing)}, which an MLP is built from, and call initialize."
+                )
         with self._resolved_device():
-            return super().load_params(*args, **kwargs)
+            super().load_params(*args, **kwargs)
+        self._has_weights = True
 
     def __getattr__(self, name):
         """Build what a search has trained when somebody looks at it: most nets of a search are only scored."""
@@ -500,13 +701,54 @@ def is_representable(loss, dtype=None):
 
 
 def find_override(net):
-    """Return a name by which a user's subclass changes how a net is trained, or None."""
+    """Return a name by which a net is trained otherwise, or None.
+
+    That is a method of a user's subclass, or one that was put into the net itself or into our and skorch's classes.
+    """
     kinds = type(net).__mro__
-    base = next(kind for kind in kinds if kind.__module__.startswith("sktune."))
-    for name in dict.fromkeys(name for kind in kinds[: kinds.index(base)] for name in vars(kind)):
+    base = next(kind for kind in kinds if kind.__module__.startswith(("sktune.", "skorch.")))
+    own = [name for kind in kinds[: kinds.index(base)] for name in vars(kind)]
+    own += [name for name in vars(net) if callable(getattr(base, name, None)) and name not in _OURS]
+    own += find_patches(kinds)
+    for name in dict.fromkeys(own):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return name
     return None
+
+
+def remember_methods(*kinds):
+    """Take note of the methods of classes as they are when they are imported."""
+    for kind in kinds:
+        for base in kind.__mro__:
+            if base.__module__.startswith(("sktune.", "skorch.")):
+                _METHODS.setdefault(base, dict(vars(base)))
+
+
+def find_patches(kinds):
+    """Return the names by which classes are no longer what they were when they were imported."""
+    names = []
+    for kind in kinds:
+        if (before := _METHODS.get(kind)) is not None:
+            now = vars(kind)
+            names += [name for name, method in now.items() if before.get(name) is not method]
+            names += [name for name in before if name not in now]
+    return names
+
+
+def _is_read(X):
+    """Tell whether X is a dataset that was made here of a table, and no one of the user's."""
+    return isinstance(X, Rows) or getattr(X, "is_read", False)
+
+
+def _labels(X, y):
+    return getattr(X, "y", y) if _is_read(X) else y
+
+
+def _n_rows_at_once(iterator):
+    """Return how many rows the largest batch of an iterator has, or a guess where it does not tell."""
+    if isinstance(iterator, Batches):
+        return max(iterator.sizes, default=1)
+    return getattr(iterator, "batch_size", None) or 1
 
 
 def _n_rows(batch):

@@ -5,9 +5,10 @@ import math
 import re
 from collections.abc import Mapping
 from contextlib import contextmanager, nullcontext
-from functools import cache, partial
+from functools import partial
 from numbers import Integral, Real
 from warnings import catch_warnings, warn
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from sklearn.utils.class_weight import compute_class_weight, compute_sample_weig
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_consistent_length, validate_data
 from skorch.dataset import get_len
+from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
 
 from sktune import labels
@@ -40,8 +42,52 @@ def unchanged_on_error(estimator):
 
 
 def passes_through(X):
-    """Tell whether X is of skorch's own kinds, which are handed on unchecked: a Dataset, or a dict of arrays."""
-    return is_dataset(X) or (isinstance(X, Mapping) and not sparse.issparse(X))  # a DOK matrix is a dict
+    """Tell whether X is of skorch's own kinds, which are handed on: a Dataset, a slice of one, or a dict of arrays."""
+    is_dict = isinstance(X, Mapping) and not sparse.issparse(X)  # a DOK matrix is a dict
+    return is_dataset(X) or is_dict or isinstance(X, SliceDataset)
+
+
+def count_parts(X, y):
+    """Return of how many arrays a list or tuple is made that each hold all rows; 0 if it is none of these.
+
+    A list of as many arrays as there are rows is a table, an array for each row.
+    """
+    if not isinstance(X, list | tuple) or not all(hasattr(part, "shape") for part in X):
+        return 0
+    n_rows = np.shape(y)[:1]
+    are_whole = n_rows != (len(X),) and all(part.shape[:1] == n_rows for part in X)
+    return len(X) if are_whole else 0
+
+
+def read_parts(X):
+    """Return a dict, list or tuple of tables with frames as arrays; anything else as it is."""
+    if isinstance(X, Mapping):
+        if not any(hasattr(part, "to_numpy") for part in X.values()):
+            return X
+        return {name: _read_part(f"X[{name!r}]", part) for name, part in X.items()}
+    if type(X) in (list, tuple):
+        return type(X)(_read_part(f"X[{n}]", part) for n, part in enumerate(X))
+    return X
+
+
+def _read_part(name, part):
+    if not hasattr(part, "to_numpy"):
+        return part
+    with _naming_text(name):
+        # what torch can share
+        return np.require(_as_numbers(name, part.to_numpy()), requirements="W")
+
+
+def as_given(X, checked):
+    """Return a table as the user gave it if its rows can be picked as skorch does it, else as it was checked."""
+    can_be_picked = isinstance(X, np.ndarray | torch.Tensor) or hasattr(X, "iloc")
+    return X if can_be_picked and X.shape == checked.shape else checked
+
+
+def encode_label(y, classes):
+    """Return the number of a label, or an array of them, among the sorted `classes`."""
+    y = np.asarray(y)
+    return torch.as_tensor(encode_labels(y.reshape(-1), classes).reshape(y.shape))
 
 
 def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
@@ -61,9 +107,24 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))
+    shape = np.shape(y) if not isinstance(y, str) and not y_numeric and _is_table(y) else None
+    if shape:
+        # labels of sequences, which scikit-learn checks in two dimensions only
+        y = np.reshape(y, (shape[0], -1))
     with _naming_text("X"), quiet:
         checked = validate_data(estimator, X, y, accept_sparse="csr", allow_nd=True, reset=reset, **options)
-        return _as_numbers("X", checked) if isinstance(y, str) else (_as_numbers("X", checked[0]), checked[1])
+        if isinstance(y, str):
+            return _as_numbers("X", checked)
+        return _as_numbers("X", checked[0]), checked[1] if shape is None else checked[1].reshape(shape)
+
+
+def _is_table(y):
+    """Tell whether there is more than one label for each row."""
+    try:
+        shape = np.shape(y)
+    except (TypeError, ValueError):  # no array, or lists of different lengths
+        return False
+    return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 
 
 @contextmanager
@@ -195,7 +256,7 @@ def check_portion(net, classes):
 
 def encode_labels(y, classes):
     """Return the number of each label among the sorted `classes`, two or more, of which it must be one."""
-    check_classification_targets(y)
+    check_classification_targets(y.ravel())
     if len(classes) < 2:
         raise ValueError(f"y must hold at least 2 classes, got 1 class: {classes.tolist()}")
     if len(unknown := np.setdiff1d(y, classes)):
@@ -274,11 +335,16 @@ def resolve_device(device):
 
 _RANGES = {
     ("lr", "optimizer__lr"): (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
-    ("max_epochs", "batch_size"): (Integral, lambda v: v >= 1, "an int of at least 1"),
+    ("max_epochs",): (Integral, lambda v: v >= 1, "an int of at least 1"),
     ("n_iter_no_change",): (
         Real,
         lambda v: v >= 1 and (v == math.inf or isinstance(v, Integral)),
         "an int of at least 1, or inf",
+    ),
+    ("batch_size", "iterator_train__batch_size", "iterator_valid__batch_size"): (
+        Integral,
+        lambda v: v >= 1 or v == -1,
+        "an int of at least 1, or -1 for all rows at once",
     ),
     ("l1", "l2", "tol", "optimizer__weight_decay"): (Real, lambda v: 0 <= v < math.inf, "a non-negative finite number"),
     ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
@@ -291,30 +357,35 @@ def check_hyperparameters(net):
     for names, (kind, holds, requirement) in _RANGES.items():
         for name in vars(net).keys() & names:
             value = getattr(net, name)
+            if value is None and name.startswith("iterator_"):
+                # torch's own way to switch batches off
+                continue
             if not isinstance(value, kind) or isinstance(value, bool | np.bool_) or not holds(value):
                 raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
     if not isinstance(net.early_stopping, bool | np.bool_ | None) and net.early_stopping != "train_loss":
         raise ValueError(f"early_stopping must be a bool or 'train_loss', got early_stopping={net.early_stopping!r}")
     check_components(vars(net))
-    check_names(net, net.get_params(deep=False))
+    check_names(net, net._named_params())
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
 def check_names(net, params):
     """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
-    own = {name for kind in type(net).__mro__ for name in constructor_arguments(kind, extra=False) or ()}
+    own = own_arguments(type(net))
     components = {**vars(net), **params}
+    prefixes = {"module", "criterion", "optimizer", *net.prefixes_}
     for name in params:
         prefix, nested, argument = name.partition("__")
         owner, known = type(net), own
-        if prefix in net.prefixes_ and nested:
+        if prefix in prefixes and nested:
             owner, known = _find_arguments(prefix, components.get(prefix))
         elif nested:  # a subclass may add components when it initializes
             is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
-            known = [f"{known}__{argument}" for known in net.prefixes_] if is_settled else None
+            known = [f"{known}__{argument}" for known in prefixes] if is_settled else None
         if known is not None and name not in known and not argument.startswith("param_groups"):
             takes = partial(_takes, components)
-            hint = suggest(name, known, takes) or f": its parameters are {sorted(known)}"
+            hint = _with_dunder(name, prefixes) or suggest(name, known, takes)
+            hint = hint or f": its parameters are {sorted(known)}"
             raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
 
 
@@ -325,6 +396,21 @@ def _takes(components, name):
         return True
     known = _find_arguments(prefix, components.get(prefix))[1]
     return known is None or name in known
+
+
+def _with_dunder(name, prefixes):
+    """Return a hint at what a name of a component's argument lacks: two underscores."""
+    found = [prefix for prefix in prefixes if name.startswith(prefix) and "__" not in name]
+    if not found:
+        return ""
+    prefix = max(found, key=len)
+    argument = name.removeprefix(prefix).lstrip("_")
+    return f"; did you mean '{prefix}__{argument}'?" if argument else ""
+
+
+def own_arguments(kind):
+    """Return the names that the constructors of a class and of its bases take."""
+    return {name for base in kind.__mro__ for name in constructor_arguments(base, extra=False) or ()}
 
 
 def _find_arguments(prefix, component):
@@ -342,13 +428,43 @@ def _find_arguments(prefix, component):
     return factory, known and [f"{prefix}__{name}" for name in known]
 
 
-@cache
+_signatures = WeakKeyDictionary()  # of classes and functions, which can still be freed
+
+
 def constructor_arguments(factory, extra=True):
     """Return the names that a class or function takes, or None if `extra` counts and it takes any."""
     try:
+        if factory not in _signatures:
+            _signatures[factory] = _read_signature(factory)
+        found = _signatures[factory]
+    except TypeError:  # no weak reference, or no hash
+        found = _read_signature(factory)
+    if found is None:
+        return None
+    names, takes_any = found
+    return None if extra and takes_any else names
+
+
+def required_arguments(factory):
+    """Return the names of the arguments that a class or function cannot do without."""
+    try:
         parameters = inspect.signature(factory).parameters.values()
-    except (TypeError, ValueError):  # built in C
+    except (TypeError, ValueError):
+        return set()
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in parameters if p.default is p.empty and p.kind in kinds}
+
+
+def takes_any_keyword(factory):
+    """Tell whether a function takes keywords that it does not name."""
+    return constructor_arguments(factory) is None
+
+
+def _read_signature(factory):
+    """Return the names that a class or function takes, and whether it takes any other; None if it is built in C."""
+    try:
+        parameters = inspect.signature(factory).parameters.values()
+    except (TypeError, ValueError):
         return None
-    if extra and any(p.kind is p.VAR_KEYWORD for p in parameters):
-        return None
-    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -8,6 +8,7 @@ import torch
 from skorch import net as skorch_net
 from skorch.callbacks import scoring
 
+import sktune
 from sktune.training import Training
 
 PRIVATE = {
@@ -46,8 +47,9 @@ def net():
 
 @pytest.mark.parametrize("name", PRIVATE)
 def test_component_lists(net, name):
-    assert getattr(net, name, None) == getattr(Training, name), (
-        f"skorch.NeuralNet.{name} ({PRIVATE[name]}) must equal what sktune.training.Training declares"
+    ours = sktune.NeuralNetClassifier(Plain).initialize()
+    assert getattr(net, name, None) == getattr(ours, name), (
+        f"skorch.NeuralNet.{name} ({PRIVATE[name]}) must be registered for a net of sktune's, too"
     )
 
 
@@ -72,9 +74,10 @@ def test_initialize_calls_the_hooks():
 
 
 def test_prefixes(net):
-    ours = set(Training.prefixes_) - {"lr_schedule"}
+    initialized = sktune.NeuralNetClassifier(Plain).initialize()
+    ours = set(initialized.prefixes_) - {"lr_schedule"}
     assert set(net.prefixes_) == ours, f"skorch knows other prefixes: {set(net.prefixes_) ^ ours}"
-    missing = set(net.cuda_dependent_attributes_) - set(Training.cuda_dependent_attributes_)
+    missing = set(net.cuda_dependent_attributes_) - set(initialized.cuda_dependent_attributes_)
     assert not missing, f"skorch pickles {missing} apart, too"
 
 

@@ -491,11 +491,62 @@ def test_set_params_and_fit_again_equals_a_new_net(params):
     assert_same_weights(changed.fit(X, y), NeuralNetClassifier(**{**start, **params}).fit(X, y))
 
 
-def test_set_params_builds_the_module_anew():
-    net = make_net().fit(X, y).set_params(module__hidden=(6, 2))
+def hidden_widths(net):
+    return [p.shape[0] for p in net.module_.parameters() if p.ndim > 1]
 
-    assert [p.shape[0] for p in net.module_.parameters() if p.ndim > 1] == [6, 2, 2]
-    assert net.predict(X).shape == (130,)
+
+@pytest.mark.parametrize(
+    "params",
+    [{"module__hidden": (6, 2)}, {"module": Noisy}, {"criterion": nn.NLLLoss}, {"criterion__label_smoothing": 0.1}],
+    ids=lambda params: next(iter(params)),
+)
+def test_set_params_leaves_what_was_trained_until_the_next_fit(params):
+    net = make_net().fit(X, y)
+    before = weights_of(net)
+    expected = net.predict_proba(X)
+
+    net.set_params(**params)
+
+    assert_same_weights(net, before)
+    assert np.array_equal(net.predict_proba(X), expected)
+
+
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_set_params_builds_the_module_anew_when_training_goes_on(method, capsys):
+    net = make_net(warm_start=True).fit(X, y).set_params(module__hidden=(6, 2), verbose=1)
+
+    getattr(net, method)(X, y)
+
+    assert hidden_widths(net) == [6, 2, 2]
+    assert "Re-initializing module because these were set: module__hidden." in capsys.readouterr().out
+
+
+def test_set_params_after_load_params_keeps_what_was_loaded(tmp_path):
+    trained = make_net().fit(X, y)
+    trained.save_params(f_params=tmp_path / "weights.pt")
+    sizes = {"module__n_features": 3, "module__n_outputs": 2}
+    net = make_net(**sizes).initialize()
+    net.load_params(f_params=tmp_path / "weights.pt")
+
+    assert_same_weights(net.set_params(module__dropout=0.3), trained)
+
+
+def test_set_params_of_an_untrained_net_builds_the_module_at_once():
+    sizes = {"module__n_features": 3, "module__n_outputs": 2}
+    net = make_net(**sizes).initialize().set_params(module__hidden=(6, 2))
+
+    assert hidden_widths(net) == [6, 2, 2]
+
+
+def test_set_params_by_a_callback_takes_effect_at_once():
+    class Widen(Callback):
+        def on_train_begin(self, net, **kwargs):
+            if len(net.history) == 3:
+                net.set_params(module__hidden=(9,))
+
+    net = make_net(callbacks=[Widen()]).fit(X, y).partial_fit(X, y)
+
+    assert hidden_widths(net) == [9, 2]
 
 
 def test_set_params_of_callbacks():

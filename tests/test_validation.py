@@ -181,7 +181,7 @@ BAD_VALUES = {
     "lr": [0, -0.1, np.nan, np.inf, "0.1", None, True],
     "optimizer__lr": [0, -1],
     "max_epochs": [0, -1, 2.5, "5", True],
-    "batch_size": [0, -1, 2.5, "32", True, None],
+    "batch_size": [0, -2, 2.5, "32", True, None],
     "l1": [-1e-3, np.nan, "0"],
     "l2": [-1e-3, np.inf],
     "optimizer__weight_decay": [-0.1, "0.1"],

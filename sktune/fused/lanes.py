@@ -59,8 +59,9 @@ class Lane:
     def rates(self, epoch):
         """Return the learning rates of an epoch's steps."""
         n_steps = len(self.batches.sizes)
-        factors = self.factors(epoch, n_steps) if self.factors else [1.0] * n_steps
-        return [self.options["initial_lr"] * factor for factor in factors]
+        if self.factors is None:
+            return [self.options["lr"]] * n_steps
+        return [self.options["initial_lr"] * factor for factor in self.factors(epoch, n_steps)]
 
     @staticmethod
     def masks(lanes):

@@ -10,6 +10,7 @@ import torch
 from scipy import sparse
 from skorch.dataset import Dataset, ValidSplit
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from sktune.data import rows_of
@@ -18,7 +19,7 @@ from sktune.fused.optim import OFF, RULES
 from sktune.fused.plain import KINDS
 from sktune.fused.train import Group
 from sktune.modules import MLP, HashedDropout
-from sktune.training import find_override
+from sktune.training import find_override, remember_methods
 
 _TORCH_OWN = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, bool, np.generic, type(None), torch.dtype, torch.Size, types.FunctionType)
@@ -28,14 +29,18 @@ _MOST, _MOST_ON_GPU = 32, 512  # lanes of a group, beyond which more bring no sp
 _PROVEN = (nn.CrossEntropyLoss, nn.MSELoss)
 _STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
 
+remember_methods(*KINDS)
+
 
 def why_alone(net):
     """Return why a net's configuration cannot be fused, or nothing."""
     is_ours = isinstance(net, NetworkEstimator)
     if not is_ours and type(net) not in KINDS:
         return f"{type(net).__name__} is neither one of sktune's nets nor of skorch's"
-    if is_ours and (name := find_override(net)):
+    if name := find_override(net):
         return f"{type(net).__name__} overrides {name}"
+    if vars(net).get("history_") is not None:
+        return "it has a history of its own"
     if (net.callbacks and net.callbacks != "disable") or any(name.startswith("callbacks__") for name in vars(net)):
         return "it has callbacks of its own"
     for name, standard in _STANDARD.items():
@@ -63,6 +68,7 @@ def why_alone_initialized(net, rows):
     is_mean = getattr(criterion, "reduction", None) == "mean" and getattr(criterion, "weight", None) is None
     pads = any(getattr(part, "padding_idx", None) is not None for part in module.modules())
     reasons = {
+        "its module has lazy layers, whose sizes its first batch tells": any(map(is_lazy, module.parameters())),
         "its criterion has parameters": list(criterion.parameters()),
         "its optimizer has several groups of parameters": others,
         "its optimizer has parameters that are not the module's": len(group["params"]) != len([*module.parameters()]),

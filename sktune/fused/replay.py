@@ -107,6 +107,8 @@ class Trained:
             # Without skorch's callbacks the history has no losses of epochs, and those of batches are not told.
             vars(net)["_curve"] = [_read_losses(row) for row in self.outcome.curve]
         vars(net)["_trained"] = self
+        # which the next fit replaces: a history of the user's own would be emptied
+        vars(net)["_own_history"] = net.history_
         if not isinstance(net, NetworkEstimator):
             self.build(net)
 

@@ -11,6 +11,7 @@ from skorch import NeuralNetRegressor
 from torch import nn
 
 from sktune.compiled import find_program, read_data, read_order
+from sktune.data import restore_row
 from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
@@ -271,9 +272,9 @@ class Group:
         for X, *_ in batches:
             X = X if dtype is None else X.to(dtype)
             outputs = net.forward(X.expand(len(positions), *X.shape), False)
-            found.append((outputs[0] if isinstance(outputs, tuple) else outputs).cpu())
+            found.append(((outputs[0] if isinstance(outputs, tuple) else outputs).cpu(), len(X)))
         for place, outcome in enumerate(outcomes):
-            outcome.outputs = [outputs[place].clone() for outputs in found]
+            outcome.outputs = [restore_row(outputs[place], n_rows).clone() for outputs, n_rows in found]
 
     def _validate(self):
         """Return each lane's validation loss and accuracy, in lists by name; none where there are no such rows."""
@@ -330,12 +331,13 @@ class Loss:
         return (losses if weight is None else losses * weight).mean(1)
 
     def accuracies(self, outputs, target):
-        """Return the shares (L,) of rows whose class, or all of whose labels, the outputs (L, B, ...) tell.
+        """Return the shares (L,) of labels that outputs (L, B, C, ...) tell rightly.
 
-        Where there are no classes they are nonsense.
+        Of a table of labels it is the share of rows whose labels are all right. Where there are no classes the
+        numbers mean nothing.
         """
-        if outputs.ndim == 3 and outputs.shape[2] > 1 and target.ndim == 2:
-            hits = outputs.argmax(2) == target
+        if outputs.ndim > 2 and outputs.shape[2] > 1 and target.ndim == outputs.ndim - 1:
+            hits = (outputs.argmax(2) == target).flatten(1)
         elif outputs.numel() != target.numel():
             return outputs.new_zeros(len(outputs))
         else:

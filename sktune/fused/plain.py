@@ -31,13 +31,15 @@ def stopped_before_training(net, found, seed):
         with limited_threads(1):
             return kind.fit(self, X, y, **fit_params)
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
+        if reason := why_told(epochs, fit_params):
+            found.append((reason,))
+            return self
         self.check_data(X, y)
         self.check_training_readiness()
         generator = torch.Generator()
         generator.set_state(torch.get_rng_state())
-        datasets = self.get_split_datasets(X, y, **fit_params)
-        found.append((why_told(epochs, fit_params), *datasets, generator))
+        found.append(("", *self.get_split_datasets(X, y), generator))
         return self
 
     net.__class__ = type(kind.__name__, (kind,), {"fit": fit, "fit_loop": fit_loop})

@@ -56,6 +56,7 @@ class Fit:
     failure: Exception | None = None  # in its training, which may be the engine's fault or the user's
     table: object = None  # what the steps made of the rows, as long as the net may have to be trained alone
     n_of_steps: int = 0  # how many of the warnings `caught` are the steps'
+    own: object = field(default_factory=object)  # equal to nothing of another fit
     draws: bool = False  # whether the preparation drew from the generators that the whole process shares
     before: tuple | None = None  # their states when it began,
     between: tuple | None = None  # after the steps,
@@ -268,7 +269,7 @@ def _test_batches(net, planned, rows):
 
 def _fold_of(fit, fold):
     """Return what tells the rows that the net gets: those of steps that have drawn random numbers are its own."""
-    return (*fit.key, id(fit)) if fit.draws else fold
+    return (*fit.key, fit.own) if fit.draws else fold
 
 
 def _draws_nothing(fit):

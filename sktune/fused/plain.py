@@ -28,7 +28,7 @@ def stopped_before_training(net, found, seed):
 
     def fit(self, X, y=None, **fit_params):
         # a process that has started torch's threads cannot be forked any more, and these steps are short
-        with limited_threads(1):
+        with seeded(seed << 1, self.device or "cpu"), limited_threads(1):
             return kind.fit(self, X, y, **fit_params)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
@@ -44,8 +44,7 @@ def stopped_before_training(net, found, seed):
 
     net.__class__ = type(kind.__name__, (kind,), {"fit": fit, "fit_loop": fit_loop})
     try:
-        with seeded(seed << 1, net.device or "cpu"):
-            yield
+        yield
     finally:
         net.__class__ = kind
 

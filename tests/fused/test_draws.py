@@ -170,7 +170,9 @@ def skorch_net(**options):
 
 def read_losses(net):
     nets = []
-    GridSearchCV(net, {"lr": [0.1, 0.5]}, cv=3, refit=False, scoring=lambda net, X, y: nets.append(net) or 0.0).fit(X, y)
+    GridSearchCV(net, {"lr": [0.1, 0.5]}, cv=3, refit=False, scoring=lambda net, X, y: nets.append(net) or 0.0).fit(
+        X, y
+    )
     return [net.history[:, "valid_loss"] for net in nets]
 
 

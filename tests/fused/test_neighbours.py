@@ -135,9 +135,6 @@ def observe(call):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_that_fit_no_network_are_those_of_joblib(name):
-    if name == "timeout":
-        pytest.importorskip("fcntl")
-        joblib.parallel_config()
     expected = observe(CALLS[name])
     if name == "timeout":
         os.write(_END, b"ab")
@@ -272,6 +269,9 @@ def test_arguments_of_fit_are_not_lost(name, is_last_step, params):
 class Sampler(BaseEstimator):
     fits = []
 
+    def fit(self, X, y):
+        return self
+
     def fit_resample(self, X, y):
         self.fits.append(len(X))
         return np.r_[X, X[:20]], np.r_[y, y[:20]]
@@ -280,8 +280,8 @@ class Sampler(BaseEstimator):
 class Resampling(Pipeline):
     """As imbalanced-learn's: some steps make other rows."""
 
-    def _validate_steps(self):
-        pass
+    def __sklearn_is_fitted__(self):
+        return True
 
     def fit(self, X, y=None, **params):
         for _, step in self.steps[:-1]:
@@ -296,6 +296,9 @@ class Resampling(Pipeline):
         for _, step in self.steps[:-1]:
             X = step.transform(X) if hasattr(step, "transform") else X
         return self.steps[-1][1].predict(X)
+
+    def score(self, X, y):
+        return np.mean(self.predict(X) == y)
 
 
 @pytest.mark.parametrize("samplers", [[("more", Sampler())], []])
@@ -410,10 +413,9 @@ def test_mistakes_of_the_users_are_no_failures_of_the_engine(name):
     for config in ({"backend": "sequential"}, {"backend": "sktune", "report": report}):
         with joblib.parallel_config(**config), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            try:
+            # all fits fail, or one only
+            with pytest.raises(ValueError, match=message) if "module" in params else contextlib.nullcontext():
                 GridSearchCV(net, candidates, **options).fit(X, y)
-            except ValueError as error:  # all fits failed
-                assert message in str(error)
         found.append([warning.category for warning in caught])
 
     assert found[1] == found[0]
@@ -453,5 +455,7 @@ assert os.waitpid(child, 0)[1] == 0
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks on this system")
 def test_a_search_in_a_forked_child_after_a_search():
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-    environment["PYTHONPATH"] = os.pathsep.join([os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")])
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
+    )
     subprocess.run([sys.executable, "-c", FORK], env=environment, check=True, timeout=120)

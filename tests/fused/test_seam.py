@@ -66,7 +66,8 @@ def test_joblibs_parallel_has_the_attributes_that_a_call_is_begun_anew_with():
     assert not missing, f"joblib.Parallel no longer has {missing}"
 
     with joblib.parallel_config("threading"):
-        assert in_thread.config["backend"].__class__.__name__ == "ThreadingBackend", "joblib keeps its settings elsewhere"
+        chosen = type(in_thread.config["backend"]).__name__
+    assert chosen == "ThreadingBackend", "joblib keeps its settings elsewhere"
     assert "backend" in default_parallel_config, "joblib keeps its settings elsewhere"
 
 

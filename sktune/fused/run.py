@@ -192,7 +192,7 @@ def _estimate_seconds(lane):
 
 
 def conclude_failure(fit, has_failed):
-    """Say whose fault it was that the training of a fit failed, once the fit has run alone: did that fail, too?"""
+    """Say whose fault it was that the training of a fit failed, once the fit has run alone."""
     error, fit.failure = fit.failure, None
     if has_failed:
         fit.reason = "its training fails, alone as well as together with others"

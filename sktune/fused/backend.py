@@ -166,14 +166,22 @@ class _Watching(ParallelBackendBase):
         if call is None or not call.has_networks:
             if call is not None:
                 call.report_all()
-                del call, items
-            yield from self._pass_on(tasks)
+                yield from self._pass_on_with_bar(tasks, len(items))
+            else:
+                yield from self._pass_on(tasks)
             return
         del tasks
         if self.parallel.timeout is not None:
             message = f"fits that are trained together have no timeout: timeout={self.parallel.timeout} is not used"
             warnings.warn(message, UserWarning, stacklevel=3)
         yield from call.run()
+
+    def _pass_on_with_bar(self, tasks, n_fits):
+        with tqdm(total=n_fits, unit="fit", desc="search", disable=not self.owner.progress) as bar:
+            for number, result in enumerate(self._pass_on(tasks)):
+                # the first one only tells that the work has begun
+                bar.update(number > 0)
+                yield result
 
     def _pass_on(self, tasks):
         n_jobs = _resolve(self.n_jobs, self.other)

@@ -133,7 +133,8 @@ class NetworkEstimator(Records, Training):
 
     def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, method="fit"):
         adopt = vars(self).pop("_adopt", None)
-        if adopt and adopt(X):  # the fused engine has trained this fit already
+        # the fused engine has trained this fit already
+        if adopt and classes is None and adopt(X, **fit_params):
             return self
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)

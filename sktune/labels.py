@@ -15,7 +15,7 @@ _WAYS = (
 
 
 def is_table(y):
-    """Tell whether targets have two columns or more."""
+    """Tell whether targets have more than one number for each row, in two dimensions or more."""
     if sparse.issparse(y):
         return True
     try:
@@ -23,7 +23,7 @@ def is_table(y):
     except (TypeError, ValueError):
         # rows of different lengths
         return False
-    return len(shape) == 2 and shape[1] > 1
+    return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 
 
 def as_label_table(y):
@@ -34,7 +34,7 @@ def as_label_table(y):
         table = y.toarray()
     else:
         table = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
-    if table.dtype.kind not in "biufO" or table.shape[1] < 2 or not np.isin(table, (0, 1)).all():
+    if table.dtype.kind not in "biufO" or table.ndim != 2 or table.shape[1] < 2 or not np.isin(table, (0, 1)).all():
         return None
     return table.astype(np.int64) if table.dtype.kind == "O" else table
 

@@ -10,7 +10,7 @@ class _FusedSearch:
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
         report = FusionReport()
-        with fused_tasks(self.n_jobs, report=report, progress=self.verbose > 0):
+        with fused_tasks(report=report, progress=self.verbose > 0):
             super().fit(X, y, **params)
         self.fusion_ = report
         return self

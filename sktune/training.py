@@ -360,7 +360,7 @@ class Training:
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
         if stand_in := vars(self).get("_stand_in"):  # the fused engine collects fits, and hands trained ones back
-            stand_in(X)
+            stand_in(X, y=y, epochs=epochs, **fit_params)
             return self
         self.check_training_readiness()
         if getattr(self, "optimizer_", None) is not None:

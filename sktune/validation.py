@@ -103,28 +103,19 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
         raise ValueError(f"Found array with 0 feature(s) (shape={X.shape}) while a minimum of 1 is required.")
     y = y.toarray() if sparse.issparse(y) else y
     is_table = not isinstance(y, str) and labels.is_table(y)
+    # labels of sequences may have more dimensions than scikit-learn checks
+    shape = np.shape(y) if is_table and not y_numeric else None
     options = {} if isinstance(y, str) else {"multi_output": y_numeric or is_table, "y_numeric": y_numeric}
     if y_numeric and y is not None:
         with _naming_text("y"):
             y = _as_numbers("y", np.asarray(y))
-    shape = np.shape(y) if not isinstance(y, str) and not y_numeric and _is_table(y) else None
-    if shape:
-        # labels of sequences, which scikit-learn checks in two dimensions only
+    if shape is not None:
         y = np.reshape(y, (shape[0], -1))
     with _naming_text("X"), quiet:
         checked = validate_data(estimator, X, y, accept_sparse="csr", allow_nd=True, reset=reset, **options)
         if isinstance(y, str):
             return _as_numbers("X", checked)
         return _as_numbers("X", checked[0]), checked[1] if shape is None else checked[1].reshape(shape)
-
-
-def _is_table(y):
-    """Tell whether there is more than one label for each row."""
-    try:
-        shape = np.shape(y)
-    except (TypeError, ValueError):  # no array, or lists of different lengths
-        return False
-    return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 
 
 @contextmanager

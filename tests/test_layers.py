@@ -17,13 +17,13 @@ LAYERS = [
     ["sktune.fused.collect", "sktune.fused.run"],
     ["sktune.fused.plan", "sktune.fused.replay"],
     ["sktune.fused.caught", "sktune.fused.plain", "sktune.fused.train"],
-    [f"sktune.fused.{name}" for name in ("capture", "curves", "lanes", "network", "optim", "seam", "tables")],
+    [f"sktune.fused.{name}" for name in ("capture", "curves", "draws", "lanes", "network", "optim", "seam", "tables")],
     ["sktune.estimators", "sktune.fused.chain"],
     ["sktune.training"],
-    ["sktune.compiled", "sktune.evaluation", "sktune.progress", "sktune.splits"],
+    ["sktune.advice", "sktune.compiled", "sktune.evaluation", "sktune.progress", "sktune.splits"],
     ["sktune.data", "sktune.resampling", "sktune.sealing", "sktune.spaces", "sktune.validation"],
     ["sktune.kernels", "sktune.modules", "sktune.schedules"],
-    ["sktune.listeners", "sktune.names", "sktune.randomness", "sktune.vectors"],
+    [f"sktune.{name}" for name in ("components", "labels", "listeners", "names", "randomness", "records", "vectors")],
 ]
 DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row}
 

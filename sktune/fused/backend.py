@@ -1,24 +1,39 @@
 """The joblib backend ``"sktune"``: collect the tasks of a call, train their nets together, then run each task."""
 
+import logging
+import warnings
+from contextlib import contextmanager
 from numbers import Integral
 
 import joblib
 import torch
-from joblib.parallel import ParallelBackendBase, SequentialBackend
+from joblib.parallel import ParallelBackendBase
 from skorch import NeuralNet
 from tqdm.auto import tqdm
 
 from sktune.estimators import NetworkEstimator
 from sktune.fused.caught import restore_showwarning
 from sktune.fused.collect import Collector, Fit, net_of
+from sktune.fused.draws import Course
 from sktune.fused.plan import find_obstacle, group_lanes
 from sktune.fused.replay import hand_out
-from sktune.fused.run import FusionReport, Trainer
-from sktune.fused.seam import FallbackToBackend, read_tasks, run_tasks
+from sktune.fused.run import FusionReport, Trainer, conclude_failure
+from sktune.fused.seam import (
+    FallbackToBackend,
+    chosen_backend,
+    get_active_backend,
+    intercept,
+    is_fit,
+    other_backend,
+    pass_on,
+    read_tasks,
+    run_in_turn,
+    run_task,
+)
 from sktune.validation import resolve_device
 
+_logger = logging.getLogger(__name__)
 _NOT_GIVEN = -(10**9)  # n_jobs, which joblib hands on as a number
-_MANY = 100_000  # jobs that joblib believes we run at once: enough to be handed all tasks before the first result
 
 
 class FusingBackend(ParallelBackendBase):
@@ -27,6 +42,9 @@ class FusingBackend(ParallelBackendBase):
     It is what ``joblib.parallel_config("sktune", ...)`` chooses. `n_jobs` is the number of threads that groups of fits
     are spread over, each with its share of torch's own (default: as many as torch has). If it is given and above 1, it
     is also the number of processes for the tasks that are not fused.
+
+    A call that fits no network, of any functions, is left to the backend that is chosen around this one, or else to
+    joblib's own choice: nothing about it is different.
 
     Parameters
     ----------
@@ -41,17 +59,17 @@ class FusingBackend(ParallelBackendBase):
     report : FusionReport to be filled, default=None
     progress : bool, default=False
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
-    outer : (backend, n_jobs), default=None
-        Where tasks that are not fused run. With it, this backend serves one search, and leaves what comes after
-        (a refit) to `outer`, too.
+    serves_one : bool, default=False
+        Whether it serves one ``Parallel`` only, that of a search, and leaves alone what comes after it (a refit).
     """
 
-    supports_retrieve_callback = False
+    supports_return_generator = True
     default_n_jobs = _NOT_GIVEN
 
     def __init__(
-        self, *args, max_lanes=None, device=None, precision=None, report=None, progress=False, outer=None, **kwargs
-    ):
+        self, *args, max_lanes=None, device=None, precision=None, report=None, progress=False, serves_one=False,
+        **kwargs,
+    ):  # fmt: skip
         super().__init__(*args, **kwargs)
         if precision not in (None, "tf32", "bf16"):
             raise ValueError(f"precision must be 'tf32', 'bf16' or None, got precision={precision!r}")
@@ -60,100 +78,275 @@ class FusingBackend(ParallelBackendBase):
         self.precision = precision
         self.report = FusionReport() if report is None else report
         self.progress = progress
-        self.outer = outer
-        self.waiting, self.is_called, self.is_over = [], False, False
+        self.serves_one = serves_one
+        self.is_over = False
+        # what the context around this one has chosen
+        around = chosen_backend()
+        self.around = getattr(around, "around", around)
 
     @property
     def supports_sharedmem(self):
         """Whether all tasks share the memory, also those that are not fused."""
-        return self.outer is not None and getattr(self.outer[0], "supports_sharedmem", False)
+        return getattr(self.around, "supports_sharedmem", False)
 
     @property
     def options(self):
         """What a search within this context takes over."""
         return {"max_lanes": self.max_lanes, "device": self.device, "precision": self.precision}
 
+    @contextmanager
+    def outside(self):
+        """Let what is called within find what it would find without this backend."""
+        is_chosen = getattr(chosen_backend(), "around", None) is self.around
+        with other_backend(self.around if is_chosen else chosen_backend()):
+            yield
+
+    def find_other(self, prefer=None, require=None):
+        """Return the backend that would compute a call without this one."""
+        with self.outside():
+            return get_active_backend(prefer=prefer, require=require)[0]
+
     def configure(self, n_jobs=-1, parallel=None, prefer=None, require=None, **kwargs):
-        """Take the settings of a call."""
+        """Hand over to what looks at the tasks of a Parallel, or to the backend around if the one search is over."""
+        other = self.find_other(prefer, require)
         if self.is_over:
-            raise FallbackToBackend(self.outer[0])
-        self.waiting, self.n_jobs, self.is_called = [], n_jobs, True
-        self.bar = None
-        self.shows_bar = self.progress or getattr(parallel, "verbose", 0) > 0
-        return self.effective_n_jobs(n_jobs)
+            parallel.n_jobs = _resolve(n_jobs, other)
+            raise FallbackToBackend(other)
+        raise FallbackToBackend(_Watching(self, other, n_jobs))
 
     def effective_n_jobs(self, n_jobs):
-        """Return how many tasks run at once; in a call, so many that all arrive before a result is asked for."""
-        if self.is_called:
-            return _MANY
-        if self.outer is None:
-            return _count_jobs(n_jobs)
-        backend, outer_n_jobs = self.outer
-        return backend.effective_n_jobs(outer_n_jobs if n_jobs is None else n_jobs)
+        """Return how many tasks would run at once without this backend."""
+        return self.find_other().effective_n_jobs(n_jobs)
 
     def get_nested_backend(self):
-        """Let what a task itself does in parallel find what it would have found without us."""
-        return self.outer or (SequentialBackend(nesting_level=(self.nesting_level or 0) + 1), None)
+        """Let what a task itself does in parallel find what it would have found without this backend."""
+        return self.find_other().get_nested_backend()
 
-    def submit(self, func, callback=None):
-        """Keep a task for later."""
-        job = _Job(func, callback)
-        self.waiting.append(job)
-        return job
 
-    def retrieve_result(self, out, timeout=None):
-        """Return a task's result; the first call trains the nets of all that were submitted."""
-        if self.waiting:
-            jobs, self.waiting = self.waiting, []
-            self._prepare(jobs)
-        results = out.run()
-        if not out.ran_elsewhere:
-            self.bar.update(out.cost_alone)
-        out.callback(results)  # joblib submits what is left over
-        return results
+def _resolve(n_jobs, backend):
+    """Return how many jobs a call asks for."""
+    return backend.default_n_jobs if n_jobs == _NOT_GIVEN else n_jobs
 
-    def stop_call(self):
-        """End the bar."""
-        if self.bar is not None:
-            self.bar.close()
+
+class _Watching(ParallelBackendBase):
+    """Looks at each call of one Parallel: its fits are trained together; a call without any is `other`'s."""
+
+    # whether it is so is for `other` to say, which is asked in its turn
+    supports_timeout = supports_return_generator = True
+    uses_threads = True
+
+    def __init__(self, owner, other, n_jobs):
+        super().__init__(nesting_level=owner.nesting_level)
+        self.owner, self.other, self.n_jobs = owner, other, n_jobs
+        self.supports_sharedmem = owner.supports_sharedmem
+
+    def configure(self, n_jobs=1, parallel=None, **kwargs):
+        """Have joblib begin each call with one job."""
+        parallel.n_jobs = _resolve(self.n_jobs, self.other)
+        self.other.effective_n_jobs(parallel.n_jobs)  # 0 is an error
+        self.parallel = parallel
+        intercept(parallel, self._take)
+        return 1
+
+    def effective_n_jobs(self, n_jobs):
+        """Return how many jobs joblib is to begin with."""
+        return 1
 
     def terminate(self):
-        """Forget the tasks."""
+        """Take note that the Parallel is done."""
         restore_showwarning()
-        self.waiting, self.is_called, self.is_over = [], False, self.outer is not None
+        self.owner.is_over = self.owner.serves_one
 
-    def _prepare(self, jobs):
-        self._collect(jobs)
-        fits = [fit for job in jobs for fit in job.fits]
+    def _take(self, tasks):
+        """Return the results of a call, in a generator whose first one, None, tells that the work has begun."""
+        tasks = _begin(tasks)
+        call = None
+        if tasks.first and is_fit(tasks.first[0]):
+            items = list(tasks)
+            call = _Call(self, read_tasks(items))
+            tasks = _make_rest(items, tasks.n_tasks)
+        if call is None or not call.has_networks:
+            if call is not None:
+                call.report_all()
+                yield from self._pass_on_with_bar(tasks, len(items))
+            else:
+                yield from self._pass_on(tasks)
+            return
+        del tasks
+        if self.parallel.timeout is not None:
+            message = f"fits that are trained together have no timeout: timeout={self.parallel.timeout} is not used"
+            warnings.warn(message, UserWarning, stacklevel=3)
+        yield from call.run()
+
+    def _pass_on_with_bar(self, tasks, n_fits):
+        with tqdm(total=n_fits, unit="fit", desc="search", disable=not self.owner.progress) as bar:
+            for number, result in enumerate(self._pass_on(tasks)):
+                # the first one only tells that the work has begun
+                bar.update(number > 0)
+                yield result
+
+    def _pass_on(self, tasks):
+        n_jobs = _resolve(self.n_jobs, self.other)
+        if not self.owner.serves_one:
+            yield from pass_on(self.parallel, tasks, self.other, n_jobs)
+            return
+        # a search of sktune's fuses its own fits only, and not those that its estimators make in their fit
+        with self.owner.outside():
+            yield from pass_on(self.parallel, tasks, self.other, n_jobs)
+
+
+class _Rest:
+    """Tasks of which none is held longer than until it is asked for, as joblib's own backends hold none."""
+
+    def __init__(self, first, n_tasks, rest=()):
+        self.first, self.n_tasks, self.rest = first, n_tasks, rest
+
+    def __iter__(self):
+        first, rest = self.first, self.rest
+        del self.first, self.rest
+        first.reverse()
+        while first:
+            yield first.pop()
+        yield from rest
+
+
+class _SizedRest(_Rest):
+    """Tasks whose number is known: joblib tells it where it prints its progress."""
+
+    def __len__(self):
+        return self.n_tasks
+
+
+def _begin(tasks):
+    """Take the first task; return what yields all of them."""
+    n_tasks = len(tasks) if hasattr(tasks, "__len__") else None
+    rest = iter(tasks)
+    first = []
+    for task in rest:
+        first.append(task)
+        break
+    return _make_rest(first, n_tasks, rest)
+
+
+def _make_rest(first, n_tasks, rest=()):
+    return _Rest(first, n_tasks, rest) if n_tasks is None else _SizedRest(first, n_tasks, rest)
+
+
+class _Call:
+    """One call of a Parallel, of tasks in which scikit-learn fits estimators."""
+
+    def __init__(self, watching, tasks):
+        self.owner, self.other, self.parallel = watching.owner, watching.other, watching.parallel
+        self.asked = watching.n_jobs
+        self.jobs = [_Job(self, task) for task in tasks]
+        self.bar = None
+
+    @property
+    def has_networks(self):
+        """Whether any task fits a network."""
+        return any(job.has_network for job in self.jobs)
+
+    @property
+    def n_jobs(self):
+        """How many tasks at once the other backend would run."""
+        return self.other.effective_n_jobs(_resolve(self.asked, self.other))
+
+    def report_all(self):
+        """Take note of all fits, as far as they have come."""
+        for job in self.jobs:
+            for fit in [job.make_fit()] if job.fits is None else job.fits:
+                self.owner.report.add(fit)
+
+    def run(self):
+        """Train the networks together, then run each task; return the results as joblib's generators do."""
+        try:
+            yield from run_in_turn(self.parallel, self._run_jobs())
+        finally:
+            if self.bar is not None:
+                self.bar.close()
+            self.report_all()
+
+    def _run_jobs(self):
+        self._prepare()
+        for job in self.jobs:
+            yield job.run, (), {}
+        for job in self.jobs:
+            if job.seed is not None and any(fit.outcome is not None for fit in job.fits):
+                _draw_torch_seed(torch.default_generator)
+
+    @contextmanager
+    def within_tasks(self):
+        """Let what a task does in parallel find what it would find without this backend."""
+        with self.owner.outside():
+            if self.n_jobs == 1:
+                yield
+                return
+            backend, n_jobs = self.other.get_nested_backend()
+            with joblib.parallel_config(backend=backend, n_jobs=n_jobs):
+                yield
+
+    def _prepare(self):
+        self._collect()
+        fits = [fit for job in self.jobs for fit in job.fits]
         groups = self._group(fits)
-        self.stop_call()
-        self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not self.shows_bar)
-        n_workers = torch.get_num_threads() if self.n_jobs == _NOT_GIVEN else _count_jobs(self.n_jobs)
-        Trainer(n_workers, self.report, self.bar, self.precision).train(groups)
+        shows_bar = self.owner.progress or self.parallel.verbose > 0
+        self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not shows_bar)
+        n_workers = torch.get_num_threads() if self.asked == _NOT_GIVEN else _count_jobs(self.asked)
+        Trainer(n_workers, self.owner.report, self.bar, self.owner.precision).train(groups)
         for fit in fits:
-            self.report.add(fit)
             if fit.lane is not None:  # scikit-learn will take the folds' rows once more
                 fit.lane.forget_rows()
-        backend, n_jobs = self.outer or ("loky", _count_jobs(self.n_jobs))
-        alone = [job for job in jobs if all(fit.outcome is None for fit in job.fits)]
-        if n_jobs not in (None, 1) and alone:
-            one_by_one = getattr(backend, "supports_return_generator", isinstance(backend, str))
-            return_as = "generator" if one_by_one else "list"
-            self._run_elsewhere(alone, joblib.Parallel(n_jobs=n_jobs, backend=backend, return_as=return_as))
+        alone = [job for job in self.jobs if all(fit.outcome is None for fit in job.fits)]
+        if self.n_jobs > 1 and alone:
+            self._run_elsewhere(alone)
 
-    def _collect(self, jobs):
-        """Read the tasks, in their order, and prepare their fits, fold by fold: rows are held of one fold at a time."""
-        collector, by_fold, estimators = Collector(self.device), {}, set()
-        for job in jobs:
-            job.read(estimators)
+    def _collect(self):
+        """Prepare the fits.
+
+        Rows are held of one fold at a time, for which the fits are prepared fold by fold. Where that draws random
+        numbers they are prepared in the order of the tasks, which then find the generators as they were.
+        """
+        generator = torch.Generator()
+        generator.set_state(torch.get_rng_state())
+        for job in self.jobs:
+            job.read(generator)
+        collector = Collector(self.owner.device)
+        began = collector.tracker.states
+        with self.within_tasks():  # steps of a pipeline may have tasks of their own
+            left = self.jobs
+            if not any(job.draws_seeds for job in self.jobs):
+                left = self._collect_by_fold(collector)
+            self._collect_in_order(collector, left)
+        # tasks in other processes draw from generators of their own: there is no order to be kept
+        if self.n_jobs == 1:
+            collector.tracker.go_back(began)
+        else:
+            for job in self.jobs:
+                job.before = None
+
+    def _collect_by_fold(self, collector):
+        """Prepare fits until one draws, which is undone; return the jobs that are left."""
+        began, by_fold = collector.tracker.states, {}
+        for job in self.jobs:
             by_fold.setdefault(job.fold, []).append(job)
-        backend, n_jobs = self.get_nested_backend()
-        with joblib.parallel_config(backend, n_jobs=n_jobs):  # steps of a pipeline may have tasks of their own
-            for members in by_fold.values():
-                known = {}
-                collector.steps.clear()
-                for job in members:
-                    job.collect(collector, known)
+        for members in by_fold.values():
+            known = {}
+            collector.steps.clear()
+            for job in members:
+                job.collect(collector, known)
+                if any(fit.draws for fit in job.fits):
+                    collector.tracker.go_back(began)
+                    job.fits = None
+                    return [job for job in self.jobs if job.fits is None]
+        return []
+
+    def _collect_in_order(self, collector, jobs):
+        known = {}
+        for job in jobs:
+            before = collector.tracker.states
+            job.collect(collector, known)
+            if any(fit.draws for fit in job.fits):
+                job.before = before
 
     def _group(self, fits):
         """Return the fits that are trained together, in lists."""
@@ -165,19 +358,23 @@ class FusingBackend(ParallelBackendBase):
             reason = find_obstacle(members)
             for fit in members:
                 fit.reason = reason
-        return group_lanes([fit for members in alike.values() for fit in members if not fit.reason], self.max_lanes)
+                if not reason:
+                    fit.table = None
+        fused = [fit for members in alike.values() for fit in members if not fit.reason]
+        return group_lanes(fused, self.owner.max_lanes)
 
-    def _run_elsewhere(self, jobs, parallel):
-        results = iter(parallel(task.call for job in jobs for task in job.tasks))
-        for job in jobs:
-            job.results, job.ran_elsewhere = [next(results) for _ in job.tasks], True
-            self.bar.update(job.cost_alone)
+    def _run_elsewhere(self, jobs):
+        one_by_one = self.other.supports_return_generator
+        return_as = "generator" if one_by_one else "list"
+        parallel = joblib.Parallel(n_jobs=self.n_jobs, backend=self.other, return_as=return_as)
+        with self.owner.outside():
+            results = parallel(job.task.call for job in jobs)
+            for job, result in zip(jobs, results, strict=True):
+                job.keep(result)
 
 
 def _count_jobs(n_jobs):
-    """Return how many jobs are meant, as joblib has it: 1 if none are given, and -1 is one for each core."""
-    if n_jobs in (None, _NOT_GIVEN):
-        return 1
+    """Return how many jobs are meant, as joblib has it: -1 is one for each core."""
     return n_jobs if n_jobs > 0 else max(joblib.cpu_count() + 1 + n_jobs, 1)
 
 
@@ -186,69 +383,93 @@ def _cost(fit):
     return 1 if fit.lane is None else fit.net.max_epochs
 
 
+def _draw_torch_seed(generator):
+    """Return a number that a net of skorch's begins to draw from, which has no seed of its own."""
+    return int(torch.randint(2**62, (), generator=generator))
+
+
 class _Job:
-    """A batch of tasks, and the fits that they will adopt."""
+    """A task, and the fits that it will adopt."""
 
-    def __init__(self, batch, callback):
-        self.batch, self.callback = batch, callback
-        self.results, self.ran_elsewhere = None, False
+    def __init__(self, call, task):
+        self.call, self.task = call, task
+        self.has_network = isinstance(task.last_step, NeuralNet)
+        self.fits = self.seed = None
+        # the states of the random generators before its fits were prepared; None if that drew nothing
+        self.before = None
+        self.has_result, self.result = False, None
 
-    def read(self, estimators):
-        """Read the tasks, and draw what a net of skorch's would begin to draw from."""
-        self.tasks = read_tasks(self.batch, estimators)
-        nets = [_net_of(task) for task in self.tasks]
-        draws = [isinstance(net, NeuralNet) and not isinstance(net, NetworkEstimator) for net in nets]
-        self.seeds = [int(torch.randint(2**62, ())) if does else None for does in draws]
-        self.fold = id(self.tasks[0].arguments.get("train"))
-        if any(not isinstance(getattr(net, "random_state", 0), Integral) for net in nets):
-            self.fold = 0  # seeds are drawn in the order of the tasks
+    def read(self, generator):
+        """Set the parameters of a network, and draw what a net of skorch's would begin to draw from."""
+        self.draws_seeds = False
+        self.fold = id(self.task.arguments.get("train"))
+        if not self.has_network:
+            return
+        try:
+            net = net_of(self.task.estimator)
+        except Exception:  # a parameter that it does not have: the task will say so
+            return
+        if isinstance(net, NeuralNet) and not isinstance(net, NetworkEstimator):
+            self.seed = _draw_torch_seed(generator)
+        self.draws_seeds = not isinstance(getattr(net, "random_state", 0), Integral)
 
     def collect(self, collector, known):
-        """Prepare the fits."""
-        pairs = zip(self.tasks, self.seeds, strict=True)
-        self.fits_of = [_collect(task, seed, collector, known) for task, seed in pairs]
-        self.fits = [fit for fits in self.fits_of for fit in fits]
+        """Prepare the fits up to their training, or take note of the reason why not."""
+        if self.has_network:
+            try:
+                self.fits = collector.prepare(self.task.planned_fits(known), self.seed)
+            except Exception:  # it will fail in its own place
+                _logger.debug("a task cannot be read", exc_info=True)
+                self.fits = [Fit(reason="its task cannot be read: it has parameters or rows that do not go together")]
+        else:
+            self.fits = [self.make_fit()]
+        for fit in self.fits:
+            fit.place = self.task.place
 
-    @property
-    def cost_alone(self):
-        return sum(_cost(fit) for fit in self.fits if fit.outcome is None)
+    def make_fit(self):
+        """Return what stands for a fit that is not prepared."""
+        last = self.task.last_step
+        if self.has_network:
+            reason = "the search ended before it began"
+        elif last is None:
+            reason = "it fits no estimator of its own"
+        else:
+            reason = f"{type(last).__name__} is no network"
+        return Fit(place=self.task.place, reason=reason)
+
+    def keep(self, result):
+        """Take the result that the task had elsewhere."""
+        self.has_result, self.result = True, result
+        self._conclude(_has_failed(result))
 
     def run(self):
-        if self.results is not None:
-            return self.results
-        for fits in self.fits_of:
-            hand_out(fits)
-        seconds = [sum(fit.seconds for fit in fits) for fits in self.fits_of]
+        """Run the task, whose fits adopt what was trained for them; return its result."""
+        if self.has_result:
+            return self.result
+        hand_out(self.fits, Course(self.before))
+        has_failed = True
         try:
-            return run_tasks(self.batch, self.tasks, seconds)
+            with self.call.within_tasks():
+                result = run_task(self.task, sum(fit.seconds for fit in self.fits))
+            has_failed = _has_failed(result)
         finally:
-            for fit in self.fits:
-                if fit.outcome is not None:
-                    fit.outcome.outputs, fit.outcome.tested = None, ()
+            self._conclude(has_failed)
+        return result
+
+    def _conclude(self, has_failed):
+        for fit in self.fits:
+            if fit.failure is not None:
+                conclude_failure(fit, has_failed)
+            if fit.outcome is None:
+                self.call.bar.update(_cost(fit))
+            else:
+                fit.outcome.outputs, fit.outcome.tested = None, ()
+            fit.table = None
 
 
-def _net_of(task):
-    """Return the net that a task fits, or what else it fits; None where that cannot be told."""
-    try:
-        return net_of(task.estimator)
-    except Exception:  # a parameter that it does not have: the task will say so
-        return None
-
-
-def _collect(task, seed, collector, known):
-    """Return the fits of a task, prepared up to their training or with the reason why not."""
-    try:
-        net = net_of(task.estimator)
-        if isinstance(net, NeuralNet):
-            fits = collector.prepare(task.planned_fits(known), seed)
-        else:
-            what = "it fits no estimator of its own" if net is None else f"{type(net).__name__} is no network"
-            fits = [Fit(reason=what)]
-    except Exception as error:  # it does not read as expected, or will fail in its own place
-        fits = [Fit(reason=f"its task cannot be read: {type(error).__name__}: {error}")]
-    for fit in fits:
-        fit.place = task.place
-    return fits
+def _has_failed(result):
+    """Tell whether a task had an error that scikit-learn has scored."""
+    return isinstance(result, dict) and result.get("fit_error") is not None
 
 
 joblib.register_parallel_backend("sktune", FusingBackend)

@@ -1,9 +1,9 @@
 """A fit of a task, prepared up to its training."""
 
+import logging
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
 from numbers import Integral
 
 import joblib
@@ -12,6 +12,7 @@ import torch
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_memory
 from skorch import NeuralNet
+from torch import nn
 from torch.utils.data import Subset
 
 from sktune.advice import notice_lane
@@ -19,14 +20,19 @@ from sktune.data import count_rows, rows_of
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
 from sktune.fused.caught import recorded_warnings, repeat_warnings
+from sktune.fused.draws import Tracker
 from sktune.fused.lanes import Lane, Outcome
-from sktune.fused.plan import as_text, signature, why_alone, why_alone_initialized
+from sktune.fused.plan import as_text, is_proven, signature, why_alone, why_alone_initialized, why_pipeline_alone
 from sktune.fused.seam import PlannedFit
 from sktune.fused.tables import Tables
-from sktune.modules import MLP, floating_dtype
+from sktune.modules import MLP, floating_dtype, limited_threads
+from sktune.randomness import draw_seed
 from sktune.validation import check_hyperparameters, check_rows
 
+_logger = logging.getLogger(__name__)
 _OPTIMIZERS = ("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay", "momentum_decay")
+_KNOWN = (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss, nn.NLLLoss, nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss)
+_FAILS = "its fit fails before the training begins"
 _MOST_KEPT = 1 << 24  # numbers that the outputs for test rows may be, of all fits of a search
 _BUILDERS = (NetworkEstimator.initialize_module, NeuralNet.initialize_criterion)
 _FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change", *(f"optimizer__{name}" for name in _OPTIMIZERS)}
@@ -48,17 +54,26 @@ class Fit:
     tested: tuple = ()  # the table, and which of its rows the net will be asked for
     outcome: Outcome | None = None
     seconds: float = 0.0  # its share of the training's time
+    failure: Exception | None = None  # in its training, which may be the engine's fault or the user's
+    table: object = None  # what the steps made of the rows, as long as the net may have to be trained alone
+    n_of_steps: int = 0  # how many of the warnings `caught` are the steps'
+    own: object = field(default_factory=object)  # equal to nothing of another fit
+    draws: bool = False  # whether the preparation drew from the generators that the whole process shares
+    before: tuple | None = None  # their states when it began,
+    between: tuple | None = None  # after the steps,
+    after: tuple | None = None  # and in the end; None where that drew nothing
 
 
 class Recorder:
     """What ``Pipeline(memory=...)`` takes in a preparation: steps are recorded in their fit.
 
     Those that are equal, on the same rows, are fitted once: `fitted` has those of all fits of a fold. `memory` is the
-    pipeline's.
+    pipeline's. A step that draws random numbers, of which the `tracker` tells, is fitted for each fit anew.
     """
 
-    def __init__(self, fit, fitted, memory):
+    def __init__(self, fit, fitted, memory, tracker=None):
         self.fit, self.fitted, self.memory = fit, fitted, memory
+        self.tracker = tracker or Tracker()
 
     def cache(self, function, **options):
         """Return `function`, which fits a step, with a memory; arguments named in ``ignore`` make no difference."""
@@ -68,11 +83,20 @@ class Recorder:
             nonlocal place
             telling = {name: value for name, value in kwargs.items() if name not in options.get("ignore", ())}
             place = (place, fingerprint((transformer, args, telling)))
-            if place not in self.fitted:
+            found = self.fitted.get(place)
+            if found is None:
                 with recorded_warnings() as caught:
-                    self.fitted[place] = (function(transformer, X, y, *args, **kwargs), caught)
-            step, caught = self.fitted[place]
+                    found = (function(transformer, X, y, *args, **kwargs), caught)
+                if self.tracker.has_moved():
+                    self.fit.draws = True
+                    # equal to nothing else, nor is what comes after it
+                    place = object()
+                self.fitted[place] = found
+            step, caught = found
             repeat_warnings(caught)
+            self.fit.n_of_steps = len(self.fit.caught)
+            self.fit.between = self.tracker.states
+            self.fit.table = step[0]
             self.fit.steps.append((count_rows(step[0]), step[1]))
             return lend(step[0]), deepcopy(step[1])
 
@@ -108,6 +132,7 @@ class Collector:
         self.device = device
         self.tables, self.plain_rows, self.steps, self.first = Tables(), {}, {}, {}
         self.n_kept = 0
+        self.tracker = Tracker()
 
     def prepare(self, planned_fits, seed=None):
         """Return the :class:`Fit` of each planned one of a task, whose estimator stays as it is.
@@ -124,37 +149,75 @@ class Collector:
 
     def _prepare(self, planned: PlannedFit, draft, seed):
         estimator, net = planned.estimator, net_of(planned.estimator)
-        if reason := why_alone(net):
-            return Fit(reason=reason)
         fit, fold = Fit(net=net, pipeline=None if net is estimator else estimator, key=planned.key), planned.key
         if fit.pipeline is not None:
             fold = (*fold, fingerprint({**vars(draft), "steps": draft.steps[:-1], "memory": None}))
         start = (fold, _settings(net))
-        try:
-            if start in self.first:
+        reason = why_alone(net) or why_pipeline_alone(fit.pipeline)
+        if not reason and start in self.first:
+            try:
                 _follow(fit, self.first[start])
+            except Exception:
+                _logger.debug("a fit cannot be prepared", exc_info=True)
+                fit.reason = _FAILS
+        else:
+            # a task may have drawn since the fit before, to split its rows
+            draws_nothing = _draws_nothing(fit)
+            if not draws_nothing and self.tracker.has_moved():
+                fit.draws = True
+            fit.before = self.tracker.states
+            if reason:
+                fit.reason = reason
+                _draw_as(fit)
             else:
                 self._lead(fit, planned, draft, fold, seed)
-        except Exception as error:  # it will fail once more in its own place, and be scored there
-            fit.reason = f"its preparation failed: {type(error).__name__}: {error}"
-        if fit.lane is not None:
-            self.first.setdefault(start, fit)
-            if fit.lane.test is not None:
-                fit.tested = (planned.whole, fit.lane.test.indices.numpy())
-                self.n_kept += len(fit.tested[1]) * fit.lane.net.n_outputs_
-            if self.n_kept > _MOST_KEPT:
-                fit.lane.test = None
+            if not draws_nothing and self.tracker.has_moved():
+                fit.draws = True
+            fit.after = self.tracker.states
+        self._keep(fit, start, planned)
         return fit
 
+    def _keep(self, fit, start, planned):
+        """Take note of a fit that has a lane, and of the test rows that its net will be asked for."""
+        if fit.lane is None:
+            return
+        if not fit.draws:
+            self.first.setdefault(start, fit)
+        if is_proven(fit.lane):
+            # it will not be trained alone
+            fit.table = None
+        if fit.lane.test is not None:
+            fit.tested = (planned.whole, fit.lane.test.indices.numpy())
+            self.n_kept += len(fit.tested[1]) * fit.lane.net.n_outputs_
+        if self.n_kept > _MOST_KEPT:
+            fit.lane.test = None
+
     def _lead(self, fit, planned, draft, fold, seed):
-        """Run a fit of a draft up to its training."""
+        """Run a fit of a draft up to its training; where that fails it will fail once more in the fit's own place."""
+        try:
+            self._run_draft(fit, planned, draft, fold, seed)
+        except Exception:
+            _logger.debug("a fit cannot be prepared", exc_info=True)
+            fit.reason = _FAILS
+        if fit.pipeline is not None:
+            n_steps = sum(step not in (None, "passthrough") for _, step in fit.pipeline.steps[:-1])
+            if len(fit.steps) < n_steps:
+                fit.table = None
+
+    def _run_draft(self, fit, planned, draft, fold, seed):
         net, found, X = net_of(draft), [], planned.X
         if fit.pipeline is not None:
-            X, draft.memory = lend(X), Recorder(fit, self.steps, fit.pipeline.memory)
+            X, draft.memory = lend(X), Recorder(fit, self.steps, fit.pipeline.memory, self.tracker)
         arguments = (X,) if planned.y is None else (X, planned.y)
         if isinstance(net, NetworkEstimator):
-            convert = partial(self.tables.convert, net, fold, None if fit.pipeline else planned)
-            vars(net).update(_stand_in=lambda rows: found.append((rows,)), _table=convert)
+
+            def convert(X):
+                return self.tables.convert(net, _fold_of(fit, fold), None if fit.pipeline else planned, X)
+
+            def stand_in(rows, y=None, epochs=None, **fit_params):
+                found.append((plain.why_told(epochs, fit_params), rows))
+
+            vars(net).update(_stand_in=stand_in, _table=convert)
             stopped, read = nullcontext(), self._read
         else:
             stopped, read = plain.stopped_before_training(net, found, seed), self._read_plain
@@ -162,7 +225,13 @@ class Collector:
             draft.fit(*arguments, **planned.params)
         for name in ("_stand_in", "_table"):
             vars(net).pop(name, None)
-        fit.lane, fit.reason = read(net, fold, planned, *found[0])
+        told, *rows = found[0]
+        if told:
+            fit.reason = told
+            return
+        # the rows are gathered once: for that, threads would be started in vain
+        with limited_threads(1):
+            fit.lane, fit.reason = read(net, _fold_of(fit, fold), planned, *rows)
         if fit.lane is not None and isinstance(net, NetworkEstimator):
             with recorded_warnings() as caught:
                 notice_lane(fit.lane)
@@ -201,6 +270,24 @@ def _test_batches(net, planned, rows):
     with suppress(ValueError):  # which will be raised once more where they are predicted
         check_rows(net, planned.whole[planned.test], reset=False)
         return net.get_iterator(Subset(rows, torch.as_tensor(planned.test)))
+
+
+def _fold_of(fit, fold):
+    """Return what tells the rows that the net gets: those of steps that have drawn random numbers are its own."""
+    return (*fit.key, fit.own) if fit.draws else fold
+
+
+def _draws_nothing(fit):
+    """Tell whether no code but sktune's and torch's takes part in a preparation, and the seed is given."""
+    net = fit.net
+    is_known = type(net).__module__.startswith("sktune.") and net.module is MLP and net.criterion in _KNOWN
+    return is_known and fit.pipeline is None and isinstance(net.random_state, Integral)
+
+
+def _draw_as(fit):
+    """Draw the seed of a net of sktune's that is not prepared, for others to draw theirs after it."""
+    if isinstance(fit.net, NetworkEstimator) and fit.pipeline is None and fit.net.random_state is None:
+        draw_seed(None)
 
 
 def net_of(estimator):
@@ -250,3 +337,4 @@ def _follow(fit, first):
     dropout = getattr(fit.net, "module__dropout", 0.0) if fit.net.module is MLP else None
     fit.lane, fit.kind = first.lane.beside(twin, dropout), first.kind
     fit.steps, fit.caught = first.steps, first.caught
+    fit.table, fit.n_of_steps = first.table, first.n_of_steps

@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 
 from sktune.data import Rows, rows_of, to_device
 from sktune.fused.lanes import Lane, count_valid_batches, read_optimizer
-from sktune.modules import dropout_layers, floating_dtype, serve_dropout
+from sktune.modules import dropout_layers, floating_dtype, limited_threads, serve_dropout
 from sktune.randomness import seeded
 
 KINDS = (skorch.NeuralNet, skorch.NeuralNetClassifier, skorch.NeuralNetBinaryClassifier, skorch.NeuralNetRegressor)
@@ -21,24 +21,40 @@ KINDS = (skorch.NeuralNet, skorch.NeuralNetClassifier, skorch.NeuralNetBinaryCla
 def stopped_before_training(net, found, seed):
     """Let ``net.fit`` end where its training would begin, all that it draws following from `seed`.
 
-    `found` gets the training set, the validation set or None, and the generator as it then is.
+    `found` gets what :func:`why_told` says of its arguments, the training set, the validation set or None, and the
+    generator as it then is.
     """
     kind = type(net)
 
-    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+    def fit(self, X, y=None, **fit_params):
+        # a process that has started torch's threads cannot be forked any more, and these steps are short
+        with seeded(seed << 1, self.device or "cpu"), limited_threads(1):
+            return kind.fit(self, X, y, **fit_params)
+
+    def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
+        if reason := why_told(epochs, fit_params):
+            found.append((reason,))
+            return self
         self.check_data(X, y)
         self.check_training_readiness()
         generator = torch.Generator()
         generator.set_state(torch.get_rng_state())
-        found.append((*self.get_split_datasets(X, y), generator))
+        found.append(("", *self.get_split_datasets(X, y), generator))
         return self
 
-    net.__class__ = type(kind.__name__, (kind,), {"fit_loop": fit_loop})
+    net.__class__ = type(kind.__name__, (kind,), {"fit": fit, "fit_loop": fit_loop})
     try:
-        with seeded(seed << 1, net.device or "cpu"):
-            yield
+        yield
     finally:
         net.__class__ = kind
+
+
+def why_told(epochs, fit_params):
+    """Return why a fit stays out whose training loop is given such arguments, or nothing."""
+    names = sorted(fit_params) + ["epochs"] * (epochs is not None)
+    if not names:
+        return ""
+    return f"its fit is given {', '.join(names)}, for its training loop and its module's forward"
 
 
 def hand_over(net, adopt):
@@ -47,7 +63,7 @@ def hand_over(net, adopt):
 
     def fit(self, X, y=None, **fit_params):
         self.__class__ = kind
-        return self if adopt(X) else kind.fit(self, X, y, **fit_params)
+        return self if adopt(X, **fit_params) else kind.fit(self, X, y, **fit_params)
 
     net.__class__ = type(kind.__name__, (kind,), {"fit": fit})
 

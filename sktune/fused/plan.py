@@ -1,5 +1,7 @@
 """Which fits can be trained together, and why the others cannot."""
 
+import logging
+import re
 import threading
 import types
 import warnings
@@ -8,6 +10,7 @@ from numbers import Integral
 import numpy as np
 import torch
 from scipy import sparse
+from sklearn.pipeline import Pipeline
 from skorch.dataset import Dataset, ValidSplit
 from torch import nn
 from torch.nn.parameter import is_lazy
@@ -15,12 +18,14 @@ from torch.utils.data import DataLoader
 
 from sktune.data import rows_of
 from sktune.estimators import NetworkEstimator, NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused.draws import read_generators, set_generators
 from sktune.fused.optim import OFF, RULES
 from sktune.fused.plain import KINDS
-from sktune.fused.train import Group
-from sktune.modules import MLP, HashedDropout
+from sktune.fused.train import Group, Unfusable
+from sktune.modules import MLP, HashedDropout, few_threads
 from sktune.training import find_override, remember_methods
 
+_logger = logging.getLogger(__name__)
 _TORCH_OWN = frozenset(vars(nn.Module()))
 _PLAIN = (int, float, complex, str, bytes, bool, np.generic, type(None), torch.dtype, torch.Size, types.FunctionType)
 _FILTERING = threading.Lock()  # the filters of warnings are the whole process's
@@ -57,6 +62,21 @@ def why_alone(net):
             return f"it sets {name}"
     if net.optimizer not in RULES:
         return f"its optimizer {getattr(net.optimizer, '__name__', net.optimizer)} has no fused rule"
+    return ""
+
+
+def why_pipeline_alone(pipeline):
+    """Return why a pipeline cannot be run up to its last step's training, or nothing."""
+    if pipeline is None:
+        return ""
+    for name, step in pipeline.steps[:-1]:
+        if hasattr(step, "fit_resample"):
+            return f"its Pipeline resamples the rows, in the step {name!r}"
+    kinds = type(pipeline).__mro__
+    for kind in kinds[: kinds.index(Pipeline)]:
+        # which may take the pipeline's memory, or what the steps return, for something else than we do
+        if vars(kind).keys() & {"fit", "_fit", "memory", "steps"}:
+            return f"its Pipeline is of a class that fits its steps in a way of its own, {kind.__name__}"
     return ""
 
 
@@ -152,12 +172,41 @@ def as_text(value):
     return repr(value) if isinstance(value, _PLAIN) else f"object {id(value)}"
 
 
+# What torch says of modules that it cannot compute under vmap, and what that means.
+_MEANINGS = {
+    "performance drop": "torch warns of a performance drop: it would compute an operation net by net",
+    "[Bb]atching rule not implemented": "torch has no rule to compute an operation in many nets at once",
+    "differ from net to net": "its dropout is not of numbers that differ from net to net",
+    "data-dependent": "its forward has data-dependent control flow, which may differ from net to net",
+    "randomness": "its forward draws random numbers in a way of its own",
+    "in-place|inplace": "it writes in place to a tensor that all nets share",
+    r"\.item\(\)|\.tolist|numpy|storage": "its forward takes numbers out of tensors",
+}
+
+
+def is_proven(lane):
+    """Tell whether no user's code takes part in the training of a lane."""
+    net = lane.net
+    is_ours = type(net) in (NeuralNetClassifier, NeuralNetRegressor) and net.module is MLP and net.criterion in _PROVEN
+    return is_ours and "module__n_outputs" not in vars(net)
+
+
 def find_obstacle(fits):
     """Try a step; return why the module of some fits cannot be trained under vmap, or nothing."""
-    net = fits[0].lane.net
-    proven = type(net) in (NeuralNetClassifier, NeuralNetRegressor) and net.module is MLP and net.criterion in _PROVEN
-    if proven and "module__n_outputs" not in vars(net):
-        return ""  # no user's code takes part
+    lane = fits[0].lane
+    if is_proven(lane):
+        return ""
+    generators = read_generators()
+    try:
+        # with few threads: a process that has started torch's own cannot be forked any more
+        with few_threads(lane.module, max(lane.batches.sizes)):
+            return _try_step(fits)
+    finally:
+        set_generators(generators)
+
+
+def _try_step(fits):
+    group = None
     try:
         with _FILTERING, warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop")  # a loop over the lanes, not a fusion
@@ -169,10 +218,22 @@ def find_obstacle(fits):
             if not (group.can_evaluate() and is_unchanged()):
                 for fit in fits:
                     fit.lane.test = None  # each net is to predict in its own place
+    except Unfusable as error:
+        return f"its module cannot be fused: {error}"
     except Exception as error:
-        text = str(error).strip().split("\n")[0]
-        return f"its module cannot be fused: {type(error).__name__}: {text}"
+        _logger.debug("a module cannot be fused", exc_info=True)
+        if group is not None and group.fails_alone():
+            return "its training fails, alone as well as together with others"
+        return f"its module cannot be fused: {_explain(error)}"
     return ""
+
+
+def _explain(error):
+    """Return in words what an error of torch's says of a module."""
+    for pattern, meaning in _MEANINGS.items():
+        if re.search(pattern, str(error)):
+            return meaning
+    return "torch cannot compute it in many nets at once"
 
 
 def _watch(module):

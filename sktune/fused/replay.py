@@ -7,6 +7,7 @@ from threading import Lock
 import numpy as np
 import torch
 from sklearn.base import clone
+from sklearn.utils.validation import check_memory
 from skorch.history import History
 from torch import nn
 
@@ -15,57 +16,110 @@ from sktune.data import count_rows
 from sktune.estimators import NetworkEstimator
 from sktune.fused import plain
 from sktune.fused.caught import repeat_warnings
+from sktune.fused.draws import Course
 from sktune.fused.optim import RULES
-from sktune.modules import dropout_layers
+from sktune.modules import dropout_layers, limited_threads
 from sktune.training import BUILT
 
 _LOWER_IS_BETTER = {"train_loss": True, "valid_loss": True, "valid_acc": False}  # what skorch's callbacks record
 
 
+_ELSEWHERE = "random numbers were drawn before its turn that nobody expected: its own would be others"
+
+
 class Recorded:
-    """What ``Pipeline(memory=...)`` takes where its steps are not fitted again: those of a fit, in their order."""
+    """What ``Pipeline(memory=...)`` takes where its steps are not fitted again: those of `fit`, in their order.
+
+    `memory` is the pipeline's. Where the random generators have left their `course`, the steps are fitted again.
+    """
 
     location = None  # the pipeline need not clone its steps beforehand
 
-    def __init__(self, steps, memory):
-        self.steps, self.memory = iter(steps), memory
+    def __init__(self, fit, memory, course):
+        self.fit, self.memory, self.course = fit, memory, course
+        self.steps = list(fit.steps)
 
     def cache(self, function, **options):
         """Return what answers in the place of `function`, which fits a step."""
+        if not self.course.is_kept():
+            self.fit.table = None
+            _give_up(self.fit, self.course)
+            return check_memory(self.memory).cache(function, **options)
+        left = iter(range(len(self.steps)))
 
         def answer(*args, message=None, **kwargs):
-            n_rows, transformer = next(self.steps)
+            number = next(left)
+            n_rows, transformer = self.steps[number]
             if message:  # of a pipeline that is verbose
                 print(f"[Pipeline] {message}, fitted before")
-            return np.broadcast_to(0.0, (n_rows, 1)), deepcopy(transformer)  # a table that nobody reads
+            # a table that nobody reads
+            table = np.broadcast_to(0.0, (n_rows, 1))
+            if number == len(self.steps) - 1 and self.fit.outcome is None:
+                table = self._hand_table()
+            return table, deepcopy(transformer)
 
         return answer
+
+    def _hand_table(self):
+        """Return what the last step made, for a net that is trained alone."""
+        repeat_warnings(self.fit.caught[: self.fit.n_of_steps])
+        self.course.end(self.fit.between)
+        return deepcopy(self.fit.table)
 
     def __sklearn_clone__(self):
         return clone(self.memory, safe=False)
 
 
-def hand_out(fits):
-    """Let the estimator of a task adopt, fit by fit, what was trained for it; afterwards it is as any other."""
-    if any(fit.outcome is not None for fit in fits):
-        _await(fits, fits[0].pipeline and fits[0].pipeline.memory)
+def hand_out(fits, course=None):
+    """Let the estimator of a task adopt, fit by fit, what was trained for it; afterwards it is as any other.
+
+    The `course` leads the random generators to where these fits led them when they were prepared.
+    """
+    course = course or Course(None)
+    is_of_use = course.states is not None or any(fit.outcome is not None or fit.table is not None for fit in fits)
+    if is_of_use and fits[0].net is not None:
+        _await(fits, fits[0].pipeline and fits[0].pipeline.memory, course)
 
 
-def _await(fits, memory):
+def _await(fits, memory, course):
     """Make an estimator ready for the first of the fits to come; its own `memory` is for those that were not fused."""
     if not fits:
         return
     fit, *others = fits
 
-    def adopt(X):
+    def adopt(X, **fit_params):
         if fit.pipeline is not None:
             fit.pipeline.memory = memory
-        _await(others, memory)
-        return fit.outcome is not None and _adopt(fit, X)
+        _await(others, memory, course)
+        return _end(fit, X, fit_params, course)
 
-    if fit.pipeline is not None and fit.outcome is not None:
-        fit.pipeline.memory = Recorded(fit.steps, memory)
+    if fit.pipeline is not None and (fit.outcome is not None or fit.table is not None):
+        fit.pipeline.memory = Recorded(fit, memory, course)
     _let(fit.net, adopt)
+
+
+def _end(fit, X, fit_params, course):
+    """Let a net adopt what was trained for it, or return False: it has to be trained alone."""
+    if fit.pipeline is None and not course.is_kept():
+        _give_up(fit, course)
+    if fit.outcome is not None and fit_params:
+        raise AssertionError(f"a fit was trained without {', '.join(sorted(fit_params))}")
+    if fit.outcome is not None:
+        course.end(fit.after)
+        return _adopt(fit, X)
+    if fit.table is None:
+        course.begin(fit)
+    else:
+        # its steps have been answered, and led the generators to where they led in the preparation
+        course.expect(fit.after)
+    return False
+
+
+def _give_up(fit, course):
+    """Have a fit trained alone: the random generators do not stand where they stood in its preparation."""
+    course.leave()
+    if fit.outcome is not None:
+        fit.outcome, fit.reason = None, _ELSEWHERE
 
 
 def _let(net, adopt):
@@ -116,7 +170,9 @@ class Trained:
         """Give the net its parts, but for those that somebody has set."""
         with self.lock:
             if vars(net).get("_trained") is self:
-                for name, part in _build(self.lane, self.outcome).items():
+                with limited_threads(1):  # copies, for which it would be in vain to start more
+                    built = _build(self.lane, self.outcome)
+                for name, part in built.items():
                     vars(net).setdefault(name, part)
                 if self.is_evaluated:
                     net._set_training(False)

@@ -125,8 +125,8 @@ class Trainer:
         elif _is_memory_error(error):
             fits[0].outcome = Outcome(error=error)
         else:
-            fits[0].reason = f"the fused engine failed: {type(error).__name__}: {error}"
-            warnings.warn(f"{fits[0].reason}; the fit runs one at a time", RuntimeWarning, stacklevel=2)
+            # or the user's module or data did: that shows when the fit runs one at a time
+            fits[0].failure, fits[0].reason = error, "the fused engine failed"
 
     def _on_epoch(self, n_alive, least_loss):
         self.best_loss = np.fmin(self.best_loss, least_loss)
@@ -191,6 +191,16 @@ def _estimate_seconds(lane):
     """Return about how long a lane trains on one core."""
     operations = 6 * max(lane.batches.sizes) * sum(p.numel() for p in lane.module.parameters())
     return lane.n_epochs * len(lane.batches.sizes) * (operations / _RATE + 1.5e-5)
+
+
+def conclude_failure(fit, has_failed):
+    """Say whose fault it was that the training of a fit failed, once the fit has run alone."""
+    error, fit.failure = fit.failure, None
+    if has_failed:
+        fit.reason = "its training fails, alone as well as together with others"
+    else:
+        message = f"the fused engine failed: {type(error).__name__}: {error}; the fit ran one at a time"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def _is_memory_error(error):

@@ -27,6 +27,10 @@ class Stopped(BaseException):
     """Training was told to stop."""
 
 
+class Unfusable(ValueError):
+    """Nets cannot be trained together for what their module or their criterion does; the message says what it is."""
+
+
 class Group:
     """Lanes of one architecture, trained together until each has done its epochs.
 
@@ -79,9 +83,22 @@ class Group:
             expected, module = _plain_gradient(self.lanes[lane], X[place], target[place])
             pairs = [(found[place], expected)] + [(net.buffers[name][place], b) for name, b in module.named_buffers()]
             if not all(_agree(*pair) for pair in pairs):
-                raise ValueError("its gradients or buffers are not those of each net alone")
+                raise Unfusable("its gradients or buffers are not those of each net alone")
         if self.lanes[0].valid is not None:
             net.forward(X, False)
+
+    def fails_alone(self):
+        """Tell whether a step of one of the nets alone raises, too."""
+        part, *_ = next(training_steps(self.lanes, 0))
+        X, target = part.X[:, :_TRIAL_ROWS], part.target[:, :_TRIAL_ROWS]
+        try:
+            for place, position in enumerate(part.positions):
+                lane = self.lanes[position]
+                outputs = deepcopy(lane.module).train()(X[place].clone())
+                deepcopy(lane.criterion)(*lane.match(outputs, target[place])).backward()
+        except Exception:
+            return True
+        return False
 
     def can_evaluate(self):
         """Tell whether the nets can be evaluated as one, which changes none of their buffers."""
@@ -355,7 +372,7 @@ class Loss:
         only_first[:, 0] = target.shape[1]
         found, rtol = self.of_lanes(outputs, target, only_first), _tolerance(outputs.dtype, 1e-3)
         if not torch.allclose(found.to(alone.dtype), alone, rtol=rtol, equal_nan=True):
-            raise ValueError("its criterion is no mean of the rows' own losses")
+            raise Unfusable("its criterion is no mean of the rows' own losses")
 
 
 def _cross_entropy(outputs, target, weight):

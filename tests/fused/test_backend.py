@@ -827,7 +827,7 @@ def test_a_candidate_that_cannot_be_set_fails_as_it_would():
 
 def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
     asked = []
-    monkeypatch.setattr("sktune.fused.backend.FusingBackend._run_elsewhere", lambda *args: asked.append(args))
+    monkeypatch.setattr("sktune.fused.backend._Call._run_elsewhere", lambda *args: asked.append(args))
     with joblib.parallel_config("sktune"):
         assert joblib.effective_n_jobs() == joblib.cpu_count()
         assert joblib.effective_n_jobs(3) == 3

@@ -16,6 +16,7 @@ from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.data import Rows, rows_of
 from sktune.fused import replay, run
 from sktune.fused.collect import Fit, Recorder, fingerprint, lend
+from sktune.fused.draws import Course
 from sktune.fused.replay import Recorded
 from sktune.fused.tables import Tables
 from sktune.fused.train import Group, Outcome
@@ -75,8 +76,8 @@ def test_adopted_weights_are_copies_of_one_lane_alone(tables):
 def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
     hand_out = replay.hand_out
 
-    def for_too_few_rows(fits):
-        hand_out(fits)
+    def for_too_few_rows(fits, course):
+        hand_out(fits, course)
         net = fits[0].net
         adopt = vars(net)["_adopt"]
         vars(net)["_adopt"] = lambda X: adopt(X[:5])
@@ -146,7 +147,8 @@ def test_steps_are_shared_along_the_chain():
 def test_recorded_steps_answer_in_their_order():
     calls = []
     steps = [(2, ["A"]), (3, ["B"])]
-    fit = Recorded(steps, None).cache(make_step(calls))
+    recorded = Fit(key="fold 1", steps=steps, outcome=Outcome())
+    fit = Recorded(recorded, None, Course(None)).cache(make_step(calls))
 
     table, step = fit(object(), ["rows"], None)
     assert (len(table), step) == steps[0]

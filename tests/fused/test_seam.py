@@ -5,7 +5,8 @@ import inspect
 import joblib
 import numpy as np
 import pytest
-from joblib.parallel import BatchedCalls, ParallelBackendBase, get_active_backend
+from joblib.parallel import ParallelBackendBase, default_parallel_config
+from joblib.parallel import _backend as in_thread
 from parity import X, y
 from sklearn.model_selection import GridSearchCV, _validation, cross_validate
 from sklearn.utils import parallel
@@ -15,7 +16,7 @@ from sklearn.utils.validation import _check_method_params
 from sktune import NeuralNetClassifier
 from sktune.fused import backend
 from sktune.fused.run import FusionReport
-from sktune.fused.seam import FIT_FUNCTIONS, Task, read_tasks, run_tasks
+from sktune.fused.seam import FIT_FUNCTIONS, Task, read_tasks, run_task
 
 NET = NeuralNetClassifier(max_epochs=1, random_state=0)
 READ = {
@@ -48,17 +49,30 @@ def test_scikit_learns_wrapper_tells_its_function():
     assert wrapped.function is abs, "sklearn.utils.parallel._FuncWrapper no longer tells its `function`"
 
 
-def test_joblibs_batches_tell_their_items():
-    item = joblib.delayed(divmod)(7, 2)
-    batch = BatchedCalls([item], get_active_backend())
-    assert batch.items == [item], "joblib.parallel.BatchedCalls no longer tells its `items`"
+def test_joblib_begins_a_call_of_one_job_where_it_is_intercepted():
+    def take(tasks):
+        yield "begun"
+        yield from (function(*args) for function, args, _ in tasks)
 
-    batch.items = [(divmod, (9, 2), {})]
-    assert batch() == [(4, 1)], "joblib.parallel.BatchedCalls no longer runs its `items`"
+    for call in (joblib.Parallel(n_jobs=1), joblib.Parallel(n_jobs=1, return_as="generator")):
+        call._get_sequential_output = take
+        found = call(joblib.delayed(abs)(-n) for n in range(3))
+        assert [*found] == [0, 1, 2], "joblib.Parallel._get_sequential_output is no longer what computes a call"
+
+
+def test_joblibs_parallel_has_the_attributes_that_a_call_is_begun_anew_with():
+    call = joblib.Parallel(n_jobs=1)
+    missing = {"_backend", "_managed_backend", "_running", "n_jobs", "timeout", "verbose"} - vars(call).keys()
+    assert not missing, f"joblib.Parallel no longer has {missing}"
+
+    with joblib.parallel_config("threading"):
+        chosen = type(in_thread.config["backend"]).__name__
+    assert chosen == "ThreadingBackend", "joblib keeps its settings elsewhere"
+    assert "backend" in default_parallel_config, "joblib keeps its settings elsewhere"
 
 
 def test_joblibs_backends_have_the_methods_that_are_overridden():
-    for name in ("configure", "effective_n_jobs", "submit", "retrieve_result", "terminate", "get_nested_backend"):
+    for name in ("configure", "effective_n_jobs", "terminate", "get_nested_backend"):
         assert hasattr(ParallelBackendBase, name), f"joblib's backends no longer have `{name}`"
 
 
@@ -92,7 +106,7 @@ def test_what_is_no_fit_is_not_read():
 
     assert task.place == (None, None)
     with pytest.raises(KeyError, match="X"):
-        task.planned_fits({})
+        next(task.planned_fits({}))
 
 
 def test_arguments_that_do_not_bind_leave_a_search_as_it_was(monkeypatch):
@@ -106,15 +120,14 @@ def test_arguments_that_do_not_bind_leave_a_search_as_it_was(monkeypatch):
         found = cross_validate(NET, X, y, cv=3)
 
     np.testing.assert_array_equal(found["test_score"], expected["test_score"])
-    assert "missing a required argument" in report.alone[0]["reason"]
+    assert "its task cannot be read" in report.alone[0]["reason"]
 
 
 def test_the_time_of_training_is_added_to_what_a_task_reports():
-    batch = BatchedCalls([joblib.delayed(dict)(fit_time=1.0), joblib.delayed(abs)(-1)], get_active_backend())
+    one, other = read_tasks([joblib.delayed(dict)(fit_time=1.0), joblib.delayed(abs)(-1)])
 
-    results = run_tasks(batch, read_tasks(batch, set()), [0.5, 2.0])
-
-    assert results == [{"fit_time": 1.5}, 1]
+    assert run_task(one, 0.5) == {"fit_time": 1.5}
+    assert run_task(other, 2.0) == 1
 
 
 def test_other_users_of_joblib_are_served_as_ever():

@@ -12,7 +12,7 @@ from skorch.exceptions import SkorchException
 from torch import nn
 
 from sktune.data import rows_of
-from sktune.modules import find_chain
+from sktune.modules import find_chain, limited_threads
 
 _OURS = ("sktune", "skorch")
 # Of regression targets: the distance from which scaling is advised, and rows that do not tell it.
@@ -135,6 +135,8 @@ def notice_lane(lane):
     X, *_ = rows.take(few if indices is None else indices[few])
     outputs = None
     # The trial in the engine, or the fit alone, will tell what is wrong with the module.
-    with suppress(Exception), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # With one thread: a process that has started torch's own cannot be forked any more.
+    quietly = suppress(Exception)
+    with quietly, limited_threads(1), torch.no_grad(), torch.random.fork_rng(devices=[]):
         outputs = deepcopy(lane.module).eval()(X)
     notice_outputs(lane.net, outputs)

@@ -179,7 +179,7 @@ class _Watching(ParallelBackendBase):
         yield from call.run()
 
     def _pass_on_with_bar(self, tasks, n_fits):
-        with tqdm(total=n_fits, unit="fit", desc="search", disable=not self.owner.progress) as bar:
+        with _make_bar(n_fits, "fit", self.owner.progress) as bar:
             for number, result in enumerate(self._pass_on(tasks)):
                 # the first one only tells that the work has begun
                 bar.update(number > 0)
@@ -193,6 +193,29 @@ class _Watching(ParallelBackendBase):
         # a search of sktune's fuses its own fits only, and not those that its estimators make in their fit
         with self.owner.outside():
             yield from pass_on(self.parallel, tasks, self.other, n_jobs)
+
+
+class _NoBar:
+    """Stands for a bar that is not wanted: tqdm would start a thread even for one that it does not show."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def update(self, n=1):
+        pass
+
+    def set_postfix(self, **numbers):
+        pass
+
+    def close(self):
+        pass
+
+
+def _make_bar(total, unit, is_shown):
+    return tqdm(total=total, unit=unit, desc="search") if is_shown else _NoBar()
 
 
 class _Rest:
@@ -290,7 +313,7 @@ class _Call:
         fits = [fit for job in self.jobs for fit in job.fits]
         groups = self._group(fits)
         shows_bar = self.owner.progress or self.parallel.verbose > 0
-        self.bar = tqdm(total=sum(map(_cost, fits)), unit="epoch", desc="search", disable=not shows_bar)
+        self.bar = _make_bar(sum(map(_cost, fits)), "epoch", shows_bar)
         n_workers = torch.get_num_threads() if self.asked == _NOT_GIVEN else _count_jobs(self.asked)
         Trainer(n_workers, self.owner.report, self.bar, self.owner.precision).train(groups)
         for fit in fits:

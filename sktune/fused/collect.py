@@ -54,6 +54,7 @@ class Fit:
     tested: tuple = ()  # the table, and which of its rows the net will be asked for
     outcome: Outcome | None = None
     seconds: float = 0.0  # its share of the training's time
+    group: dict | None = None  # what is told of those it was trained with
     failure: Exception | None = None  # in its training, which may be the engine's fault or the user's
     table: object = None  # what the steps made of the rows, as long as the net may have to be trained alone
     n_of_steps: int = 0  # how many of the warnings `caught` are the steps'
@@ -215,7 +216,7 @@ class Collector:
                 return self.tables.convert(net, _fold_of(fit, fold), None if fit.pipeline else planned, X)
 
             def stand_in(rows, y=None, epochs=None, **fit_params):
-                found.append((plain.why_told(epochs, fit_params), rows))
+                found.append((plain.why_told(epochs, **fit_params), rows))
 
             vars(net).update(_stand_in=stand_in, _table=convert)
             stopped, read = nullcontext(), self._read

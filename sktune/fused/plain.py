@@ -32,7 +32,7 @@ def stopped_before_training(net, found, seed):
             return kind.fit(self, X, y, **fit_params)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
-        if reason := why_told(epochs, fit_params):
+        if reason := why_told(epochs, **fit_params):
             found.append((reason,))
             return self
         self.check_data(X, y)
@@ -49,7 +49,7 @@ def stopped_before_training(net, found, seed):
         net.__class__ = kind
 
 
-def why_told(epochs, fit_params):
+def why_told(epochs=None, **fit_params):
     """Return why a fit stays out whose training loop is given such arguments, or nothing."""
     names = sorted(fit_params) + ["epochs"] * (epochs is not None)
     if not names:

@@ -102,7 +102,7 @@ def _end(fit, X, fit_params, course):
     """Let a net adopt what was trained for it, or return False: it has to be trained alone."""
     if fit.pipeline is None and not course.is_kept():
         _give_up(fit, course)
-    if fit.outcome is not None and fit_params:
+    if fit.outcome is not None and plain.why_told(**fit_params):
         raise AssertionError(f"a fit was trained without {', '.join(sorted(fit_params))}")
     if fit.outcome is not None:
         course.end(fit.after)

@@ -32,8 +32,18 @@ class FusionReport:
         if fit.outcome is None:
             # Equal reasons are one text, which a pickle holds once.
             self.alone.append({"candidate": candidate, "split": split, "reason": sys.intern(str(fit.reason))})
+            self._leave_group(fit)
         else:
             self.curves.add(candidate, split, fit.outcome.curve)
+
+    def _leave_group(self, fit):
+        """Count a fit that was trained with others, in vain, no more among them."""
+        group, fit.group = fit.group, None
+        if group is None:
+            return
+        group["lanes"] -= 1
+        if not group["lanes"]:
+            self.groups = [other for other in self.groups if other is not group]
 
     def __str__(self):
         n_lanes = sum(group["lanes"] for group in self.groups)
@@ -104,8 +114,10 @@ class Trainer:
             return
         seconds = perf_counter() - began
         row = {"lanes": len(fits), "seconds": seconds, "device": str(_device_of(fits))}
-        self.report.groups.append({**row, "compiled": is_compiled})
+        row["compiled"] = is_compiled
+        self.report.groups.append(row)
         for fit, outcome in zip(fits, outcomes, strict=True):
+            fit.group = row
             fit.seconds = seconds / len(fits)
             if outcome.error is None or fit.lane.must_be_finite:
                 fit.outcome = outcome

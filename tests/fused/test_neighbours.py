@@ -14,6 +14,7 @@ import skorch
 import torch
 from joblib import Parallel, delayed
 from parity import RAGGED, X, assert_same_scores, grid, search, y
+from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.exceptions import FitFailedWarning
@@ -23,7 +24,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import sktune
-from sktune import NeuralNetClassifier
+from sktune import HoldoutSearch, NeuralNetClassifier, holdout
+from sktune.fused.collect import Fit
+from sktune.fused.lanes import Outcome
 from sktune.fused.run import FusionReport
 
 NET = NeuralNetClassifier(module__hidden=(4,), lr=0.05, max_epochs=2, random_state=0, device="cpu")
@@ -459,3 +462,97 @@ def test_a_search_in_a_forked_child_after_a_search():
         [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
     )
     subprocess.run([sys.executable, "-c", FORK], env=environment, check=True, timeout=120)
+
+
+THREADS = """
+import os, threading, torch, numpy as np
+torch.set_num_threads(2)
+from torch import nn
+from sktune import GridSearchCV, NeuralNetClassifier
+
+class Own(nn.Module):
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.one, self.other = nn.Linear(n_features, 64), nn.Linear(64, n_outputs)
+    def forward(self, X):
+        return self.other(self.one(X).relu())
+
+X = np.random.default_rng(0).normal(size=(150, 20)).astype(np.float32)
+y = (X[:, 0] > 0).astype(int)
+net = NeuralNetClassifier(Own, max_epochs=1, random_state=0, device="cpu")
+def count():
+    return len(os.listdir("/proc/self/task")), threading.active_count()
+before = count()
+search = GridSearchCV(net, {"lr": [1e-3, 1e-2]}, cv=2).fit(X, y)
+assert len(search.fusion_.alone) == 0
+assert count() == before, (count(), before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell its threads so")
+def test_a_search_of_small_nets_leaves_no_threads():
+    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
+    )
+    subprocess.run([sys.executable, "-c", THREADS], env=environment, check=True, timeout=120)
+
+
+def test_epochs_of_none_are_those_of_the_net():
+    expected = cross_validate(NET, X, y, cv=3, params={"epochs": None}, error_score="raise")
+    report = FusionReport()
+    with joblib.parallel_config("sktune", report=report):
+        found = cross_validate(NET, X, y, cv=3, params={"epochs": None}, error_score="raise")
+
+    assert not report.alone
+    assert_same_scores(expected, found, tolerance=1e-6)
+
+
+def test_fits_given_up_are_no_more_counted_among_the_fused():
+    report = FusionReport()
+    one, other = report.groups.extend([{"lanes": 2}, {"lanes": 1}]) or report.groups
+    outcome = Outcome(curve=[])
+    for fit in (Fit(group=one, outcome=outcome), Fit(group=one), Fit(group=other), Fit()):
+        report.add(fit)
+
+    assert report.groups == [{"lanes": 1}]
+    assert len(report.alone) == 3
+
+
+def find_routed_scores(search, is_fused, monkeypatch):
+    with monkeypatch.context() as patch:
+        if not is_fused:
+            patch.setattr(holdout, "fused_tasks", lambda *args: contextlib.nullcontext())
+        torch.manual_seed(0)
+        tuned = HoldoutSearch(search, random_state=0, n_resamples=10).fit(X, y, scale=5.0)
+    return [*tuned.cv_results_["mean_test_score"], tuned.test_score_, tuned.baseline_score_]
+
+
+@pytest.mark.parametrize("is_routed", [False, True])
+def test_arguments_of_forward_are_kept_beside_a_sealed_test_set(is_routed, monkeypatch):
+    with config_context(enable_metadata_routing=is_routed):
+        net = clone(SCALED["ours"])
+        net = net.set_fit_request(scale=True) if is_routed else net
+        search = GridSearchCV(net, {"lr": [0.05, 0.1]}, cv=2, scoring="neg_log_loss", error_score="raise")
+        plain, fused = [find_routed_scores(search, is_fused, monkeypatch) for is_fused in (False, True)]
+
+    np.testing.assert_allclose(fused, plain, rtol=0, atol=1e-7)
+    without = GridSearchCV(SCALED["ours"], {"lr": [0.05, 0.1]}, cv=2, scoring="neg_log_loss")
+    assert abs(HoldoutSearch(without, random_state=0).fit(X, y).test_score_ - plain[-2]) > 1e-4
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_routed_arguments_of_forward_are_kept(name):
+    report, found = FusionReport(), []
+    with config_context(enable_metadata_routing=True):
+        net = clone(SCALED[name]).set_fit_request(scale=True)
+        pipeline = make_pipeline(StandardScaler(), net)
+        for config in ({"backend": "sequential"}, {"backend": "sktune", "report": report}):
+            torch.manual_seed(0)
+            with joblib.parallel_config(**config):
+                params = {"scoring": "neg_log_loss", "cv": 2, "params": {"scale": 5.0}}
+                found.append([cross_validate(each, X, y, **params)["test_score"] for each in (net, pipeline)])
+
+    np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-7)
+    assert {fit["reason"].split(",")[0] for fit in report.alone} == {"its fit is given scale"}

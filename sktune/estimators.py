@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from sktune import advice, labels, validation
 from sktune.data import Rows, cast_floating, public_dataset
-from sktune.modules import MLP, few_threads, floating_dtype, keeps_integers, wide_dtype
+from sktune.modules import MLP, few_threads, floating_dtype, keeps_integers, limited_threads, wide_dtype
 from sktune.records import Records
 from sktune.training import Training, find_override, remember_methods
 
@@ -232,10 +232,14 @@ class NetworkEstimator(Records, Training):
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
         trained, net = vars(self).get("_trained"), self
-        if found := trained and trained.find_outputs(self, X):  # the fused engine has computed them already
+        # a list is never long
+        n_rows = getattr(X, "shape", (0,))[0]
+        with limited_threads(1):
+            found = trained and trained.find_outputs(self, X)
+        if found:  # the fused engine has computed them already
             net = trained.lane.net
         nonlinearity, outputs = net._get_predict_nonlinearity(), []
-        with few_threads(net._whole_module(), getattr(X, "shape", (0,))[0]):  # a list is never long
+        with limited_threads(1) if found else few_threads(net._whole_module(), n_rows):
             for output in found or self.forward_iter(X, device="cpu"):
                 output = output[0] if isinstance(output, tuple) else output
                 # NumPy has no bfloat16, and probabilities of float16 do not sum to 1

@@ -465,7 +465,7 @@ def test_a_search_in_a_forked_child_after_a_search():
 
 
 THREADS = """
-import os, threading, torch, numpy as np
+import os, sys, threading, torch, numpy as np
 torch.set_num_threads(2)
 from torch import nn
 from sktune import GridSearchCV, NeuralNetClassifier
@@ -477,13 +477,13 @@ class Own(nn.Module):
     def forward(self, X):
         return self.other(self.one(X).relu())
 
-X = np.random.default_rng(0).normal(size=(150, 20)).astype(np.float32)
+X = np.random.default_rng(0).normal(size=(int(sys.argv[1]), 20)).astype(np.float32)
 y = (X[:, 0] > 0).astype(int)
 net = NeuralNetClassifier(Own, max_epochs=1, random_state=0, device="cpu")
 def count():
     return len(os.listdir("/proc/self/task")), threading.active_count()
 before = count()
-search = GridSearchCV(net, {"lr": [1e-3, 1e-2]}, cv=2).fit(X, y)
+search = GridSearchCV(net, {"lr": [1e-3, 1e-2]}, cv=2, refit=False).fit(X, y)
 assert len(search.fusion_.alone) == 0
 assert count() == before, (count(), before)
 """
@@ -491,12 +491,13 @@ assert count() == before, (count(), before)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell its threads so")
-def test_a_search_of_small_nets_leaves_no_threads():
+@pytest.mark.parametrize("n_rows", [150, 20_000])
+def test_a_search_of_small_nets_leaves_no_threads(n_rows):
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = os.pathsep.join(
         [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
     )
-    subprocess.run([sys.executable, "-c", THREADS], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", THREADS, str(n_rows)], env=environment, check=True, timeout=120)
 
 
 def test_epochs_of_none_are_those_of_the_net():

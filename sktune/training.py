@@ -148,7 +148,22 @@ class Training:
 
     def _initialize_criterion(self, reason=None):
         with self._resolved_device(), seeded(mix(self._fit_seed(), INIT, 1)):
-            return super()._initialize_criterion(reason)
+            super()._initialize_criterion(reason)
+        self._convert_criteria()
+        return self
+
+    def _convert_criteria(self):
+        """Bring what criteria of torch's hold, weights of classes for one, to the module's floating type.
+
+        An instance is the user's own: a copy takes its place.
+        """
+        dtype = modules.floating_dtype(self._whole_module())
+        for name in self._criteria:
+            criterion = getattr(self, name + "_", None)
+            if not type(criterion).__module__.startswith("torch.nn."):
+                continue
+            if any(b.is_floating_point() and b.dtype != dtype for b in criterion.buffers()):
+                setattr(self, name + "_", deepcopy(criterion).to(dtype))
 
     @contextmanager
     def _resolved_device(self):
@@ -449,6 +464,11 @@ class Training:
             self._check_loss(loss, training)
             batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
             self.notify("on_batch_end", batch=public, training=training, **step)
+        if training and not n_batches:
+            raise ValueError(
+                "an epoch must have at least one batch to train on, got none: with drop_last=True "
+                "the rows must fill a batch"
+            )
         self.history.record(prefix + "_batch_count", n_batches)
 
     def _find_program(self, batches):

@@ -343,7 +343,8 @@ class Training:
         classes = self.classes_ if is_classifier(self) and self._decodes else ()
         if np.array_equal(classes, np.arange(len(classes))):
             return dataset
-        return Encoded(dataset, partial(validation.encode_label, classes=classes))
+        ignored = self._find_ignored_label() if is_classifier(self) else None
+        return Encoded(dataset, partial(validation.encode_label, classes=classes, ignored=ignored))
 
     def get_iterator(self, dataset, training=False):
         """Return batches of slices for rows in memory, and skorch's iterator for anything else.

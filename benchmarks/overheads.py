@@ -9,7 +9,7 @@ Import: `import sktune` and `import skorch` in fresh interpreters, in turn. The 
 Around the training: the yardstick of search_speed.py (60 candidates x 5 folds) with 1 epoch and one thread, timed by
 timers that sit around functions of the library (timers.py), each figure divided by the number of fits:
 
-- collecting: all of ``FusingBackend._collect``: reading the tasks, checking rows, initialising nets;
+- collecting: all of ``_Call._collect``: reading the tasks, checking rows, initialising nets;
 - planning: all of ``group_lanes`` and ``find_obstacle``;
 - replay and scoring: all of ``_Job.run``, less the time in ``accuracy_score``. It holds scikit-learn's
   ``_fit_and_score``, the adoption of what was trained, and the predictions, but for the forward pass, which belongs to
@@ -39,7 +39,7 @@ from timers import Timer, running
 
 _BACKEND = "sktune.fused.backend"
 TIMERS = [
-    Timer("collecting", f"{_BACKEND}:FusingBackend._collect", "whole"),
+    Timer("collecting", f"{_BACKEND}:_Call._collect", "whole"),
     Timer("planning", f"{_BACKEND}:group_lanes", "whole"),
     Timer("planning", f"{_BACKEND}:find_obstacle", "whole"),
     Timer("replay and scoring, but for the metric", f"{_BACKEND}:_Job.run"),

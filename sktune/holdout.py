@@ -177,18 +177,17 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         search = clone(self.search)
         core, _ = find_core(search)
         restrict_splits(search, dev)
-        cv, n_jobs = getattr(core, "cv", None), getattr(core, "n_jobs", None)
-        seed_splits(cv, seed)
+        seed_splits(getattr(core, "cv", None), seed)
         self._try_splits(search, X, y, params)
         start = time.perf_counter()
-        with fused_tasks(n_jobs):
+        with fused_tasks():
             search.fit(X, y, **params)
         fitted = {"search_": search, "search_time_": time.perf_counter() - start}
         if not hasattr(core, "best_estimator_"):
             raise TypeError(f"search must set best_estimator_ in fit, {core!r} did not")
         names = ("best_params_", "best_index_", "best_score_", "cv_results_", "n_splits_")
         fitted |= {name: getattr(core, name) for name in names if hasattr(core, name)}
-        with fused_tasks(n_jobs):  # anew: each serves but one search
+        with fused_tasks():  # anew: each serves but one search
             baseline = score_baseline(search, X, y, params)
         return fitted | {"best_estimator_": best_model(search), "baseline_score_": baseline}
 

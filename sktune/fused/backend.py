@@ -64,6 +64,8 @@ class FusingBackend(ParallelBackendBase):
     """
 
     supports_return_generator = True
+    # Fits are trained in this process; for all else the other backend is found, which has what a call requires.
+    supports_sharedmem = True
     default_n_jobs = _NOT_GIVEN
 
     def __init__(
@@ -83,11 +85,6 @@ class FusingBackend(ParallelBackendBase):
         # what the context around this one has chosen
         around = chosen_backend()
         self.around = getattr(around, "around", around)
-
-    @property
-    def supports_sharedmem(self):
-        """Whether all tasks share the memory, also those that are not fused."""
-        return getattr(self.around, "supports_sharedmem", False)
 
     @property
     def options(self):
@@ -132,13 +129,12 @@ class _Watching(ParallelBackendBase):
     """Looks at each call of one Parallel: its fits are trained together; a call without any is `other`'s."""
 
     # whether it is so is for `other` to say, which is asked in its turn
-    supports_timeout = supports_return_generator = True
+    supports_timeout = supports_return_generator = supports_sharedmem = True
     uses_threads = True
 
     def __init__(self, owner, other, n_jobs):
         super().__init__(nesting_level=owner.nesting_level)
         self.owner, self.other, self.n_jobs = owner, other, n_jobs
-        self.supports_sharedmem = owner.supports_sharedmem
 
     def configure(self, n_jobs=1, parallel=None, **kwargs):
         """Have joblib begin each call with one job."""

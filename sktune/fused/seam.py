@@ -167,6 +167,10 @@ def fused_tasks(**options):
     Within a context of ours its options hold.
     """
     options = getattr(chosen_backend(), "options", {}) | options
+    # where shared memory is required, joblib may begin with another number of jobs than the context tells
+    _, n_jobs = get_active_backend()
+    if n_jobs is not None:
+        options["n_jobs"] = n_jobs
     return joblib.parallel_config("sktune", serves_one=True, **options)
 
 

@@ -597,6 +597,11 @@ class Training:
                 "sample_weight and class_weight must come with a criterion that gives a loss for each row "
                 f"when reduction='none', got criterion={type(criterion).__name__}"
             )
+        ignored = getattr(criterion, "ignore_index", None)
+        if ignored is not None and (y_true == ignored).any():
+            # the mean is over what the criterion takes, as without weights
+            of_rows = losses.flatten(1).sum(1) if losses.ndim > 1 else losses
+            return (of_rows * weight).sum() / (y_true != ignored).sum()
         return ((losses.flatten(1).mean(1) if losses.ndim > 1 else losses) * weight).mean()
 
     def _penalty(self):

@@ -263,7 +263,7 @@ def test_lenient_run_of_skorch_s_suite_takes_what_sktune_refuses(monkeypatch):
     script = import_module("skorch_suite")
     X, y = np.eye(8, dtype=np.float32) * 1e30, np.arange(8) % 2
     net = NeuralNetClassifier(optimizer=torch.optim.SGD, lr=1e20, max_epochs=3, random_state=0)
-    with pytest.raises(DivergenceError):
+    with pytest.raises(DivergenceError, match="training must stay finite"):
         net.fit(X, y)
     monkeypatch.setattr(validation, "_RANGES", dict(validation._RANGES))
     for name in ("_check_loss", "_check_weights"):

@@ -477,6 +477,15 @@ def test_padding_of_sequences_is_no_class(ignored):
     assert plain.history[:, ("valid_loss", "valid_acc")] == named.history[:, ("valid_loss", "valid_acc")]
 
 
+@pytest.mark.parametrize("labels", [np.where(rng.rand(120, 4) < 0.3, -1, X > 0), np.where(rng.rand(120) < 0.3, -1, y)])
+def test_weights_of_one_change_nothing_where_labels_are_left_out(labels):
+    """The mean of weighted losses is over the labels that count, too."""
+    net = make_net(module=Tagger if labels.ndim > 1 else Linear, criterion__ignore_index=-1)
+    weighted = clone(net).fit(X, labels, sample_weight=np.ones(120))
+
+    torch.testing.assert_close(weights_of(weighted), weights_of(net.fit(X, labels)))
+
+
 def test_padded_sequences_go_one_at_a_time():
     labels = np.where(rng.rand(*X.shape) < 0.3, -100, (X > 0).astype(int))
     net = make_net(module=Tagger)

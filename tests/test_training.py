@@ -933,7 +933,9 @@ def test_iterators(params, n_batches):
     assert_same_weights(*nets)
 
 
-@pytest.mark.parametrize("params", [{"iterator_train__drop_last": True}, {"iterator_train": lambda *args, **kwargs: []}])
+@pytest.mark.parametrize(
+    "params", [{"iterator_train__drop_last": True}, {"iterator_train": lambda *args, **kwargs: []}]
+)
 def test_iterators_without_a_batch(params):
     """Nothing would be trained: the net would predict by its initial weights."""
     with pytest.raises(ValueError, match="an epoch must have at least one batch to train on"):

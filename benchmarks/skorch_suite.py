@@ -73,13 +73,12 @@ def take_anything():
 
     Many tests of the suite do so by the way. What they test besides is seen only without these checks.
     """
-    import math
-
-    from sktune import training, validation
+    from sktune import validation
+    from sktune.training import Training
 
     validation._RANGES.clear()
-    training.math = types.SimpleNamespace(inf=math.inf, isfinite=lambda number: True)
-    training.Training._check_weights = lambda net: None
+    Training._check_loss = lambda net, loss, training: None
+    Training._check_weights = lambda net: None
 
 
 class Recorder:
@@ -159,6 +158,8 @@ def main(arguments=None):
     if chosen.tests != ["skorch/tests"]:
         plain = {name: outcome for name, outcome in plain.items() if name in ours}
     passing, failing = compare(plain, ours)
+    if not passing:
+        raise RuntimeError(f"tests must be found that pass with skorch, got none in {checkout}")
     for name, message in failing.items():
         print(f"{name}\n    {message}")
     print(f"{len(passing) - len(failing)} of {len(passing)} tests that pass with skorch pass with sktune")

@@ -399,16 +399,33 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         if not knows_classes:
             self._label_dtype = None
         y = y if y is None else self._as_labels(y, table)
+        ignored = self._find_ignored_label()
         if not knows_classes:
             given = self.classes if classes is None else classes
             if y is None:
                 self.check_data(X, y)
+            elif given is None:
+                self.classes_inferred_ = np.unique(y if ignored is None else y[y != ignored])
             else:
-                self.classes_inferred_ = np.unique(y if given is None else given)
+                self.classes_inferred_ = np.unique(given)
             self._brings_text = y is None and self._inferred_text()
             self._decodes = y is not None or self._brings_text
             self.n_outputs_ = self._count_outputs()
-        return None if y is None else validation.encode_labels(y, self.classes_)
+        return None if y is None else validation.encode_labels(y, self.classes_, ignored)
+
+    def _find_ignored_label(self):
+        """Return the label that the criterion leaves out, which is no class; or None.
+
+        It is the criterion's ``ignore_index``, where no class can have it as its number: it is negative. Of single
+        labels that of torch's default, -100, may as well be a class.
+        """
+        if not _is_of(self.criterion, nn.CrossEntropyLoss | nn.NLLLoss):
+            return None
+        default = -100 if vars(self).get("_has_sequences", False) else None
+        if isinstance(self.criterion, nn.Module) and self.criterion.ignore_index != -100:
+            default = self.criterion.ignore_index
+        ignored = self.get_params_for("criterion").get("ignore_index", default)
+        return ignored if ignored is not None and ignored < 0 else None
 
     def _learns_labels(self, table, knows_classes):
         """Tell whether targets are labels of which a row may have several; raise where a way to them is missing.
@@ -513,7 +530,13 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         """Return the labels of class numbers; what was fitted to numbers, by a Dataset, keeps to them."""
         if self._label_dtype is not None:
             return to_numpy(numbers).astype(self._label_dtype)
-        return self.classes_[to_numpy(numbers)] if self._decodes and hasattr(self, "classes_") else numbers
+        if not self._decodes or not hasattr(self, "classes_"):
+            return numbers
+        numbers = to_numpy(numbers)
+        is_ignored = numbers < 0
+        if not is_ignored.any():
+            return self.classes_[numbers]
+        return np.where(is_ignored, numbers, self.classes_[np.where(is_ignored, 0, numbers)])
 
     def _public_batch(self, batch):
         """Return the pair that callbacks see: the labels are those of ``y``, as ``predict`` returns them."""
@@ -588,7 +611,8 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
     def score(self, X, y, sample_weight=None):
         """Return the accuracy, weighted by `sample_weight` (n_rows,); a label unseen in ``fit`` counts as an error.
 
-        Of a table of labels it is the share of rows whose labels are all right.
+        Of a table of labels it is the share of rows whose labels are all right. Labels that the criterion leaves out
+        (its ``ignore_index``) do not count.
         """
         if not self.initialized_:
             self.check_is_fitted()
@@ -596,12 +620,19 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
             table = labels.as_label_table(y)
             return ClassifierMixin.score(self, X, y if table is None else table, sample_weight)
         y = np.asarray(y)
-        if not (seen := np.isin(y, self.classes_)).all():
+        ignored = self._find_ignored_label()
+        counts = np.ones(y.shape, dtype=bool) if ignored is None else y != ignored
+        if not (seen := np.isin(y, self.classes_) | ~counts).all():
             message = f"y should hold labels seen in fit, got also {np.unique(y[~seen]).tolist()}: they count as errors"
             warnings.warn(message, UserWarning, stacklevel=2)
         if y.ndim > 1 and y.shape[1:] != (1,):
             # of sequences, all their labels
-            return float((self.predict(X) == y).reshape(len(y), -1).mean(axis=1) @ _shares(sample_weight, len(y)))
+            weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+            weights = counts.reshape(len(y), -1) * weights[:, np.newaxis]
+            return float(np.average((self.predict(X) == y).reshape(len(y), -1), weights=weights))
+        if not counts.all():
+            weights = np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+            sample_weight = weights * counts.reshape(-1)
         return ClassifierMixin.score(self, X, y, sample_weight)
 
 
@@ -698,11 +729,6 @@ def _is_binary(criterion):
 
 def _softmax_of_classes(outputs):
     return torch.softmax(outputs, dim=1 if outputs.ndim > 1 else -1)
-
-
-def _shares(sample_weight, n_rows):
-    weights = np.ones(n_rows) if sample_weight is None else np.asarray(sample_weight, dtype=float)
-    return weights / weights.sum()
 
 
 def _misfit(y_pred, expected):

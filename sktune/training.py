@@ -148,7 +148,22 @@ class Training:
 
     def _initialize_criterion(self, reason=None):
         with self._resolved_device(), seeded(mix(self._fit_seed(), INIT, 1)):
-            return super()._initialize_criterion(reason)
+            super()._initialize_criterion(reason)
+        self._convert_criteria()
+        return self
+
+    def _convert_criteria(self):
+        """Bring what criteria of torch's hold, weights of classes for one, to the module's floating type.
+
+        An instance is the user's own: a copy takes its place.
+        """
+        dtype = modules.floating_dtype(self._whole_module())
+        for name in self._criteria:
+            criterion = getattr(self, name + "_", None)
+            if not type(criterion).__module__.startswith("torch.nn."):
+                continue
+            if any(b.is_floating_point() and b.dtype != dtype for b in criterion.buffers()):
+                setattr(self, name + "_", deepcopy(criterion).to(dtype))
 
     @contextmanager
     def _resolved_device(self):
@@ -328,7 +343,8 @@ class Training:
         classes = self.classes_ if is_classifier(self) and self._decodes else ()
         if np.array_equal(classes, np.arange(len(classes))):
             return dataset
-        return Encoded(dataset, partial(validation.encode_label, classes=classes))
+        ignored = self._find_ignored_label() if is_classifier(self) else None
+        return Encoded(dataset, partial(validation.encode_label, classes=classes, ignored=ignored))
 
     def get_iterator(self, dataset, training=False):
         """Return batches of slices for rows in memory, and skorch's iterator for anything else.
@@ -449,6 +465,11 @@ class Training:
             self._check_loss(loss, training)
             batches[-1].update({prefix + "_loss": loss, prefix + "_batch_size": _n_rows(batch)})
             self.notify("on_batch_end", batch=public, training=training, **step)
+        if training and not n_batches:
+            raise ValueError(
+                "an epoch must have at least one batch to train on, got none: with drop_last=True "
+                "the rows must fill a batch"
+            )
         self.history.record(prefix + "_batch_count", n_batches)
 
     def _find_program(self, batches):
@@ -576,6 +597,11 @@ class Training:
                 "sample_weight and class_weight must come with a criterion that gives a loss for each row "
                 f"when reduction='none', got criterion={type(criterion).__name__}"
             )
+        ignored = getattr(criterion, "ignore_index", None)
+        if ignored is not None and (y_true == ignored).any():
+            # the mean is over what the criterion takes, as without weights
+            of_rows = losses.flatten(1).sum(1) if losses.ndim > 1 else losses
+            return (of_rows * weight).sum() / (y_true != ignored).sum()
         return ((losses.flatten(1).mean(1) if losses.ndim > 1 else losses) * weight).mean()
 
     def _penalty(self):

@@ -84,10 +84,10 @@ def as_given(X, checked):
     return X if can_be_picked and X.shape == checked.shape else checked
 
 
-def encode_label(y, classes):
-    """Return the number of a label, or an array of them, among the sorted `classes`."""
+def encode_label(y, classes, ignored=None):
+    """Return the number of a label, or an array of them, among the sorted `classes`; see :func:`encode_labels`."""
     y = np.asarray(y)
-    return torch.as_tensor(encode_labels(y.reshape(-1), classes).reshape(y.shape))
+    return torch.as_tensor(encode_labels(y.reshape(-1), classes, ignored).reshape(y.shape))
 
 
 def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
@@ -245,8 +245,17 @@ def check_portion(net, classes):
             )
 
 
-def encode_labels(y, classes):
-    """Return the number of each label among the sorted `classes`, two or more, of which it must be one."""
+def encode_labels(y, classes, ignored=None):
+    """Return the number of each label among the sorted `classes`, two or more, of which it must be one.
+
+    The `ignored` label, if any, is none of them, and stays what it is.
+    """
+    if ignored is not None:
+        numbers = np.full(y.shape, ignored)
+        is_known = y != ignored
+        if is_known.any():
+            numbers[is_known] = encode_labels(y[is_known], classes)
+        return numbers
     check_classification_targets(y.ravel())
     if len(classes) < 2:
         raise ValueError(f"y must hold at least 2 classes, got 1 class: {classes.tolist()}")

@@ -6,7 +6,12 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from sktune import DivergenceError, NeuralNetClassifier, validation
+from sktune.training import Training
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="benchmarks are not installed")
@@ -251,3 +256,27 @@ def test_timers_miss_what_is_no_longer_called():
     timers = import_module("timers")
     with pytest.raises(LookupError, match=r"nothing was counted for \['unused'\]"), timers.running([timer("unused")]):
         pass
+
+
+def test_lenient_run_of_skorch_s_suite_takes_what_sktune_refuses(monkeypatch):
+    """The checks are switched off by private names, which may move."""
+    script = import_module("skorch_suite")
+    X, y = np.eye(8, dtype=np.float32) * 1e30, np.arange(8) % 2
+    net = NeuralNetClassifier(optimizer=torch.optim.SGD, lr=1e20, max_epochs=3, random_state=0)
+    with pytest.raises(DivergenceError, match="training must stay finite"):
+        net.fit(X, y)
+    monkeypatch.setattr(validation, "_RANGES", dict(validation._RANGES))
+    for name in ("_check_loss", "_check_weights"):
+        monkeypatch.setattr(Training, name, getattr(Training, name))
+    script.take_anything()
+
+    assert len(net.fit(X, y).history) == 3
+    assert len(net.set_params(max_epochs=0).fit(X, y).history) == 0
+
+
+def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
+    script = import_module("skorch_suite")
+    monkeypatch.setattr(script, "run_suite", lambda *args, **options: {})
+
+    with pytest.raises(RuntimeError, match="tests must be found that pass with skorch"):
+        script.main([str(tmp_path)])

@@ -21,6 +21,7 @@ from torch.utils.data import TensorDataset
 
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune.fused.run import FusionReport
 
 rng = np.random.RandomState(0)
 X = rng.randn(120, 4)
@@ -456,6 +457,53 @@ def test_sequences_of_labels(offset, module, criterion):
     with joblib.parallel_config("sktune"):
         found = cross_val_score(clone(net).set_params(max_epochs=3), X32, labels, cv=2, error_score="raise")
     assert np.allclose(found, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("ignored", [{}, {"criterion__ignore_index": -1}])
+def test_padding_of_sequences_is_no_class(ignored):
+    """What the criterion leaves out is no class, and counts in no score; the mean loss is over the others."""
+    padding = ignored.get("criterion__ignore_index", -100)
+    labels = (X > 0).astype(int) + (X > 1)
+    is_padding = rng.rand(*X.shape) < 0.3
+    padded = np.where(is_padding, padding, labels)
+    plain = make_net(module=Tagger, train_split=ValidSplit(3), **ignored).fit(X, padded)
+    named = make_net(module=Tagger, train_split=ValidSplit(3), **ignored)
+    named.fit(X, np.where(is_padding, padding, 10 * labels + 3))
+
+    assert plain.classes_.tolist() == [0, 1, 2]
+    assert named.classes_.tolist() == [3, 13, 23]
+    assert plain.score(X, padded) == pytest.approx((plain.predict(X) == labels)[~is_padding].mean())
+    assert torch.equal(weights_of(plain), weights_of(named))
+    assert plain.history[:, ("valid_loss", "valid_acc")] == named.history[:, ("valid_loss", "valid_acc")]
+
+
+@pytest.mark.parametrize("labels", [np.where(rng.rand(120, 4) < 0.3, -1, X > 0), np.where(rng.rand(120) < 0.3, -1, y)])
+def test_weights_of_one_change_nothing_where_labels_are_left_out(labels):
+    """The mean of weighted losses is over the labels that count, too."""
+    net = make_net(module=Tagger if labels.ndim > 1 else Linear, criterion__ignore_index=-1)
+    weighted = clone(net).fit(X, labels, sample_weight=np.ones(120))
+
+    torch.testing.assert_close(weights_of(weighted), weights_of(net.fit(X, labels)))
+
+
+def test_padded_sequences_go_one_at_a_time():
+    labels = np.where(rng.rand(*X.shape) < 0.3, -100, (X > 0).astype(int))
+    net = make_net(module=Tagger)
+    alone = cross_val_score(net, X32, labels, cv=2, error_score="raise")
+    report = FusionReport()
+    with joblib.parallel_config("sktune", report=report):
+        found = cross_val_score(net, X32, labels, cv=2, error_score="raise")
+
+    assert found.tolist() == alone.tolist()
+    assert {fit["reason"] for fit in report.alone} == {"its criterion ignores rows"}
+
+
+def test_single_labels_that_the_criterion_leaves_out():
+    unknown = np.where(rng.rand(120) < 0.3, -1, GAPS)
+    net = make_net(criterion__ignore_index=-1).fit(X, unknown)
+
+    assert net.classes_.tolist() == [3, 7]
+    assert net.score(X, unknown) == net.score(X[unknown > 0], unknown[unknown > 0])
 
 
 def test_early_stopping_on_sequences_of_labels():

@@ -933,6 +933,31 @@ def test_iterators(params, n_batches):
     assert_same_weights(*nets)
 
 
+@pytest.mark.parametrize(
+    "params", [{"iterator_train__drop_last": True}, {"iterator_train": lambda *args, **kwargs: []}]
+)
+def test_iterators_without_a_batch(params):
+    """Nothing would be trained: the net would predict by its initial weights."""
+    with pytest.raises(ValueError, match="an epoch must have at least one batch to train on"):
+        make_net(batch_size=1000, **params).fit(X, y)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("n_rows", [60, 130])
+def test_weights_of_the_criterion_may_be_of_any_type(dtype, n_rows):
+    """Weights that scikit-learn computes are of float64, whatever the number of rows."""
+    weight = torch.tensor([1.0, 3.0], dtype=dtype)
+    expected = make_net(criterion__weight=weight.float()).fit(X[:n_rows], y[:n_rows])
+    found = make_net(criterion__weight=weight).fit(X[:n_rows], y[:n_rows])
+    given = nn.CrossEntropyLoss(weight=weight)
+    instance = make_net(criterion=given).fit(X[:n_rows], y[:n_rows])
+
+    for net in (found, instance):
+        assert net.criterion_.weight.dtype == torch.float32
+        np.testing.assert_array_equal(net.predict_proba(X), expected.predict_proba(X))
+    assert given.weight.dtype == dtype
+
+
 @pytest.mark.parametrize("iterators", ["iterator_train", "iterator_valid"])
 def test_iterator_of_one_s_own(iterators):
     class Counting(torch.utils.data.DataLoader):

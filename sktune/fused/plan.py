@@ -94,10 +94,16 @@ def why_alone_initialized(net, rows):
         "its optimizer has parameters that are not the module's": len(group["params"]) != len([*module.parameters()]),
         **{f"its optimizer sets {name}": group.get(name) for name in OFF},
         "its criterion is no plain mean over the rows": not is_mean,
-        "its criterion ignores rows": getattr(criterion, "ignore_index", -1) >= 0,
+        "its criterion ignores rows": _ignores(criterion, rows.target),
         "its embedding has a padding_idx, whose row vmap would train": pads,
     }
     return next((reason for reason, holds in reasons.items() if holds), "")
+
+
+def _ignores(criterion, target):
+    """Tell whether a criterion may leave targets out: the mean is then over the others."""
+    ignored = getattr(criterion, "ignore_index", None)
+    return ignored is not None and (ignored >= 0 or bool((target == ignored).any()))
 
 
 def group_lanes(fits, max_lanes):

@@ -328,7 +328,9 @@ class Loss:
         self.alone, self.match = lane.criterion, lane.match
         self.criterion = deepcopy(lane.criterion)
         self.criterion.reduction = "none"
-        self.of_classes = type(self.criterion) is nn.CrossEntropyLoss
+        # cross entropy also takes a probability of each class in place of the class's number
+        takes_shares = lane.batches.rows.target.is_floating_point()
+        self.of_classes = type(self.criterion) is nn.CrossEntropyLoss and not takes_shares
 
     def __call__(self, outputs, target, weight=None):
         """Return losses (L,) and their gradient with respect to the outputs (L, B, ...)."""

@@ -203,6 +203,7 @@ REGRESSIONS |= {
     "bce_with_logits": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS[:, 0]),
     "bce_with_logits_of_two": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS),
     "bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, FRACTIONS),
+    "shares_of_classes": ({"criterion": nn.CrossEntropyLoss}, FRACTIONS / FRACTIONS.sum(axis=1, keepdims=True)),
 }
 FEW = [{"lr": 0.01, "random_state": 1}, {"lr": 0.03, "l2": 0.01}]
 

@@ -87,7 +87,10 @@ def warn_if_huge(target, criterion):
     kind = criterion if isinstance(criterion, type) else type(criterion)
     if len(target) < _FEW_ROWS or not issubclass(kind, _OF_DISTANCES):
         return
-    mean, spread = np.abs(target.mean(axis=0)).max(), target.std(axis=0).max()
+    # numbers whose squares are beyond their type spread infinitely
+    with np.errstate(over="ignore"):
+        mean = np.abs(target.mean(axis=0, dtype=np.float64)).max()
+        spread = target.std(axis=0, dtype=np.float64).max()
     if max(mean, spread) > _HUGE:
         warn_user(
             "the targets y should be scaled for a network to learn well, but their mean is up to "

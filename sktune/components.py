@@ -50,6 +50,9 @@ def check_components(components):
         elif kind == "criterion" and getattr(component, "__module__", "") == "torch.nn.functional":
             name = component.__name__
             given = f"the function {name}"
+        elif kind in components and not callable(component):
+            name = ""
+            given = repr(component)
         else:
             continue
         meant = _find_class(kind, name) or _USUAL.get(kind)

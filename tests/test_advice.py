@@ -139,3 +139,12 @@ def test_divergence_of_a_regressor_advises_scaling_the_targets():
     with pytest.raises(DivergenceError, match="features scaled to unit variance, or gradient") as error:
         make_net(lr=1e35).fit(X, y)
     assert "target" not in str(error.value)
+
+
+@pytest.mark.parametrize(("factor", "dtype"), [(1e25, np.float32), (1e300, np.float64)])
+def test_targets_whose_squares_overflow_are_warned_of_as_huge_alone(factor, dtype):
+    target = (X[:, 0] * factor).astype(dtype)
+    message = "targets y should be scaled"
+    with pytest.raises(DivergenceError, match="finite"), pytest.warns(UserWarning, match=message) as caught:
+        make_net(NeuralNetRegressor, max_epochs=1).fit(X, target)
+    assert len(caught) == 1

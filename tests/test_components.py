@@ -77,3 +77,11 @@ def test_functions_that_make_components_are_as_in_skorch():
     )
 
     assert net.fit(X, y).n_iter_ == 1
+
+
+@pytest.mark.parametrize("kind", ["module", "criterion", "optimizer"])
+@pytest.mark.parametrize("value", [None, 3, torch.optim])
+def test_what_cannot_build_a_component_is_refused(kind, value):
+    net = NeuralNetClassifier(max_epochs=1, device="cpu", **{kind: value})
+    with pytest.raises(ValueError, match=f"{kind} must be .*, got {kind}="):
+        net.fit(np.zeros((4, 2)), np.array([0, 1, 0, 1]))

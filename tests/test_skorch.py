@@ -712,6 +712,23 @@ def test_patched_method_is_a_reason_to_train_alone(name, monkeypatch):
     assert n_calls or name == "validation_step"
 
 
+@pytest.mark.parametrize("kind", [nn.Linear, nn.ReLU, sktune.MLP, nn.CrossEntropyLoss])
+def test_patched_forward_is_taken_by_compiled_and_fused_steps(kind, monkeypatch):
+    net = make_net(module=sktune.MLP, module__hidden=(8,), criterion=nn.CrossEntropyLoss, max_epochs=3)
+    usual = clone(net).fit(X32, y).history[:, "train_loss"]
+    forward = kind.forward
+    monkeypatch.setattr(kind, "forward", lambda self, *args: 0.5 * forward(self, *args))
+    plain = clone(net).fit(X32, y).history[:, "train_loss"]
+
+    search = sktune.GridSearchCV(net, {"lr": [net.lr]}, cv=[(np.arange(120), np.arange(9))], refit=False)
+    search.fit(X32, y)
+
+    assert np.abs(np.subtract(plain, usual)).min() > 1e-3
+    if search.fusion_.groups:
+        found = search.curves_["train_loss"]
+        np.testing.assert_allclose(found, plain, rtol=1e-4)
+
+
 def test_patched_method_of_skorch_is_a_reason_for_skorch_s_own_nets(monkeypatch):
     net = skorch.NeuralNetClassifier(Linear, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0)
     monkeypatch.setattr(skorch.NeuralNet, "train_step_single", skorch.NeuralNet.__dict__["train_step_single"])

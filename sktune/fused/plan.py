@@ -22,7 +22,7 @@ from sktune.fused.draws import read_generators, set_generators
 from sktune.fused.optim import OFF, RULES
 from sktune.fused.plain import KINDS
 from sktune.fused.train import Group, Unfusable
-from sktune.modules import MLP, HashedDropout, few_threads
+from sktune.modules import MLP, HashedDropout, few_threads, has_other_forward
 from sktune.training import find_override, remember_methods
 
 _logger = logging.getLogger(__name__)
@@ -194,7 +194,8 @@ def is_proven(lane):
     """Tell whether no user's code takes part in the training of a lane."""
     net = lane.net
     is_ours = type(net) in (NeuralNetClassifier, NeuralNetRegressor) and net.module is MLP and net.criterion in _PROVEN
-    return is_ours and "module__n_outputs" not in vars(net)
+    is_patched = any(map(has_other_forward, (*lane.module.modules(), lane.criterion)))
+    return is_ours and "module__n_outputs" not in vars(net) and not is_patched
 
 
 def find_obstacle(fits):

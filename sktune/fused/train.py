@@ -16,7 +16,7 @@ from sktune.fused.capture import FEWEST_STEPS, CapturedSteps, can_capture
 from sktune.fused.lanes import Outcome, Part, training_steps, validation_parts
 from sktune.fused.network import StackedNet
 from sktune.fused.optim import StackedOptimizer
-from sktune.modules import dropout_layers, flushed_denormals, narrow, wide_dtype
+from sktune.modules import dropout_layers, flushed_denormals, has_other_forward, narrow, wide_dtype
 from sktune.training import DivergenceError, is_representable
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
@@ -330,7 +330,8 @@ class Loss:
         self.criterion.reduction = "none"
         # cross entropy also takes a probability of each class in place of the class's number
         takes_shares = lane.batches.rows.target.is_floating_point()
-        self.of_classes = type(self.criterion) is nn.CrossEntropyLoss and not takes_shares
+        is_usual = type(self.criterion) is nn.CrossEntropyLoss and not has_other_forward(self.criterion)
+        self.of_classes = is_usual and not takes_shares
 
     def __call__(self, outputs, target, weight=None):
         """Return losses (L,) and their gradient with respect to the outputs (L, B, ...)."""

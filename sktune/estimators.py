@@ -136,6 +136,8 @@ class NetworkEstimator(Records, Training):
         # the fused engine has trained this fit already
         if adopt and classes is None and adopt(X, **fit_params):
             return self
+        # a net that was trimmed has no components left to check
+        self.check_training_readiness()
         with validation.unchanged_on_error(self):
             validation.check_hyperparameters(self)
             validation.check_fit_params(self, fit_params)

@@ -428,8 +428,9 @@ def test_mistakes_of_the_users_are_no_failures_of_the_engine(name):
         assert "fails" in fit["reason"]
 
 
-FORK = """
-import os, torch, numpy as np
+# How the scripts begin that run in processes of their own.
+OWN_NET = """
+import os, sys, threading, torch, numpy as np
 torch.set_num_threads(2)
 from torch import nn
 from sktune import GridSearchCV, NeuralNetClassifier
@@ -440,6 +441,8 @@ class Own(nn.Module):
         self.one, self.other = nn.Linear(n_features, 64), nn.Linear(64, n_outputs)
     def forward(self, X):
         return self.other(self.one(X).relu())
+"""
+FORK = """
 
 X = np.random.default_rng(0).normal(size=(1500, 64)).astype(np.float32)
 y = (X[:, 0] > 0).astype(int)
@@ -461,21 +464,10 @@ def test_a_search_in_a_forked_child_after_a_search():
     environment["PYTHONPATH"] = os.pathsep.join(
         [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
     )
-    subprocess.run([sys.executable, "-c", FORK], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", OWN_NET + FORK], env=environment, check=True, timeout=120)
 
 
 THREADS = """
-import os, sys, threading, torch, numpy as np
-torch.set_num_threads(2)
-from torch import nn
-from sktune import GridSearchCV, NeuralNetClassifier
-
-class Own(nn.Module):
-    def __init__(self, n_features, n_outputs):
-        super().__init__()
-        self.one, self.other = nn.Linear(n_features, 64), nn.Linear(64, n_outputs)
-    def forward(self, X):
-        return self.other(self.one(X).relu())
 
 X = np.random.default_rng(0).normal(size=(int(sys.argv[1]), 20)).astype(np.float32)
 y = (X[:, 0] > 0).astype(int)
@@ -497,7 +489,7 @@ def test_a_search_of_small_nets_leaves_no_threads(n_rows):
     environment["PYTHONPATH"] = os.pathsep.join(
         [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
     )
-    subprocess.run([sys.executable, "-c", THREADS, str(n_rows)], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", OWN_NET + THREADS, str(n_rows)], env=environment, check=True, timeout=120)
 
 
 def test_epochs_of_none_are_those_of_the_net():

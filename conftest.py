@@ -4,10 +4,16 @@ import os
 import zlib
 from pathlib import Path
 
-# Numba keeps compiled code until the one file changes in which it begins: tests are to run what the sources say now.
-_sources = [Path(__file__).with_name("sktune") / name for name in ("kernels.py", "vectors.py", "randomness.py")]
+# Numba keeps compiled code until the file changes in which it begins, and does not look at the
+# others that it is made of: tests are to run what the sources say now.
+_sources = [
+    Path(__file__).with_name("sktune") / name
+    for name in ("engine/compiled/kernels.py", "engine/compiled/vectors.py", "runtime/seeds.py")
+]
 _stamp = zlib.crc32(b"".join(path.read_bytes() for path in _sources))
-os.environ["NUMBA_CACHE_DIR"] = str(Path(__file__).with_name(".pytest_cache") / f"numba-{_stamp:08x}")
+os.environ["NUMBA_CACHE_DIR"] = str(
+    Path(__file__).with_name(".pytest_cache") / f"numba-{_stamp:08x}"
+)
 
 import torch  # noqa: E402
 

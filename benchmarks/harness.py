@@ -22,14 +22,19 @@ def describe_machine():
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _LIBRARIES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in _LIBRARIES},
+        },
     }
 
 
 def cpu_name():
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(": ")[1] for line in lines if line.startswith("model name")), platform.machine()
+    )
 
 
 def save(record, path):
@@ -65,8 +70,12 @@ def _of_family(name):
     family, grown = set(), {os.getpid()}
     while grown:
         family |= grown
-        grown = {int(status["Pid"]) for status in found if int(status.get("PPid", 0)) in family} - family
-    sizes = [status[name] for status in found if int(status.get("Pid", 0)) in family and name in status]
+        grown = {
+            int(status["Pid"]) for status in found if int(status.get("PPid", 0)) in family
+        } - family
+    sizes = [
+        status[name] for status in found if int(status.get("Pid", 0)) in family and name in status
+    ]
     return sum(1024 * int(size.split()[0]) for size in sizes)
 
 

@@ -37,7 +37,7 @@ from harness import RESULTS, held_bytes, peak_bytes, run_fresh, save
 from search_speed import RUNNERS, YARDSTICKS, Yardstick
 from timers import Timer, running
 
-_BACKEND = "sktune.fused.backend"
+_BACKEND = "sktune.bridge.backend"
 TIMERS = [
     Timer("collecting", f"{_BACKEND}:_Call._collect", "whole"),
     Timer("planning", f"{_BACKEND}:group_lanes", "whole"),
@@ -47,7 +47,11 @@ TIMERS = [
 ]
 IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
 ONE_THREAD = argparse.Namespace(device="cpu", n_jobs=1, profile=False)
-LARGE_PEERS = {"sktune": ("sktune", None), "loop, 1 thread": ("loop", 1), "loop, all threads": ("loop", None)}
+LARGE_PEERS = {
+    "sktune": ("sktune", None),
+    "loop, 1 thread": ("loop", 1),
+    "loop, all threads": ("loop", None),
+}
 
 
 def make_large(n_rows):
@@ -57,7 +61,16 @@ def make_large(n_rows):
 
 
 def large_yardstick(n_rows):
-    return Yardstick(lambda: make_large(n_rows), (128,), [1024], candidates=4, folds=3, epochs=1, peers=(), wanted={})
+    return Yardstick(
+        lambda: make_large(n_rows),
+        (128,),
+        [1024],
+        candidates=4,
+        folds=3,
+        epochs=1,
+        peers=(),
+        wanted={},
+    )
 
 
 def measure_imports(repeats):
@@ -85,8 +98,12 @@ def measure_least_search(repeats):
 
 
 def side_by_side(seconds):
-    ratio = median(ours / theirs for ours, theirs in zip(seconds["sktune"], seconds["skorch"], strict=True))
-    return {f"{name}_ms": 1e3 * median(values) for name, values in seconds.items()} | {"ratio": ratio}
+    ratio = median(
+        ours / theirs for ours, theirs in zip(seconds["sktune"], seconds["skorch"], strict=True)
+    )
+    return {f"{name}_ms": 1e3 * median(values) for name, values in seconds.items()} | {
+        "ratio": ratio
+    }
 
 
 def measure_around_training(n_candidates, repeats):
@@ -102,7 +119,10 @@ def measure_around_training(n_candidates, repeats):
         runs.append(watch.seconds)
     torch.set_num_threads(n_threads)
     parts = dict.fromkeys(timer.part for timer in TIMERS)
-    return {part: 1e3 * median(seconds[part] for seconds in runs[1:]) / yardstick.n_fits for part in parts}
+    return {
+        part: 1e3 * median(seconds[part] for seconds in runs[1:]) / yardstick.n_fits
+        for part in parts
+    }
 
 
 def measure_large(n_rows):
@@ -128,7 +148,16 @@ def run_large(peer, n_rows):
     if report := figures.pop("report", None):
         figures["fused"] = sum(group["lanes"] for group in report.groups)
     memory = (peak_bytes() - before) / (X.nbytes + y.nbytes)
-    print(json.dumps({**figures, "seconds": seconds, "memory": memory, "data_mib": (X.nbytes + y.nbytes) / 2**20}))
+    print(
+        json.dumps(
+            {
+                **figures,
+                "seconds": seconds,
+                "memory": memory,
+                "data_mib": (X.nbytes + y.nbytes) / 2**20,
+            }
+        )
+    )
 
 
 def show(found):
@@ -142,11 +171,15 @@ def show(found):
         print(f"{part:<42}{ms:>10.3f}")
     if large := found.get("large"):
         ours = large["sktune"]
-        print(f"\n{'4 candidates x 3 folds x 1 epoch':<42}{'seconds':>10}{'ratio':>10}{'memory / data':>16}")
+        print(
+            f"\n{'4 candidates x 3 folds x 1 epoch':<42}{'seconds':>10}{'ratio':>10}{'memory / data':>16}"
+        )
         for name, row in large.items():
             ratio = row["seconds"] / ours["seconds"]
             print(f"{name:<42}{row['seconds']:>10.2f}{ratio:>10.2f}{row['memory']:>16.2f}")
-        print(f"data: {ours['data_mib']:.0f} MiB; of sktune's 12 fits {ours['fused']} were trained together")
+        print(
+            f"data: {ours['data_mib']:.0f} MiB; of sktune's 12 fits {ours['fused']} were trained together"
+        )
 
 
 def main(argv=None):
@@ -155,13 +188,17 @@ def main(argv=None):
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--large", action="store_true", help="also search on many rows")
     parser.add_argument("--rows", type=int, default=1_000_000, help="of the large search")
-    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="see that it runs; the figures mean nothing"
+    )
     parser.add_argument("--peer", choices=["sktune", "loop"], help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     if args.peer:
         run_large(args.peer, args.rows)
         return
-    repeats, n_candidates = (1, 2) if args.quick else (args.repeats, YARDSTICKS["digits"].candidates)
+    repeats, n_candidates = (
+        (1, 2) if args.quick else (args.repeats, YARDSTICKS["digits"].candidates)
+    )
     found = {
         "import": measure_imports(repeats),
         "least_search": measure_least_search(repeats),
@@ -170,7 +207,11 @@ def main(argv=None):
     if args.large:
         found["large"] = measure_large(args.rows)
     show(found)
-    settings = {"repeats": repeats, "candidates": n_candidates, "rows": args.rows if args.large else None}
+    settings = {
+        "repeats": repeats,
+        "candidates": n_candidates,
+        "rows": args.rows if args.large else None,
+    }
     save({"settings": settings, **found}, args.json)
 
 

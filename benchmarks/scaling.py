@@ -36,7 +36,7 @@ from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from torch import nn
 
 import sktune
-from sktune.fused.run import FusionReport
+from sktune.engine.executor import FusionReport
 
 LEAST_RATIO = 0.95
 MOST_PLAIN_FITS = 8
@@ -88,7 +88,12 @@ def make_rows(case):
 
 
 def make_net(case):
-    settings = {"batch_size": case.batch_size, "max_epochs": case.epochs, "random_state": 0, "device": "cpu"}
+    settings = {
+        "batch_size": case.batch_size,
+        "max_epochs": case.epochs,
+        "random_state": 0,
+        "device": "cpu",
+    }
     if case.net == "ConvNet":
         return sktune.NeuralNetClassifier(ConvNet, **settings)
     return sktune.NeuralNetClassifier(module__hidden=(case.width,) * case.depth, **settings)
@@ -99,7 +104,9 @@ def search(case, X, y, n_jobs=None):
     grid = {"lr": np.geomspace(1e-4, 1e-2, case.lanes // case.folds).tolist()}
     folds = ShuffleSplit(case.folds, train_size=case.rows, test_size=case.rows // 4, random_state=0)
     began = time.perf_counter()
-    GridSearchCV(make_net(case), grid, cv=folds, refit=False, error_score="raise", n_jobs=n_jobs).fit(X, y)
+    GridSearchCV(
+        make_net(case), grid, cv=folds, refit=False, error_score="raise", n_jobs=n_jobs
+    ).fit(X, y)
     return (time.perf_counter() - began) / (case.lanes * case.epochs)
 
 
@@ -134,7 +141,11 @@ def measure(case, repeats):
 def tell_how(report):
     n_fused = sum(group["lanes"] for group in report.groups)
     how = "mixed" if n_fused and report.alone else "fused" if n_fused else "alone"
-    return {"how": how, "groups": len(report.groups), "reasons": sorted({fit["reason"] for fit in report.alone})}
+    return {
+        "how": how,
+        "groups": len(report.groups),
+        "reasons": sorted({fit["reason"] for fit in report.alone}),
+    }
 
 
 def measure_all(names, repeats, quick):
@@ -145,7 +156,9 @@ def measure_all(names, repeats, quick):
         for case in cases:
             label = f"{name} {getattr(case, factor):,}"
             if quick:
-                case = replace(case, lanes=min(case.lanes, 4), rows=40, width=min(case.width, 8), epochs=1)
+                case = replace(
+                    case, lanes=min(case.lanes, 4), rows=40, width=min(case.width, 8), epochs=1
+                )
             if case not in measured:
                 measured[case] = measure(case, repeats)
             rows.append({"sweep": name, "label": label, "factor": factor, **measured[case]})
@@ -173,12 +186,16 @@ def draw(rows, path):
     n_columns = min(3, len(names))
     n_lines = -(-len(names) // n_columns)
     figure = Figure(figsize=(4 * n_columns, 3 * n_lines), layout="constrained")
-    for name, axes in zip(names, figure.subplots(n_lines, n_columns, squeeze=False).flat, strict=False):
+    for name, axes in zip(
+        names, figure.subplots(n_lines, n_columns, squeeze=False).flat, strict=False
+    ):
         own = [row for row in rows if row["sweep"] == name]
         values = [row["case"][row["factor"]] for row in own]
         axes.loglog(values, [row["plain_ms"] for row in own], "o-", label="one at a time")
         axes.loglog(values, [row["fused_ms"] for row in own], "s-", label="fused")
-        axes.set_xticks(values, [f"{value:,}" for value in values], rotation=45 if len(values) > 5 else 0)
+        axes.set_xticks(
+            values, [f"{value:,}" for value in values], rotation=45 if len(values) > 5 else 0
+        )
         axes.xaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter("{x:g}")
@@ -199,8 +216,12 @@ def main(argv=None):
     parser.add_argument("--sweeps", nargs="+", choices=SWEEPS, default=list(SWEEPS))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, help="torch's threads; default: torch's own choice")
-    parser.add_argument("--json", type=Path, default=RESULTS / "scaling.json", help="the picture goes beside it")
-    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / "scaling.json", help="the picture goes beside it"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="see that it runs; the figures mean nothing"
+    )
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -210,7 +231,9 @@ def main(argv=None):
     draw(rows, args.json.with_suffix(".png"))
     show(rows, repeats)
     if (slow := find_slow(rows)) and not args.quick:
-        raise SystemExit(f"trained together, these are slower than one at a time: {', '.join(slow)}")
+        raise SystemExit(
+            f"trained together, these are slower than one at a time: {', '.join(slow)}"
+        )
 
 
 if __name__ == "__main__":

@@ -73,15 +73,28 @@ class Yardstick:
 
     def grid(self, **names):
         """Return ready-made candidates as a list of grids of one: all peers get the same, under their own names."""
-        return [{names[k]: [v] for k, v in candidate.items() if k in names} for candidate in self.draw()]
+        return [
+            {names[k]: [v] for k, v in candidate.items() if k in names} for candidate in self.draw()
+        ]
 
     def search(self, kind, net, n_jobs, refit=False, **names):
-        return kind(net, self.grid(**names), cv=StratifiedKFold(self.folds), refit=refit, n_jobs=n_jobs)
+        return kind(
+            net, self.grid(**names), cv=StratifiedKFold(self.folds), refit=refit, n_jobs=n_jobs
+        )
 
 
-PEERS = ("sktune", "skorch, n_jobs=1", "skorch, n_jobs=2", "MLPClassifier, n_jobs=1", "MLPClassifier, n_jobs=2", "loop")
+PEERS = (
+    "sktune",
+    "skorch, n_jobs=1",
+    "skorch, n_jobs=2",
+    "MLPClassifier, n_jobs=1",
+    "MLPClassifier, n_jobs=2",
+    "loop",
+)
 YARDSTICKS = {
-    "digits": Yardstick(digits, (128,), [32, 64, 128], candidates=60, folds=5, epochs=20, peers=PEERS, wanted={}),
+    "digits": Yardstick(
+        digits, (128,), [32, 64, 128], candidates=60, folds=5, epochs=20, peers=PEERS, wanted={}
+    ),
     "wide": Yardstick(
         wide,
         (256, 256),
@@ -117,9 +130,14 @@ def run_sktune(X, y, yardstick, args):
     import sktune
 
     net = sktune.NeuralNetClassifier(
-        module__hidden=yardstick.hidden, max_epochs=yardstick.epochs, random_state=0, device=args.device
+        module__hidden=yardstick.hidden,
+        max_epochs=yardstick.epochs,
+        random_state=0,
+        device=args.device,
     )
-    search = yardstick.search(sktune.GridSearchCV, net, args.n_jobs or None, args.profile, **NET_NAMES).fit(X, y)
+    search = yardstick.search(
+        sktune.GridSearchCV, net, args.n_jobs or None, args.profile, **NET_NAMES
+    ).fit(X, y)
     return {"best": best_of(search), "training": search.fusion_.seconds, "report": search.fusion_}
 
 
@@ -139,7 +157,11 @@ def run_skorch(X, y, yardstick, args):
         verbose=0,
         device=args.device,
     )
-    return {"best": best_of(yardstick.search(GridSearchCV, net, args.n_jobs or None, **NET_NAMES).fit(X, y))}
+    return {
+        "best": best_of(
+            yardstick.search(GridSearchCV, net, args.n_jobs or None, **NET_NAMES).fit(X, y)
+        )
+    }
 
 
 def run_mlp(X, y, yardstick, args):
@@ -147,11 +169,15 @@ def run_mlp(X, y, yardstick, args):
 
     from sklearn.neural_network import MLPClassifier
 
-    warnings.simplefilter("ignore")  # that it has not converged is the point of a fixed number of epochs
+    warnings.simplefilter(
+        "ignore"
+    )  # that it has not converged is the point of a fixed number of epochs
     os.environ["PYTHONWARNINGS"] = "ignore"
     names = {"lr": "learning_rate_init", "weight_decay": "alpha", "batch_size": "batch_size"}
     epochs = yardstick.epochs
-    net = MLPClassifier(yardstick.hidden, max_iter=epochs, n_iter_no_change=epochs, tol=0.0, random_state=0)
+    net = MLPClassifier(
+        yardstick.hidden, max_iter=epochs, n_iter_no_change=epochs, tol=0.0, random_state=0
+    )
     return {"best": best_of(yardstick.search(GridSearchCV, net, args.n_jobs, **names).fit(X, y))}
 
 
@@ -202,7 +228,9 @@ def run_peer(args):
     began = time.perf_counter()
     figures = runner(X, y, yardstick, args)
     figures["seconds"] = time.perf_counter() - began
-    if (report := figures.pop("report", None)) and sum(group["lanes"] for group in report.groups) != yardstick.n_fits:
+    if (report := figures.pop("report", None)) and sum(
+        group["lanes"] for group in report.groups
+    ) != yardstick.n_fits:
         raise SystemExit(f"the fused path did not run for all fits:\n{report}")
     figures["peak_mib"] = peak_bytes() / 2**20
     if args.profile:
@@ -241,12 +269,25 @@ def measure(yardstick, args):
             # processes share the cores; one process has them all where that is better (see README)
             has_all = name == "sktune" or setting == "all threads"
             figures[peer].append(run_alone(args, name, n_jobs, os.cpu_count() if has_all else 1))
-            print(f"  {peer}: {figures[peer][-1]['seconds']:.1f} s ({repeat + 1} of {args.repeats})", flush=True)
+            print(
+                f"  {peer}: {figures[peer][-1]['seconds']:.1f} s ({repeat + 1} of {args.repeats})",
+                flush=True,
+            )
     return {peer: medians(runs) for peer, runs in figures.items()}
 
 
 def run_alone(args, peer, n_jobs, threads):
-    command = [__file__, "--peer", peer, "--n-jobs", n_jobs, "--yardstick", args.yardstick, "--device", args.device]
+    command = [
+        __file__,
+        "--peer",
+        peer,
+        "--n-jobs",
+        n_jobs,
+        "--yardstick",
+        args.yardstick,
+        "--device",
+        args.device,
+    ]
     command += ["--profile"] if args.profile else []
     for name in ("candidates", "epochs"):
         command += [f"--{name}", getattr(args, name)] if getattr(args, name) else []
@@ -257,7 +298,10 @@ def medians(runs):
     """Return the median of each figure over the runs, figures in dicts likewise."""
     first = runs[0]
     return {
-        k: medians([r[k] for r in runs]) if isinstance(first[k], dict) else median(r[k] for r in runs) for k in first
+        k: medians([r[k] for r in runs])
+        if isinstance(first[k], dict)
+        else median(r[k] for r in runs)
+        for k in first
     }
 
 
@@ -274,14 +318,18 @@ def show(results, floor, yardstick, args):
 
 
 def title(yardstick):
-    return f"{yardstick.candidates} candidates x {yardstick.folds} folds x {yardstick.epochs} epochs"
+    return (
+        f"{yardstick.candidates} candidates x {yardstick.folds} folds x {yardstick.epochs} epochs"
+    )
 
 
 def compare_with_wanted(results, yardstick):
     """Return wanted and found ratios of peers, each at its best setting."""
     ours, found = results["sktune"]["seconds"], {}
     for name, wanted in yardstick.wanted.items():
-        seconds = min(figure["seconds"] for peer, figure in results.items() if peer.partition(", ")[0] == name)
+        seconds = min(
+            figure["seconds"] for peer, figure in results.items() if peer.partition(", ")[0] == name
+        )
         found[name] = {"wanted": wanted, "found": seconds / ours}
     return found
 
@@ -294,7 +342,9 @@ def show_profile(figures, yardstick, args):
         print(line)
     print(f"{'all':<26}{total:>9.3f}   (without timers {figures['seconds']:.3f})")
     floor = figures["floor"]
-    print(f"{'products alone at peak':<26}{floor:>9.3f}{floor / total:>9.1%}   (without the refit's)")
+    print(
+        f"{'products alone at peak':<26}{floor:>9.3f}{floor / total:>9.1%}   (without the refit's)"
+    )
 
 
 def chosen_yardstick(args):
@@ -310,12 +360,18 @@ def result_path(args):
 def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--yardstick", choices=YARDSTICKS, default="digits")
-    parser.add_argument("--profile", action="store_true", help="split sktune's time into parts, and run no other peer")
+    parser.add_argument(
+        "--profile",
+        action="store_true",
+        help="split sktune's time into parts, and run no other peer",
+    )
     parser.add_argument("--candidates", type=int, help="default: the yardstick's")
     parser.add_argument("--epochs", type=int, help="default: the yardstick's")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--json", type=Path, help="default: a file of the yardstick's own in results/")
+    parser.add_argument(
+        "--json", type=Path, help="default: a file of the yardstick's own in results/"
+    )
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     parser.add_argument("--n-jobs", type=int, default=0, help=argparse.SUPPRESS)
     return parser
@@ -328,20 +384,33 @@ def main(argv=None):
         return
     yardstick = chosen_yardstick(args)
     settings = {name: getattr(args, name) for name in ("yardstick", "repeats", "device")}
-    settings |= {name: getattr(yardstick, name) for name in ("candidates", "folds", "epochs", "hidden", "batch_sizes")}
+    settings |= {
+        name: getattr(yardstick, name)
+        for name in ("candidates", "folds", "epochs", "hidden", "batch_sizes")
+    }
     path = args.json or result_path(args)
     if args.profile:
         figures = medians([run_alone(args, "sktune", 1, threads=1) for _ in range(args.repeats)])
         show_profile(figures, yardstick, args)
         save({"settings": settings | {"threads": 1}, "profile": figures}, path)
         return
-    results, floor = measure(yardstick, args), products_at_peak(yardstick, *yardstick.load(), args.device)
+    results, floor = (
+        measure(yardstick, args),
+        products_at_peak(yardstick, *yardstick.load(), args.device),
+    )
     show(results, floor, yardstick, args)
     against = compare_with_wanted(results, yardstick)
-    record = {"settings": settings, "peers": results, "products_at_peak_seconds": floor, "wanted": against}
+    record = {
+        "settings": settings,
+        "peers": results,
+        "products_at_peak_seconds": floor,
+        "wanted": against,
+    }
     save(record, path)
     for name, ratio in against.items():
-        print(f"{name}, at its best, over sktune: wanted {ratio['wanted']:.1f}, found {ratio['found']:.2f}")
+        print(
+            f"{name}, at its best, over sktune: wanted {ratio['wanted']:.1f}, found {ratio['found']:.2f}"
+        )
     if missed := [name for name, ratio in against.items() if ratio["found"] < ratio["wanted"]]:
         raise SystemExit(f"sktune was not as much faster as wanted than {', '.join(missed)}")
 

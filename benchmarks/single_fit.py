@@ -43,7 +43,9 @@ def make_rows(n_rows):
 
 def make_module(dropout):
     layers = [nn.Linear(64, HIDDEN), nn.ReLU(), nn.Dropout(dropout), nn.Linear(HIDDEN, 10)]
-    return nn.Sequential(*(layer for layer in layers if dropout or not isinstance(layer, nn.Dropout)))
+    return nn.Sequential(
+        *(layer for layer in layers if dropout or not isinstance(layer, nn.Dropout))
+    )
 
 
 class Loop:
@@ -73,7 +75,12 @@ class Loop:
 
 def make_sktune(batch_size, dropout, epochs):
     return sktune.NeuralNetClassifier(
-        module__hidden=HIDDEN, module__dropout=dropout, lr=LR, batch_size=batch_size, max_epochs=epochs, device="cpu"
+        module__hidden=HIDDEN,
+        module__dropout=dropout,
+        lr=LR,
+        batch_size=batch_size,
+        max_epochs=epochs,
+        device="cpu",
     )
 
 
@@ -125,17 +132,23 @@ def measure_fit(n_rows, batch_size, dropout, epochs, repetitions):
         seconds = [timed(make(batch_size, dropout, n).fit, X, y) for n in (short, long)]
         return (seconds[1] - seconds[0]) / (long - short), seconds[1]
 
-    seconds = interleave({name: lambda make=make: fit_twice(make) for name, make in PEERS.items()}, repetitions)
+    seconds = interleave(
+        {name: lambda make=make: fit_twice(make) for name, make in PEERS.items()}, repetitions
+    )
     what = f"{n_rows} rows, batch {batch_size}, dropout {dropout:g}"
     for i, part in enumerate(("epoch", f"fit of {long} epochs")):
-        yield from summarise(f"{part}: {what}", {name: [s[i] for s in pairs] for name, pairs in seconds.items()})
+        yield from summarise(
+            f"{part}: {what}", {name: [s[i] for s in pairs] for name, pairs in seconds.items()}
+        )
 
 
 def measure_predict(epochs, repetitions):
     """Return rows of the table: predicting the classes of `TEST_ROWS` rows."""
     X, y = make_rows(1797)
     fitted = {name: make(64, 0.0, epochs[0]).fit(X, y) for name, make in PEERS.items()}
-    tasks = {name: lambda net=net: timed(net.predict, X[:TEST_ROWS]) for name, net in fitted.items()}
+    tasks = {
+        name: lambda net=net: timed(net.predict, X[:TEST_ROWS]) for name, net in fitted.items()
+    }
     yield from summarise(f"predict: {TEST_ROWS} rows", interleave(tasks, 20 * repetitions))
 
 
@@ -155,9 +168,13 @@ def print_table(rows):
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path, default=RESULTS / "single_fit.json")
-    parser.add_argument("--threads", type=int, help="torch's threads, of every peer; default: torch's own choice")
+    parser.add_argument(
+        "--threads", type=int, help="torch's threads, of every peer; default: torch's own choice"
+    )
     parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--quick", action="store_true", help="see that it runs; the figures mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="see that it runs; the figures mean nothing"
+    )
     args = parser.parse_args(argv)
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -39,7 +39,9 @@ def make_nets():
     }
 
     class NeuralNetClassifier(sktune.NeuralNetClassifier):
-        def __init__(self, module, *args, criterion=torch.nn.NLLLoss, train_split=stratified, **kwargs):
+        def __init__(
+            self, module, *args, criterion=torch.nn.NLLLoss, train_split=stratified, **kwargs
+        ):
             given = dict(zip(("optimizer",), args, strict=False))
             own = {"criterion": criterion, "train_split": train_split}
             super().__init__(module, **{**defaults, **own, **given, **kwargs})
@@ -73,10 +75,10 @@ def take_anything():
 
     Many tests of the suite do so by the way. What they test besides is seen only without these checks.
     """
-    from sktune import validation
-    from sktune.training import Training
+    from sktune.checks import hyperparameters
+    from sktune.estimators.fit_loop import Training
 
-    validation._RANGES.clear()
+    hyperparameters._RANGES.clear()
     Training._check_loss = lambda net, loss, training: None
     Training._check_weights = lambda net: None
 
@@ -121,13 +123,38 @@ def run_suite(checkout, nets, tests, *, lenient=False):
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "outcomes.json"
         paths = [str(checkout), str(_HERE), str(_HERE.parent), os.environ.get("PYTHONPATH", "")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), _RECORD: str(record), _NETS: nets}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            _RECORD: str(record),
+            _NETS: nets,
+        }
         environment[_LENIENT] = "1" if lenient else ""
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "skorch_suite", "-p", "no:cacheprovider"]
-        command += ["-o", "addopts=", "--tb=line", "--no-header", "--continue-on-collection-errors", *tests]
-        done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True)
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "skorch_suite",
+            "-p",
+            "no:cacheprovider",
+        ]
+        command += [
+            "-o",
+            "addopts=",
+            "--tb=line",
+            "--no-header",
+            "--continue-on-collection-errors",
+            *tests,
+        ]
+        done = subprocess.run(
+            command, cwd=checkout, env=environment, capture_output=True, text=True
+        )
         if not record.exists():
-            raise RuntimeError(f"the suite must run with {nets}'s nets, but pytest said: {done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"the suite must run with {nets}'s nets, but pytest said: {done.stdout}{done.stderr}"
+            )
         return json.loads(record.read_text())
 
 
@@ -135,17 +162,29 @@ def compare(plain, ours):
     """Return the tests that pass with skorch, and those of them that do not pass with sktune, with what they say."""
     passing = [name for name, (outcome, _) in plain.items() if outcome == "passed"]
     missing = ["missing", "the test was not collected"]
-    failing = {name: ours.get(name, missing)[1] for name in passing if ours.get(name, missing)[0] != "passed"}
+    failing = {
+        name: ours.get(name, missing)[1]
+        for name in passing
+        if ours.get(name, missing)[0] != "passed"
+    }
     return passing, failing
 
 
 def main(arguments=None):
     """Run both, and print where they differ; the exit status is 1 if a test fails with sktune alone."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("checkout", type=Path, help="a checkout of skorch, at the version that is installed")
-    parser.add_argument("--tests", nargs="*", default=["skorch/tests"], help="files of the suite, or single tests")
-    parser.add_argument("--plain", type=Path, help="file to keep skorch's own outcomes in, and to read them from")
-    parser.add_argument("--lenient", action="store_true", help="without sktune's checks of ranges and of divergence")
+    parser.add_argument(
+        "checkout", type=Path, help="a checkout of skorch, at the version that is installed"
+    )
+    parser.add_argument(
+        "--tests", nargs="*", default=["skorch/tests"], help="files of the suite, or single tests"
+    )
+    parser.add_argument(
+        "--plain", type=Path, help="file to keep skorch's own outcomes in, and to read them from"
+    )
+    parser.add_argument(
+        "--lenient", action="store_true", help="without sktune's checks of ranges and of divergence"
+    )
     chosen = parser.parse_args(arguments)
     checkout = chosen.checkout.resolve()
     if chosen.plain and chosen.plain.exists():
@@ -162,7 +201,9 @@ def main(arguments=None):
         raise RuntimeError(f"tests must be found that pass with skorch, got none in {checkout}")
     for name, message in failing.items():
         print(f"{name}\n    {message}")
-    print(f"{len(passing) - len(failing)} of {len(passing)} tests that pass with skorch pass with sktune")
+    print(
+        f"{len(passing) - len(failing)} of {len(passing)} tests that pass with skorch pass with sktune"
+    )
     return bool(failing)
 
 

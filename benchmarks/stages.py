@@ -14,7 +14,7 @@ from time import perf_counter
 import numpy as np
 from numba import njit
 
-from sktune import kernels
+from sktune.engine.compiled import kernels
 
 STAGES = ("gathering batches", "forward", "loss", "backward", "optimizer")
 _SECONDS = 0.02  # for which a stage is repeated, five times; the quickest counts
@@ -87,12 +87,29 @@ def recording():
 
 
 def _time_stages(
-    links, numbers, loss, rule, options, flat, gradient, first, second, t, data, order, sizes, rates, place
+    links,
+    numbers,
+    loss,
+    rule,
+    options,
+    flat,
+    gradient,
+    first,
+    second,
+    t,
+    data,
+    order,
+    sizes,
+    rates,
+    place,
 ):
     """Yield the seconds of each stage of one step."""
     X, *outcomes = data
     n_rows, rows = int(sizes[0]), order[: sizes[0]]
-    padded, width = int(kernels._padded(n_rows, flat)), int(links[links[:, 0] == kernels.LINEAR][-1, 2])
+    padded, width = (
+        int(kernels._padded(n_rows, flat)),
+        int(links[links[:, 0] == kernels.LINEAR][-1, 2]),
+    )
     space = kernels._make_space(links, X.shape[1], n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)

@@ -15,7 +15,7 @@ from time import perf_counter
 
 from stages import STAGES
 
-from sktune import training
+from sktune.estimators import overrides
 
 REST = "rest"
 
@@ -85,7 +85,9 @@ def running(timers):
         yield watch
         watch.charge()
     if silent := {timer.part for timer in timers} - watch.calls.keys():
-        raise LookupError(f"nothing was counted for {sorted(silent)}: what is named in its timers is no longer called")
+        raise LookupError(
+            f"nothing was counted for {sorted(silent)}: what is named in its timers is no longer called"
+        )
 
 
 def locate(timer):
@@ -102,7 +104,7 @@ def locate(timer):
 
 def _excuse(stack, owner, name, timed):
     """Let a timed method count as the class's own: one that is patched is a reason to train a net alone."""
-    known = training._METHODS.get(owner)
+    known = overrides._METHODS.get(owner)
     if known is not None:
         stack.callback(_restore, known, name, known.get(name))
         known[name] = timed
@@ -123,28 +125,39 @@ def _put_back(owner, name, own):
 
 
 STEPS = "compiled steps"
-_ENGINE, _NET = "sktune.fused.", "sktune:NeuralNetClassifier"
-_COPIES = [f"{_ENGINE}train:Stacked{kind}.{name}" for kind in ("Net", "Optimizer") for name in ("select", "put_back")]
+_BRIDGE, _ENGINE = "sktune.bridge.", "sktune.engine."
+_NET = "sktune:NeuralNetClassifier"
+_COPIES = [
+    f"{_ENGINE}group:Stacked{kind}.{name}"
+    for kind in ("Net", "Optimizer")
+    for name in ("select", "put_back")
+]
 _OF_SEARCH = [  # parts of a fused search, the unit that a part's cost is told for, and where it is spent
-    ("planning and collecting", "fit", f"{_ENGINE}backend:_Call._prepare"),
-    ("planning and collecting", "fit", f"{_ENGINE}backend:_Call._collect"),
-    ("planning and collecting", "fit", f"{_ENGINE}backend:_Call._group"),
-    ("planning and collecting", "fit", f"{_ENGINE}backend:find_obstacle", "whole"),
-    ("planning and collecting", "fit", f"{_ENGINE}collect:Collector.prepare"),
+    ("planning and collecting", "fit", f"{_BRIDGE}backend:_Call._prepare"),
+    ("planning and collecting", "fit", f"{_BRIDGE}backend:_Call._collect"),
+    ("planning and collecting", "fit", f"{_BRIDGE}backend:_Call._group"),
+    ("planning and collecting", "fit", f"{_BRIDGE}backend:find_obstacle", "whole"),
+    ("planning and collecting", "fit", f"{_BRIDGE}collect:Collector.prepare"),
     # steps of a pipeline, of which the yardsticks have none; and the rows, checked and converted
     ("preprocessing", "fit", "sklearn.pipeline:Pipeline._fit"),
-    ("preprocessing", "fit", "sktune.validation:check_rows"),
-    ("preprocessing", "fit", f"{_ENGINE}tables:Tables.convert"),
-    ("preprocessing", "fit", f"{_ENGINE}tables:Tables.share"),
+    ("preprocessing", "fit", "sktune.checks.inputs:check_rows"),
+    ("preprocessing", "fit", f"{_BRIDGE}tables:Tables.convert"),
+    ("preprocessing", "fit", f"{_BRIDGE}tables:Tables.share"),
     ("initialising", "fit", f"{_NET}.initialize"),
-    ("initialising", "fit", f"{_ENGINE}collect:_follow"),
-    ("initialising", "fit", f"{_ENGINE}train:Group.__init__"),
-    (STEPS, "fit-epoch", "sktune.kernels:train_steps"),
-    ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}train:Group._close_epoch"),
-    ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}train:Group._retire"),
-    *(("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES),  # lanes copied out and back
-    ("loop over steps", "fit-epoch", f"{_ENGINE}run:Trainer.train"),  # what the parts above leave of the training
-    ("replay", "fit", f"{_ENGINE}backend:_Job.run"),
+    ("initialising", "fit", f"{_BRIDGE}collect:_follow"),
+    ("initialising", "fit", f"{_ENGINE}group:Group.__init__"),
+    (STEPS, "fit-epoch", "sktune.engine.compiled.kernels:train_steps"),
+    ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}group:Group._close_epoch"),
+    ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}group:Group._retire"),
+    *(
+        ("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES
+    ),  # lanes copied out and back
+    (
+        "loop over steps",
+        "fit-epoch",
+        f"{_ENGINE}executor:Trainer.train",
+    ),  # what the parts above leave of the training
+    ("replay", "fit", f"{_BRIDGE}backend:_Job.run"),
     ("scoring", "fit", "sklearn.model_selection._validation:_score"),
     ("refit", "refit", f"{_NET}.fit", "outermost"),
 ]

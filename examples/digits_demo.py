@@ -24,7 +24,9 @@ def main():
     X = X / 16  # pixels are counts from 0 to 16
 
     net = NeuralNetClassifier(max_epochs=20, random_state=0)
-    search = RandomizedSearchCV(net, SPACE, n_iter=60, cv=5, scoring="accuracy", random_state=0, verbose=1)
+    search = RandomizedSearchCV(
+        net, SPACE, n_iter=60, cv=5, scoring="accuracy", random_state=0, verbose=1
+    )
     tuned = HoldoutSearch(search, test_size=0.2, random_state=0)
 
     print(f"Digits: {len(X)} rows of {X.shape[1]} pixels, {len(set(y))} classes.")
@@ -33,7 +35,9 @@ def main():
     print()
     print(tuned.summary())
     print(f"\n{tuned.search_.fusion_}")
-    print(f"{time.perf_counter() - start:.0f} s in all, with the baseline, the refit and the one evaluation.")
+    print(
+        f"{time.perf_counter() - start:.0f} s in all, with the baseline, the refit and the one evaluation."
+    )
 
 
 if __name__ == "__main__":

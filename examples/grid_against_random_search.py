@@ -41,13 +41,17 @@ def main():
             for seed in range(N_REPEATS)
         ]
 
-    print(f"{'12 candidates × 2 folds':<24} {'learning rates':>14} {'best CV score':>14} {'test score':>12}   best α")
+    print(
+        f"{'12 candidates × 2 folds':<24} {'learning rates':>14} {'best CV score':>14} {'test score':>12}   best α"
+    )
     found = {}
     for name, repeats in searches.items():
         found[name] = []
         for search in repeats:
             # no interval is shown, so one resample for it is enough
-            tuned = HoldoutSearch(search, test_size=len(X) - N_ROWS, n_resamples=1, random_state=0).fit(X / 16, y)
+            tuned = HoldoutSearch(
+                search, test_size=len(X) - N_ROWS, n_resamples=1, random_state=0
+            ).fit(X / 16, y)
             found[name].append(tuned)
             n_rates = len(set(tuned.cv_results_["param_lr"]))
             scores = f"{tuned.best_score_:14.3f} {tuned.test_score_:12.3f}"
@@ -64,7 +68,9 @@ def draw_scores(found, path):
     """Draw each candidate's score over its learning rate."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, len(found), sharex=True, sharey=True, figsize=(11, 3.4), layout="constrained")
+    figure, axes = plt.subplots(
+        1, len(found), sharex=True, sharey=True, figsize=(11, 3.4), layout="constrained"
+    )
     for ax, (name, tuned) in zip(axes, found.items(), strict=True):
         rates = np.array(tuned[0].cv_results_["param_lr"], dtype=float)
         scores = tuned[0].cv_results_["mean_test_score"]
@@ -72,7 +78,12 @@ def draw_scores(found, path):
         ax.scatter(rates, scores, s=18, color="0.35", zorder=2)
         best = scores.argmax()
         ax.scatter(rates[best], scores[best], s=60, color="tab:orange", zorder=3)
-        ax.set(title=f"{name}: best {scores[best]:.3f}", xscale="log", xlabel="learning rate α", ylim=(0, 1))
+        ax.set(
+            title=f"{name}: best {scores[best]:.3f}",
+            xscale="log",
+            xlabel="learning rate α",
+            ylim=(0, 1),
+        )
     axes[0].set_ylabel("cross-validated accuracy")
     figure.savefig(path, dpi=120)
     print(f"\nPicture: {path}")

@@ -3,7 +3,12 @@
 from scipy.stats import loguniform
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer
-from sklearn.ensemble import BaggingClassifier, HistGradientBoostingClassifier, StackingClassifier, VotingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    HistGradientBoostingClassifier,
+    StackingClassifier,
+    VotingClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, brier_score_loss
 from sklearn.model_selection import train_test_split
@@ -44,10 +49,20 @@ for name, model in models.items():
 # One search over two kinds of model: the last step of the Pipeline is a parameter like any other.
 pipeline = Pipeline([("scale", StandardScaler()), ("model", net)])
 space = [
-    {"model": [net], "model__lr": loguniform(1e-4, 1e-1), "model__optimizer__weight_decay": loguniform(1e-6, 1e-1)},
-    {"model": [forest], "model__learning_rate": loguniform(1e-2, 1), "model__l2_regularization": loguniform(1e-4, 10)},
+    {
+        "model": [net],
+        "model__lr": loguniform(1e-4, 1e-1),
+        "model__optimizer__weight_decay": loguniform(1e-6, 1e-1),
+    },
+    {
+        "model": [forest],
+        "model__learning_rate": loguniform(1e-2, 1),
+        "model__l2_regularization": loguniform(1e-4, 10),
+    },
 ]
-search = RandomizedSearchCV(pipeline, space, n_iter=12, cv=3, scoring="neg_log_loss", random_state=0)
+search = RandomizedSearchCV(
+    pipeline, space, n_iter=12, cv=3, scoring="neg_log_loss", random_state=0
+)
 tuned = HoldoutSearch(search, test_size=0.3, random_state=0).fit(X, y)
 print("\nA search in which the net competes with gradient boosting, by the log loss:")
 print(f"  chosen: {type(tuned.best_params_['model']).__name__}")

@@ -28,7 +28,11 @@ def make_table(n_rows, seed):
             "city": rng.choice(["Aachen", "Bonn", "Celle", "Dresden"], n_rows),
         }
     )
-    pull = 1.2 * table["visits_per_week"] - 0.06 * (table["monthly_fee"] - 30) - 1.5 * (table["plan"] == "day")
+    pull = (
+        1.2 * table["visits_per_week"]
+        - 0.06 * (table["monthly_fee"] - 30)
+        - 1.5 * (table["plan"] == "day")
+    )
     pull -= 0.0015 * (table["age"] - 45) ** 2  # the young and the old leave
     stays = pull + rng.logistic(scale=0.5, size=n_rows) > 0.5
     for name in NUMBERS + CATEGORIES:
@@ -39,24 +43,37 @@ def make_table(n_rows, seed):
 def main():
     X, y = make_table(n_rows=600, seed=0)
     print(X.head(3).to_string())
-    print(f"{len(X)} rows, {X.isna().any(axis=1).mean():.0%} of them with a gap; {np.mean(y == 'leaves'):.0%} leave.\n")
+    print(
+        f"{len(X)} rows, {X.isna().any(axis=1).mean():.0%} of them with a gap; {np.mean(y == 'leaves'):.0%} leave.\n"
+    )
 
     columns = make_column_transformer(
         (make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), NUMBERS),
-        (make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")), CATEGORIES),
+        (
+            make_pipeline(
+                SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
+            ),
+            CATEGORIES,
+        ),
     )
-    net = NeuralNetClassifier(max_epochs=15, module__hidden=(32,), class_weight="balanced", random_state=0)
+    net = NeuralNetClassifier(
+        max_epochs=15, module__hidden=(32,), class_weight="balanced", random_state=0
+    )
     model = make_pipeline(columns, net)
 
     # The names reach into the Pipeline, and the preparation of the columns can be searched like the rest.
     space = default_space(model)
     space["columntransformer__pipeline-1__simpleimputer__strategy"] = ["mean", "median"]
-    search = RandomizedSearchCV(model, space, n_iter=15, cv=3, scoring="roc_auc", random_state=0, verbose=1)
+    search = RandomizedSearchCV(
+        model, space, n_iter=15, cv=3, scoring="roc_auc", random_state=0, verbose=1
+    )
     tuned = HoldoutSearch(search, test_size=0.25, random_state=0).fit(X, y)
 
     print()
     print(tuned.summary())
-    stranger = pd.DataFrame([[30, 0.5, np.nan, "day", "Erfurt"]], columns=X.columns)  # a city never seen
+    stranger = pd.DataFrame(
+        [[30, 0.5, np.nan, "day", "Erfurt"]], columns=X.columns
+    )  # a city never seen
     label, probability = tuned.predict(stranger)[0], tuned.predict_proba(stranger).max()
     print(f"\nA customer of 30 from a city never seen, fee unknown: {label} ({probability:.0%})")
 

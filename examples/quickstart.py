@@ -15,7 +15,9 @@ X = wine.data  # a frame of float64
 y = np.array(["Barolo", "Grignolino", "Barbera"])[wine.target]  # labels are text
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 
-net = NeuralNetClassifier(lr=0.01, max_epochs=30, module__hidden=(32,), module__dropout=0.1, random_state=0)
+net = NeuralNetClassifier(
+    lr=0.01, max_epochs=30, module__hidden=(32,), module__dropout=0.1, random_state=0
+)
 model = make_pipeline(StandardScaler(), net)
 
 scores = cross_val_score(model, X_train, y_train, cv=5)
@@ -36,6 +38,8 @@ same = np.array_equal(model.predict_proba(X_test), restored.predict_proba(X_test
 print("So does the model pickled and restored:", same)
 
 try:
-    make_pipeline(StandardScaler(), NeuralNetClassifier(lr=1e35, random_state=0)).fit(X_train, y_train)
+    make_pipeline(StandardScaler(), NeuralNetClassifier(lr=1e35, random_state=0)).fit(
+        X_train, y_train
+    )
 except DivergenceError as error:
     print("A net that diverges raises:", error)

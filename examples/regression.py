@@ -32,7 +32,9 @@ for name, candidate in {
         score = cross_val_score(candidate, X, y, cv=5, scoring="r2").mean()
     print(f"  {name:<22} {score:6.3f}")
 
-search = RandomizedSearchCV(model, default_space(model), n_iter=15, cv=5, scoring="r2", random_state=0)
+search = RandomizedSearchCV(
+    model, default_space(model), n_iter=15, cv=5, scoring="r2", random_state=0
+)
 tuned = HoldoutSearch(search, random_state=0).fit(X, y)
 print("\nThe net, tuned:")
 print(tuned.summary())
@@ -46,8 +48,14 @@ shots = np.column_stack([speed, angle, height])
 targets = np.column_stack([speed * np.cos(angle) * seconds, seconds])
 train, test, targets_train, targets_test = train_test_split(shots, targets, random_state=0)
 
-net = NeuralNetRegressor(lr=1e-2, max_epochs=60, lr_schedule="cosine", module__hidden=(64, 64), random_state=0)
-model = TransformedTargetRegressor(make_pipeline(StandardScaler(), net), transformer=StandardScaler())
+net = NeuralNetRegressor(
+    lr=1e-2, max_epochs=60, lr_schedule="cosine", module__hidden=(64, 64), random_state=0
+)
+model = TransformedTargetRegressor(
+    make_pipeline(StandardScaler(), net), transformer=StandardScaler()
+)
 predicted = model.fit(train, targets_train).predict(test)
 distance, duration = r2_score(targets_test, predicted, multioutput="raw_values")
-print(f"\nTwo targets by one net, R² on {len(test)} other shots: distance {distance:.3f}, duration {duration:.3f}")
+print(
+    f"\nTwo targets by one net, R² on {len(test)} other shots: distance {distance:.3f}, duration {duration:.3f}"
+)

@@ -1,11 +1,17 @@
 """PyTorch networks as scikit-learn estimators, tuned fast and honestly."""
 
+from sktune.bridge import backend as _backend  # registers "sktune" with joblib
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
-from sktune.fused import backend as _backend  # registers "sktune" with joblib
-from sktune.holdout import HoldoutSearch
 from sktune.modules import MLP
-from sktune.search import GridSearchCV, RandomizedSearchCV
-from sktune.spaces import default_space, loguniform_int, powers_of_two, zero_or
+from sktune.search import (
+    GridSearchCV,
+    HoldoutSearch,
+    RandomizedSearchCV,
+    default_space,
+    loguniform_int,
+    powers_of_two,
+    zero_or,
+)
 from sktune.training import DivergenceError
 
 __version__ = "0.1.0"

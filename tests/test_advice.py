@@ -34,7 +34,10 @@ def make_net(kind=NeuralNetClassifier, **params):
 
 # name: (parameters, message)
 MISFITS = {
-    "softmax": ({"module": Ending}, "must return logits under CrossEntropyLoss.*leave the softmax out"),
+    "softmax": (
+        {"module": Ending},
+        "must return logits under CrossEntropyLoss.*leave the softmax out",
+    ),
     "softmax, smoothed": (
         {"module": Ending, "criterion": nn.CrossEntropyLoss(label_smoothing=0.1)},
         "must return logits under CrossEntropyLoss",
@@ -54,12 +57,19 @@ def test_outputs_that_do_not_fit_the_criterion_are_named_once(params, message):
     assert [warning.filename for warning in caught] == [__file__]
 
 
-@pytest.mark.parametrize(("ending", "what"), [("log_softmax", "log-probabilities"), ("cumsum", "negative numbers")])
+@pytest.mark.parametrize(
+    ("ending", "what"), [("log_softmax", "log-probabilities"), ("cumsum", "negative numbers")]
+)
 def test_logarithms_under_a_likelihood_of_probabilities(ending, what):
     net = make_net(module=Ending, module__ending=ending, criterion=nn.NLLLoss)
 
-    message = f"must return probabilities under NLLLoss.* returns {what}: end the module in a softmax"
-    with pytest.warns(UserWarning, match=message), pytest.raises(DivergenceError, match="became nan"):
+    message = (
+        f"must return probabilities under NLLLoss.* returns {what}: end the module in a softmax"
+    )
+    with (
+        pytest.warns(UserWarning, match=message),
+        pytest.raises(DivergenceError, match="became nan"),
+    ):
         net.fit(X, y)
 
 
@@ -102,22 +112,30 @@ def test_a_fused_search_warns_as_fits_alone_do():
 @pytest.mark.parametrize("target", [1000 * X[:, 0], X[:, 0] + 5000, np.c_[X[:, 0], 300 * X[:, 1]]])
 @pytest.mark.parametrize("criterion", [nn.MSELoss, nn.L1Loss()])
 def test_huge_targets_are_warned_of(target, criterion):
-    with pytest.warns(UserWarning, match=r"targets y should be scaled.*use TransformedTargetRegressor") as caught:
+    with pytest.warns(
+        UserWarning, match=r"targets y should be scaled.*use TransformedTargetRegressor"
+    ) as caught:
         make_net(NeuralNetRegressor, criterion=criterion, max_epochs=1).fit(X, target)
     assert [warning.filename for warning in caught] == [__file__]
 
-    scaled = TransformedTargetRegressor(make_net(NeuralNetRegressor, max_epochs=1), transformer=StandardScaler())
+    scaled = TransformedTargetRegressor(
+        make_net(NeuralNetRegressor, max_epochs=1), transformer=StandardScaler()
+    )
     scaled.fit(X, target)
 
 
 def test_targets_that_are_not_huge():
     make_net(NeuralNetRegressor, max_epochs=1).fit(X, 20 * X[:, 0] + 30)
     make_net(NeuralNetRegressor, max_epochs=1).fit(X[:20], 1000 * X[:20, 0])
-    make_net(NeuralNetRegressor, max_epochs=1, criterion=nn.PoissonNLLLoss).fit(X, np.arange(120) * 10)
+    make_net(NeuralNetRegressor, max_epochs=1, criterion=nn.PoissonNLLLoss).fit(
+        X, np.arange(120) * 10
+    )
 
 
 def test_huge_targets_in_a_fused_search():
-    search = GridSearchCV(make_net(NeuralNetRegressor, max_epochs=1), {"lr": [0.01, 0.1]}, cv=KFold(2), refit=False)
+    search = GridSearchCV(
+        make_net(NeuralNetRegressor, max_epochs=1), {"lr": [0.01, 0.1]}, cv=KFold(2), refit=False
+    )
     with pytest.warns(UserWarning, match="targets y should be scaled") as caught:
         search.fit(X, 1000 * X[:, 0])
 
@@ -129,14 +147,18 @@ def test_huge_targets_in_a_fused_search():
 
 def test_divergence_of_a_regressor_advises_scaling_the_targets():
     net = make_net(NeuralNetRegressor, lr=1e35, max_epochs=20)
-    with pytest.raises(DivergenceError, match=r"features .*, targets scaled likewise .*TransformedTargetRegressor"):
+    with pytest.raises(
+        DivergenceError, match=r"features .*, targets scaled likewise .*TransformedTargetRegressor"
+    ):
         net.fit(X, y)
     with pytest.raises(DivergenceError, match="targets scaled likewise"):
         cross_val_score(net, X, y, cv=2, error_score="raise")
     search = GridSearchCV(net, {"lr": [1e35]}, cv=2, error_score="raise")
     with pytest.raises(DivergenceError, match="targets scaled likewise"):
         search.fit(X, y)
-    with pytest.raises(DivergenceError, match="features scaled to unit variance, or gradient") as error:
+    with pytest.raises(
+        DivergenceError, match="features scaled to unit variance, or gradient"
+    ) as error:
         make_net(lr=1e35).fit(X, y)
     assert "target" not in str(error.value)
 
@@ -145,6 +167,9 @@ def test_divergence_of_a_regressor_advises_scaling_the_targets():
 def test_targets_whose_squares_overflow_are_warned_of_as_huge_alone(factor, dtype):
     target = (X[:, 0] * factor).astype(dtype)
     message = "targets y should be scaled"
-    with pytest.raises(DivergenceError, match="finite"), pytest.warns(UserWarning, match=message) as caught:
+    with (
+        pytest.raises(DivergenceError, match="finite"),
+        pytest.warns(UserWarning, match=message) as caught,
+    ):
         make_net(NeuralNetRegressor, max_epochs=1).fit(X, target)
     assert len(caught) == 1

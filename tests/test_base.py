@@ -36,7 +36,8 @@ def weights_of(net):
 
 
 @pytest.mark.parametrize(
-    ("kind", "base"), zip(KINDS, [skorch.NeuralNetClassifier, skorch.NeuralNetRegressor], strict=True)
+    ("kind", "base"),
+    zip(KINDS, [skorch.NeuralNetClassifier, skorch.NeuralNetRegressor], strict=True),
 )
 def test_is_a_net_of_skorch(kind, base):
     assert isinstance(kind(), base)
@@ -101,8 +102,12 @@ def assert_fits_alike(table, plain):
     net, expected = make_net().fit(table, y), make_net().fit(plain, y)
     tolerance = 1e-5 if sparse.issparse(table) else 0.0
 
-    torch.testing.assert_close(weights_of(net), weights_of(expected), rtol=tolerance, atol=tolerance)
-    np.testing.assert_allclose(net.predict_proba(table), expected.predict_proba(plain), atol=tolerance)
+    torch.testing.assert_close(
+        weights_of(net), weights_of(expected), rtol=tolerance, atol=tolerance
+    )
+    np.testing.assert_allclose(
+        net.predict_proba(table), expected.predict_proba(plain), atol=tolerance
+    )
     assert net.score(table, y) == expected.score(plain, y)
 
 
@@ -130,14 +135,18 @@ def test_read_only_table_and_labels():
     table, labels = X.copy(), y.copy()
     table.flags.writeable = labels.flags.writeable = False
 
-    assert np.array_equal(make_net().fit(table, labels).predict(table), make_net().fit(X, y).predict(X))
+    assert np.array_equal(
+        make_net().fit(table, labels).predict(table), make_net().fit(X, y).predict(X)
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_module_that_writes_into_its_input_leaves_the_table_alone(dtype):
     table = X.astype(dtype)
     before = table.copy()
-    net = make_net(module=nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)), shuffle=False).fit(table, y)
+    net = make_net(module=nn.Sequential(nn.ReLU(inplace=True), nn.Linear(3, 2)), shuffle=False).fit(
+        table, y
+    )
     net.predict(table)
 
     assert np.array_equal(table, before)
@@ -244,7 +253,9 @@ def test_dict_of_arrays(labels):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_dict_of_arrays_for_a_regressor(dtype):
-    net = make_net(NeuralNetRegressor, module=Both, max_epochs=30, lr=0.1).fit(PARTS, X[:, 0].astype(dtype))
+    net = make_net(NeuralNetRegressor, module=Both, max_epochs=30, lr=0.1).fit(
+        PARTS, X[:, 0].astype(dtype)
+    )
 
     assert net.predict(PARTS).shape == (120,)
     assert net.score(PARTS, X[:, 0]) > 0.9
@@ -262,7 +273,9 @@ def test_dataset_of_class_numbers_keeps_to_them(first, n_outputs):
 
 
 def test_dataset_tells_the_number_of_classes():
-    net = make_net(module=Sizes, module__n_features=3).fit(Dataset(X.astype(np.float32), y + 1), None)
+    net = make_net(module=Sizes, module__n_features=3).fit(
+        Dataset(X.astype(np.float32), y + 1), None
+    )
 
     assert net.module_.layer.out_features == 3
 
@@ -273,7 +286,10 @@ def test_dataset_of_several_targets_counts_its_rows():
             return 120
 
         def __getitem__(self, i):
-            return X[i].astype(np.float32), (X[i, :1].astype(np.float32), X[i, 1:].astype(np.float32))
+            return X[i].astype(np.float32), (
+                X[i, :1].astype(np.float32),
+                X[i, 1:].astype(np.float32),
+            )
 
     class Net(NeuralNetRegressor):
         def get_loss(self, y_pred, y_true, X=None, training=False):
@@ -346,7 +362,9 @@ def test_weight_of_two_is_a_row_twice(kind):
     twice = np.r_[X, X[:40]], np.r_[y, y[:40]]
     params = {"batch_size": 1000, "module__dtype": torch.float64, "max_epochs": 10}
 
-    weighted = make_net(kind, **params).fit(X, y, sample_weight=np.r_[np.full(40, 2.0), np.ones(80)])
+    weighted = make_net(kind, **params).fit(
+        X, y, sample_weight=np.r_[np.full(40, 2.0), np.ones(80)]
+    )
     repeated = make_net(kind, **params).fit(*twice)
 
     torch.testing.assert_close(weights_of(weighted), weights_of(repeated))
@@ -355,7 +373,9 @@ def test_weight_of_two_is_a_row_twice(kind):
 def test_weights_move_the_fit():
     contrary = np.r_[X, X], np.r_[y, 1 - y]
 
-    believed = make_net(max_epochs=30, lr=0.1).fit(*contrary, sample_weight=np.r_[np.full(120, 9.0), np.ones(120)])
+    believed = make_net(max_epochs=30, lr=0.1).fit(
+        *contrary, sample_weight=np.r_[np.full(120, 9.0), np.ones(120)]
+    )
 
     assert believed.score(X, y) > 0.9
     assert believed.score(*contrary, sample_weight=np.r_[np.ones(120), np.zeros(120)]) > 0.9
@@ -364,18 +384,26 @@ def test_weights_move_the_fit():
 def test_weights_in_partial_fit():
     weight = rng.uniform(size=120)
     once = make_net(max_epochs=2).fit(X, y, sample_weight=weight)
-    steps = make_net(max_epochs=1).partial_fit(X, y, sample_weight=weight).partial_fit(X, y, sample_weight=weight)
+    steps = (
+        make_net(max_epochs=1)
+        .partial_fit(X, y, sample_weight=weight)
+        .partial_fit(X, y, sample_weight=weight)
+    )
 
     assert torch.equal(weights_of(once), weights_of(steps))
 
 
-@pytest.mark.parametrize("params", [{}, {"early_stopping": True}], ids=["all rows", "early stopping"])
+@pytest.mark.parametrize(
+    "params", [{}, {"early_stopping": True}], ids=["all rows", "early stopping"]
+)
 @pytest.mark.parametrize("labels", [y, np.where(y, "yes", "no")], ids=["numbers", "text"])
 def test_class_of_rows_without_weight_stays_a_class(params, labels):
     names = np.unique(labels).tolist()
     by_row = make_net(max_epochs=1, **params).fit(X, labels, sample_weight=y.astype(float))
     by_class = make_net(max_epochs=1, class_weight={names[0]: 0}, **params).fit(X, labels)
-    portions = make_net(max_epochs=1, **params).partial_fit(X, labels, sample_weight=y.astype(float))
+    portions = make_net(max_epochs=1, **params).partial_fit(
+        X, labels, sample_weight=y.astype(float)
+    )
 
     for net in (by_row, by_class, portions):
         assert net.classes_.tolist() == names
@@ -394,7 +422,9 @@ def test_class_of_rows_without_weight_stays_a_class_in_a_fused_search():
         return net.score(X, y)
 
     for fit_params in ({}, {"sample_weight": 1.0 + np.arange(120)}):
-        search = sktune.GridSearchCV(make_net(max_epochs=2), grid, cv=KFold(2), scoring=score, refit=False)
+        search = sktune.GridSearchCV(
+            make_net(max_epochs=2), grid, cv=KFold(2), scoring=score, refit=False
+        )
         kept.clear()
         search.fit(X, even, **fit_params)
         assert search.fusion_.alone == []
@@ -404,7 +434,9 @@ def test_class_of_rows_without_weight_stays_a_class_in_a_fused_search():
                 weights = {name: part[train] for name, part in fit_params.items()}
                 alone = make_net(max_epochs=2, **params).fit(X[train], even[train], **weights)
                 assert alone.classes_.tolist() == [0, 1]
-                torch.testing.assert_close(weights_of(next(nets)), weights_of(alone), rtol=1e-6, atol=1e-9)
+                torch.testing.assert_close(
+                    weights_of(next(nets)), weights_of(alone), rtol=1e-6, atol=1e-9
+                )
 
 
 def test_criterion_without_losses_of_rows():
@@ -414,7 +446,9 @@ def test_criterion_without_losses_of_rows():
 
     net = make_net(criterion=Mean)
 
-    with pytest.raises(ValueError, match="must come with a criterion that gives a loss for each row"):
+    with pytest.raises(
+        ValueError, match="must come with a criterion that gives a loss for each row"
+    ):
         net.fit(X, y, sample_weight=rng.uniform(size=120))
 
 
@@ -435,7 +469,9 @@ def test_weights_are_routed(kind):
     net = make_net(kind).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
     pipeline = make_pipeline(StandardScaler().set_fit_request(sample_weight=True), net)
 
-    found = cross_validate(pipeline, X, y, cv=KFold(3), params={"sample_weight": weight}, return_estimator=True)
+    found = cross_validate(
+        pipeline, X, y, cv=KFold(3), params={"sample_weight": weight}, return_estimator=True
+    )
 
     for n, fitted in enumerate(found["estimator"]):
         test = np.arange(120) // 40 == n
@@ -448,8 +484,12 @@ def test_weights_are_routed(kind):
 
 @pytest.mark.usefixtures("routing")
 def test_weights_that_nobody_asked_for():
-    with pytest.raises(ValueError, match="sample_weight.* are passed .*but are not explicitly set as requested"):
-        cross_validate(make_net(), X, y, params={"sample_weight": np.ones(120)}, error_score="raise")
+    with pytest.raises(
+        ValueError, match="sample_weight.* are passed .*but are not explicitly set as requested"
+    ):
+        cross_validate(
+            make_net(), X, y, params={"sample_weight": np.ones(120)}, error_score="raise"
+        )
 
 
 # --- fit, partial_fit, warm_start -------------------------------------------------------------------------------------
@@ -466,7 +506,9 @@ def test_partial_fit_goes_on(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_warm_start_goes_on_and_fit_begins_anew(kind):
-    warm, cold = (make_net(kind, max_epochs=2, warm_start=warm).fit(X, y).fit(X, y) for warm in (True, False))
+    warm, cold = (
+        make_net(kind, max_epochs=2, warm_start=warm).fit(X, y).fit(X, y) for warm in (True, False)
+    )
 
     assert torch.equal(weights_of(warm), weights_of(make_net(kind, max_epochs=4).fit(X, y)))
     assert torch.equal(weights_of(cold), weights_of(make_net(kind, max_epochs=2).fit(X, y)))
@@ -500,7 +542,9 @@ def test_classes_of_partial_fit():
     assert net.classes_.tolist() == ["a", "b", "c"]
     assert net.predict_proba(X).shape == (120, 3)
     net.partial_fit(X[:2], ["c", "c"])
-    with pytest.raises(ValueError, match=r"y must hold the classes \['a', 'b', 'c'\] only, got also \['d'\]"):
+    with pytest.raises(
+        ValueError, match=r"y must hold the classes \['a', 'b', 'c'\] only, got also \['d'\]"
+    ):
         net.partial_fit(X, np.where(y, "d", "a"))
 
 
@@ -510,23 +554,36 @@ def test_other_classes_in_a_later_partial_fit():
     before = weights_of(net)
 
     for classes in ([0, 1, 2], [0], [1, 2], ["0", "1"]):
-        with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1\], got \["):
+        with pytest.raises(
+            ValueError, match=r"classes must be those of the first call, \[0, 1\], got \["
+        ):
             net.partial_fit(X, y, classes=classes)
     assert torch.equal(weights_of(net), before)
 
 
 def test_classes_of_partial_fit_against_those_of_before():
-    with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1\], got \[0, 1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"classes must be those of the first call, \[0, 1\], got \[0, 1, 2\]"
+    ):
         make_net(classes=[0, 1]).partial_fit(X, y, classes=[0, 1, 2])
-    with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1\], got \[0, 1, 2\]"):
+    with pytest.raises(
+        ValueError, match=r"classes must be those of the first call, \[0, 1\], got \[0, 1, 2\]"
+    ):
         make_net().fit(X, y).partial_fit(X, y, classes=[0, 1, 2])
-    assert make_net(classes=[0, 1, 2]).partial_fit(X, y, classes=[2, 1, 0]).classes_.tolist() == [0, 1, 2]
+    assert make_net(classes=[0, 1, 2]).partial_fit(X, y, classes=[2, 1, 0]).classes_.tolist() == [
+        0,
+        1,
+        2,
+    ]
 
 
 def test_balanced_classes_in_partial_fit():
     net = make_net(class_weight="balanced")
 
-    with pytest.raises(ValueError, match=r"class_weight must be a dict or None in partial_fit.*compute_class_weight"):
+    with pytest.raises(
+        ValueError,
+        match=r"class_weight must be a dict or None in partial_fit.*compute_class_weight",
+    ):
         net.partial_fit(X, y)
     assert not net.initialized_
     net.fit(X, y)
@@ -540,7 +597,13 @@ def test_class_weights_in_portions_of_one_class(sample_weight):
 
     def step(label, class_weight):
         rows = y == label
-        net = make_net(optimizer=torch.optim.SGD, lr=0.01, batch_size=200, max_epochs=1, class_weight=class_weight)
+        net = make_net(
+            optimizer=torch.optim.SGD,
+            lr=0.01,
+            batch_size=200,
+            max_epochs=1,
+            class_weight=class_weight,
+        )
         weight = None if sample_weight is None else sample_weight[rows]
         first = make_net(optimizer=torch.optim.SGD, lr=1e-30, batch_size=200, max_epochs=1)
         first.partial_fit(X[rows], y[rows], classes=[0, 1])
@@ -562,9 +625,13 @@ def test_class_weight_of_a_portion_that_lacks_a_class():
 
 @pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf])
 def test_class_weights_that_are_no_factors(weight):
-    with pytest.raises(ValueError, match="class_weight must be non-negative, finite and not all zero, got weights"):
+    with pytest.raises(
+        ValueError, match="class_weight must be non-negative, finite and not all zero, got weights"
+    ):
         make_net(class_weight={1: weight}).fit(X, y)
-    with pytest.raises(ValueError, match="class_weight must be non-negative, finite and not all zero, got weights"):
+    with pytest.raises(
+        ValueError, match="class_weight must be non-negative, finite and not all zero, got weights"
+    ):
         make_net(class_weight={0: 0, 1: 0}).fit(X, y)
 
 
@@ -588,6 +655,19 @@ def test_types_do_not_depend_on_the_number_of_rows(kind):
         assert {state["exp_avg"].dtype, state["exp_avg_sq"].dtype} == {torch.float32}
         assert net.predict(X).dtype == nets[-1].predict(X).dtype
         assert net.module_(torch.zeros(1, X.shape[1])).dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "Rprop", "ASGD", "Adadelta", "Adamax", "RMSprop"])
+def test_any_optimizer_trains_few_rows(name):
+    # some make tensors when they are built, and others when they take their first step
+    optimizer = getattr(torch.optim, name)
+    few, many = (make_net(optimizer=optimizer, max_epochs=2).fit(X[:n], y[:n]) for n in (40, 120))
+
+    types = [
+        {key: value.dtype for key, value in next(iter(net.optimizer_.state.values())).items()}
+        for net in (few, many)
+    ]
+    assert types[0] == types[1]
 
 
 def test_a_fit_of_few_rows_does_not_depend_on_their_order():
@@ -628,7 +708,10 @@ def test_a_loss_beyond_float32_diverges_for_any_number_of_rows(n, optimizer):
 
 def test_grid_search_in_a_pipeline():
     pipeline = make_pipeline(StandardScaler(), make_net())
-    grid = {"neuralnetclassifier__module__hidden": [(2,), (3, 2)], "neuralnetclassifier__optimizer": [torch.optim.SGD]}
+    grid = {
+        "neuralnetclassifier__module__hidden": [(2,), (3, 2)],
+        "neuralnetclassifier__optimizer": [torch.optim.SGD],
+    }
     search = GridSearchCV(pipeline, grid, cv=2).fit(X * 1e5, np.where(y, "yes", "no"))
 
     assert set(search.predict(X)) <= {"yes", "no"}

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from sktune import DivergenceError, NeuralNetClassifier, validation
-from sktune.training import Training
+from sktune import DivergenceError, NeuralNetClassifier
+from sktune.checks import hyperparameters
+from sktune.estimators.fit_loop import Training
 
 FOLDER = Path(__file__).parent.parent / "benchmarks"
 pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="benchmarks are not installed")
@@ -99,13 +100,19 @@ def test_search_speed(tmp_path, capsys, monkeypatch):
     assert found["peers"].keys() == set(script.YARDSTICKS["wide"].peers)
     assert found["settings"]["candidates"] == 12
     assert "MLPClassifier, n_jobs=2" in capsys.readouterr().out
-    assert run("search_speed", tmp_path)["settings"]["candidates"] == 60  # of the digits nothing is wanted
+    assert (
+        run("search_speed", tmp_path)["settings"]["candidates"] == 60
+    )  # of the digits nothing is wanted
 
 
 def test_result_paths_differ():
     script = import_module("search_speed")
     parse = script.make_parser().parse_args
-    kinds = [parse(["--yardstick", name, *more]) for name in script.YARDSTICKS for more in ([], ["--profile"])]
+    kinds = [
+        parse(["--yardstick", name, *more])
+        for name in script.YARDSTICKS
+        for more in ([], ["--profile"])
+    ]
 
     assert len({script.result_path(args) for args in kinds}) == len(kinds)
 
@@ -114,11 +121,23 @@ def test_profile(tmp_path, capsys, monkeypatch):
     script, timers = import_module("search_speed"), import_module("timers")
 
     def run_here(args, peer, n_jobs, threads):
-        tiny = ["--peer", peer, "--n-jobs", str(n_jobs), "--profile", "--candidates", "2", "--epochs", "1"]
+        tiny = [
+            "--peer",
+            peer,
+            "--n-jobs",
+            str(n_jobs),
+            "--profile",
+            "--candidates",
+            "2",
+            "--epochs",
+            "1",
+        ]
         return run_peer("search_speed", capsys, *tiny)
 
     monkeypatch.setattr(script, "run_alone", run_here)
-    found = run("search_speed", tmp_path, "--profile", "--candidates", "2", "--epochs", "1")["profile"]
+    found = run("search_speed", tmp_path, "--profile", "--candidates", "2", "--epochs", "1")[
+        "profile"
+    ]
 
     names = {timer.part for timer in timers.search_timers()} - {timers.STEPS} | set(timers.STAGES)
     assert found["parts"].keys() == names | {timers.REST}
@@ -144,7 +163,13 @@ def test_scaling(tmp_path, capsys):
 def test_scaling_names_what_is_slower(tmp_path, monkeypatch):
     pytest.importorskip("matplotlib")
     script = import_module("scaling")
-    own = {"fused_ms": 1.0, "plain_ms": 1.0, "plain_fits": 8, "how": "alone", "reasons": ["it is one"]}
+    own = {
+        "fused_ms": 1.0,
+        "plain_ms": 1.0,
+        "plain_fits": 8,
+        "how": "alone",
+        "reasons": ["it is one"],
+    }
 
     def measure(case, repeats):
         return {"case": script.asdict(case), "ratio": 0.5 if case.depth == 4 else 0.96, **own}
@@ -155,12 +180,20 @@ def test_scaling_names_what_is_slower(tmp_path, monkeypatch):
     run("scaling", tmp_path, "--sweeps", "width")
 
 
-@pytest.mark.parametrize(("n_fused", "n_alone", "how"), [(2, 0, "fused"), (0, 2, "alone"), (1, 1, "mixed")])
+@pytest.mark.parametrize(
+    ("n_fused", "n_alone", "how"), [(2, 0, "fused"), (0, 2, "alone"), (1, 1, "mixed")]
+)
 def test_scaling_tells_how(n_fused, n_alone, how):
     script = import_module("scaling")
-    report = script.FusionReport(groups=[{"lanes": n_fused}] * (n_fused > 0), alone=[{"reason": "no"}] * n_alone)
+    report = script.FusionReport(
+        groups=[{"lanes": n_fused}] * (n_fused > 0), alone=[{"reason": "no"}] * n_alone
+    )
 
-    assert script.tell_how(report) == {"how": how, "groups": int(n_fused > 0), "reasons": ["no"] * (n_alone > 0)}
+    assert script.tell_how(report) == {
+        "how": how,
+        "groups": int(n_fused > 0),
+        "reasons": ["no"] * (n_alone > 0),
+    }
 
 
 def test_overheads(tmp_path, capsys, monkeypatch):
@@ -169,7 +202,9 @@ def test_overheads(tmp_path, capsys, monkeypatch):
 
     assert found["import"] == {"sktune_ms": 500, "skorch_ms": 500, "ratio": 1}
     assert found["least_search"]["sktune_ms"] > 0 < found["least_search"]["skorch_ms"]
-    assert found["around_training"].keys() == {timer.part for timer in import_module("overheads").TIMERS}
+    assert found["around_training"].keys() == {
+        timer.part for timer in import_module("overheads").TIMERS
+    }
     assert all(ms > 0 for ms in found["around_training"].values())
     assert "large" not in found
     assert "1 candidate x 2 folds" in capsys.readouterr().out
@@ -188,8 +223,12 @@ def test_overheads_large_table(tmp_path, capsys, monkeypatch):
     script = import_module("overheads")
     row = {"seconds": 2.0, "memory": 1.5, "data_mib": 200.0, "fused": 12}
     for name in ("measure_imports", "measure_least_search"):
-        monkeypatch.setattr(script, name, lambda repeats: {"sktune_ms": 1.0, "skorch_ms": 2.0, "ratio": 0.5})
-    monkeypatch.setattr(script, "measure_around_training", lambda n_candidates, repeats: {"planning": 1.0})
+        monkeypatch.setattr(
+            script, name, lambda repeats: {"sktune_ms": 1.0, "skorch_ms": 2.0, "ratio": 0.5}
+        )
+    monkeypatch.setattr(
+        script, "measure_around_training", lambda n_candidates, repeats: {"planning": 1.0}
+    )
     monkeypatch.setattr(script, "run_fresh", lambda command, threads, what: row)
 
     assert run("overheads", tmp_path, "--large")["large"] == dict.fromkeys(script.LARGE_PEERS, row)
@@ -245,16 +284,29 @@ def test_timers_of_the_whole_and_of_the_outermost(clock):
     assert watch.seconds == {"outer": 13, "inner": 10, "rest": 0}
 
 
-@pytest.mark.parametrize("path", ["sktune.nowhere:f", "sktune.fused.train:Group.nothing", "sktune.data:Nothing.at_all"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "sktune.nowhere:f",
+        "sktune.engine.group:Group.nothing",
+        "sktune.training.rows:Nothing.at_all",
+    ],
+)
 def test_timers_miss_what_has_moved(path):
     timers = import_module("timers")
-    with pytest.raises(LookupError, match="has moved"), timers.running([timers.Timer("part", path)]):
+    with (
+        pytest.raises(LookupError, match="has moved"),
+        timers.running([timers.Timer("part", path)]),
+    ):
         pass
 
 
 def test_timers_miss_what_is_no_longer_called():
     timers = import_module("timers")
-    with pytest.raises(LookupError, match=r"nothing was counted for \['unused'\]"), timers.running([timer("unused")]):
+    with (
+        pytest.raises(LookupError, match=r"nothing was counted for \['unused'\]"),
+        timers.running([timer("unused")]),
+    ):
         pass
 
 
@@ -265,7 +317,7 @@ def test_lenient_run_of_skorch_s_suite_takes_what_sktune_refuses(monkeypatch):
     net = NeuralNetClassifier(optimizer=torch.optim.SGD, lr=1e20, max_epochs=3, random_state=0)
     with pytest.raises(DivergenceError, match="training must stay finite"):
         net.fit(X, y)
-    monkeypatch.setattr(validation, "_RANGES", dict(validation._RANGES))
+    monkeypatch.setattr(hyperparameters, "_RANGES", dict(hyperparameters._RANGES))
     for name in ("_check_loss", "_check_weights"):
         monkeypatch.setattr(Training, name, getattr(Training, name))
     script.take_anything()

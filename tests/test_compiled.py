@@ -19,8 +19,10 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor, compiled
-from sktune.modules import ACTIVATIONS, limited_threads
+from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine.compiled import program as compiled
+from sktune.modules.activations import ACTIVATIONS
+from sktune.runtime.threads import limited_threads
 
 # Fewer than 100 rows are trained on in float64: the last batch of 16 holds 10 rows.
 X, y = make_classification(90, n_features=6, n_informative=4, n_classes=3, random_state=0)
@@ -69,7 +71,9 @@ def assert_same(one, other, rtol=1e-8, atol=1e-12):
     close(one.module_.state_dict(), other.module_.state_dict())
     ours, theirs = one.optimizer_.state_dict(), other.optimizer_.state_dict()
     assert ours["param_groups"] == theirs["param_groups"]
-    assert [list(state) for state in ours["state"].values()] == [list(state) for state in theirs["state"].values()]
+    assert [list(state) for state in ours["state"].values()] == [
+        list(state) for state in theirs["state"].values()
+    ]
     close(ours["state"], theirs["state"])
     assert len(one.history) == len(other.history)
     for row, expected in zip(one.history, other.history, strict=True):
@@ -77,8 +81,13 @@ def assert_same(one, other, rtol=1e-8, atol=1e-12):
         assert row["train_loss_best"] == expected["train_loss_best"]
         assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=max(rtol, 1e-12))
         assert [b.keys() for b in row["batches"]] == [b.keys() for b in expected["batches"]]
-        sizes = [[b["train_batch_size"] for b in r["batches"] if "train_loss" in b] for r in (row, expected)]
-        losses = [[b["train_loss"] for b in r["batches"] if "train_loss" in b] for r in (row, expected)]
+        sizes = [
+            [b["train_batch_size"] for b in r["batches"] if "train_loss" in b]
+            for r in (row, expected)
+        ]
+        losses = [
+            [b["train_loss"] for b in r["batches"] if "train_loss" in b] for r in (row, expected)
+        ]
         assert sizes[0] == sizes[1]
         np.testing.assert_allclose(losses[0], losses[1], rtol=max(rtol, 1e-12))
     assert (one.dropout_.epoch, one.dropout_.batch) == (other.dropout_.epoch, other.dropout_.batch)
@@ -95,12 +104,24 @@ CONFIGURATIONS = {
     "no activation": {"module__activation": "identity", "module__dropout": 0.3},
     "activation by class": {"module__activation": nn.LeakyReLU(0.3)},
     "all activations, much dropout": {"module__activation": "silu", "module__dropout": 0.6},
-    "adamw": {"optimizer__weight_decay": 0.3, "optimizer__betas": (0.8, 0.95), "optimizer__eps": 1e-3},
+    "adamw": {
+        "optimizer__weight_decay": 0.3,
+        "optimizer__betas": (0.8, 0.95),
+        "optimizer__eps": 1e-3,
+    },
     "adam": {"optimizer": torch.optim.Adam, "optimizer__weight_decay": 0.1},
     "sgd": {"optimizer": torch.optim.SGD},
     "sgd, weight decay": {"optimizer": torch.optim.SGD, "optimizer__weight_decay": 0.1},
-    "momentum": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "optimizer__dampening": 0.3},
-    "nesterov": {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9, "optimizer__nesterov": True},
+    "momentum": {
+        "optimizer": torch.optim.SGD,
+        "optimizer__momentum": 0.9,
+        "optimizer__dampening": 0.3,
+    },
+    "nesterov": {
+        "optimizer": torch.optim.SGD,
+        "optimizer__momentum": 0.9,
+        "optimizer__nesterov": True,
+    },
     "l1": {"l1": 1e-2},
     "l2": {"l2": 1e-2},
     "both, and dropout": {"l1": 1e-3, "l2": 1e-2, "module__dropout": 0.2},
@@ -129,7 +150,9 @@ def test_fits_are_those_of_torch(kind, name, monkeypatch, count_calls):
 def test_float32(monkeypatch, count_calls):
     torch.set_default_dtype(torch.float32)
     data = make_classification(300, n_features=20, n_informative=8, n_classes=3, random_state=0)
-    net = NeuralNetClassifier(module__hidden=(33, 16), module__dropout=0.3, max_epochs=2, random_state=0)
+    net = NeuralNetClassifier(
+        module__hidden=(33, 16), module__dropout=0.3, max_epochs=2, random_state=0
+    )
 
     ours, torchs = fit_both_ways(net, *data, monkeypatch)
 
@@ -149,7 +172,9 @@ def test_weighted_rows(kind, monkeypatch, count_calls):
 
 
 def test_class_weight(monkeypatch, count_calls):
-    assert_same(*fit_both_ways(NeuralNetClassifier(class_weight="balanced", **SETTINGS), X, y, monkeypatch))
+    assert_same(
+        *fit_both_ways(NeuralNetClassifier(class_weight="balanced", **SETTINGS), X, y, monkeypatch)
+    )
     assert count_calls() == 4
 
 
@@ -162,15 +187,25 @@ def sequence(*layers):
     [
         sequence(nn.Linear(6, 3)),
         sequence(nn.Linear(6, 3, bias=False)),
-        sequence(nn.Dropout(0.2), nn.Linear(6, 9), nn.Dropout(0.5), nn.ReLU(), nn.Tanh(), nn.Linear(9, 3)),
-        sequence(nn.Tanh(), nn.Linear(6, 5, bias=False), nn.LeakyReLU(0.2), nn.Linear(5, 5), nn.Linear(5, 3)),
+        sequence(
+            nn.Dropout(0.2), nn.Linear(6, 9), nn.Dropout(0.5), nn.ReLU(), nn.Tanh(), nn.Linear(9, 3)
+        ),
+        sequence(
+            nn.Tanh(),
+            nn.Linear(6, 5, bias=False),
+            nn.LeakyReLU(0.2),
+            nn.Linear(5, 5),
+            nn.Linear(5, 3),
+        ),
         sequence(nn.Linear(6, 20), nn.ELU(0.5), nn.Dropout(0.0), nn.Linear(20, 3), nn.Sigmoid()),
         sequence(nn.Linear(6, 3), nn.Dropout(0.3)),
     ],
 )
 @pytest.mark.parametrize("penalties", [{}, {"l1": 1e-3, "l2": 1e-3}])
 def test_sequences(module, penalties, monkeypatch, count_calls):
-    assert_same(*fit_both_ways(NeuralNetClassifier(module, **SETTINGS, **penalties), X, y, monkeypatch))
+    assert_same(
+        *fit_both_ways(NeuralNetClassifier(module, **SETTINGS, **penalties), X, y, monkeypatch)
+    )
     assert count_calls() == 4
 
 
@@ -216,7 +251,9 @@ class Listening(NeuralNetClassifier):
 
 def changed(change, *layers):
     """Return a module that has been changed, as a class whose instances are it."""
-    module = sequence(*(layers or (nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3))))
+    module = sequence(
+        *(layers or (nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 3)))
+    )
     change(module)
     return module
 
@@ -270,7 +307,16 @@ def stay_in_evaluation(module):
     module.train = lambda mode=True: nn.Sequential.train(module, False)
 
 
-CHANGES = (tie, tie_bias, keep_as_buffer, keep_bias_as_buffer, prune_and_remove, widen_bias, add_parameter, add_layer)
+CHANGES = (
+    tie,
+    tie_bias,
+    keep_as_buffer,
+    keep_bias_as_buffer,
+    prune_and_remove,
+    widen_bias,
+    add_parameter,
+    add_layer,
+)
 CHANGES += (share_memory, double_outputs, stay_in_evaluation)
 
 
@@ -282,8 +328,12 @@ class Slots:
 
 
 BEYOND = {
-    "an activation of another kind": {"module": sequence(nn.Linear(6, 5), nn.Softplus(), nn.Linear(5, 3))},
-    "another form of an activation": {"module": sequence(nn.Linear(6, 5), nn.GELU("tanh"), nn.Linear(5, 3))},
+    "an activation of another kind": {
+        "module": sequence(nn.Linear(6, 5), nn.Softplus(), nn.Linear(5, 3))
+    },
+    "another form of an activation": {
+        "module": sequence(nn.Linear(6, 5), nn.GELU("tanh"), nn.Linear(5, 3))
+    },
     "batch normalisation": {"module__batch_norm": True},
     "a layer of the user's": {"module": sequence(nn.Linear(6, 5), Doubled(), nn.Linear(5, 3))},
     "a module of the user's": {"module": Counting(nn.Linear(6, 3)).double()},
@@ -294,7 +344,9 @@ BEYOND = {
     "another criterion": {"criterion": nn.MultiMarginLoss},
     "a criterion without a dict": {"criterion": Slots},
     "smoothed labels": {"criterion__label_smoothing": 0.1},
-    "weights in the criterion": {"criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)},
+    "weights in the criterion": {
+        "criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    },
     "ignored classes": {"criterion__ignore_index": 1},
     "sums of losses": {"criterion__reduction": "sum"},
     "another optimizer": {"optimizer": torch.optim.RMSprop},
@@ -302,13 +354,19 @@ BEYOND = {
     "maximize": {"optimizer__maximize": True},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},
     "a look at gradients": {"callbacks": [GradientNormClipping(0.01)]},
-    "a look at batches": {"callbacks": [EpochScoring("accuracy", on_train=True, lower_is_better=False)]},
+    "a look at batches": {
+        "callbacks": [EpochScoring("accuracy", on_train=True, lower_is_better=False)]
+    },
 }
 
 
 @pytest.mark.parametrize("name", BEYOND)
 def test_what_is_beyond_them_is_left_alone(name, monkeypatch, count_calls):
-    assert_same(*fit_both_ways(NeuralNetClassifier(**{**SETTINGS, **BEYOND[name]}), X, y, monkeypatch), rtol=0, atol=0)
+    assert_same(
+        *fit_both_ways(NeuralNetClassifier(**{**SETTINGS, **BEYOND[name]}), X, y, monkeypatch),
+        rtol=0,
+        atol=0,
+    )
     assert count_calls() == 0
 
 
@@ -367,7 +425,9 @@ def test_replaced_methods_of_optimizers_and_criteria_are_called(count_calls):
         def on_train_begin(self, net, **kwargs):
             part, name = getattr(net, self.part), self.name
             method = getattr(part, name)
-            setattr(part, name, lambda *args, **kwargs: n_calls.append(1) or method(*args, **kwargs))
+            setattr(
+                part, name, lambda *args, **kwargs: n_calls.append(1) or method(*args, **kwargs)
+            )
 
         def __init__(self, part, name):
             self.part, self.name = part, name
@@ -451,7 +511,9 @@ def test_slow_moments_in_float32(monkeypatch, count_calls):
     ours, torchs = fit_both_ways(net, *data, monkeypatch)
 
     assert count_calls() == 1
-    for one, other in zip(ours.optimizer_.state.values(), torchs.optimizer_.state.values(), strict=True):
+    for one, other in zip(
+        ours.optimizer_.state.values(), torchs.optimizer_.state.values(), strict=True
+    ):
         torch.testing.assert_close(one["exp_avg_sq"], other["exp_avg_sq"], rtol=1e-4, atol=1e-12)
 
 
@@ -478,7 +540,9 @@ def test_rows_may_be_told_in_any_integers(monkeypatch, count_calls):
     def split(dataset, y=None, **kwargs):
         return torch.utils.data.Subset(dataset, np.arange(-50, 30, dtype=np.int32)), None
 
-    assert_same(*fit_both_ways(NeuralNetClassifier(**SETTINGS, train_split=split), X, y, monkeypatch))
+    assert_same(
+        *fit_both_ways(NeuralNetClassifier(**SETTINGS, train_split=split), X, y, monkeypatch)
+    )
     assert count_calls() == 4
     assert len(compiled.load_kernels(np.dtype(np.float64)).train_steps.signatures) <= 2
 
@@ -487,18 +551,24 @@ def test_rows_may_be_told_in_any_integers(monkeypatch, count_calls):
 def test_steps_are_counted_as_torch_does(dtype, monkeypatch, count_calls):
     torch.set_default_dtype(dtype)
     try:
-        ours, torchs = fit_both_ways(NeuralNetClassifier(**SETTINGS, module__dtype=torch.float64), X, y, monkeypatch)
+        ours, torchs = fit_both_ways(
+            NeuralNetClassifier(**SETTINGS, module__dtype=torch.float64), X, y, monkeypatch
+        )
     finally:
         torch.set_default_dtype(torch.float32)
 
     assert count_calls() == 4
-    for one, other in zip(ours.optimizer_.state.values(), torchs.optimizer_.state.values(), strict=True):
+    for one, other in zip(
+        ours.optimizer_.state.values(), torchs.optimizer_.state.values(), strict=True
+    ):
         assert (one["step"], one["step"].dtype) == (other["step"], other["step"].dtype)
 
 
 def test_what_torch_refuses_is_refused(count_calls):
     with pytest.raises(AssertionError, match="capturable"):
-        NeuralNetClassifier(**SETTINGS, optimizer__capturable=True, optimizer__fused=False).fit(X, y)
+        NeuralNetClassifier(**SETTINGS, optimizer__capturable=True, optimizer__fused=False).fit(
+            X, y
+        )
     with torch.inference_mode(), pytest.raises(RuntimeError, match="does not require grad"):
         NeuralNetClassifier(**SETTINGS).fit(X, y)
     assert count_calls() == 0
@@ -526,7 +596,9 @@ def test_other_tables_are_left_alone(monkeypatch, count_calls):
 
 
 def test_large_steps_are_left_to_threads(monkeypatch, count_calls):
-    monkeypatch.setattr("sktune.modules._LEAST_TO_DIVIDE", 16 * (6 * 128 + 128 + 128 * 3 + 3))
+    monkeypatch.setattr(
+        "sktune.runtime.threads._LEAST_TO_DIVIDE", 16 * (6 * 128 + 128 + 128 * 3 + 3)
+    )
     with limited_threads(2):
         NeuralNetClassifier(**SETTINGS).fit(X, y)
         assert count_calls() == 0
@@ -537,7 +609,9 @@ def test_large_steps_are_left_to_threads(monkeypatch, count_calls):
         assert count_calls() == 4
 
 
-@pytest.mark.parametrize(("hidden", "is_taken"), [((2048,), True), ((2049,), False), ((8, 2049), False)])
+@pytest.mark.parametrize(
+    ("hidden", "is_taken"), [((2048,), True), ((2049,), False), ((8, 2049), False)]
+)
 def test_wide_layers_are_left_to_torch(hidden, is_taken, count_calls):
     NeuralNetClassifier(**SETTINGS | {"max_epochs": 1}, module__hidden=hidden).fit(X, y)
     assert count_calls() == is_taken
@@ -555,9 +629,13 @@ def test_training_goes_on_where_it_ended(monkeypatch, count_calls):
     nets = []
     for is_enabled in (True, False):
         monkeypatch.setattr(compiled, "enabled", is_enabled)
-        net = NeuralNetClassifier(**SETTINGS, warm_start=True).fit(X, y).fit(X, y).set_params(lr=0.1)
+        net = (
+            NeuralNetClassifier(**SETTINGS, warm_start=True).fit(X, y).fit(X, y).set_params(lr=0.1)
+        )
         net = pickle.loads(pickle.dumps(net.partial_fit(X, y)))
-        monkeypatch.setattr(compiled, "enabled", not is_enabled)  # each goes on with what the other has left
+        monkeypatch.setattr(
+            compiled, "enabled", not is_enabled
+        )  # each goes on with what the other has left
         nets.append(net.fit(X, y))
 
     assert count_calls() == 16
@@ -589,7 +667,9 @@ def test_divergence_is_told_in_the_same_words(monkeypatch):
     messages, histories = [], []
     for is_enabled in (True, False):
         monkeypatch.setattr(compiled, "enabled", is_enabled)
-        net = NeuralNetClassifier(**{**SETTINGS, "lr": 1e300, "optimizer": torch.optim.SGD}, callbacks=[Keep()])
+        net = NeuralNetClassifier(
+            **{**SETTINGS, "lr": 1e300, "optimizer": torch.optim.SGD}, callbacks=[Keep()]
+        )
         with pytest.raises(ArithmeticError, match="training must stay finite") as caught:
             net.fit(X * 1e3, y)
         messages.append(str(caught.value))
@@ -617,7 +697,12 @@ def test_widths_that_do_not_fit_raise(count_calls):
 def test_one_kernel_serves_all_of_a_type():
     """A second one would be compiled for seconds."""
     for kind, data in [(NeuralNetClassifier, (X, y)), (NeuralNetRegressor, (X_reg, y_reg))]:
-        for options in ({}, {"shuffle": False}, {"lr_schedule": "cosine"}, {"optimizer": torch.optim.SGD, "l1": 0.1}):
+        for options in (
+            {},
+            {"shuffle": False},
+            {"lr_schedule": "cosine"},
+            {"optimizer": torch.optim.SGD, "l1": 0.1},
+        ):
             kind(**SETTINGS, **options).fit(*data)
     kernels = compiled.load_kernels(np.dtype(np.float64))
     kernels_32 = compiled.load_kernels(np.dtype(np.float32))
@@ -630,7 +715,9 @@ def test_many_steps_are_several_calls(monkeypatch):
     whole = NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y)
     monkeypatch.setattr(compiled, "_MOST_STEPS", 2)
 
-    assert_same(NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y), whole, rtol=0, atol=0)
+    assert_same(
+        NeuralNetClassifier(**SETTINGS, module__dropout=0.3).fit(X, y), whole, rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("fault", ["import", "compiler", "number"])
@@ -641,13 +728,15 @@ def test_a_numba_that_does_not_work(fault, monkeypatch, count_calls):
     kernels = compiled.load_kernels(np.dtype(np.float64))
     compiled.load_kernels.cache_clear()
     if fault == "import":
-        monkeypatch.setitem(sys.modules, "sktune.kernels", None)
-        monkeypatch.delattr("sktune.kernels")
+        monkeypatch.setitem(sys.modules, "sktune.engine.compiled.kernels", None)
+        monkeypatch.delattr("sktune.engine.compiled.kernels")
     else:
         wrong = broken if fault == "compiler" else lambda *args: np.array([0.5])
         monkeypatch.setattr(kernels, "train_steps", wrong)
     try:
-        with pytest.warns(RuntimeWarning, match="Numba cannot be used, and networks train without it"):
+        with pytest.warns(
+            RuntimeWarning, match="Numba cannot be used, and networks train without it"
+        ):
             NeuralNetClassifier(**SETTINGS).fit(X, y)
         with warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -669,8 +758,10 @@ def test_without_numba(monkeypatch, count_calls):
 
 
 def test_the_user_can_switch_them_off():
-    code = "from sktune import compiled; print(compiled.enabled)"
+    code = "from sktune.engine.compiled import program; print(program.enabled)"
     for value, expected in [("0", "False"), ("1", "True")]:
         env = {**os.environ, "SKTUNE_COMPILED": value}
-        out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True
+        ).stdout
         assert out.strip() == expected

@@ -27,7 +27,9 @@ WANTED = {
 
 
 @pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
-@pytest.mark.parametrize(("name", "value", "wanted"), [(*given, wanted) for given, wanted in WANTED.items()])
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"), [(*given, wanted) for given, wanted in WANTED.items()]
+)
 def test_components_given_as_names_say_which_class_is_wanted(kind, name, value, wanted):
     net = kind(**{name: value})
     message = f"{name} must be an? .*{wanted} got {name}='{value}'"
@@ -59,21 +61,28 @@ def test_name_in_a_fitted_net_changes_nothing():
 def test_optimizer_must_be_a_class():
     optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.1)
 
-    with pytest.raises(ValueError, match=r"such as torch\.optim\.SGD, got optimizer=an instance of SGD"):
+    with pytest.raises(
+        ValueError, match=r"such as torch\.optim\.SGD, got optimizer=an instance of SGD"
+    ):
         NeuralNetClassifier(optimizer=optimizer).fit(X, y)
 
 
 @pytest.mark.parametrize(
-    ("function", "wanted"), [(F.cross_entropy, "CrossEntropyLoss"), (F.mse_loss, "MSELoss"), (F.l1_loss, "L1Loss")]
+    ("function", "wanted"),
+    [(F.cross_entropy, "CrossEntropyLoss"), (F.mse_loss, "MSELoss"), (F.l1_loss, "L1Loss")],
 )
 def test_criterion_must_be_no_function(function, wanted):
-    with pytest.raises(ValueError, match=rf"such as torch\.nn\.{wanted}, got criterion=the function"):
+    with pytest.raises(
+        ValueError, match=rf"such as torch\.nn\.{wanted}, got criterion=the function"
+    ):
         NeuralNetClassifier(criterion=function).fit(X, y)
 
 
 def test_functions_that_make_components_are_as_in_skorch():
     net = NeuralNetClassifier(
-        criterion=lambda: nn.CrossEntropyLoss(), optimizer=partial(torch.optim.Adam, eps=1e-6), max_epochs=1
+        criterion=lambda: nn.CrossEntropyLoss(),
+        optimizer=partial(torch.optim.Adam, eps=1e-6),
+        max_epochs=1,
     )
 
     assert net.fit(X, y).n_iter_ == 1

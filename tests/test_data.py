@@ -7,8 +7,9 @@ from scipy import sparse
 from torch.utils.data import Subset
 
 from sktune import NeuralNetClassifier
-from sktune.data import Batches, Rows, batch_sizes, convert_table, evaluation_batch_size, rows_of
-from sktune.randomness import permutation
+from sktune.runtime.seeds import permutation
+from sktune.training.batches import Batches, batch_sizes, evaluation_batch_size
+from sktune.training.rows import Rows, convert_table, rows_of
 
 
 def make_rows(n=10, kind=np.asarray, **options):
@@ -26,7 +27,9 @@ def test_epoch_holds_each_row_once(n, batch_size, epoch, shuffle):
     batches = Batches(make_rows(n), None, batch_size, seed=3 if shuffle else None)
     found = targets(batches.epoch(epoch))
 
-    is_joined = n % batch_size == 1 and 1 < batch_size < n  # a last row on its own is part of the batch before
+    is_joined = (
+        n % batch_size == 1 and 1 < batch_size < n
+    )  # a last row on its own is part of the batch before
     assert len(batches) == len(found) == -(-n // batch_size) - is_joined
     assert {len(batch) for batch in found[:-1]} <= {batch_size}
     assert sum(found, []) == (permutation(n, 3, epoch).tolist() if shuffle else list(range(n)))
@@ -39,7 +42,7 @@ def test_columns_belong_to_their_targets():
 
 def test_blocks_leave_the_batches_as_they_are(monkeypatch):
     whole = targets(Batches(make_rows(23), None, 4, seed=0).epoch(2))
-    monkeypatch.setattr("sktune.data._BLOCK_BYTES", 1)
+    monkeypatch.setattr("sktune.training.batches._BLOCK_BYTES", 1)
 
     assert targets(Batches(make_rows(23), None, 4, seed=0).epoch(2)) == whole
 
@@ -55,7 +58,9 @@ def test_last_row_on_its_own_joins_the_batch_before(n):
 
 def test_batch_normalisation_with_a_last_row_on_its_own():
     X = np.random.RandomState(0).randn(33, 3)
-    net = NeuralNetClassifier(module__batch_norm=True, batch_size=8, max_epochs=2, random_state=0).fit(X, X[:, 0] > 0)
+    net = NeuralNetClassifier(
+        module__batch_norm=True, batch_size=8, max_epochs=2, random_state=0
+    ).fit(X, X[:, 0] > 0)
 
     assert net.history[:, "batches", -1, "train_batch_size"] == [9, 9]
 
@@ -100,12 +105,17 @@ def test_batch_has_memory_of_its_own():
 def test_weights_come_third():
     rows = make_rows(5, weight=np.array([1.0, 2.0, 3.0, 4.0, 5.0]))
 
-    assert [weight.tolist() for *_, weight in Batches(rows, None, 3)] == [[1.0, 2.0, 3.0], [4.0, 5.0]]
+    assert [weight.tolist() for *_, weight in Batches(rows, None, 3)] == [
+        [1.0, 2.0, 3.0],
+        [4.0, 5.0],
+    ]
 
 
 @pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
 def test_number_too_large_for_the_type(kind):
-    with pytest.raises(ValueError, match="X must fit the module's type torch.float32, got a value too large for it"):
+    with pytest.raises(
+        ValueError, match="X must fit the module's type torch.float32, got a value too large for it"
+    ):
         convert_table(kind(np.array([[1.0], [1e39]])), torch.float32, "cpu")
 
 

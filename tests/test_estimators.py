@@ -14,7 +14,9 @@ from torch import nn
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 
-X, y = make_classification(120, 4, n_informative=3, n_redundant=0, n_classes=3, n_clusters_per_class=1, random_state=0)
+X, y = make_classification(
+    120, 4, n_informative=3, n_redundant=0, n_classes=3, n_clusters_per_class=1, random_state=0
+)
 
 
 def make_net(kind=NeuralNetClassifier, **params):
@@ -78,7 +80,9 @@ def test_probabilities_are_ordered_like_the_classes():
 
 def test_logarithms_of_probabilities():
     net = make_net().fit(X, y)
-    certain = make_net(module=Probabilities, criterion=nn.NLLLoss, predict_nonlinearity=torch.round).fit(X, y)
+    certain = make_net(
+        module=Probabilities, criterion=nn.NLLLoss, predict_nonlinearity=torch.round
+    ).fit(X, y)
 
     assert np.array_equal(net.predict_log_proba(X), np.log(net.predict_proba(X)))
     assert set(np.unique(certain.predict_log_proba(X))) == {-np.inf, 0}
@@ -115,7 +119,9 @@ def test_score_takes_weights():
     net = make_net(max_epochs=1).fit(X, y)
     weight = np.random.RandomState(0).uniform(size=120)
 
-    assert net.score(X, y, sample_weight=weight) == accuracy_score(y, net.predict(X), sample_weight=weight)
+    assert net.score(X, y, sample_weight=weight) == accuracy_score(
+        y, net.predict(X), sample_weight=weight
+    )
 
 
 # --- class weights ----------------------------------------------------------------------------------------------------
@@ -127,7 +133,11 @@ def test_score_takes_weights():
 def test_class_weight_is_a_sample_weight(labels, kind, with_weights):
     kept = np.r_[np.flatnonzero(y < 2), np.flatnonzero(y == 2)[:7]]
     table, labels = X[kept], labels[kept]
-    class_weight = "balanced" if kind == "balanced" else dict(zip(np.unique(labels).tolist(), [1, 2, 9], strict=True))
+    class_weight = (
+        "balanced"
+        if kind == "balanced"
+        else dict(zip(np.unique(labels).tolist(), [1, 2, 9], strict=True))
+    )
     weight = np.random.RandomState(0).uniform(size=len(kept)) if with_weights else None
 
     by_class = make_net(class_weight=class_weight).fit(table, labels, sample_weight=weight)
@@ -135,7 +145,9 @@ def test_class_weight_is_a_sample_weight(labels, kind, with_weights):
     by_row = make_net().fit(table, labels, sample_weight=factors)
 
     assert np.array_equal(by_class.predict_proba(table), by_row.predict_proba(table))
-    assert not np.array_equal(by_class.predict_proba(table), make_net().fit(table, labels).predict_proba(table))
+    assert not np.array_equal(
+        by_class.predict_proba(table), make_net().fit(table, labels).predict_proba(table)
+    )
 
 
 def test_class_weight_of_another_class():
@@ -176,7 +188,9 @@ BINARY = {
 
 
 @pytest.mark.parametrize("params", BINARY.values(), ids=BINARY)
-@pytest.mark.parametrize("labels", [np.array([0, 1]), np.array(["no", "yes"]), np.array([False, True])])
+@pytest.mark.parametrize(
+    "labels", [np.array([0, 1]), np.array(["no", "yes"]), np.array([False, True])]
+)
 def test_binary_criteria(params, labels):
     target = labels[(y == 1).astype(int)]
     net = make_net(**params).fit(X, target)
@@ -201,24 +215,32 @@ def test_binary_criteria_take_weights(params):
 
 
 def test_binary_criterion_with_three_classes():
-    with pytest.raises(ValueError, match="criterion=BCEWithLogitsLoss must come with 2 classes, got 3"):
+    with pytest.raises(
+        ValueError, match="criterion=BCEWithLogitsLoss must come with 2 classes, got 3"
+    ):
         make_net(criterion=nn.BCEWithLogitsLoss).fit(X, y)
 
 
 def test_binary_dataset():
     data = torch.utils.data.TensorDataset(torch.tensor(X).float(), torch.tensor(y == 1).float())
-    net = make_net(module=nn.Sequential(nn.Linear(4, 1)), criterion=nn.BCEWithLogitsLoss).fit(data, None)
+    net = make_net(module=nn.Sequential(nn.Linear(4, 1)), criterion=nn.BCEWithLogitsLoss).fit(
+        data, None
+    )
 
     assert (net.predict(data) == (y == 1)).mean() > 0.75
 
 
-@pytest.mark.parametrize("criterion", [nn.MultiMarginLoss, nn.CrossEntropyLoss(label_smoothing=0.1)])
+@pytest.mark.parametrize(
+    "criterion", [nn.MultiMarginLoss, nn.CrossEntropyLoss(label_smoothing=0.1)]
+)
 def test_other_criteria(criterion):
     assert make_net(criterion=criterion).fit(X, y).score(X, y) > 0.8
 
 
 def test_arguments_of_the_criterion():
-    smooth, plain = (make_net(criterion__label_smoothing=s).fit(X, y).predict_proba(X).max() for s in (0.5, 0.0))
+    smooth, plain = (
+        make_net(criterion__label_smoothing=s).fit(X, y).predict_proba(X).max() for s in (0.5, 0.0)
+    )
 
     assert smooth < plain
 
@@ -254,7 +276,12 @@ def test_module_of_several_outputs():
 
 
 def test_without_hidden_layers_it_is_logistic_regression():
-    params = {"optimizer": torch.optim.LBFGS, "lr": 1.0, "batch_size": 1000, "module__dtype": torch.float64}
+    params = {
+        "optimizer": torch.optim.LBFGS,
+        "lr": 1.0,
+        "batch_size": 1000,
+        "module__dtype": torch.float64,
+    }
     net = make_net(module__hidden=(), l2=0.01, **params).fit(X, y)
     linear = LogisticRegression(C=1 / (2 * 0.01 * 120), tol=1e-8).fit(X, y)
 
@@ -308,7 +335,9 @@ def test_targets_meet_their_own_rows(module, shape, weight):
 
 
 @pytest.mark.parametrize("shape", [(120,), (120, 1), (120, 3)])
-@pytest.mark.parametrize("make", [np.asarray, np.ndarray.tolist, torch.from_numpy], ids=["array", "list", "tensor"])
+@pytest.mark.parametrize(
+    "make", [np.asarray, np.ndarray.tolist, torch.from_numpy], ids=["array", "list", "tensor"]
+)
 def test_predictions_are_shaped_like_the_targets(shape, make):
     target = np.random.RandomState(0).randn(*shape)
     net = make_net(NeuralNetRegressor, max_epochs=1).fit(X, make(target))
@@ -334,12 +363,22 @@ def test_dtypes_of_targets(dtype):
 
 
 def test_targets_of_a_polars_series():
-    assert make_net(NeuralNetRegressor, max_epochs=40).fit(X, pl.Series(TARGET)).score(X, pl.Series(TARGET)) > 0.9
+    assert (
+        make_net(NeuralNetRegressor, max_epochs=40)
+        .fit(X, pl.Series(TARGET))
+        .score(X, pl.Series(TARGET))
+        > 0.9
+    )
 
 
 @pytest.mark.parametrize("criterion", [nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss(delta=0.5)])
 def test_criteria_of_regression(criterion):
-    assert make_net(NeuralNetRegressor, criterion=criterion, max_epochs=60).fit(X, TARGET).score(X, TARGET) > 0.9
+    assert (
+        make_net(NeuralNetRegressor, criterion=criterion, max_epochs=60)
+        .fit(X, TARGET)
+        .score(X, TARGET)
+        > 0.9
+    )
 
 
 def test_regressor_has_no_probabilities():
@@ -392,12 +431,20 @@ def test_regressor_of_fractions_learns():
     fractions = 1 / (1 + np.exp(-2 * TARGET))
     flat = {"criterion": nn.BCELoss, "module": Squeezed, "module__flat": True}
     for params in ({"criterion": nn.BCEWithLogitsLoss}, flat):
-        assert make_net(NeuralNetRegressor, max_epochs=40, **params).fit(X, fractions).score(X, fractions) > 0.9
+        assert (
+            make_net(NeuralNetRegressor, max_epochs=40, **params)
+            .fit(X, fractions)
+            .score(X, fractions)
+            > 0.9
+        )
 
 
 @pytest.mark.parametrize("criterion", [nn.BCELoss, nn.BCEWithLogitsLoss()])
 def test_targets_of_a_binary_criterion_are_fractions(criterion):
-    with pytest.raises(ValueError, match=r"y must be between 0 and 1 under criterion=BCE\w+, got numbers from -1 to 2"):
+    with pytest.raises(
+        ValueError,
+        match=r"y must be between 0 and 1 under criterion=BCE\w+, got numbers from -1 to 2",
+    ):
         make_net(NeuralNetRegressor, criterion=criterion).fit(X, np.where(y == 1, 2, -1))
 
 
@@ -413,7 +460,9 @@ class Wider(nn.Linear):
 
 
 def test_outputs_that_do_not_fit_the_targets_are_named():
-    with pytest.raises(ValueError, match=r"one number for each of 120 rows and 2 targets, got .* shape \(120, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"one number for each of 120 rows and 2 targets, got .* shape \(120, 3\)"
+    ):
         make_net(NeuralNetRegressor, module=Wider, max_epochs=1).fit(X, X[:, :2]).predict(X)
 
     class Own(nn.Module):

@@ -15,9 +15,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sktune import evaluation as evaluation_module
-from sktune.evaluation import evaluate_once, find_core, pass_to_last, score_baseline, scorer_params
-from sktune.sealing import take_rows
+from sktune.search import evaluation as evaluation_module
+from sktune.search.evaluation import (
+    evaluate_once,
+    find_core,
+    pass_to_last,
+    score_baseline,
+    scorer_params,
+)
+from sktune.search.sealing import take_rows
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(80, 3))
@@ -121,7 +127,9 @@ def test_interval_is_scipys_percentile_bootstrap(scoring, metric, response):
         random_state=1,
     ).confidence_interval
 
-    interval = evaluate(CLASSIFIER, scoring=scoring, n_resamples=1000, confidence_level=0.9).interval
+    interval = evaluate(
+        CLASSIFIER, scoring=scoring, n_resamples=1000, confidence_level=0.9
+    ).interval
 
     np.testing.assert_allclose(interval, expected, atol=0.02)
 
@@ -138,7 +146,9 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     for seed in range(60):
         truth = (np.random.RandomState(seed).uniform(size=60) > 0.7).astype(float)
         scoring = make_scorer(lambda y, p: np.mean(y == p))
-        low, high = evaluate(Guess(), X[:60], truth, scoring=scoring, seed=seed, n_resamples=100).interval
+        low, high = evaluate(
+            Guess(), X[:60], truth, scoring=scoring, seed=seed, n_resamples=100
+        ).interval
         covered += low <= 0.7 <= high
 
     assert covered >= 52
@@ -291,7 +301,9 @@ def test_any_table_will_do(table):
 
 
 def test_resamples_repeat_with_their_seed():
-    first, second, other = (evaluate(CLASSIFIER, scoring="neg_log_loss", seed=seed).interval for seed in (1, 1, 2))
+    first, second, other = (
+        evaluate(CLASSIFIER, scoring="neg_log_loss", seed=seed).interval for seed in (1, 1, 2)
+    )
 
     assert first == second != other
 
@@ -338,7 +350,9 @@ def test_baseline_of_several_metrics():
     baseline = score_baseline(search.fit(X, y), X, y, {})
 
     assert baseline.keys() == {"accuracy", "f1"}
-    assert baseline["f1"] == pytest.approx(cross_val_score(LogisticRegression(), X, y, scoring="f1").mean())
+    assert baseline["f1"] == pytest.approx(
+        cross_val_score(LogisticRegression(), X, y, scoring="f1").mean()
+    )
 
 
 @pytest.mark.parametrize("scoring", ["accuracy", ["accuracy", "f1"]])
@@ -368,7 +382,8 @@ def unweighted(model, X, y):
 
 @pytest.mark.filterwarnings("ignore:The scoring .* does not support sample_weight")
 @pytest.mark.parametrize(
-    "scoring", [None, "accuracy", ["accuracy", "neg_max_error"], weighted, unweighted, "neg_max_error"]
+    "scoring",
+    [None, "accuracy", ["accuracy", "neg_max_error"], weighted, unweighted, "neg_max_error"],
 )
 def test_the_scorer_gets_weights_where_the_search_gives_them(scoring):
     """A search over one split, once by scikit-learn and once by hand, on very uneven weights."""
@@ -411,9 +426,20 @@ MODELS = {
     "multiclass": (
         LogisticRegression(C=0.1).fit(X, MULTICLASS),
         MULTICLASS,
-        ["accuracy", "balanced_accuracy", "neg_log_loss", "f1_macro", "recall_weighted", "roc_auc_ovr"],
+        [
+            "accuracy",
+            "balanced_accuracy",
+            "neg_log_loss",
+            "f1_macro",
+            "recall_weighted",
+            "roc_auc_ovr",
+        ],
     ),
-    "regression": (Ridge().fit(X, y + X[:, 1]), y + X[:, 1], ["r2", "neg_mean_squared_error", "neg_max_error"]),
+    "regression": (
+        Ridge().fit(X, y + X[:, 1]),
+        y + X[:, 1],
+        ["r2", "neg_mean_squared_error", "neg_max_error"],
+    ),
 }
 
 
@@ -483,7 +509,10 @@ def test_a_class_that_a_resample_lacks_does_not_count_against_other_metrics():
     interval = evaluate(CLASSIFIER, X[few], y[few], scoring=["accuracy", "neg_log_loss"]).interval
 
     assert interval["accuracy"] == evaluate(CLASSIFIER, X[few], y[few]).interval
-    assert interval["neg_log_loss"] == evaluate(CLASSIFIER, X[few], y[few], scoring="neg_log_loss").interval
+    assert (
+        interval["neg_log_loss"]
+        == evaluate(CLASSIFIER, X[few], y[few], scoring="neg_log_loss").interval
+    )
 
 
 def test_rows_are_not_taken_for_scorers_that_do_not_look_at_them(monkeypatch):
@@ -502,7 +531,8 @@ def test_rows_are_not_taken_for_scorers_that_do_not_look_at_them(monkeypatch):
 
 def test_a_bootstrap_that_takes_long_says_so():
     with pytest.warns(
-        UserWarning, match=r"the bootstrap called the scorer 20 times, which took \d+ s: a smaller n_res"
+        UserWarning,
+        match=r"the bootstrap called the scorer 20 times, which took \d+ s: a smaller n_res",
     ):
         evaluate(CLASSIFIER, scoring="matthews_corrcoef", patience=0.0, n_resamples=20)
 

@@ -18,7 +18,15 @@ def run_example(path, folder, *arguments):
     env = {**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": python_path}
     env["PYTHONIOENCODING"] = "utf-8"
     command = [sys.executable, str(path), *arguments]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, encoding="utf-8", timeout=300, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     return done.stdout
@@ -30,7 +38,10 @@ def test_there_are_examples():
 
 @pytest.mark.parametrize(
     "path",
-    [pytest.param(path, id=path.name, marks=() if path.name in QUICK else pytest.mark.slow) for path in EXAMPLES],
+    [
+        pytest.param(path, id=path.name, marks=() if path.name in QUICK else pytest.mark.slow)
+        for path in EXAMPLES
+    ],
 )
 def test_example_runs(path, tmp_path):
     assert run_example(path, tmp_path)

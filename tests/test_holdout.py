@@ -36,8 +36,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktune.holdout import HoldoutSearch, best_model, seed_splits
 from sktune.search import GridSearchCV
+from sktune.search.holdout import HoldoutSearch, best_model, seed_splits
 
 X, y = make_classification(60, n_features=4, flip_y=0.2, random_state=0)
 GROUPS = np.arange(60) // 4
@@ -225,7 +225,9 @@ def test_random_splits_are_made_to_repeat(cv, is_random):
 
 
 def test_the_best_of_pipelines_has_the_steps_before_it():
-    outer = Pipeline([("a", Pipeline([("scale", StandardScaler()), ("search", grid(cv=GroupKFold(3)))]))])
+    outer = Pipeline(
+        [("a", Pipeline([("scale", StandardScaler()), ("search", grid(cv=GroupKFold(3)))]))]
+    )
 
     with pytest.raises(AttributeError, match="best_estimator_"):
         best_model(outer)
@@ -324,7 +326,9 @@ def test_metadata_is_routed():
         assert not set(GROUPS[tuned.dev_indices_]) & set(GROUPS[tuned.test_indices_])
         assert not set(GROUPS[plain.dev_indices_]) & set(GROUPS[plain.test_indices_])
         weights = np.arange(60.0)
-        assert tuned.score(X, y, sample_weight=weights) == np.average(tuned.predict(X) == y, weights=weights)
+        assert tuned.score(X, y, sample_weight=weights) == np.average(
+            tuned.predict(X) == y, weights=weights
+        )
         with pytest.raises(ValueError, match="not explicitly set as requested"):
             holdout(grid()).fit(X, y, sample_weight=np.ones(60))
     assert np.isfinite(nested["test_score"]).all()
@@ -476,7 +480,10 @@ class Alike(MetaEstimatorMixin, BaseEstimator):
 
 
 TOLD = {
-    "cv_results_": {"mean_test_score": np.array([0.5, 0.75]), "std_test_score": np.array([0.125, 0.25])},
+    "cv_results_": {
+        "mean_test_score": np.array([0.5, 0.75]),
+        "std_test_score": np.array([0.125, 0.25]),
+    },
     "best_index_": 1,
     "best_score_": 0.75,
     "best_params_": {"C": 1.0},
@@ -494,27 +501,39 @@ TOLD = {
         (("best_score_", "best_params_"), "48 rows in _ s", "0.7500"),
         (("cv_results_",), "48 rows: 2 candidates in _ s", "nan"),
         (("cv_results_", "best_score_"), "48 rows: 2 candidates in _ s", "0.7500"),
-        (("cv_results_", "best_index_"), "48 rows: 2 candidates in _ s", "0.7500 ± 0.2500 over the folds"),
+        (
+            ("cv_results_", "best_index_"),
+            "48 rows: 2 candidates in _ s",
+            "0.7500 ± 0.2500 over the folds",
+        ),
         (
             ("cv_results_", "best_index_", "n_splits_", "best_params_"),
             "48 rows: 2 candidates × 3 folds = 6 fits in _ s",
             "0.7500 ± 0.2500 over the folds",
         ),
         (("trials_", "n_splits_"), "48 rows: 5 candidates × 3 folds = 15 fits in _ s", "nan"),
-        (("n_candidates_", "n_splits_"), "48 rows: 4 candidates in 1 rounds × 3 folds = 12 fits in _ s", "nan"),
+        (
+            ("n_candidates_", "n_splits_"),
+            "48 rows: 4 candidates in 1 rounds × 3 folds = 12 fits in _ s",
+            "nan",
+        ),
     ],
 )
 @pytest.mark.parametrize("wrap", [lambda search: search, make_pipeline])
 def test_summary_of_searches_that_tell_little(told, searched, best, wrap):
     tuned = holdout(wrap(Alike(LogisticRegression(), told))).fit(X, y)
 
-    rows = dict(line.split("  ", 1) for line in tuned.summary().splitlines() if not line.startswith(" "))
+    rows = dict(
+        line.split("  ", 1) for line in tuned.summary().splitlines() if not line.startswith(" ")
+    )
     assert re.sub(r"[0-9.]+ s$", "_ s", rows["Searched"].strip()) == searched
     assert rows["Best CV score"].strip() == best
     assert float(rows["Baseline CV score"]) == pytest.approx(tuned.baseline_score_, abs=1e-4)
     assert ("Best parameters" in rows) == ("best_params_" in told)
     assert np.isnan(tuned.optimism_) == (best == "nan")
-    assert tuned.test_score_ == accuracy_score(y[tuned.test_indices_], tuned.predict(X[tuned.test_indices_]))
+    assert tuned.test_score_ == accuracy_score(
+        y[tuned.test_indices_], tuned.predict(X[tuned.test_indices_])
+    )
     assert "sktune-summary" in tuned._repr_html_()
     assert repr(tuned).startswith("HoldoutSearch(")
 
@@ -553,11 +572,19 @@ def test_notebooks_show_the_summary_after_fit():
     [
         ({"search": LogisticRegression()}, TypeError, "must be a search .* got LogisticRegression"),
         ({"search": make_pipeline(LogisticRegression())}, TypeError, "must be a search such as"),
-        ({"search": grid(refit=False)}, ValueError, "must refit its best candidate, got refit=False"),
+        (
+            {"search": grid(refit=False)},
+            ValueError,
+            "must refit its best candidate, got refit=False",
+        ),
         ({"test_size": 1.5}, ValueError, "test_size must be between 0 and 1, got test_size=1.5"),
         ({"test_size": 0.999}, ValueError, "test_size must leave rows on both sides"),
         ({"splitter": 5}, TypeError, "splitter must have a split method, got 5"),
-        ({"stratify": "yes"}, ValueError, "stratify must be 'auto', True or False, got stratify='yes'"),
+        (
+            {"stratify": "yes"},
+            ValueError,
+            "stratify must be 'auto', True or False, got stratify='yes'",
+        ),
         ({"n_resamples": 0}, ValueError, "n_resamples must be at least 1, got 0"),
         ({"confidence_level": 95}, ValueError, "confidence_level must be between 0 and 1, got"),
     ],

@@ -43,14 +43,19 @@ class Own(nn.Module):
 
 def make_net(**params):
     hidden = {"module__hidden": (8,)} if params.get("module", WithSigmoid) is WithSigmoid else {}
-    return NeuralNetClassifier(**{"max_epochs": 30, "lr": 0.03, "random_state": 0, **hidden, **params})
+    return NeuralNetClassifier(
+        **{"max_epochs": 30, "lr": 0.03, "random_state": 0, **hidden, **params}
+    )
 
 
 WAYS = {
     "default": {},
     "logits": {"criterion": nn.BCEWithLogitsLoss},
     "instance": {"criterion": nn.BCEWithLogitsLoss()},
-    "weighted": {"criterion": nn.BCEWithLogitsLoss, "criterion__pos_weight": torch.ones(3, dtype=torch.float32)},
+    "weighted": {
+        "criterion": nn.BCEWithLogitsLoss,
+        "criterion__pos_weight": torch.ones(3, dtype=torch.float32),
+    },
     "probabilities": {"criterion": nn.BCELoss, "module": WithSigmoid},
     "own module": {"criterion": nn.BCEWithLogitsLoss, "module": Own},
 }
@@ -116,12 +121,17 @@ def test_predictions_of_a_cross_validation(method):
 
     assert found.shape == (120, 3)
     if method == "predict":
-        assert (found == cross_val_predict(make_net(max_epochs=3), X, sparse.csr_matrix(Y), cv=3)).all()
+        assert (
+            found == cross_val_predict(make_net(max_epochs=3), X, sparse.csr_matrix(Y), cv=3)
+        ).all()
 
 
 def test_fused_search_in_a_pipeline():
     model = make_pipeline(StandardScaler(), make_net(max_epochs=5))
-    grid = {"neuralnetclassifier__lr": [0.01, 0.03], "neuralnetclassifier__early_stopping": [False, True]}
+    grid = {
+        "neuralnetclassifier__lr": [0.01, 0.03],
+        "neuralnetclassifier__early_stopping": [False, True],
+    }
     search = GridSearchCV(model, grid, cv=3, scoring="f1_macro", error_score="raise").fit(X, Y)
 
     assert search.fusion_.alone == []
@@ -150,7 +160,9 @@ def test_partial_fit_of_labels():
 
     assert net.predict(X).shape == (120, 3)
     for bad in (Y[:, :2], Y[:, 0], Y * 2):
-        with pytest.raises(ValueError, match="y must be a table of 0 and 1 of 3 columns, as in the first fit"):
+        with pytest.raises(
+            ValueError, match="y must be a table of 0 and 1 of 3 columns, as in the first fit"
+        ):
             net.partial_fit(X, bad)
     with pytest.raises(ValueError, match=r"classes must be those of the first call, \[0, 1, 2\]"):
         net.partial_fit(X, Y, classes=[0, 1])
@@ -160,7 +172,9 @@ def test_partial_fit_of_labels():
 
 
 def test_class_weight_of_labels():
-    with pytest.raises(ValueError, match="class_weight must come with one label for each row.*sample_weight"):
+    with pytest.raises(
+        ValueError, match="class_weight must come with one label for each row.*sample_weight"
+    ):
         make_net(class_weight={0: 2.0}).fit(X, Y)
 
 
@@ -168,27 +182,38 @@ MISFITS = [{"criterion": nn.MultiMarginLoss}, {"module": Own}, {"criterion__labe
 
 
 def test_one_hot_tables_are_refused():
-    with pytest.raises(ValueError, match=r"one-hot table of shape \(120, 3\): pass y.argmax\(axis=1\)"):
+    with pytest.raises(
+        ValueError, match=r"one-hot table of shape \(120, 3\): pass y.argmax\(axis=1\)"
+    ):
         make_net().fit(X, ONE_HOT)
-    assert make_net(max_epochs=1, criterion=nn.BCEWithLogitsLoss).fit(X, ONE_HOT).predict(X).shape == (120, 3)
+    assert make_net(max_epochs=1, criterion=nn.BCEWithLogitsLoss).fit(X, ONE_HOT).predict(
+        X
+    ).shape == (120, 3)
 
 
 @pytest.mark.parametrize(
-    "params", [{"criterion": nn.MultiMarginLoss}, {"module": Own}, {"criterion__label_smoothing": 0.1}]
+    "params",
+    [{"criterion": nn.MultiMarginLoss}, {"module": Own}, {"criterion__label_smoothing": 0.1}],
 )
 def test_tables_that_cannot_be_learned_say_where_to_go(params):
     for table in (Y, ONE_HOT):
-        with pytest.raises(ValueError, match="argmax.*criterion=nn.BCEWithLogitsLoss.*MultiOutputClassifier"):
+        with pytest.raises(
+            ValueError, match="argmax.*criterion=nn.BCEWithLogitsLoss.*MultiOutputClassifier"
+        ):
             make_net(**params).fit(X, table)
 
 
 def test_other_tables_are_no_labels():
     for table in (Y * 2, Y - 1):
-        with pytest.raises(ValueError, match="y must hold one label for each row.*MultiOutputClassifier"):
+        with pytest.raises(
+            ValueError, match="y must hold one label for each row.*MultiOutputClassifier"
+        ):
             make_net().fit(X, table)
     with pytest.raises(ValueError, match="y should be a 1d array"):
         make_net().fit(X, Y + 0.5)
-    with pytest.raises(ValueError, match=r"must have shape \(64, 3\): one logit or probability per row and label"):
+    with pytest.raises(
+        ValueError, match=r"must have shape \(64, 3\): one logit or probability per row and label"
+    ):
         make_net(module=nn.Linear(6, 2), criterion=nn.BCEWithLogitsLoss).fit(X, Y)
 
 

@@ -1,31 +1,30 @@
-"""The library's shape: imports run downwards only."""
+"""The library's shape: imports run downwards only, and a package stays small."""
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sktune"
 
-# From top to bottom. A module imports from the rows below its own, never from its own.
+# From top to bottom. A package imports from itself and from those below it.
 LAYERS = [
-    ["sktune"],
-    ["sktune.search", "sktune.bayes", "sktune.holdout"],
-    ["sktune.lr_range", "sktune.diagnosis", "sktune.display"],
-    ["sktune.fused"],
-    ["sktune.fused.backend"],
-    ["sktune.fused.collect", "sktune.fused.run"],
-    ["sktune.fused.plan", "sktune.fused.replay"],
-    ["sktune.fused.caught", "sktune.fused.plain", "sktune.fused.train"],
-    [f"sktune.fused.{name}" for name in ("capture", "curves", "draws", "lanes", "network", "optim", "seam", "tables")],
-    ["sktune.estimators", "sktune.fused.chain"],
-    ["sktune.training"],
-    ["sktune.advice", "sktune.compiled", "sktune.evaluation", "sktune.progress", "sktune.splits"],
-    ["sktune.data", "sktune.resampling", "sktune.sealing", "sktune.spaces", "sktune.validation"],
-    ["sktune.kernels", "sktune.modules", "sktune.schedules"],
-    [f"sktune.{name}" for name in ("components", "labels", "listeners", "names", "randomness", "records", "vectors")],
+    "sktune",
+    "sktune.search",
+    "sktune.inspection",
+    "sktune.bridge",
+    "sktune.estimators",
+    "sktune.engine",
+    "sktune.engine.steps",
+    "sktune.engine.compiled",
+    "sktune.checks",
+    "sktune.training",
+    "sktune.modules",
+    "sktune.runtime",
 ]
-DEPTH = {name: depth for depth, row in enumerate(LAYERS) for name in row}
+DEPTH = {name: depth for depth, name in enumerate(LAYERS)}
+MOST_FILES = 10
 
 
 def module_name(path):
@@ -35,6 +34,11 @@ def module_name(path):
 
 
 FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def package_of(name):
+    """Return the package that a module stands in; a package stands in itself."""
+    return name if FILES[name].stem == "__init__" else name.rpartition(".")[0]
 
 
 def list_imports(source, package, known):
@@ -55,6 +59,11 @@ def list_imports(source, package, known):
     return {name for name in imported if name.split(".")[0] == "sktune"}
 
 
+def imports_of(name):
+    """Return the modules of sktune that one of its modules imports."""
+    return list_imports(FILES[name].read_text(encoding="utf-8"), package_of(name), FILES)
+
+
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -62,30 +71,47 @@ def list_imports(source, package, known):
         ("import numpy\nfrom scipy import stats", set()),
         ("from sktune.search import GridSearchCV", {"sktune.search"}),
         ("from sktune import search, MLP", {"sktune.search", "sktune"}),
-        ("from . import plan", {"sktune.fused.plan"}),
-        ("from .plan import group", {"sktune.fused.plan"}),
+        ("from . import planner", {"sktune.engine.planner"}),
+        ("from .planner import group", {"sktune.engine.planner"}),
         ("from .. import search", {"sktune.search"}),
         ("from ..search import GridSearchCV", {"sktune.search"}),
         ("def f():\n    from sktune.search import GridSearchCV", {"sktune.search"}),
     ],
 )
 def test_list_imports(source, expected):
-    known = {"sktune", "sktune.search", "sktune.fused.plan"}
+    known = {"sktune", "sktune.search", "sktune.engine.planner"}
 
-    assert list_imports(source, "sktune.fused", known) == expected
+    assert list_imports(source, "sktune.engine", known) == expected
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_module_has_a_layer(name):
-    assert name in DEPTH, f"{name} must stand in LAYERS of {Path(__file__).name}"
+def test_package_has_a_layer(name):
+    package = package_of(name)
+
+    assert package in DEPTH, f"{package} must stand in LAYERS of {Path(__file__).name}"
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_imports_run_downwards(name):
-    path = FILES[name]
-    package = name if path.stem == "__init__" else name.rpartition(".")[0]
-    imports = list_imports(path.read_text(encoding="utf-8"), package, FILES)
+    own = package_of(name)
 
-    upwards = {other for other in imports if DEPTH.get(other, -1) <= DEPTH.get(name, -1)}
+    upwards = {other for other in imports_of(name) if DEPTH[package_of(other)] < DEPTH[own]}
 
     assert not upwards, f"{name} must import from lower layers only, got {sorted(upwards)}"
+
+
+def test_modules_import_each_other_in_no_circle():
+    # a package's own file gathers what its modules offer: to import it is to import them
+    sorter = TopologicalSorter({name: imports_of(name) - {name} for name in FILES})
+
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        pytest.fail(f"modules must not import each other in a circle, got {error.args[1]}")
+
+
+@pytest.mark.parametrize("package", sorted({package_of(name) for name in FILES}))
+def test_package_is_small(package):
+    names = [name for name in FILES if package_of(name) == package and name != package]
+
+    assert len(names) <= MOST_FILES, f"{package} must have at most {MOST_FILES} modules"

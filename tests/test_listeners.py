@@ -9,16 +9,19 @@ from sklearn.datasets import make_classification
 from skorch.callbacks import Callback, EpochScoring, PrintLog
 from torch import nn
 
-from sktune import NeuralNetClassifier, compiled
-from sktune.listeners import QuietLog, has_own, hears_batches
-from sktune.modules import HashedDropout
+from sktune import NeuralNetClassifier
+from sktune.engine.compiled import program as compiled
+from sktune.estimators.listeners import QuietLog, has_own, hears_batches
+from sktune.modules.dropout import HashedDropout
 
 X, y = make_classification(200, 6, random_state=0)
 LABELS = np.array(["no", "yes"])[y]
 
 
 def make_net(cls=NeuralNetClassifier, **params):
-    return cls(module__hidden=8, max_epochs=2, batch_size=50, random_state=0, device="cpu", **params)
+    return cls(
+        module__hidden=8, max_epochs=2, batch_size=50, random_state=0, device="cpu", **params
+    )
 
 
 class Recorder(Callback):
@@ -131,7 +134,7 @@ def test_dropout_made_ahead_is_what_each_step_makes_alone(monkeypatch):
     monkeypatch.setattr(compiled, "enabled", False)
     weights = []
     for ahead in (1 << 17, 1):
-        monkeypatch.setattr("sktune.modules._AHEAD", ahead)
+        monkeypatch.setattr("sktune.modules.dropout._AHEAD", ahead)
         net = make_net(module__dropout=0.5).fit(X[:170], LABELS[:170])  # the last batch is shorter
         weights.append(net.module_.state_dict())
     for ours, alone in zip(weights[0].values(), weights[1].values(), strict=True):

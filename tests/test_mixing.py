@@ -54,7 +54,13 @@ from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
-from sktune import GridSearchCV, HoldoutSearch, NeuralNetClassifier, NeuralNetRegressor, RandomizedSearchCV
+from sktune import (
+    GridSearchCV,
+    HoldoutSearch,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+    RandomizedSearchCV,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,7 +78,14 @@ def make_classifier(**params):
 
 
 def make_regressor(**params):
-    params = {"lr": 0.03, "max_epochs": 20, "batch_size": 32, "module__hidden": (16,), "random_state": 1, **params}
+    params = {
+        "lr": 0.03,
+        "max_epochs": 20,
+        "batch_size": 32,
+        "module__hidden": (16,),
+        "random_state": 1,
+        **params,
+    }
     return NeuralNetRegressor(**params)
 
 
@@ -113,8 +126,12 @@ def make_columns(sparse_output=False):
 @pytest.mark.parametrize(
     "model",
     [
-        VotingClassifier([("net", NET), ("tree", DecisionTreeClassifier(random_state=0))], voting="soft"),
-        VotingClassifier([("net", NET), ("tree", DecisionTreeClassifier(random_state=0))], voting="hard"),
+        VotingClassifier(
+            [("net", NET), ("tree", DecisionTreeClassifier(random_state=0))], voting="soft"
+        ),
+        VotingClassifier(
+            [("net", NET), ("tree", DecisionTreeClassifier(random_state=0))], voting="hard"
+        ),
         StackingClassifier([("net", NET), ("tree", DecisionTreeClassifier(random_state=0))], cv=2),
         StackingClassifier([("logistic", LogisticRegression())], NET, cv=2),
         BaggingClassifier(UNSEEDED, n_estimators=3, max_features=0.8, random_state=0),
@@ -146,7 +163,9 @@ def test_classifier_with_a_net_inside(model):
     [
         VotingRegressor([("net", REGRESSOR), ("ridge", Ridge())]),
         StackingRegressor([("net", REGRESSOR), ("ridge", Ridge())], cv=2),
-        StackingRegressor([("tree", DecisionTreeRegressor(random_state=0)), ("ridge", Ridge())], REGRESSOR, cv=2),
+        StackingRegressor(
+            [("tree", DecisionTreeRegressor(random_state=0)), ("ridge", Ridge())], REGRESSOR, cv=2
+        ),
         BaggingRegressor(UNSEEDED_REGRESSOR, n_estimators=3, random_state=0),
         AdaBoostRegressor(UNSEEDED_REGRESSOR, n_estimators=3, random_state=0),
         TransformedTargetRegressor(REGRESSOR, transformer=StandardScaler()),
@@ -189,11 +208,16 @@ def test_multi_output_of_text():
 
     model = MultiOutputClassifier(NET).fit(X, labels)
 
-    assert [list(classes) for classes in model.classes_] == [["setosa", "versicolor", "virginica"], ["long", "short"]]
+    assert [list(classes) for classes in model.classes_] == [
+        ["setosa", "versicolor", "virginica"],
+        ["long", "short"],
+    ]
     assert np.mean(model.predict(X) == labels) > 0.85
 
 
-@pytest.mark.parametrize("model", [REGRESSOR, MultiOutputRegressor(REGRESSOR), RegressorChain(REGRESSOR)])
+@pytest.mark.parametrize(
+    "model", [REGRESSOR, MultiOutputRegressor(REGRESSOR), RegressorChain(REGRESSOR)]
+)
 def test_regressor_of_several_targets(model):
     model = clone(model).fit(XR, YR)
 
@@ -276,7 +300,9 @@ def test_columns_in_another_order_are_refused():
 def test_sample_weights_reach_the_net_in_a_pipeline():
     weights = np.where(Y == "setosa", 0.0, 1.0)
 
-    model = make_pipeline(PCA(), make_classifier()).fit(X, Y, neuralnetclassifier__sample_weight=weights)
+    model = make_pipeline(PCA(), make_classifier()).fit(
+        X, Y, neuralnetclassifier__sample_weight=weights
+    )
 
     assert set(model.predict(X)) == {"versicolor", "virginica"}
 
@@ -302,7 +328,9 @@ def test_learning_curve():
 
 
 def test_validation_curve():
-    _, scores = validation_curve(NET, X, Y, param_name="module__dropout", param_range=[0.0, 0.95], cv=3)
+    _, scores = validation_curve(
+        NET, X, Y, param_name="module__dropout", param_range=[0.0, 0.95], cv=3
+    )
     _, by_rate = validation_curve(NET, X, Y, param_name="lr", param_range=[1e-6, 0.03], cv=3)
 
     assert scores.shape == by_rate.shape == (2, 3)
@@ -313,14 +341,20 @@ def test_permutation_importance_finds_what_matters():
     with_noise = np.column_stack([X[:, 2], np.random.default_rng(0).normal(size=len(X))])
     net = make_classifier().fit(with_noise, Y)
 
-    importance = permutation_importance(net, with_noise, Y, n_repeats=3, random_state=0).importances_mean
+    importance = permutation_importance(
+        net, with_noise, Y, n_repeats=3, random_state=0
+    ).importances_mean
 
     assert importance[0] > 0.3 > 0.1 > importance[1]
 
 
 def test_partial_dependence():
-    by_class = partial_dependence(clone(NET).fit(X2, Y2), X2, features=[2], grid_resolution=5)["average"][0]
-    by_target = partial_dependence(clone(REGRESSOR).fit(XR, YR[:, 0]), XR, features=[1], grid_resolution=5)
+    by_class = partial_dependence(clone(NET).fit(X2, Y2), X2, features=[2], grid_resolution=5)[
+        "average"
+    ][0]
+    by_target = partial_dependence(
+        clone(REGRESSOR).fit(XR, YR[:, 0]), XR, features=[1], grid_resolution=5
+    )
 
     assert by_class[-1] - by_class[0] > 0.2  # long petals: virginica
     assert by_target["average"].shape == (1, 5)
@@ -363,7 +397,9 @@ def test_scorers_by_name():
 
 
 def test_scorers_of_two_classes_by_name():
-    scores = cross_validate(NET, X2, Y2 == "virginica", cv=2, scoring=["roc_auc", "neg_brier_score", "f1"])
+    scores = cross_validate(
+        NET, X2, Y2 == "virginica", cv=2, scoring=["roc_auc", "neg_brier_score", "f1"]
+    )
 
     assert scores["test_roc_auc"].mean() > 0.9
     assert scores["test_f1"].mean() > 0.8
@@ -382,7 +418,10 @@ def test_scorers_of_a_regressor_by_name():
 
 def test_search_that_chooses_between_a_net_and_boosting():
     boosting = HistGradientBoostingClassifier(max_iter=3, min_samples_leaf=3)
-    grid = [{"model": [NET], "model__lr": [1e-3, 0.03]}, {"model": [boosting], "model__learning_rate": [0.01, 0.1]}]
+    grid = [
+        {"model": [NET], "model__lr": [1e-3, 0.03]},
+        {"model": [boosting], "model__learning_rate": [0.01, 0.1]},
+    ]
     pipeline = Pipeline([("scale", StandardScaler()), ("model", NET)])
 
     search = GridSearchCV(pipeline, grid, cv=2, error_score="raise").fit(X, Y)
@@ -399,7 +438,9 @@ def test_search_that_chooses_between_a_net_and_boosting():
     [
         GridSearchCV(NET, {"lr": [1e-5, 0.03]}, cv=2),
         RandomizedSearchCV(NET, {"lr": loguniform(1e-3, 1e-1)}, n_iter=2, cv=2, random_state=0),
-        HoldoutSearch(GridSearchCV(NET, {"lr": [1e-5, 0.03]}, cv=2), n_resamples=20, random_state=0),
+        HoldoutSearch(
+            GridSearchCV(NET, {"lr": [1e-5, 0.03]}, cv=2), n_resamples=20, random_state=0
+        ),
     ],
     ids=lambda search: type(search).__name__,
 )
@@ -412,7 +453,13 @@ def test_nested_cross_validation(search):
 
 def test_halving_over_epochs():
     search = HalvingGridSearchCV(
-        NET, {"lr": [1e-5, 1e-4, 0.03]}, resource="max_epochs", max_resources=9, factor=3, cv=2, random_state=0
+        NET,
+        {"lr": [1e-5, 1e-4, 0.03]},
+        resource="max_epochs",
+        max_resources=9,
+        factor=3,
+        cv=2,
+        random_state=0,
     ).fit(X, Y)
 
     assert search.best_params_ == {"lr": 0.03, "max_epochs": 9}
@@ -421,7 +468,9 @@ def test_halving_over_epochs():
 def test_a_search_is_a_member_of_an_ensemble():
     search = GridSearchCV(NET, {"lr": [1e-5, 0.03]}, cv=2)
 
-    model = VotingClassifier([("tuned", search), ("logistic", LogisticRegression())], voting="soft").fit(X, Y)
+    model = VotingClassifier(
+        [("tuned", search), ("logistic", LogisticRegression())], voting="soft"
+    ).fit(X, Y)
 
     assert model.score(X, Y) > 0.85
 
@@ -455,7 +504,9 @@ np.savez("answers.npz", *(model.predict_proba(X) for model in restored), labels=
 def test_saved_models_predict_the_same_in_a_fresh_process(tmp_path):
     net = make_classifier(module__dropout=0.3).fit(X, Y)
     pipeline = make_pipeline(StandardScaler(), make_classifier()).fit(X, Y)
-    tuned = HoldoutSearch(GridSearchCV(NET, {"lr": [0.01, 0.03]}, cv=2), n_resamples=20, random_state=0).fit(X, Y)
+    tuned = HoldoutSearch(
+        GridSearchCV(NET, {"lr": [0.01, 0.03]}, cv=2), n_resamples=20, random_state=0
+    ).fit(X, Y)
     np.save(tmp_path / "X.npy", X)
     with open(tmp_path / "model.pickle", "wb") as file:
         pickle.dump(net, file)

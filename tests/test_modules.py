@@ -10,17 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sktune import MLP
-from sktune.modules import (
-    ACTIVATIONS,
-    INITIALIZATIONS,
-    HashedDropout,
-    MaskStream,
-    few_threads,
-    keep_factors,
-    limited_threads,
-    limits,
-    serve_dropout,
-)
+from sktune.modules.activations import ACTIVATIONS
+from sktune.modules.dropout import HashedDropout, MaskStream, keep_factors, limits, serve_dropout
+from sktune.modules.initialization import INITIALIZATIONS
+from sktune.runtime.threads import few_threads, limited_threads
 
 X = torch.linspace(-2, 2, 20).view(5, 4)
 
@@ -64,7 +57,9 @@ def test_orthogonal_weights():
     torch.manual_seed(0)
     weight = linears(MLP(6, 2, hidden=20, init="orthogonal", activation="tanh"))[0].weight
 
-    assert torch.allclose(weight.T @ weight, (5 / 3) ** 2 * torch.eye(6), atol=1e-4)  # the gain of tanh is 5/3
+    assert torch.allclose(
+        weight.T @ weight, (5 / 3) ** 2 * torch.eye(6), atol=1e-4
+    )  # the gain of tanh is 5/3
 
 
 def test_mlp_without_hidden_layers_is_linear():
@@ -82,17 +77,25 @@ def test_mlp_flattens_images():
 
 
 def test_mlp_dtype():
-    assert {p.dtype for p in MLP(4, 3, batch_norm=True, dtype=torch.float64).parameters()} == {torch.float64}
+    assert {p.dtype for p in MLP(4, 3, batch_norm=True, dtype=torch.float64).parameters()} == {
+        torch.float64
+    }
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"activation": "rellu"}, "activation must be one of .*, got 'rellu'; did you mean 'relu'?"),
+        (
+            {"activation": "rellu"},
+            "activation must be one of .*, got 'rellu'; did you mean 'relu'?",
+        ),
         ({"init": "xavjer"}, "init must be one of .*, got 'xavjer'; did you mean 'xavier'?"),
         ({"dropout": 1.0}, "dropout must be at least 0 and less than 1, got dropout=1.0"),
         ({"dropout": -0.1}, "dropout must be at least 0 and less than 1, got dropout=-0.1"),
-        ({"hidden": (8, 0)}, r"hidden must be a positive int or a sequence of them, got hidden=\(8, 0\)"),
+        (
+            {"hidden": (8, 0)},
+            r"hidden must be a positive int or a sequence of them, got hidden=\(8, 0\)",
+        ),
         ({"hidden": 2.5}, "hidden must be a positive int or a sequence of them, got hidden=2.5"),
     ],
 )
@@ -247,7 +250,12 @@ def test_little_work_takes_one_thread_and_leaves_the_setting_as_it_was():
 
 
 def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was():
-    module, before, inside, outside = torch.nn.Linear(10, 10), torch.get_num_threads(), Event(), Event()
+    module, before, inside, outside = (
+        torch.nn.Linear(10, 10),
+        torch.get_num_threads(),
+        Event(),
+        Event(),
+    )
 
     def work_while_another_does():
         with few_threads(module, n_rows=64):
@@ -314,7 +322,12 @@ def test_identity_is_no_layer(activation):
 
 
 def test_synonyms_begin_with_the_same_weights():
-    for synonym, name in [("logistic", "sigmoid"), ("swish", "silu"), (nn.Tanh, "tanh"), ("ELU", "elu")]:
+    for synonym, name in [
+        ("logistic", "sigmoid"),
+        ("swish", "silu"),
+        (nn.Tanh, "tanh"),
+        ("ELU", "elu"),
+    ]:
         weights = []
         for activation in (synonym, name):
             torch.manual_seed(0)
@@ -329,7 +342,8 @@ def test_unknown_activation(activation):
 
 
 @pytest.mark.parametrize(
-    "hidden", [[16, 8], np.array([16, 8]), torch.tensor([16, 8]), range(16, 0, -8), np.array([16, 8], "u1")]
+    "hidden",
+    [[16, 8], np.array([16, 8]), torch.tensor([16, 8]), range(16, 0, -8), np.array([16, 8], "u1")],
 )
 def test_widths_of_any_iterable(hidden):
     assert [layer.out_features for layer in linears(MLP(4, 3, hidden=hidden))] == [16, 8, 3]
@@ -342,8 +356,21 @@ def test_a_single_width(hidden):
 
 @pytest.mark.parametrize(
     "hidden",
-    [iter([16]), (w for w in [16]), {16, 8}, {16: 8}, "16", [16, "8"], [True], None, np.ones((2, 2), int), [8.0]],
+    [
+        iter([16]),
+        (w for w in [16]),
+        {16, 8},
+        {16: 8},
+        "16",
+        [16, "8"],
+        [True],
+        None,
+        np.ones((2, 2), int),
+        [8.0],
+    ],
 )
 def test_widths_that_are_no_sequence_of_ints(hidden):
-    with pytest.raises(ValueError, match="hidden must be a positive int or a sequence of them, got hidden="):
+    with pytest.raises(
+        ValueError, match="hidden must be a positive int or a sequence of them, got hidden="
+    ):
         MLP(4, 3, hidden=hidden)

@@ -6,7 +6,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktune import MLP, NeuralNetClassifier
-from sktune.names import SYNONYMS, check_name, did_you_mean, suggest
+from sktune.runtime.names import SYNONYMS, check_name, did_you_mean, suggest
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,8 @@ def test_check_name_accepts_known():
 
 def test_check_name_states_requirement_and_fact():
     with pytest.raises(
-        ValueError, match=r"^activation must be one of \['relu', 'tanh'\], got 'than'; did you mean 'tanh'\?$"
+        ValueError,
+        match=r"^activation must be one of \['relu', 'tanh'\], got 'than'; did you mean 'tanh'\?$",
     ):
         check_name("activation", "than", ["tanh", "relu"])
 
@@ -69,7 +70,12 @@ def test_names_of_other_libraries(name, meant):
 
 
 def test_all_names_that_are_suggested_exist():
-    optimizers = {"optimizer__weight_decay", "optimizer__momentum", "optimizer__nesterov", "optimizer__betas"}
+    optimizers = {
+        "optimizer__weight_decay",
+        "optimizer__momentum",
+        "optimizer__nesterov",
+        "optimizer__betas",
+    }
     known = {*NeuralNetClassifier().get_params(), *optimizers, "optimizer__eps"}
     known |= {f"module__{name}" for name in inspect.signature(MLP).parameters}
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.utils import check_random_state
 
-from sktune.randomness import draw_seed, mask_key, mix, permutation, random_int16, seeded
+from sktune.runtime.seeds import draw_seed, mask_key, mix, permutation, random_int16, seeded
 
 NUMPY = check_random_state(None)  # the generator that the functions of numpy.random draw from
 N = 1 << 16
@@ -42,7 +42,9 @@ def test_permutation_is_one_and_is_repeatable(n_rows, seed, epoch):
 
 
 def test_permutation_changes_with_epoch_and_seed():
-    orders = {tuple(permutation(50, seed, epoch).tolist()) for seed in range(4) for epoch in range(4)}
+    orders = {
+        tuple(permutation(50, seed, epoch).tolist()) for seed in range(4) for epoch in range(4)
+    }
 
     assert len(orders) == 16
 
@@ -94,7 +96,9 @@ def test_numbers_are_uniform(place):
     assert abs(numbers.mean() + 0.5) < 4 * sigma / N**0.5
     assert numbers.std() == pytest.approx(sigma, rel=0.01)
     counts = torch.histc(numbers, 64, -32768, 32767)
-    assert float(((counts - N / 64) ** 2 / (N / 64)).sum()) < 63 + 5 * (2 * 63) ** 0.5  # chi-squared
+    assert (
+        float(((counts - N / 64) ** 2 / (N / 64)).sum()) < 63 + 5 * (2 * 63) ** 0.5
+    )  # chi-squared
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 64, 128, 4096])

@@ -16,7 +16,9 @@ KINDS = [NeuralNetClassifier, NeuralNetRegressor]
 
 
 def make_net(kind=NeuralNetClassifier, **params):
-    return kind(**{"max_epochs": 4, "lr": 0.02, "module__hidden": (4,), "random_state": 0, **params})
+    return kind(
+        **{"max_epochs": 4, "lr": 0.02, "module__hidden": (4,), "random_state": 0, **params}
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -59,7 +61,11 @@ def test_fused_nets_have_them(callbacks, early_stopping):
 
     for one, other in zip(plain, fused, strict=True):
         assert other.n_iter_ == one.n_iter_
-        for name in ("loss_curve_", "validation_scores_") if early_stopping and not callbacks else ("loss_curve_",):
+        for name in (
+            ("loss_curve_", "validation_scores_")
+            if early_stopping and not callbacks
+            else ("loss_curve_",)
+        ):
             assert getattr(other, name) == pytest.approx(getattr(one, name), rel=1e-6)
         other.partial_fit(X, y)
         assert len(other.loss_curve_) == 8

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, make_scorer
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.resampling import IrregularError, prepare_metric, read_scorer
+from sktune.search.resampling import IrregularError, prepare_metric, read_scorer
 
 N_ROWS = 60
 rng = np.random.default_rng(0)
@@ -51,13 +51,17 @@ class Numbers(RegressorMixin, Answers):
 def classifier(n_classes, dtype=np.float64, as_text=False):
     """Return labels, of which one class is rare, and a model that is often right."""
     y = rng.integers(0, n_classes, N_ROWS)
-    y[y == n_classes - 1] = np.where(rng.uniform(size=(y == n_classes - 1).sum()) < 0.8, 0, n_classes - 1)
+    y[y == n_classes - 1] = np.where(
+        rng.uniform(size=(y == n_classes - 1).sum()) < 0.8, 0, n_classes - 1
+    )
     y[:n_classes] = np.arange(n_classes)
     proba = rng.dirichlet(np.ones(n_classes), N_ROWS)
     proba[ROWS, y] += 0.6
     proba[:5] = np.eye(n_classes)[0] + 1e-3  # ties, and errors that are sure of themselves
     proba = (proba / proba.sum(axis=1, keepdims=True)).astype(dtype)
-    classes = np.array([f"class {n}" for n in range(n_classes)]) if as_text else np.arange(n_classes)
+    classes = (
+        np.array([f"class {n}" for n in range(n_classes)]) if as_text else np.arange(n_classes)
+    )
     return classes[y], Labels(classes, predict=classes[proba.argmax(axis=1)], predict_proba=proba)
 
 
@@ -72,7 +76,10 @@ def resamples(n=3, groups=None):
     if groups is None:
         return [rng.integers(N_ROWS, size=N_ROWS) for _ in range(n)]
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
-    return [np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))]) for _ in range(n)]
+    return [
+        np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
+        for _ in range(n)
+    ]
 
 
 def assert_as_scored(scorer, y, model, weight=None, groups=None, least=1):
@@ -99,11 +106,18 @@ def assert_as_scored(scorer, y, model, weight=None, groups=None, least=1):
 
 OF_LABELS = ["accuracy", "balanced_accuracy"]
 OF_LABELS += [
-    f"{name}_{average}" for name in ("f1", "precision", "recall") for average in ("macro", "micro", "weighted")
+    f"{name}_{average}"
+    for name in ("f1", "precision", "recall")
+    for average in ("macro", "micro", "weighted")
 ]
 OF_PROBABILITIES = ["neg_log_loss", "neg_brier_score", "roc_auc_ovr", "roc_auc_ovr_weighted"]
 BINARY = [*OF_LABELS, "neg_log_loss", "neg_brier_score", "roc_auc", "f1", "precision", "recall"]
-OF_NUMBERS = ["r2", "neg_mean_squared_error", "neg_root_mean_squared_error", "neg_mean_absolute_error"]
+OF_NUMBERS = [
+    "r2",
+    "neg_mean_squared_error",
+    "neg_root_mean_squared_error",
+    "neg_mean_absolute_error",
+]
 
 
 @pytest.mark.parametrize("weight", [None, WEIGHTS], ids=["plain", "weighted"])
@@ -111,10 +125,14 @@ OF_NUMBERS = ["r2", "neg_mean_squared_error", "neg_root_mean_squared_error", "ne
 @pytest.mark.parametrize("kind", ["binary", "text", "float32", "4 classes", "4 classes of float32"])
 def test_metrics_of_classes_are_those_of_their_scorers(kind, groups, weight):
     n_classes = 4 if "4" in kind else 2
-    y, model = classifier(n_classes, np.float32 if "float32" in kind else np.float64, kind == "text")
+    y, model = classifier(
+        n_classes, np.float32 if "float32" in kind else np.float64, kind == "text"
+    )
     names = [*OF_LABELS, *OF_PROBABILITIES] if n_classes > 2 else BINARY
     if kind == "text":  # whose positive class a scorer cannot know
-        names = [name for name in names if name not in ("f1", "precision", "recall", "neg_brier_score")]
+        names = [
+            name for name in names if name not in ("f1", "precision", "recall", "neg_brier_score")
+        ]
 
     for name in names:
         if name == "neg_brier_score" and n_classes > 2 and not hasattr(metrics, "d2_brier_score"):
@@ -195,8 +213,14 @@ def test_other_parameters_and_models_are_left_to_the_scorer():
     assert prepare_metric(model, accuracy, y, model.answers, {"fee": WEIGHTS}) is None
     assert prepare_metric(model, accuracy, None, model.answers, {}) is None
     assert prepare_metric(model, accuracy, y, {}, {}) is None
-    assert prepare_metric(model, accuracy, np.eye(3)[rng.integers(0, 3, N_ROWS)], model.answers, {}) is None
-    assert prepare_metric(OwnScore(model.classes_, **model.answers), None, y, model.answers, {}) is None
+    assert (
+        prepare_metric(model, accuracy, np.eye(3)[rng.integers(0, 3, N_ROWS)], model.answers, {})
+        is None
+    )
+    assert (
+        prepare_metric(OwnScore(model.classes_, **model.answers), None, y, model.answers, {})
+        is None
+    )
 
 
 def test_a_class_that_is_missing_is_for_the_scorer():

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from sktune.schedules import SCHEDULES, lr_factors
+from sktune.training.schedules import SCHEDULES, lr_factors
 
 names = st.sampled_from(sorted(SCHEDULES))
 epochs = st.integers(1, 200)
@@ -37,7 +37,9 @@ def test_factor_is_between_0_and_1(name, max_epochs, t, warmup):
 def test_factor_is_a_function_of_the_time_alone(name, max_epochs, t):
     together = lr_factors(name, t, max_epochs)
 
-    assert together == pytest.approx([float(lr_factors(name, one, max_epochs)) for one in t], rel=1e-14)
+    assert together == pytest.approx(
+        [float(lr_factors(name, one, max_epochs)) for one in t], rel=1e-14
+    )
 
 
 @given(names, epochs, times)
@@ -75,13 +77,16 @@ def test_warmup_rises_to_the_full_rate(warmup, t):
     ],
 )
 def test_agrees_with_torch_at_whole_epochs(name, params, scheduler):
-    assert lr_factors(name, np.arange(12), 12, **params) == pytest.approx(torch_factors(scheduler, 12))
+    assert lr_factors(name, np.arange(12), 12, **params) == pytest.approx(
+        torch_factors(scheduler, 12)
+    )
 
 
 def test_one_cycle_agrees_with_torch():
     n_steps = 2001  # torch's steps go from 0 to n_steps - 1, both ends included
     scheduler = torch_factors(
-        lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=n_steps + 1, cycle_momentum=False), n_steps
+        lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=n_steps + 1, cycle_momentum=False),
+        n_steps,
     )
     t = np.arange(n_steps) / (n_steps - 1) * 10
 
@@ -104,11 +109,27 @@ def test_callable_takes_parameters():
     ("schedule", "params", "message"),
     [
         ("cosin", {}, "lr_schedule must be one of .*, got 'cosin'; did you mean 'cosine'?"),
-        ("step", {"gama": 0.1}, "a parameter of lr_schedule='step' must be one of .*did you mean 'gamma'?"),
-        ("step", {"step_size": 0}, "lr_schedule__step_size must be a positive number, got lr_schedule__step_size=0"),
-        ("step", {"gamma": "a"}, "lr_schedule__gamma must be a positive number, got lr_schedule__gamma='a'"),
+        (
+            "step",
+            {"gama": 0.1},
+            "a parameter of lr_schedule='step' must be one of .*did you mean 'gamma'?",
+        ),
+        (
+            "step",
+            {"step_size": 0},
+            "lr_schedule__step_size must be a positive number, got lr_schedule__step_size=0",
+        ),
+        (
+            "step",
+            {"gamma": "a"},
+            "lr_schedule__gamma must be a positive number, got lr_schedule__gamma='a'",
+        ),
         ("time", {"k": -1}, "lr_schedule__k must be a non-negative number, got lr_schedule__k=-1"),
-        ("time", {"k": math.nan}, "lr_schedule__k must be a non-negative number, got lr_schedule__k=nan"),
+        (
+            "time",
+            {"k": math.nan},
+            "lr_schedule__k must be a non-negative number, got lr_schedule__k=nan",
+        ),
         ("cosine", {"warmup": -1}, "lr_schedule__warmup must be a non-negative number, got"),
         ("one_cycle", {"pct_start": 1.0}, "lr_schedule__pct_start must be between 0 and 1, got"),
     ],

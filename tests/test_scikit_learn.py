@@ -17,7 +17,17 @@ def find_failures(path, *plugins):
     here = Path(__file__).parent
     paths = os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")])
     options = ["-q", "-rfE", "--tb=no", "--no-header", "-p", "no:cacheprovider", *plugins]
-    command = [sys.executable, "-m", "pytest", *options, "--rootdir", str(path.parent), "-c", os.devnull, str(path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        *options,
+        "--rootdir",
+        str(path.parent),
+        "-c",
+        os.devnull,
+        str(path),
+    ]
     environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
     found = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert found.returncode in (0, 1), found.stdout + found.stderr

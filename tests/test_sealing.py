@@ -15,7 +15,7 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from sktune.sealing import check_rows, seal_rows, take_params, take_rows
+from sktune.search.sealing import check_rows, seal_rows, take_params, take_rows
 
 
 def seal(n_rows=20, y=None, groups=None, is_classifier=True, **settings):
@@ -155,7 +155,10 @@ class Splits:
     [
         ({"test_size": 20}, "test_size must leave rows on both sides, got test_size=20 of 20 rows"),
         ({"test_size": 0.99}, "test_size must leave rows on both sides, got test_size=0.99"),
-        ({"y": [0, 1] * 9 + [2, 2], "test_size": 2}, "sealed rows must be at least as many as the 3"),
+        (
+            {"y": [0, 1] * 9 + [2, 2], "test_size": 2},
+            "sealed rows must be at least as many as the 3",
+        ),
         ({"y": [0, 1] * 10, "test_size": 19}, "searched rows must be at least as many .* got 1"),
         ({"y": ["a"] * 19 + ["b"]}, "at least 2 rows .* got 1 row of class b; stratify=False"),
         ({"y": np.linspace(0, 1, 20), "stratify": True}, "class label per row .* got continuous y"),

@@ -9,7 +9,7 @@ from skorch import net as skorch_net
 from skorch.callbacks import scoring
 
 import sktune
-from sktune.training import Training
+from sktune.estimators.fit_loop import Training
 
 PRIVATE = {
     "_modules": "the names of the modules",
@@ -56,21 +56,32 @@ def test_component_lists(net, name):
 @pytest.mark.parametrize("name", HOOKS)
 def test_hooks(name):
     hook = getattr(skorch.NeuralNet, name, None)
-    assert hook is not None, f"skorch.NeuralNet.{name} is gone; sktune.training.Training overrides or calls it"
+    assert hook is not None, (
+        f"skorch.NeuralNet.{name} is gone; sktune.estimators.fit_loop.Training overrides or calls it"
+    )
 
     found = list(inspect.signature(inspect.unwrap(hook)).parameters)
 
-    assert found == HOOKS[name], f"skorch.NeuralNet.{name} takes {found}, sktune was written for {HOOKS[name]}"
+    assert found == HOOKS[name], (
+        f"skorch.NeuralNet.{name} takes {found}, sktune was written for {HOOKS[name]}"
+    )
 
 
 def test_initialize_calls_the_hooks():
     source = inspect.getsource(skorch.NeuralNet.initialize)
-    calls = [f"_initialize_{part}()" for part in ("callbacks", "module", "criterion", "optimizer", "history")]
+    calls = [
+        f"_initialize_{part}()"
+        for part in ("callbacks", "module", "criterion", "optimizer", "history")
+    ]
 
     places = [source.find(call) for call in calls]
 
-    assert -1 not in places, f"skorch.NeuralNet.initialize no longer calls {calls[places.index(-1)]}"
-    assert places == sorted(places), "skorch.NeuralNet.initialize builds its components in another order"
+    assert -1 not in places, (
+        f"skorch.NeuralNet.initialize no longer calls {calls[places.index(-1)]}"
+    )
+    assert places == sorted(places), (
+        "skorch.NeuralNet.initialize builds its components in another order"
+    )
 
 
 def test_prefixes(net):
@@ -82,20 +93,30 @@ def test_prefixes(net):
 
 
 def test_attributes_of_a_new_net():
-    ours = {name for name in vars(Training) if not callable(getattr(Training, name)) and not name.startswith("__")}
+    ours = {
+        name
+        for name in vars(Training)
+        if not callable(getattr(Training, name)) and not name.startswith("__")
+    }
     plain = skorch.NeuralNet(Plain, criterion=torch.nn.MSELoss)
     told = set(plain.get_params(deep=False)) | {"_params_to_validate"}
 
     unknown = set(vars(plain)) - told - ours
 
-    assert unknown <= {"init_context_", "_kwargs"}, f"skorch's constructor sets {unknown}, which sktune's does not"
+    assert unknown <= {"init_context_", "_kwargs"}, (
+        f"skorch's constructor sets {unknown}, which sktune's does not"
+    )
 
 
 def test_parameters_that_are_validated(net):
     assert net._params_to_validate is not None, "skorch.NeuralNet._params_to_validate is gone"
-    assert "_params_to_validate" in inspect.getsource(skorch_net), "skorch.net no longer reads _params_to_validate"
+    assert "_params_to_validate" in inspect.getsource(skorch_net), (
+        "skorch.net no longer reads _params_to_validate"
+    )
 
 
 def test_scoring_hands_the_device_over():
     source = inspect.getsource(scoring._cache_net_forward_iter)
-    assert "device=net.device" in source, "skorch's cached forward_iter has changed: see NetworkEstimator._outputs"
+    assert "device=net.device" in source, (
+        "skorch's cached forward_iter has changed: see NetworkEstimator._outputs"
+    )

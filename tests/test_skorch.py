@@ -11,7 +11,13 @@ import sklearn
 import skorch
 import torch
 from sklearn.base import clone
-from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_predict, cross_val_score, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    cross_val_predict,
+    cross_val_score,
+    cross_validate,
+)
 from skorch.callbacks import Callback, EpochScoring
 from skorch.dataset import Dataset, ValidSplit
 from skorch.exceptions import NotInitializedError
@@ -21,7 +27,7 @@ from torch.utils.data import TensorDataset
 
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.fused.run import FusionReport
+from sktune.engine.executor import FusionReport
 
 rng = np.random.RandomState(0)
 X = rng.randn(120, 4)
@@ -42,7 +48,16 @@ class Linear(nn.Module):
 
 
 def make_net(kind=NeuralNetClassifier, **params):
-    return kind(**{"module": Linear, "max_epochs": 2, "lr": 0.05, "random_state": 0, "device": "cpu", **params})
+    return kind(
+        **{
+            "module": Linear,
+            "max_epochs": 2,
+            "lr": 0.05,
+            "random_state": 0,
+            "device": "cpu",
+            **params,
+        }
+    )
 
 
 def weights_of(net):
@@ -81,7 +96,9 @@ def test_slice_of_a_dataset_in_cross_validation_and_searches(is_fused):
     with joblib.parallel_config("sktune" if is_fused else "sequential"):
         scores = cross_val_score(net, rows, TEXT, cv=2, error_score="raise")
         predicted = cross_val_predict(net, rows, TEXT, cv=2)
-        search = GridSearchCV(net, {"lr": [0.01, 0.1]}, cv=2, error_score="raise").fit(rows, np.asarray(targets))
+        search = GridSearchCV(net, {"lr": [0.01, 0.1]}, cv=2, error_score="raise").fit(
+            rows, np.asarray(targets)
+        )
 
     assert np.isfinite(scores).all()
     assert set(predicted) <= {"yes", "no"}
@@ -89,7 +106,9 @@ def test_slice_of_a_dataset_in_cross_validation_and_searches(is_fused):
 
 
 def test_slices_of_a_dataset_in_a_search_of_our_own():
-    search = sktune.GridSearchCV(make_net(), {"lr": [0.01, 0.1]}, cv=2, error_score="raise").fit(make_slice(), y)
+    search = sktune.GridSearchCV(make_net(), {"lr": [0.01, 0.1]}, cv=2, error_score="raise").fit(
+        make_slice(), y
+    )
 
     assert "no dense table" in str(search.fusion_)
 
@@ -124,7 +143,9 @@ DICTS = {
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_dict(parts, labels):
     net = make_net(module=Both, train_split=ValidSplit(4, stratified=True)).fit(parts, labels)
-    expected = make_net(module=Both, train_split=ValidSplit(4, stratified=True)).fit(DICTS["float32"], labels)
+    expected = make_net(module=Both, train_split=ValidSplit(4, stratified=True)).fit(
+        DICTS["float32"], labels
+    )
 
     assert torch.equal(weights_of(net), weights_of(expected))
     assert np.array_equal(net.predict(parts), expected.predict(DICTS["float32"]))
@@ -133,13 +154,17 @@ def test_dict(parts, labels):
 
 @pytest.mark.parametrize("kind", [list, tuple])
 @pytest.mark.parametrize(
-    "parts", [DICTS["float64"], DICTS["tensors"], DICTS["frames"]], ids=["arrays", "tensors", "frames"]
+    "parts",
+    [DICTS["float64"], DICTS["tensors"], DICTS["frames"]],
+    ids=["arrays", "tensors", "frames"],
 )
 def test_list_of_arrays(kind, parts):
     parts = kind(parts.values())
     net = make_net(module=Parts).fit(parts, TEXT)
 
-    assert torch.equal(weights_of(net), weights_of(make_net(module=Both).fit(DICTS["float32"], TEXT)))
+    assert torch.equal(
+        weights_of(net), weights_of(make_net(module=Both).fit(DICTS["float32"], TEXT))
+    )
     assert net.predict(parts).shape == (120,)
     # a list of rows is a table again
     assert make_net().fit(list(X), y).predict(list(X)).shape == (120,)
@@ -182,20 +207,26 @@ class Items(torch.utils.data.Dataset):
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS)
 def test_validation_set_is_read_like_the_training_rows(make, labels):
     params = {"callbacks__valid_acc": None} if make is VALIDATION_SETS["items"] else {}
-    net = make_net(train_split=predefined_split(make(labels)), max_epochs=5, **params).fit(X, labels)
+    net = make_net(train_split=predefined_split(make(labels)), max_epochs=5, **params).fit(
+        X, labels
+    )
 
     logits = net.forward(X32[:30])
     expected = nn.functional.cross_entropy(logits, torch.tensor(y[:30]))
     assert net.history[-1, "valid_loss"] == pytest.approx(float(expected), rel=1e-4)
     if not params:
-        assert net.history[-1, "valid_acc"] == pytest.approx((net.predict(X[:30]) == labels[:30]).mean())
+        assert net.history[-1, "valid_acc"] == pytest.approx(
+            (net.predict(X[:30]) == labels[:30]).mean()
+        )
 
 
 def test_validation_set_of_a_regressor():
     split = predefined_split(Dataset(X[:30], X[:30, 0]))
     net = make_net(NeuralNetRegressor, module__n_outputs=1, train_split=split).fit(X, X[:, 0])
 
-    assert net.history[-1, "valid_loss"] == pytest.approx(((net.predict(X[:30]) - X[:30, 0]) ** 2).mean(), rel=1e-4)
+    assert net.history[-1, "valid_loss"] == pytest.approx(
+        ((net.predict(X[:30]) - X[:30, 0]) ** 2).mean(), rel=1e-4
+    )
 
 
 def slices_of_its_own_type(dataset, y, **params):
@@ -215,11 +246,16 @@ def test_split_into_datasets_of_its_own(split, labels):
     expected = make_net().fit(X[60:], labels[60:])
 
     assert torch.allclose(weights_of(net), weights_of(expected), atol=1e-6)
-    assert net.history[-1, "valid_acc"] == pytest.approx((net.predict(X[:60]) == labels[:60]).mean())
+    assert net.history[-1, "valid_acc"] == pytest.approx(
+        (net.predict(X[:60]) == labels[:60]).mean()
+    )
 
 
 def test_weights_and_a_split_that_builds_its_own_rows():
-    with pytest.raises(ValueError, match="sample_weight and class_weight must come with a train_split that picks rows"):
+    with pytest.raises(
+        ValueError,
+        match="sample_weight and class_weight must come with a train_split that picks rows",
+    ):
         make_net(train_split=slices).fit(X, y, sample_weight=np.ones(120) * 2)
     weight = rng.uniform(size=120)
     split = predefined_split(Dataset(X[:30], y[:30]))
@@ -292,11 +328,15 @@ def test_default_module_says_what_a_dataset_does_not_tell():
     missing = "module__n_features must be known to build MLP.*: fit to an array first, or pass module__n_features="
     with pytest.raises(ValueError, match=missing):
         net.fit(Dataset(X, y), None)
-    with pytest.raises(ValueError, match="module__n_features and module__n_outputs must be known to build MLP"):
+    with pytest.raises(
+        ValueError, match="module__n_features and module__n_outputs must be known to build MLP"
+    ):
         net.initialize()
     with pytest.raises(NotInitializedError, match="pass module__n_features and module__n_outputs"):
         net.load_params(f_params="none.pt")
-    assert NeuralNetClassifier(max_epochs=1, module__n_features=4).fit(Dataset(X, y), None).predict(X).shape == (120,)
+    assert NeuralNetClassifier(max_epochs=1, module__n_features=4).fit(Dataset(X, y), None).predict(
+        X
+    ).shape == (120,)
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------
@@ -309,7 +349,9 @@ def test_batch_of_all_rows(params, table):
     net = make_net(module=module, **params).fit(table, y)
 
     assert net.history[:, "batches", :, "train_batch_size"] == [[120], [120]]
-    assert torch.equal(weights_of(net), weights_of(make_net(module=module, batch_size=120).fit(table, y)))
+    assert torch.equal(
+        weights_of(net), weights_of(make_net(module=module, batch_size=120).fit(table, y))
+    )
 
 
 @pytest.mark.parametrize("params", [{"batch_size": -1}, {"iterator_valid__batch_size": -1}])
@@ -332,7 +374,9 @@ def test_batch_of_all_rows_in_a_search():
 @pytest.mark.parametrize("name", ["iterator_train__batch_size", "iterator_valid__batch_size"])
 @pytest.mark.parametrize("value", [0, -2, 1.5])
 def test_no_batch_size(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be an int of at least 1, or -1 for all rows at once"):
+    with pytest.raises(
+        ValueError, match=f"{name} must be an int of at least 1, or -1 for all rows at once"
+    ):
         make_net(**{name: value}).fit(X, y)
 
 
@@ -419,7 +463,9 @@ def test_lazy_layers():
     assert torch.equal(*map(weights_of, nets))
 
     alone = cross_val_score(nets[0], X32, y, cv=2, scoring="neg_log_loss")
-    search = sktune.GridSearchCV(nets[0], {"lr": [0.05]}, cv=2, scoring="neg_log_loss", error_score="raise").fit(X32, y)
+    search = sktune.GridSearchCV(
+        nets[0], {"lr": [0.05]}, cv=2, scoring="neg_log_loss", error_score="raise"
+    ).fit(X32, y)
     assert search.best_score_ == pytest.approx(alone.mean(), rel=1e-5)
     assert "lazy layers" in str(search.fusion_)
 
@@ -441,7 +487,9 @@ class Probabilities(Tagger):
 
 
 @pytest.mark.parametrize("offset", [0, 5])
-@pytest.mark.parametrize(("module", "criterion"), [(Tagger, nn.CrossEntropyLoss), (Probabilities, nn.NLLLoss)])
+@pytest.mark.parametrize(
+    ("module", "criterion"), [(Tagger, nn.CrossEntropyLoss), (Probabilities, nn.NLLLoss)]
+)
 def test_sequences_of_labels(offset, module, criterion):
     labels = (X > 0).astype(int) + (X > 1) + offset
     net = make_net(module=module, criterion=criterion, max_epochs=30, lr=0.1)
@@ -453,9 +501,13 @@ def test_sequences_of_labels(offset, module, criterion):
     assert net.predict(X).shape == labels.shape
     assert net.score(X, labels) > 0.7
     assert net.score(X, labels) == pytest.approx((net.predict(X) == labels).mean())
-    alone = cross_val_score(clone(net).set_params(max_epochs=3), X32, labels, cv=2, error_score="raise")
+    alone = cross_val_score(
+        clone(net).set_params(max_epochs=3), X32, labels, cv=2, error_score="raise"
+    )
     with joblib.parallel_config("sktune"):
-        found = cross_val_score(clone(net).set_params(max_epochs=3), X32, labels, cv=2, error_score="raise")
+        found = cross_val_score(
+            clone(net).set_params(max_epochs=3), X32, labels, cv=2, error_score="raise"
+        )
     assert np.allclose(found, alone, atol=1e-6)
 
 
@@ -474,10 +526,15 @@ def test_padding_of_sequences_is_no_class(ignored):
     assert named.classes_.tolist() == [3, 13, 23]
     assert plain.score(X, padded) == pytest.approx((plain.predict(X) == labels)[~is_padding].mean())
     assert torch.equal(weights_of(plain), weights_of(named))
-    assert plain.history[:, ("valid_loss", "valid_acc")] == named.history[:, ("valid_loss", "valid_acc")]
+    assert (
+        plain.history[:, ("valid_loss", "valid_acc")]
+        == named.history[:, ("valid_loss", "valid_acc")]
+    )
 
 
-@pytest.mark.parametrize("labels", [np.where(rng.rand(120, 4) < 0.3, -1, X > 0), np.where(rng.rand(120) < 0.3, -1, y)])
+@pytest.mark.parametrize(
+    "labels", [np.where(rng.rand(120, 4) < 0.3, -1, X > 0), np.where(rng.rand(120) < 0.3, -1, y)]
+)
 def test_weights_of_one_change_nothing_where_labels_are_left_out(labels):
     """The mean of weighted losses is over the labels that count, too."""
     net = make_net(module=Tagger if labels.ndim > 1 else Linear, criterion__ignore_index=-1)
@@ -509,9 +566,13 @@ def test_single_labels_that_the_criterion_leaves_out():
 def test_early_stopping_on_sequences_of_labels():
     labels = (X > 0).astype(int) + (X > 1)
     net = make_net(module=Tagger, max_epochs=3, early_stopping=True, validation_fraction=0.25)
-    alone = cross_validate(net, X32, labels, cv=2, error_score="raise", return_estimator=True)["estimator"][0]
+    alone = cross_validate(net, X32, labels, cv=2, error_score="raise", return_estimator=True)[
+        "estimator"
+    ][0]
     with joblib.parallel_config("sktune"):
-        fused = cross_validate(net, X32, labels, cv=2, error_score="raise", return_estimator=True)["estimator"][0]
+        fused = cross_validate(net, X32, labels, cv=2, error_score="raise", return_estimator=True)[
+            "estimator"
+        ][0]
 
     assert alone.history[:, ("valid_loss", "valid_acc")] == [
         pytest.approx(row, rel=1e-5) for row in fused.history[:, ("valid_loss", "valid_acc")]
@@ -519,7 +580,9 @@ def test_early_stopping_on_sequences_of_labels():
     assert 0 < alone.history[-1, "valid_acc"] < 1
 
 
-@pytest.mark.parametrize("labels", [(X > 0).astype(int)[:, :, None], np.ones((120, 2, 2), int) * np.arange(2)])
+@pytest.mark.parametrize(
+    "labels", [(X > 0).astype(int)[:, :, None], np.ones((120, 2, 2), int) * np.arange(2)]
+)
 def test_labels_of_three_dimensions(labels):
     class Grid(Linear):
         def forward(self, X):
@@ -532,7 +595,9 @@ def test_labels_of_three_dimensions(labels):
 
 @pytest.mark.parametrize("labels", [X > 0, np.where(X > 0, "a", "b"), X])
 def test_tables_of_other_labels_are_no_sequences(labels):
-    with pytest.raises(ValueError, match="y should be a 1d array|Unknown label type|MultiOutputClassifier"):
+    with pytest.raises(
+        ValueError, match="y should be a 1d array|Unknown label type|MultiOutputClassifier"
+    ):
         make_net(module=Tagger).fit(X, labels)
 
 
@@ -553,7 +618,9 @@ def test_targets_of_a_slice_of_a_dataset():
 
 
 def test_missing_underscores_are_pointed_at():
-    with pytest.raises(ValueError, match="no parameter 'optimizer_momentum'; did you mean 'optimizer__momentum'"):
+    with pytest.raises(
+        ValueError, match="no parameter 'optimizer_momentum'; did you mean 'optimizer__momentum'"
+    ):
         make_net(optimizer_momentum=0.9).fit(X, y)
 
 
@@ -682,11 +749,15 @@ def doubled(method):
 
 
 @pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetClassifier.__mro__[1], "instance"])
-@pytest.mark.parametrize("module", [Linear, nn.Sequential(nn.Linear(4, 2))], ids=["module", "compiled"])
+@pytest.mark.parametrize(
+    "module", [Linear, nn.Sequential(nn.Linear(4, 2))], ids=["module", "compiled"]
+)
 def test_patched_loss_is_taken(kind, module, monkeypatch):
     net, plain = make_net(module=module), make_net(module=module).fit(X32, y)
     if kind == "instance":
-        net.get_loss = lambda *args, **kwargs: 2 * NeuralNetClassifier.get_loss(net, *args, **kwargs)
+        net.get_loss = lambda *args, **kwargs: (
+            2 * NeuralNetClassifier.get_loss(net, *args, **kwargs)
+        )
     else:
         monkeypatch.setattr(kind, "get_loss", doubled(NeuralNetClassifier.get_loss))
 
@@ -697,7 +768,9 @@ def test_patched_loss_is_taken(kind, module, monkeypatch):
     )
 
 
-@pytest.mark.parametrize("name", ["get_loss", "train_step", "train_step_single", "infer", "validation_step"])
+@pytest.mark.parametrize(
+    "name", ["get_loss", "train_step", "train_step_single", "infer", "validation_step"]
+)
 def test_patched_method_is_a_reason_to_train_alone(name, monkeypatch):
     method, n_calls = getattr(NeuralNetClassifier, name), []
 
@@ -706,7 +779,9 @@ def test_patched_method_is_a_reason_to_train_alone(name, monkeypatch):
         return method(self, *args, **kwargs)
 
     monkeypatch.setattr(NeuralNetClassifier, name, counted)
-    search = sktune.GridSearchCV(make_net(), {"lr": [0.01]}, cv=2, refit=False, error_score="raise").fit(X32, y)
+    search = sktune.GridSearchCV(
+        make_net(), {"lr": [0.01]}, cv=2, refit=False, error_score="raise"
+    ).fit(X32, y)
 
     assert f"NeuralNetClassifier overrides {name}" in str(search.fusion_)
     assert n_calls or name == "validation_step"
@@ -714,13 +789,17 @@ def test_patched_method_is_a_reason_to_train_alone(name, monkeypatch):
 
 @pytest.mark.parametrize("kind", [nn.Linear, nn.ReLU, sktune.MLP, nn.CrossEntropyLoss])
 def test_patched_forward_is_taken_by_compiled_and_fused_steps(kind, monkeypatch):
-    net = make_net(module=sktune.MLP, module__hidden=(8,), criterion=nn.CrossEntropyLoss, max_epochs=3)
+    net = make_net(
+        module=sktune.MLP, module__hidden=(8,), criterion=nn.CrossEntropyLoss, max_epochs=3
+    )
     usual = clone(net).fit(X32, y).history[:, "train_loss"]
     forward = kind.forward
     monkeypatch.setattr(kind, "forward", lambda self, *args: 0.5 * forward(self, *args))
     plain = clone(net).fit(X32, y).history[:, "train_loss"]
 
-    search = sktune.GridSearchCV(net, {"lr": [net.lr]}, cv=[(np.arange(120), np.arange(9))], refit=False)
+    search = sktune.GridSearchCV(
+        net, {"lr": [net.lr]}, cv=[(np.arange(120), np.arange(9))], refit=False
+    )
     search.fit(X32, y)
 
     assert np.abs(np.subtract(plain, usual)).min() > 1e-3
@@ -731,10 +810,16 @@ def test_patched_forward_is_taken_by_compiled_and_fused_steps(kind, monkeypatch)
 
 def test_patched_method_of_skorch_is_a_reason_for_skorch_s_own_nets(monkeypatch):
     net = skorch.NeuralNetClassifier(Linear, criterion=nn.CrossEntropyLoss, max_epochs=1, verbose=0)
-    monkeypatch.setattr(skorch.NeuralNet, "train_step_single", skorch.NeuralNet.__dict__["train_step_single"])
-    assert "fits fused" in str(sktune.GridSearchCV(net, {"lr": [0.1]}, cv=2, refit=False).fit(X32, y).fusion_)
+    monkeypatch.setattr(
+        skorch.NeuralNet, "train_step_single", skorch.NeuralNet.__dict__["train_step_single"]
+    )
+    assert "fits fused" in str(
+        sktune.GridSearchCV(net, {"lr": [0.1]}, cv=2, refit=False).fit(X32, y).fusion_
+    )
     method = skorch.NeuralNet.train_step_single
-    monkeypatch.setattr(skorch.NeuralNet, "train_step_single", lambda *args, **kwargs: method(*args, **kwargs))
+    monkeypatch.setattr(
+        skorch.NeuralNet, "train_step_single", lambda *args, **kwargs: method(*args, **kwargs)
+    )
 
     search = sktune.GridSearchCV(net, {"lr": [0.1]}, cv=2, refit=False).fit(X32, y)
 
@@ -774,7 +859,9 @@ def test_groups_are_routed_to_the_validation_split():
     net = make_net(module=Scaled, train_split=ValidSplit(GroupKFold(2))).fit(X, y, groups=groups)
     assert net.history[0, "batches", :, "valid_batch_size"] == [60]
 
-    net = make_net(module=Scaled, train_split=ValidSplit(GroupKFold(2))).set_fit_request(groups=True)
+    net = make_net(module=Scaled, train_split=ValidSplit(GroupKFold(2))).set_fit_request(
+        groups=True
+    )
     assert net.fit(X, y, groups=groups).history[0, "batches", :, "valid_batch_size"] == [60]
 
 
@@ -797,7 +884,10 @@ def fall(epoch):
 
 lr = torch.optim.lr_scheduler
 SCHEDULERS = {
-    "CyclicLR": (lr.CyclicLR, {"base_lr": 1e-3, "max_lr": 5e-3, "step_size_up": 4, "cycle_momentum": False}),
+    "CyclicLR": (
+        lr.CyclicLR,
+        {"base_lr": 1e-3, "max_lr": 5e-3, "step_size_up": 4, "cycle_momentum": False},
+    ),
     "CyclicLR, momentum": (lr.CyclicLR, {"base_lr": 1e-3, "max_lr": 5e-3, "step_size_up": 3}),
     "OneCycleLR": (lr.OneCycleLR, {"max_lr": 0.1, "total_steps": 30}),
     "WarmRestartLR": ("WarmRestartLR", {"min_lr": 1e-3, "max_lr": 0.02, "base_period": 3}),
@@ -821,7 +911,10 @@ SCHEDULERS = {
 def test_scheduler_s_rates_are_those_of_skorch(name, step_every):
     policy, options = SCHEDULERS[name]
     found = []
-    for kind, own in [(skorch.NeuralNetClassifier, {"train_split": None}), (NeuralNetClassifier, {"shuffle": False})]:
+    for kind, own in [
+        (skorch.NeuralNetClassifier, {"train_split": None}),
+        (NeuralNetClassifier, {"shuffle": False}),
+    ]:
         scheduler = skorch.callbacks.LRScheduler(policy, step_every=step_every, **options)
         net = kind(
             Linear,

@@ -16,7 +16,7 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from torch import nn, optim
 
 import sktune
-from sktune.spaces import default_space, loguniform_int, powers_of_two, zero_or
+from sktune.search.spaces import default_space, loguniform_int, powers_of_two, zero_or
 
 
 class WithDropout(nn.Module):
@@ -80,7 +80,9 @@ def test_powers_of_two_serve_in_a_grid_and_in_a_random_search():
 
     assert sizes == [16, 32, 64, 128]
     assert len(ParameterGrid({"batch_size": sizes})) == 4
-    assert list(ParameterSampler({"batch_size": sizes}, 1, random_state=0))[0]["batch_size"] in sizes
+    assert (
+        list(ParameterSampler({"batch_size": sizes}, 1, random_state=0))[0]["batch_size"] in sizes
+    )
     assert powers_of_two(1, 1) == [1]
 
 
@@ -122,7 +124,11 @@ def test_spaces_of_other_parameters_differ():
         (lambda: powers_of_two(0, 8), ValueError, "low must be a power of two, got low=0"),
         (lambda: powers_of_two(32, 16), ValueError, "low must not be above high, got low=32"),
         (lambda: zero_or([1, 2]), TypeError, r"distribution must have an rvs method, got \[1, 2\]"),
-        (lambda: zero_or(uniform(), 1.5), ValueError, "p_zero must be between 0 and 1, got p_zero="),
+        (
+            lambda: zero_or(uniform(), 1.5),
+            ValueError,
+            "p_zero must be between 0 and 1, got p_zero=",
+        ),
         (lambda: default_space(LogisticRegression()), TypeError, "skorch net, got LogisticRegress"),
         (lambda: default_space(NeuralNetClassifier), TypeError, "contain a skorch net, got type"),
         (lambda: default_space(make_pipeline(NET, "passthrough")), TypeError, "got Pipeline"),

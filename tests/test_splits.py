@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from skorch.dataset import ValidSplit
 
 from sktune import HoldoutSearch, NeuralNetClassifier
-from sktune.splits import check_splits
+from sktune.search.splits import check_splits
 
 N_ROWS = 60
 rng = np.random.default_rng(0)
@@ -45,7 +45,9 @@ def holdout(inner, **settings):
     return HoldoutSearch(inner, **{"random_state": 0, "n_resamples": 5} | settings)
 
 
-@pytest.mark.parametrize("wrap", [lambda search: search, make_pipeline, lambda s: Pipeline([("a", make_pipeline(s))])])
+@pytest.mark.parametrize(
+    "wrap", [lambda search: search, make_pipeline, lambda s: Pipeline([("a", make_pipeline(s))])]
+)
 def test_a_predefined_split_names_the_same_rows_after_sealing(wrap):
     Fitted.seen.clear()
     inner = wrap(search(PredefinedSplit(FOLD)))
@@ -69,7 +71,9 @@ def test_the_search_given_keeps_its_split():
 
 
 def test_a_predefined_split_of_a_step_before_the_search_is_restricted():
-    model = make_pipeline(RFECV(LogisticRegression(), cv=PredefinedSplit(FOLD)), search(PredefinedSplit(FOLD)))
+    model = make_pipeline(
+        RFECV(LogisticRegression(), cv=PredefinedSplit(FOLD)), search(PredefinedSplit(FOLD))
+    )
 
     tuned = holdout(model).fit(X, y)
 
@@ -79,9 +83,18 @@ def test_a_predefined_split_of_a_step_before_the_search_is_restricted():
 @pytest.mark.parametrize(
     ("fold", "message"),
     [
-        (np.where(np.arange(N_ROWS) == 7, 0, FOLD + 1), "cv must keep rows .* but all of fold 0 are sealed"),
-        (np.where(np.arange(N_ROWS) == 7, -1, 0), "cv must keep rows to train on, but all .* are of fold 0"),
-        (FOLD[1:], "cv must have a fold for each of the 60 rows of X, got a PredefinedSplit of 59 rows"),
+        (
+            np.where(np.arange(N_ROWS) == 7, 0, FOLD + 1),
+            "cv must keep rows .* but all of fold 0 are sealed",
+        ),
+        (
+            np.where(np.arange(N_ROWS) == 7, -1, 0),
+            "cv must keep rows to train on, but all .* are of fold 0",
+        ),
+        (
+            FOLD[1:],
+            "cv must have a fold for each of the 60 rows of X, got a PredefinedSplit of 59 rows",
+        ),
     ],
 )
 def test_a_predefined_split_that_cannot_be_restricted_is_named(fold, message):
@@ -204,7 +217,9 @@ def test_splits_that_name_rows_are_refused_before_anything_is_fitted(kind):
 def test_generators_are_named_and_not_used_up():
     cv = KFold(3).split(X)
 
-    with pytest.raises(ValueError, match="gridsearchcv__cv must not name rows, .* got splits in a generator: use"):
+    with pytest.raises(
+        ValueError, match="gridsearchcv__cv must not name rows, .* got splits in a generator: use"
+    ):
         holdout(make_pipeline(search(cv))).fit(X, y)
     assert len(list(cv)) == 3
 
@@ -215,10 +230,21 @@ def test_generators_are_named_and_not_used_up():
         (lambda: search(3, search(FEW), estimator__C=[1.0]), "estimator__cv"),
         (lambda: search(3, search(PredefinedSplit(FOLD)), estimator__C=[1.0]), "estimator__cv"),
         (lambda: search(3, search(KFold(2).split(X)), estimator__C=[1.0]), "estimator__cv"),
-        (lambda: search(3, make_pipeline(search(FEW)), gridsearchcv__refit=[True]), "estimator__gridsearchcv__cv"),
-        (lambda: search(3, CalibratedClassifierCV(LogisticRegression(), cv=FEW), method=["sigmoid"]), "estimator__cv"),
+        (
+            lambda: search(3, make_pipeline(search(FEW)), gridsearchcv__refit=[True]),
+            "estimator__gridsearchcv__cv",
+        ),
+        (
+            lambda: search(
+                3, CalibratedClassifierCV(LogisticRegression(), cv=FEW), method=["sigmoid"]
+            ),
+            "estimator__cv",
+        ),
         (lambda: search(3, search(2), cv=[2, FEW]), "cv"),
-        (lambda: search(3, NeuralNetClassifier(train_split=ValidSplit(FEW)), lr=[0.1]), "estimator__train_split"),
+        (
+            lambda: search(3, NeuralNetClassifier(train_split=ValidSplit(FEW)), lr=[0.1]),
+            "estimator__train_split",
+        ),
     ],
 )
 def test_splits_of_parts_of_the_rows_are_refused(inner, name):

@@ -13,15 +13,23 @@ from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.utils import check_random_state
-from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, GradientNormClipping, LRScheduler
+from skorch.callbacks import (
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    EpochScoring,
+    GradientNormClipping,
+    LRScheduler,
+)
 from skorch.dataset import Dataset, ValidSplit
 from skorch.exceptions import DeviceWarning, SkorchTrainingImpossibleError
 from torch import nn
 from torch.nn import functional as F
 
-from sktune import MLP, DivergenceError, NeuralNetClassifier, NeuralNetRegressor, compiled
-from sktune.randomness import INIT, mask_key, mix, permutation, random_int16, seeded
-from sktune.schedules import lr_factors
+from sktune import MLP, DivergenceError, NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine.compiled import program as compiled
+from sktune.runtime.seeds import INIT, mask_key, mix, permutation, random_int16, seeded
+from sktune.training.schedules import lr_factors
 
 NUMPY = check_random_state(None)  # the generator that the functions of numpy.random draw from
 rng = np.random.RandomState(0)
@@ -32,7 +40,9 @@ LABELS = np.where(y, "yes", "no")
 
 def make_net(kind=NeuralNetClassifier, **params):
     hidden = {} if "module" in params else {"module__hidden": (5,)}
-    return kind(**{"max_epochs": 3, "batch_size": 32, "lr": 0.01, "random_state": 0, **hidden, **params})
+    return kind(
+        **{"max_epochs": 3, "batch_size": 32, "lr": 0.01, "random_state": 0, **hidden, **params}
+    )
 
 
 def weights_of(net):
@@ -47,7 +57,10 @@ def assert_same_weights(net, other, atol=0.0):
 
 
 def differ(net, other):
-    return any(not torch.equal(a, b) for a, b in zip(weights_of(net).values(), weights_of(other).values(), strict=True))
+    return any(
+        not torch.equal(a, b)
+        for a, b in zip(weights_of(net).values(), weights_of(other).values(), strict=True)
+    )
 
 
 def global_states():
@@ -57,7 +70,9 @@ def global_states():
 # --- the loop, against one written by hand ----------------------------------------------------------------------------
 
 
-def train_by_hand(X, y, *, seed, epochs, batch_size, optimizer, l1=0, l2=0, p=0, weight=None, factor=lambda t: 1.0):
+def train_by_hand(
+    X, y, *, seed, epochs, batch_size, optimizer, l1=0, l2=0, p=0, weight=None, factor=lambda t: 1.0
+):
     """Return the weights of an MLP with two hidden layers, trained with nothing but torch."""
     with seeded(mix(seed, INIT)):
         module = MLP(X.shape[1], int(y.max()) + 1, hidden=(7, 5), dtype=torch.float64)
@@ -75,12 +90,17 @@ def train_by_hand(X, y, *, seed, epochs, batch_size, optimizer, l1=0, l2=0, p=0,
             for number, layer in enumerate(layers[:-1]):
                 hidden = torch.relu(hidden @ layer.weight.T + layer.bias)
                 key = torch.tensor([mask_key(seed, epoch, i, number, 0)], dtype=torch.int32)
-                kept = random_int16(key, hidden.numel()).view_as(hidden).double() >= round(p * 65536) - 32768
+                kept = (
+                    random_int16(key, hidden.numel()).view_as(hidden).double()
+                    >= round(p * 65536) - 32768
+                )
                 hidden = hidden * kept / (1 - p)
             logits = hidden @ layers[-1].weight.T + layers[-1].bias
             losses = -torch.log_softmax(logits, 1)[torch.arange(len(rows)), y[rows]]
             loss = (losses * weight[rows]).mean()
-            loss = loss + sum(l1 * layer.weight.abs().sum() + l2 * (layer.weight**2).sum() for layer in layers)
+            loss = loss + sum(
+                l1 * layer.weight.abs().sum() + l2 * (layer.weight**2).sum() for layer in layers
+            )
             steps.zero_grad()
             loss.backward()
             steps.step()
@@ -92,7 +112,11 @@ WEIGHT = rng.uniform(0.1, 3, 130)
 # name: (parameters of the net, what they mean to a loop, sample weights)
 SETTINGS = {
     "plain": ({}, {}, None),
-    "weight decay": ({"optimizer__weight_decay": 0.3}, {"optimizer": partial(adamw, weight_decay=0.3)}, None),
+    "weight decay": (
+        {"optimizer__weight_decay": 0.3},
+        {"optimizer": partial(adamw, weight_decay=0.3)},
+        None,
+    ),
     "l1": ({"l1": 0.02}, {"l1": 0.02}, None),
     "l2": ({"l2": 0.02}, {"l2": 0.02}, None),
     "dropout": ({"module__dropout": 0.3}, {"p": 0.3}, None),
@@ -102,18 +126,46 @@ SETTINGS = {
         {"factor": lambda t: 0.5 ** (t // 2)},
         None,
     ),
-    "cosine": ({"lr_schedule": "cosine"}, {"factor": lambda t: (1 + np.cos(np.pi * t / 4)) / 2}, None),
-    "warm-up": ({"lr_schedule__warmup": 2}, {"factor": lambda t: min(1, 0.01 + 0.99 * t / 2)}, None),
-    "callable": ({"lr_schedule": lambda t, n: 1 - t / (2 * n)}, {"factor": lambda t: 1 - t / 8}, None),
+    "cosine": (
+        {"lr_schedule": "cosine"},
+        {"factor": lambda t: (1 + np.cos(np.pi * t / 4)) / 2},
+        None,
+    ),
+    "warm-up": (
+        {"lr_schedule__warmup": 2},
+        {"factor": lambda t: min(1, 0.01 + 0.99 * t / 2)},
+        None,
+    ),
+    "callable": (
+        {"lr_schedule": lambda t, n: 1 - t / (2 * n)},
+        {"factor": lambda t: 1 - t / 8},
+        None,
+    ),
     "momentum": (
         {"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
         {"optimizer": partial(torch.optim.SGD, lr=0.01, momentum=0.9, fused=False)},
         None,
     ),
-    "RMSprop": ({"optimizer": torch.optim.RMSprop}, {"optimizer": partial(torch.optim.RMSprop, lr=0.01)}, None),
+    "RMSprop": (
+        {"optimizer": torch.optim.RMSprop},
+        {"optimizer": partial(torch.optim.RMSprop, lr=0.01)},
+        None,
+    ),
     "all": (
-        {"l1": 0.01, "l2": 0.02, "module__dropout": 0.4, "lr_schedule": "exponential", "optimizer__weight_decay": 0.1},
-        {"l1": 0.01, "l2": 0.02, "p": 0.4, "factor": lambda t: 0.95**t, "optimizer": partial(adamw, weight_decay=0.1)},
+        {
+            "l1": 0.01,
+            "l2": 0.02,
+            "module__dropout": 0.4,
+            "lr_schedule": "exponential",
+            "optimizer__weight_decay": 0.1,
+        },
+        {
+            "l1": 0.01,
+            "l2": 0.02,
+            "p": 0.4,
+            "factor": lambda t: 0.95**t,
+            "optimizer": partial(adamw, weight_decay=0.1),
+        },
         WEIGHT,
     ),
 }
@@ -129,7 +181,9 @@ def test_fit_is_the_loop_that_one_would_write(name):
         module__dtype=torch.float64,
     )
 
-    expected = train_by_hand(X, y, **{"seed": 3, "epochs": 4, "batch_size": 32, "optimizer": adamw, **by_hand})
+    expected = train_by_hand(
+        X, y, **{"seed": 3, "epochs": 4, "batch_size": 32, "optimizer": adamw, **by_hand}
+    )
 
     assert_same_weights(net.fit(X, y, sample_weight=sample_weight), expected, atol=1e-10)
 
@@ -229,14 +283,18 @@ def test_fits_in_threads_do_not_meet(params):
     def fit(seed):
         return make_net(**params).set_params(random_state=seed).fit(X, y)
 
-    together = joblib.Parallel(n_jobs=4, backend="threading")(joblib.delayed(fit)(seed) for seed in range(8))
+    together = joblib.Parallel(n_jobs=4, backend="threading")(
+        joblib.delayed(fit)(seed) for seed in range(8)
+    )
 
     for seed, net in enumerate(together):
         assert_same_weights(net, fit(seed))
 
 
 def test_random_state_instance_moves_on():
-    first, second = (make_net(random_state=state).fit(X, y) for state in [np.random.RandomState(0)] * 2)
+    first, second = (
+        make_net(random_state=state).fit(X, y) for state in [np.random.RandomState(0)] * 2
+    )
     again = make_net(random_state=np.random.RandomState(0)).fit(X, y)
 
     assert differ(first, second)
@@ -281,7 +339,9 @@ def test_dropout_of_any_module_follows_from_the_seed(dropout):
 
 
 @pytest.mark.parametrize("params", MODULES.values(), ids=MODULES)
-@pytest.mark.parametrize("copies", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copies", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"]
+)
 def test_interrupted_training_equals_uninterrupted(params, copies):
     through = make_net(**params, max_epochs=5).fit(X, y)
     half = copies(make_net(**params).set_params(max_epochs=2).fit(X, y))
@@ -332,23 +392,36 @@ def test_second_module_and_criterion_are_seeded_trained_and_pickled():
     for _ in range(2):
         torch.rand(1)
         states = global_states()
-        params = {"head__bias": False, "module__dtype": torch.float32, "module__hidden": (5,), "lr": 0.01}
-        nets.append(TwoModules(criterion=Criterion, max_epochs=3, random_state=0, **params).fit(X, y))
+        params = {
+            "head__bias": False,
+            "module__dtype": torch.float32,
+            "module__hidden": (5,),
+            "lr": 0.01,
+        }
+        nets.append(
+            TwoModules(criterion=Criterion, max_epochs=3, random_state=0, **params).fit(X, y)
+        )
         assert global_states() == states
     first, second = nets
-    started = TwoModules(criterion=Criterion, max_epochs=1, lr=1e-12, random_state=0, module__hidden=(5,)).fit(X, y)
+    started = TwoModules(
+        criterion=Criterion, max_epochs=1, lr=1e-12, random_state=0, module__hidden=(5,)
+    ).fit(X, y)
 
     assert first.head_.bias is None
     assert torch.equal(first.head_.weight, second.head_.weight)
     assert torch.equal(first.criterion_.scale, second.criterion_.scale)
     assert not torch.equal(first.criterion_.scale, started.criterion_.scale)
-    assert np.array_equal(pickle.loads(pickle.dumps(first)).predict_proba(X), first.predict_proba(X))
+    assert np.array_equal(
+        pickle.loads(pickle.dumps(first)).predict_proba(X), first.predict_proba(X)
+    )
     assert clone(first).set_params(head__bias=True).fit(X, y).head_.bias is not None
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_by_gradient_descent_learns(dtype):
-    net = make_net(optimizer=torch.optim.SGD, lr=0.1, max_epochs=20, module__dtype=dtype, module__hidden=(16,))
+    net = make_net(
+        optimizer=torch.optim.SGD, lr=0.1, max_epochs=20, module__dtype=dtype, module__hidden=(16,)
+    )
     exact = clone(net).set_params(module__dtype=torch.float32).fit(X, y)
 
     net.fit(X, y)
@@ -375,7 +448,9 @@ def test_rate_changes_with_each_step():
     net = make_net(lr_schedule="cosine", max_epochs=2, callbacks=[("rates", Rates())]).fit(X, y)
 
     t = np.arange(10) / 5
-    assert dict(net.callbacks_)["rates"].rates == pytest.approx(0.01 * (1 + np.cos(np.pi * t / 2)) / 2)
+    assert dict(net.callbacks_)["rates"].rates == pytest.approx(
+        0.01 * (1 + np.cos(np.pi * t / 2)) / 2
+    )
 
 
 @given(st.sampled_from(["constant", "cosine", "one_cycle"]), st.integers(0, 3))
@@ -383,11 +458,15 @@ def test_rate_changes_with_each_step():
 def test_rate_is_visible_in_the_optimizer(schedule, warmup):
     net = make_net(lr_schedule=schedule, lr_schedule__warmup=warmup).fit(X, y)
 
-    assert net.optimizer_.param_groups[0]["lr"] == pytest.approx(0.01 * lr_factors(schedule, 2.8, 3, warmup=warmup))
+    assert net.optimizer_.param_groups[0]["lr"] == pytest.approx(
+        0.01 * lr_factors(schedule, 2.8, 3, warmup=warmup)
+    )
 
 
 def test_schedule_keeps_the_ratios_of_parameter_groups():
-    net = make_net(lr_schedule="exponential", optimizer__param_groups=[("layers.0*", {"lr": 0.1})]).fit(X, y)
+    net = make_net(
+        lr_schedule="exponential", optimizer__param_groups=[("layers.0*", {"lr": 0.1})]
+    ).fit(X, y)
 
     first, rest = (group["lr"] for group in net.optimizer_.param_groups)
     assert first == pytest.approx(10 * rest)
@@ -458,7 +537,9 @@ def test_a_schedule_is_planned_for_the_epochs_of_its_call():
     net.initialize().fit_loop(X.astype(np.float32), y, epochs=2)
 
     t = np.arange(10) / 5
-    assert dict(net.callbacks_)["rates"].rates == pytest.approx(0.01 * (1 + np.cos(np.pi * t / 2)) / 2)
+    assert dict(net.callbacks_)["rates"].rates == pytest.approx(
+        0.01 * (1 + np.cos(np.pi * t / 2)) / 2
+    )
 
 
 # --- set_params on a fitted net ---------------------------------------------------------------------------------------
@@ -497,7 +578,12 @@ def hidden_widths(net):
 
 @pytest.mark.parametrize(
     "params",
-    [{"module__hidden": (6, 2)}, {"module": Noisy}, {"criterion": nn.NLLLoss}, {"criterion__label_smoothing": 0.1}],
+    [
+        {"module__hidden": (6, 2)},
+        {"module": Noisy},
+        {"criterion": nn.NLLLoss},
+        {"criterion__label_smoothing": 0.1},
+    ],
     ids=lambda params: next(iter(params)),
 )
 def test_set_params_leaves_what_was_trained_until_the_next_fit(params):
@@ -518,7 +604,9 @@ def test_set_params_builds_the_module_anew_when_training_goes_on(method, capsys)
     getattr(net, method)(X, y)
 
     assert hidden_widths(net) == [6, 2, 2]
-    assert "Re-initializing module because these were set: module__hidden." in capsys.readouterr().out
+    assert (
+        "Re-initializing module because these were set: module__hidden." in capsys.readouterr().out
+    )
 
 
 def test_set_params_after_load_params_keeps_what_was_loaded(tmp_path):
@@ -553,7 +641,10 @@ def test_set_params_of_callbacks():
     net = make_net(verbose=1).set_params(callbacks__print_log=None)
 
     assert dict(net.fit(X, y).callbacks_).get("print_log") is None
-    assert make_net().fit(X, y).set_params(callbacks=[EarlyStopping()]).callbacks_[-1][0] == "print_log"
+    assert (
+        make_net().fit(X, y).set_params(callbacks=[EarlyStopping()]).callbacks_[-1][0]
+        == "print_log"
+    )
 
 
 # --- early stopping and validation ------------------------------------------------------------------------------------
@@ -566,7 +657,13 @@ def test_all_rows_are_trained_on_by_default():
     assert "valid_loss" not in net.history[0]
 
 
-STOPPING = {"early_stopping": True, "max_epochs": 60, "n_iter_no_change": 3, "lr": 0.1, "module__hidden": (30,)}
+STOPPING = {
+    "early_stopping": True,
+    "max_epochs": 60,
+    "n_iter_no_change": 3,
+    "lr": 0.1,
+    "module__hidden": (30,),
+}
 
 
 class Stop(Callback):
@@ -599,7 +696,9 @@ def test_early_stopping_restores_the_best_weights(callbacks):
 
 def valid_loss(epoch):
     batches = [batch for batch in epoch["batches"] if "valid_loss" in batch]
-    return np.average([b["valid_loss"] for b in batches], weights=[b["valid_batch_size"] for b in batches])
+    return np.average(
+        [b["valid_loss"] for b in batches], weights=[b["valid_batch_size"] for b in batches]
+    )
 
 
 def test_early_stopping_stops_as_it_says():
@@ -661,7 +760,9 @@ def test_early_stopping_on_the_training_loss(kind, are_compiled, monkeypatch):
 
 
 def test_early_stopping_on_the_training_loss_beside_a_split():
-    net = make_net(early_stopping="train_loss", train_split=ValidSplit(5), tol=10, n_iter_no_change=2).fit(X, y)
+    net = make_net(
+        early_stopping="train_loss", train_split=ValidSplit(5), tol=10, n_iter_no_change=2
+    ).fit(X, y)
 
     assert net.n_iter_ == 3
     assert len(net.validation_scores_) == 3
@@ -669,20 +770,29 @@ def test_early_stopping_on_the_training_loss_beside_a_split():
 
 @pytest.mark.parametrize("early_stopping", [True, "train_loss"])
 def test_patience_without_end(early_stopping):
-    net = make_net(early_stopping=early_stopping, tol=10, n_iter_no_change=np.inf, max_epochs=15).fit(X, y)
+    net = make_net(
+        early_stopping=early_stopping, tol=10, n_iter_no_change=np.inf, max_epochs=15
+    ).fit(X, y)
 
     assert net.n_iter_ == 15
 
 
 @pytest.mark.parametrize("value", ["valid_loss", 2, 0.5, "True"])
 def test_unknown_early_stopping(value):
-    with pytest.raises(ValueError, match="early_stopping must be a bool or 'train_loss', got early_stopping="):
+    with pytest.raises(
+        ValueError, match="early_stopping must be a bool or 'train_loss', got early_stopping="
+    ):
         make_net(early_stopping=value).fit(X, y)
 
 
 @pytest.mark.parametrize(
     ("rows", "params"),
-    [(slice(2), {}), (slice(6), {}), (slice(None), {"validation_fraction": 0.001}), (slice(1), {"kind": "regressor"})],
+    [
+        (slice(2), {}),
+        (slice(6), {}),
+        (slice(None), {"validation_fraction": 0.001}),
+        (slice(1), {"kind": "regressor"}),
+    ],
 )
 def test_early_stopping_that_cannot_split(rows, params):
     kind = NeuralNetRegressor if params.pop("kind", None) else NeuralNetClassifier
@@ -697,7 +807,9 @@ def test_early_stopping_that_cannot_split(rows, params):
 CALLBACKS = {
     "EarlyStopping": lambda folder: EarlyStopping(),
     "Checkpoint": lambda folder: Checkpoint(dirname=folder),
-    "plateau": lambda folder: LRScheduler(torch.optim.lr_scheduler.ReduceLROnPlateau, monitor="valid_loss"),
+    "plateau": lambda folder: LRScheduler(
+        torch.optim.lr_scheduler.ReduceLROnPlateau, monitor="valid_loss"
+    ),
 }
 
 
@@ -706,7 +818,9 @@ CALLBACKS = {
 def test_callbacks_without_rows_to_validate_on_name_the_remedy(name, early_stopping, tmp_path):
     net = make_net(callbacks=[CALLBACKS[name](tmp_path)], early_stopping=early_stopping)
 
-    with pytest.raises(ValueError, match=r"pass train_split=ValidSplit\(5\) or early_stopping=True"):
+    with pytest.raises(
+        ValueError, match=r"pass train_split=ValidSplit\(5\) or early_stopping=True"
+    ):
         net.fit(X, y)
     net.set_params(train_split=ValidSplit(5)).fit(X, y)
     net.set_params(train_split=None, early_stopping=True).fit(X, y)
@@ -723,10 +837,14 @@ def test_errors_of_callbacks_beside_stay_what_they_are():
 
 @pytest.mark.parametrize("kind", [nn.Embedding, nn.EmbeddingBag])
 def test_embedding_of_floats_names_the_encoder(kind):
-    module = nn.Sequential(kind(5, 2), nn.Flatten(), nn.LazyLinear(2) if kind is nn.Embedding else nn.Linear(2, 2))
+    module = nn.Sequential(
+        kind(5, 2), nn.Flatten(), nn.LazyLinear(2) if kind is nn.Embedding else nn.Linear(2, 2)
+    )
     module(torch.zeros(1, 3, dtype=torch.int64))
 
-    with pytest.raises(ValueError, match=r"Embedding in the module must get integers.*OrdinalEncoder\(dtype=int\)"):
+    with pytest.raises(
+        ValueError, match=r"Embedding in the module must get integers.*OrdinalEncoder\(dtype=int\)"
+    ):
         make_net(module=module).fit(np.abs(X).round(), y)
     assert make_net(module=module).fit(np.abs(X).round().astype(int), y).n_iter_ == 3
 
@@ -745,21 +863,29 @@ def test_split_of_skorch():
 @pytest.mark.parametrize("on_train", [True, False])
 @pytest.mark.parametrize("scoring", ["accuracy", None, "roc_auc"])
 def test_epoch_scoring_with_labels(use_caching, on_train, scoring):
-    score = EpochScoring(scoring, name="score", on_train=on_train, use_caching=use_caching, lower_is_better=False)
-    net = make_net(callbacks=[score], train_split=ValidSplit(5), max_epochs=30, lr=0.05).fit(X, LABELS)
+    score = EpochScoring(
+        scoring, name="score", on_train=on_train, use_caching=use_caching, lower_is_better=False
+    )
+    net = make_net(callbacks=[score], train_split=ValidSplit(5), max_epochs=30, lr=0.05).fit(
+        X, LABELS
+    )
 
     assert net.history[-1, "score"] > 0.8
 
 
 def test_scored_as_afterwards():
-    score = EpochScoring("accuracy", name="score", on_train=True, use_caching=False, lower_is_better=False)
+    score = EpochScoring(
+        "accuracy", name="score", on_train=True, use_caching=False, lower_is_better=False
+    )
     net = make_net(callbacks=[score]).fit(X, LABELS)
 
     assert net.history[-1, "score"] == net.score(X, LABELS)
 
 
 def test_early_stopping_of_skorch_stops():
-    net = make_net(callbacks=[EarlyStopping("train_loss", patience=2, threshold=10)], max_epochs=20).fit(X, y)
+    net = make_net(
+        callbacks=[EarlyStopping("train_loss", patience=2, threshold=10)], max_epochs=20
+    ).fit(X, y)
 
     assert len(net.history) == 3  # one, and two that were not better by 10
 
@@ -775,7 +901,9 @@ def test_ctrl_c_is_not_swallowed():
 
 def test_checkpoint_of_skorch(tmp_path):
     checkpoint = Checkpoint(dirname=str(tmp_path), monitor="valid_loss_best", load_best=True)
-    net = make_net(callbacks=[checkpoint], train_split=ValidSplit(5), lr=0.3, max_epochs=12).fit(X, LABELS)
+    net = make_net(callbacks=[checkpoint], train_split=ValidSplit(5), lr=0.3, max_epochs=12).fit(
+        X, LABELS
+    )
     assert net.device == "auto"
 
     other = make_net(classes=["no", "yes"], module__n_features=3, module__n_outputs=2)
@@ -792,7 +920,9 @@ def test_gradient_clipping_of_skorch():
     class Spy(NeuralNetClassifier):
         def _step_optimizer(self, step_fn):
             super()._step_optimizer(step_fn)
-            norms.append(float(torch.cat([p.grad.flatten() for p in self.module_.parameters()]).norm()))
+            norms.append(
+                float(torch.cat([p.grad.flatten() for p in self.module_.parameters()]).norm())
+            )
 
     make_net(Spy, callbacks=[GradientNormClipping(0.01)]).fit(X, y)
 
@@ -806,7 +936,9 @@ def test_divergence_is_named_and_leaves_the_net_alone():
     net = make_net(lr=1e20)
     before = dict(vars(net))
 
-    with pytest.raises(DivergenceError, match=r"in epoch \d+ at lr=1e\+20 the .*: try a smaller lr"):
+    with pytest.raises(
+        DivergenceError, match=r"in epoch \d+ at lr=1e\+20 the .*: try a smaller lr"
+    ):
         net.fit(X, y)
 
     assert vars(net) == before
@@ -820,7 +952,9 @@ def test_divergence_of_the_weights_alone():
         def on_epoch_end(self, net, **kwargs):
             self.module_.layers[0].weight.data[0, 0] = np.inf
 
-    with pytest.raises(DivergenceError, match=r"in epoch 1 at lr=0.01 the layers.0.weight is no longer finite"):
+    with pytest.raises(
+        DivergenceError, match=r"in epoch 1 at lr=0.01 the layers.0.weight is no longer finite"
+    ):
         make_net(Poisoned, max_epochs=1).fit(X, y)
 
 
@@ -882,7 +1016,9 @@ def test_load_params_needs_an_initialized_net(tmp_path):
         make_net().load_params(f_params=str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize("copies", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"])
+@pytest.mark.parametrize(
+    "copies", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"]
+)
 def test_copy_predicts_alike_and_is_independent(copies):
     net = make_net(module__dropout=0.5).fit(X, LABELS)
     other = copies(net)
@@ -895,7 +1031,9 @@ def test_copy_predicts_alike_and_is_independent(copies):
 
 
 @pytest.mark.parametrize(
-    "params", [{}, {"criterion": nn.BCEWithLogitsLoss}, {"predict_nonlinearity": None}], ids=["CE", "BCE", "None"]
+    "params",
+    [{}, {"criterion": nn.BCEWithLogitsLoss}, {"predict_nonlinearity": None}],
+    ids=["CE", "BCE", "None"],
 )
 def test_trim_for_prediction(params):
     net = make_net(**params).fit(X, LABELS)
@@ -992,9 +1130,13 @@ def test_get_loss_can_be_overridden():
 
     for weight in (None, WEIGHT):
         kinds = (NeuralNetClassifier, Doubled)
-        single, doubled = (make_net(kind, max_epochs=1, lr=1e-12).fit(X, y, weight) for kind in kinds)
+        single, doubled = (
+            make_net(kind, max_epochs=1, lr=1e-12).fit(X, y, weight) for kind in kinds
+        )
 
-        assert doubled.history[0, "train_loss"] == pytest.approx(2 * single.history[0, "train_loss"])
+        assert doubled.history[0, "train_loss"] == pytest.approx(
+            2 * single.history[0, "train_loss"]
+        )
 
 
 def test_train_step_can_be_overridden(monkeypatch):
@@ -1045,7 +1187,9 @@ def test_constructor_of_a_subclass():
         net.set_params(titel="y")
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of torch's compiler
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf"
+)  # of torch's compiler
 @pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, nn.BCEWithLogitsLoss])
 def test_compiled_module_and_criterion(criterion):
     compiled = make_net(criterion=criterion, compile=True, compile__backend="eager").fit(X, LABELS)
@@ -1074,5 +1218,7 @@ def test_dataset_of_one_s_own():
     net = make_net(dataset=Doubling).fit(X, LABELS)
 
     assert set(net.predict(X)) <= {"yes", "no"}
-    with pytest.raises(ValueError, match="sample_weight and class_weight must come without a dataset of your own"):
+    with pytest.raises(
+        ValueError, match="sample_weight and class_weight must come without a dataset of your own"
+    ):
         net.fit(X, LABELS, sample_weight=np.ones(130) + y)

@@ -11,7 +11,10 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.validation import check_sample_weight, combine_weights, encode_labels, resolve_device, warn_if_unscaled
+from sktune.checks.inputs import warn_if_unscaled
+from sktune.checks.targets import encode_labels
+from sktune.checks.weights import check_sample_weight, combine_weights
+from sktune.runtime.devices import resolve_device
 
 rng = np.random.RandomState(0)
 X = rng.randn(40, 3)
@@ -28,7 +31,12 @@ def describe(net):
     tensors = []
     if net.initialized_:
         state = net.optimizer_.state_dict()
-        tensors = [net.module_.state_dict(), state["state"], state["param_groups"], list(net.history)]
+        tensors = [
+            net.module_.state_dict(),
+            state["state"],
+            state["param_groups"],
+            list(net.history),
+        ]
     return {name: id(value) for name, value in vars(net).items()}, copy.deepcopy(tensors)
 
 
@@ -48,24 +56,45 @@ def with_a_bad_value(value):
 BAD_INPUT = {
     "nan": ((with_a_bad_value(np.nan), y), "Input X contains NaN"),
     "inf": ((with_a_bad_value(np.inf), y), "Input X contains infinity"),
-    "text in frame": ((pd.DataFrame({"a": ["x"] * 40, "b": X[:, 0], "c": 1.0}), y), "X must hold numbers, got text"),
-    "text in polars": ((pl.DataFrame({"a": ["x"] * 40, "b": X[:, 0]}), y), "X must hold numbers, got text"),
+    "text in frame": (
+        (pd.DataFrame({"a": ["x"] * 40, "b": X[:, 0], "c": 1.0}), y),
+        "X must hold numbers, got text",
+    ),
+    "text in polars": (
+        (pl.DataFrame({"a": ["x"] * 40, "b": X[:, 0]}), y),
+        "X must hold numbers, got text",
+    ),
     "text in array": ((np.full((40, 3), "x"), y), "X must hold numbers, got text"),
     "text in objects": ((np.full((40, 3), "x", dtype=object), y), "X must hold numbers, got text"),
-    "category": ((FRAME.assign(a=pd.Categorical(["x", "y"] * 20)), y), "X must hold numbers, got text"),
-    "dates in frame": ((FRAME.assign(a=pd.Timestamp(0)), y), "X must hold numbers, got text or dates"),
-    "dates": ((np.zeros((40, 3), "M8[D]"), y), "X must hold numbers, got values of type datetime64"),
+    "category": (
+        (FRAME.assign(a=pd.Categorical(["x", "y"] * 20)), y),
+        "X must hold numbers, got text",
+    ),
+    "dates in frame": (
+        (FRAME.assign(a=pd.Timestamp(0)), y),
+        "X must hold numbers, got text or dates",
+    ),
+    "dates": (
+        (np.zeros((40, 3), "M8[D]"), y),
+        "X must hold numbers, got values of type datetime64",
+    ),
     "complex": ((X * 1j, y), "Complex data not supported"),
     "one dimension": ((X[:, 0], y), "Expected 2D array, got 1D array instead"),
     "short y": ((X, y[:-1]), r"inconsistent numbers of samples: \[40, 39\]"),
     "no y": ((X, None), "requires y to be passed, but the target y is None"),
     "empty": ((FRAME[:0], y[:0]), r"Found array with 0 sample\(s\)"),
     "no columns": ((FRAME[[]], y), r"0 feature\(s\)"),
-    "negative weight": ((X, y, np.r_[-1.0, np.ones(39)]), "sample_weight must be non-negative and not all zero"),
+    "negative weight": (
+        (X, y, np.r_[-1.0, np.ones(39)]),
+        "sample_weight must be non-negative and not all zero",
+    ),
     "zero weight": ((X, y, np.zeros(40)), "sample_weight must be non-negative and not all zero"),
     "short weight": ((X, y, np.ones(3)), "inconsistent numbers of samples"),
     "nan weight": ((X, y, np.full(40, np.nan)), "Input sample_weight contains NaN"),
-    "wide weight": ((X, y, np.ones((40, 1))), r"sample_weight must be 1D, got an array of shape \(40, 1\)"),
+    "wide weight": (
+        (X, y, np.ones((40, 1))),
+        r"sample_weight must be 1D, got an array of shape \(40, 1\)",
+    ),
 }
 BAD_LABELS = {
     "one class": ((X, np.zeros(40)), r"y must hold at least 2 classes, got 1 class: \[0.0\]"),
@@ -100,7 +129,9 @@ def test_bad_input_is_named_and_leaves_the_net_alone(kind, arguments, message, i
     assert_unchanged(net, before)
 
 
-@pytest.mark.parametrize("name", [name for name, case in BAD_INPUT.items() if isinstance(case[0][0], np.ndarray)])
+@pytest.mark.parametrize(
+    "name", [name for name, case in BAD_INPUT.items() if isinstance(case[0][0], np.ndarray)]
+)
 def test_bad_input_of_partial_fit(name):
     (X_bad, y_bad, *weight), message = BAD_INPUT[name]
     net = make_net().fit(X, y)
@@ -119,7 +150,9 @@ def test_other_number_of_features(method, bad):
     before = describe(net)
     arguments = (bad, y) if method == "partial_fit" else (bad,)
 
-    with pytest.raises(ValueError, match=f"X has {bad.shape[1]} features, but NeuralNetClassifier is expecting 3"):
+    with pytest.raises(
+        ValueError, match=f"X has {bad.shape[1]} features, but NeuralNetClassifier is expecting 3"
+    ):
         getattr(net, method)(*arguments)
 
     assert_unchanged(net, before)
@@ -136,7 +169,9 @@ def test_array_for_a_frame_warns_and_a_tensor_does_not():
     with pytest.warns(UserWarning, match="X does not have valid feature names"):
         expected = net.predict_proba(X)
     assert np.array_equal(net.predict_proba(torch.from_numpy(X)), expected)
-    with pytest.raises(ValueError, match="X has 2 features, but NeuralNetClassifier is expecting 3"):
+    with pytest.raises(
+        ValueError, match="X has 2 features, but NeuralNetClassifier is expecting 3"
+    ):
         net.predict(torch.from_numpy(X[:, :2]))
 
 
@@ -159,10 +194,26 @@ class Wide(nn.Module):
 @pytest.mark.parametrize(
     ("kind", "params", "message"),
     [
-        (NeuralNetClassifier, {}, r"output must have shape \(40, 2\): one column per class, got \(40, 5\)"),
-        (NeuralNetClassifier, {"module__width": 1}, r"output must have shape \(40, 2\).* got \(40, 1\)"),
-        (NeuralNetClassifier, {"criterion": nn.BCEWithLogitsLoss}, r"output must have shape \(40,\) or \(40, 1\)"),
-        (NeuralNetRegressor, {}, r"output must have shape \(40, 1\): one column per target, got \(40, 5\)"),
+        (
+            NeuralNetClassifier,
+            {},
+            r"output must have shape \(40, 2\): one column per class, got \(40, 5\)",
+        ),
+        (
+            NeuralNetClassifier,
+            {"module__width": 1},
+            r"output must have shape \(40, 2\).* got \(40, 1\)",
+        ),
+        (
+            NeuralNetClassifier,
+            {"criterion": nn.BCEWithLogitsLoss},
+            r"output must have shape \(40,\) or \(40, 1\)",
+        ),
+        (
+            NeuralNetRegressor,
+            {},
+            r"output must have shape \(40, 1\): one column per target, got \(40, 5\)",
+        ),
     ],
 )
 def test_module_that_does_not_fit_the_targets(kind, params, message):
@@ -205,7 +256,9 @@ def test_value_out_of_range(name, value):
 
 
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
-@pytest.mark.parametrize(("name", "value"), [("batch_size", 0), ("max_epochs", 0), ("l1", -1.0), ("lr", -1.0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("batch_size", 0), ("max_epochs", 0), ("l1", -1.0), ("lr", -1.0)]
+)
 def test_value_out_of_range_after_fit(name, value, method):
     net = make_net().fit(X, y).set_params(**{name: value})
     before = describe(net)
@@ -217,7 +270,8 @@ def test_value_out_of_range_after_fit(name, value, method):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("batch_size", np.int64(8)), ("lr", np.float32(0.1)), ("max_epochs", np.int32(1)), ("l1", 0)]
+    ("name", "value"),
+    [("batch_size", np.int64(8)), ("lr", np.float32(0.1)), ("max_epochs", np.int32(1)), ("l1", 0)],
 )
 def test_numbers_of_numpy_are_welcome(name, value):
     make_net(**{name: value}).fit(X, y)
@@ -227,12 +281,18 @@ UNKNOWN = [
     ("lrr", "NeuralNetClassifier has no parameter 'lrr'; did you mean 'lr'?"),
     ("batchsize", "NeuralNetClassifier has no parameter 'batchsize'; did you mean 'batch_size'?"),
     ("module__droput", "MLP has no parameter 'module__droput'; did you mean 'module__dropout'?"),
-    ("modul__dropout", "NeuralNetClassifier has no parameter 'modul__dropout'; did you mean 'module__dropout'?"),
+    (
+        "modul__dropout",
+        "NeuralNetClassifier has no parameter 'modul__dropout'; did you mean 'module__dropout'?",
+    ),
     (
         "optimizer__weigth_decay",
         "AdamW has no parameter 'optimizer__weigth_decay'; did you mean 'optimizer__weight_decay'?",
     ),
-    ("criterion__wieght", "CrossEntropyLoss has no parameter 'criterion__wieght'; did you mean 'criterion__weight'?"),
+    (
+        "criterion__wieght",
+        "CrossEntropyLoss has no parameter 'criterion__wieght'; did you mean 'criterion__weight'?",
+    ),
     ("lr_schedule__warmpu", "did you mean '(lr_schedule__)?warmup'?"),
     (
         "iterator_train__shufle",
@@ -282,7 +342,9 @@ def test_encode_labels():
 
 
 def test_encode_unknown_label():
-    with pytest.raises(ValueError, match=r"y must hold the classes \['a', 'b'\] only, got also \['c'\]"):
+    with pytest.raises(
+        ValueError, match=r"y must hold the classes \['a', 'b'\] only, got also \['c'\]"
+    ):
         encode_labels(np.array(["b", "c"]), np.array(["a", "b"]))
 
 
@@ -294,7 +356,9 @@ def test_weights_have_mean_one():
 
 
 def test_weights_whose_sum_is_beyond_float64_keep_their_ratios():
-    np.testing.assert_allclose(combine_weights(np.array([1e308, 5e307] * 3), None, y), [4 / 3, 2 / 3] * 3)
+    np.testing.assert_allclose(
+        combine_weights(np.array([1e308, 5e307] * 3), None, y), [4 / 3, 2 / 3] * 3
+    )
 
 
 def test_no_weights():
@@ -320,7 +384,9 @@ def test_unscaled_features_are_warned_of_once(kind):
         X * [1, 10, 500],
         X.astype(np.float16),
         np.c_[X, np.zeros(40)],
-        np.c_[X, np.full(40, 0.1)],  # a constant, whose standard deviation is rounded to something above 0
+        np.c_[
+            X, np.full(40, 0.1)
+        ],  # a constant, whose standard deviation is rounded to something above 0
         sparse.csr_array(X * [1, 1, 5000]),
         (X * [1, 1, 5000]).reshape(40, 3, 1),
         X > 0,
@@ -353,7 +419,9 @@ def test_named_device(device):
 
 @pytest.mark.parametrize("device", ["gpu", None, 3.5])
 def test_no_name_of_a_device(device):
-    with pytest.raises(ValueError, match="device must be 'auto' or a torch device on this machine, got device="):
+    with pytest.raises(
+        ValueError, match="device must be 'auto' or a torch device on this machine, got device="
+    ):
         resolve_device(device)
 
 
@@ -364,18 +432,23 @@ def test_absent_device(device):
     before = describe(net)
 
     with pytest.raises(
-        ValueError, match=rf"device must be 'auto' or a torch device on this machine, got device='{device}'"
+        ValueError,
+        match=rf"device must be 'auto' or a torch device on this machine, got device='{device}'",
     ):
         net.fit(X, y)
 
     assert_unchanged(net, before)
 
 
-@pytest.mark.parametrize("names", [["X_val", "y_val"], ["validation_data"], ["eval_set"], ["validation_split"]])
+@pytest.mark.parametrize(
+    "names", [["X_val", "y_val"], ["validation_data"], ["eval_set"], ["validation_split"]]
+)
 def test_validation_rows_of_other_libraries_name_the_way(names):
     net = make_net()
 
-    with pytest.raises(ValueError, match=r"train_split=skorch.helper.predefined_split\(Dataset\(X_val, y_val\)\)"):
+    with pytest.raises(
+        ValueError, match=r"train_split=skorch.helper.predefined_split\(Dataset\(X_val, y_val\)\)"
+    ):
         net.fit(X, y, **dict.fromkeys(names, X))
     assert not net.initialized_
 

@@ -11,8 +11,8 @@ from packaging.version import parse as parse_version
 from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import GridSearchCV, KFold
 
-from sktune import compiled
-from sktune.fused.run import FusionReport
+from sktune.engine.compiled import program as compiled
+from sktune.engine.executor import FusionReport
 
 # Fewer than 100 rows are trained on in float64. Of the two splits one has a row more: 73 and 74, the last of the
 # batches of 16 then holds 9 rows or 10.
@@ -54,7 +54,19 @@ def compiled_steps(are_taken):
         compiled.enabled = before
 
 
-def search(net, candidates, X, y, *, cv=RAGGED, fused=True, fit_params=None, n_jobs=None, max_lanes=32, **options):
+def search(
+    net,
+    candidates,
+    X,
+    y,
+    *,
+    cv=RAGGED,
+    fused=True,
+    fit_params=None,
+    n_jobs=None,
+    max_lanes=32,
+    **options,
+):
     """Return a finished search, the estimators that it fitted, and the report of their fusion.
 
     Where it is not `fused`, torch takes each step.
@@ -63,7 +75,9 @@ def search(net, candidates, X, y, *, cv=RAGGED, fused=True, fit_params=None, n_j
     settings = {"report": report, "max_lanes": max_lanes} if fused else {}
     steps = compiled_steps(compiled.enabled and fused)
     with steps, joblib.parallel_config("sktune" if fused else "sequential", **settings):
-        found = GridSearchCV(net, grid(*candidates), cv=cv, scoring=keep, refit=False, n_jobs=n_jobs, **options)
+        found = GridSearchCV(
+            net, grid(*candidates), cv=cv, scoring=keep, refit=False, n_jobs=n_jobs, **options
+        )
         found.fit(X, y, **(fit_params or {}))
     return found, keep.nets, report
 
@@ -96,10 +110,14 @@ def assert_same_net(plain, fused, rtol=1e-8):
     columns = plain.history[-1].keys() - {"batches", "dur"}
     assert len(plain.history) == len(fused.history)
     for column in columns:
-        np.testing.assert_allclose(fused.history[:, column], plain.history[:, column], rtol=rtol, err_msg=column)
+        np.testing.assert_allclose(
+            fused.history[:, column], plain.history[:, column], rtol=rtol, err_msg=column
+        )
     assert fused.history[-1].keys() == plain.history[-1].keys()
     for (name, one), (_, other) in zip(plain.callbacks_, fused.callbacks_, strict=True):
-        np.testing.assert_allclose(*(getattr(c, "best_score_", 0) for c in (other, one)), rtol=rtol, err_msg=name)
+        np.testing.assert_allclose(
+            *(getattr(c, "best_score_", 0) for c in (other, one)), rtol=rtol, err_msg=name
+        )
     one, other = (getattr(net, "dropout_", None) for net in (plain, fused))
     assert one == other  # where the masks stand
 
@@ -108,7 +126,9 @@ def assert_same_groups(theirs, ours):
     assert [group.keys() for group in ours] == [group.keys() for group in theirs]
     for one, other in zip(theirs, ours, strict=True):
         np.testing.assert_allclose(other["lr"], one["lr"], rtol=1e-12)
-        assert {k: v for k, v in one.items() if k != "lr"} == {k: v for k, v in other.items() if k != "lr"}
+        assert {k: v for k, v in one.items() if k != "lr"} == {
+            k: v for k, v in other.items() if k != "lr"
+        }
 
 
 def assert_close(expected, found, rtol):

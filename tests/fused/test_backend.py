@@ -7,7 +7,19 @@ import numpy as np
 import pytest
 import sklearn
 import torch
-from parity import RAGGED, Keep, X, X_reg, assert_same_net, assert_same_scores, grid, search, takes_tensors, y, y_reg
+from parity import (
+    RAGGED,
+    Keep,
+    X,
+    X_reg,
+    assert_same_net,
+    assert_same_scores,
+    grid,
+    search,
+    takes_tensors,
+    y,
+    y_reg,
+)
 from scipy import sparse
 from scipy.stats import loguniform
 from sklearn import model_selection
@@ -24,9 +36,10 @@ from sklearn.random_projection import GaussianRandomProjection
 from torch import nn
 
 import sktune
-from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor, training
-from sktune.fused import run
-from sktune.fused.run import FusionReport
+from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine import executor as run
+from sktune.engine.executor import FusionReport
+from sktune.estimators import fit_loop as training
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=32, random_state=0)
 LRS = {"lr": [1e-4, 0.1]}
@@ -46,18 +59,38 @@ def both(run, n_fits):
 
 
 def halving(cls, *space, **options):
-    options = {"factor": 2, "resource": "max_epochs", "max_resources": 4, "min_resources": 1, **options}
+    options = {
+        "factor": 2,
+        "resource": "max_epochs",
+        "max_resources": 4,
+        "min_resources": 1,
+        **options,
+    }
     return lambda: cls(NET, *space, cv=3, random_state=0, **options).fit(X, y)
 
 
 SPACE = {"lr": loguniform(1e-4, 0.1)}
 SEARCHES = {
     "grid": (lambda: GridSearchCV(NET, LRS, cv=3, return_train_score=True).fit(X, y), 6),
-    "random": (lambda: model_selection.RandomizedSearchCV(NET, SPACE, n_iter=3, cv=3, random_state=0).fit(X, y), 9),
-    "halving_grid": (halving(model_selection.HalvingGridSearchCV, {"lr": [1e-4, 1e-3, 0.01, 0.1]}), 21),
+    "random": (
+        lambda: model_selection.RandomizedSearchCV(NET, SPACE, n_iter=3, cv=3, random_state=0).fit(
+            X, y
+        ),
+        9,
+    ),
+    "halving_grid": (
+        halving(model_selection.HalvingGridSearchCV, {"lr": [1e-4, 1e-3, 0.01, 0.1]}),
+        21,
+    ),
     "halving_random": (halving(model_selection.HalvingRandomSearchCV, SPACE, n_candidates=4), 21),
     "halving_rows": (
-        halving(model_selection.HalvingGridSearchCV, LRS, resource="n_samples", max_resources=100, min_resources=50),
+        halving(
+            model_selection.HalvingGridSearchCV,
+            LRS,
+            resource="n_samples",
+            max_resources=100,
+            min_resources=50,
+        ),
         9,
     ),
 }
@@ -74,14 +107,24 @@ def test_searches(name):
 
 FUNCTIONS = {
     "cross_val_score": (lambda: model_selection.cross_val_score(NET, X, y, cv=3), 3),
-    "cross_val_predict": (lambda: model_selection.cross_val_predict(NET, X, y, cv=3, method="predict_proba"), 3),
-    "learning_curve": (lambda: model_selection.learning_curve(NET, X, y, cv=3, train_sizes=[0.5, 1.0]), 6),
+    "cross_val_predict": (
+        lambda: model_selection.cross_val_predict(NET, X, y, cv=3, method="predict_proba"),
+        3,
+    ),
+    "learning_curve": (
+        lambda: model_selection.learning_curve(NET, X, y, cv=3, train_sizes=[0.5, 1.0]),
+        6,
+    ),
     "validation_curve": (
-        lambda: model_selection.validation_curve(NET, X, y, param_name="lr", param_range=[1e-3, 0.1], cv=3),
+        lambda: model_selection.validation_curve(
+            NET, X, y, param_name="lr", param_range=[1e-3, 0.1], cv=3
+        ),
         6,
     ),
     "permutation_test_score": (
-        lambda: model_selection.permutation_test_score(NET, X, y, cv=3, n_permutations=2, random_state=0)[:2],
+        lambda: model_selection.permutation_test_score(
+            NET, X, y, cv=3, n_permutations=2, random_state=0
+        )[:2],
         6,  # and the true labels, which scikit-learn scores outside of joblib
     ),
 }
@@ -115,7 +158,9 @@ def test_n_jobs(n_jobs):
 
 @pytest.mark.parametrize("pre_dispatch", [1, "n_jobs", "all"])
 def test_pre_dispatch(pre_dispatch):
-    plain, fused = both(lambda: GridSearchCV(NET, LRS, cv=3, pre_dispatch=pre_dispatch).fit(X, y), 6)
+    plain, fused = both(
+        lambda: GridSearchCV(NET, LRS, cv=3, pre_dispatch=pre_dispatch).fit(X, y), 6
+    )
 
     assert_same_scores(plain, fused, tolerance=0)
 
@@ -131,7 +176,10 @@ def test_fit_params_are_sliced_for_each_fold():
     zeroed = np.where(groups == 0, 0.0, weights)  # rows of weight 0 are left out
     for weight in (weights, zeroed):
         plain, fused = both(
-            lambda w=weight: cross_validate(NET, X, y, params={"sample_weight": w}, return_estimator=True), 5
+            lambda w=weight: cross_validate(
+                NET, X, y, params={"sample_weight": w}, return_estimator=True
+            ),
+            5,
         )
         for reference, net in zip(plain["estimator"], fused["estimator"], strict=True):
             assert_same_net(reference, net)
@@ -140,7 +188,9 @@ def test_fit_params_are_sliced_for_each_fold():
 def test_metadata_routing():
     with sklearn.config_context(enable_metadata_routing=True):
         net = clone(NET).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
-        plain, fused = both(lambda: GridSearchCV(net, LRS, cv=3).fit(X, y, sample_weight=weights), 6)
+        plain, fused = both(
+            lambda: GridSearchCV(net, LRS, cv=3).fit(X, y, sample_weight=weights), 6
+        )
         unweighted = GridSearchCV(clone(NET), LRS, cv=3).fit(X, y)
 
     assert_same_scores(plain, fused, tolerance=1e-12)
@@ -150,7 +200,9 @@ def test_metadata_routing():
 def test_a_random_splitter_splits_once():
     def run():
         cv = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
-        return model_selection.permutation_test_score(NET, X, y, cv=cv, n_permutations=2, random_state=0)[:2]
+        return model_selection.permutation_test_score(
+            NET, X, y, cv=cv, n_permutations=2, random_state=0
+        )[:2]
 
     plain, fused = both(run, 6)
 
@@ -203,7 +255,10 @@ def test_integers_reach_an_embedding_as_such():
     rows = np.random.default_rng(0).integers(0, 9, size=(110, 5))
     module = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 3))
 
-    plain, fused = both(lambda: cross_validate(NeuralNetClassifier(module, max_epochs=3, random_state=0), rows, y), 5)
+    plain, fused = both(
+        lambda: cross_validate(NeuralNetClassifier(module, max_epochs=3, random_state=0), rows, y),
+        5,
+    )
 
     assert_same_scores(plain, fused, tolerance=1e-6)
 
@@ -211,7 +266,11 @@ def test_integers_reach_an_embedding_as_such():
 def test_scores_in_float32():
     rows, labels = np.tile(X, (3, 1)).astype(np.float32), np.tile(y, 3)
     rows += np.random.default_rng(0).normal(0, 0.1, rows.shape).astype(np.float32)
-    space = {"lr": [1e-5, 1e-3, 0.03], "module__dropout": [0.0, 0.3], "optimizer__weight_decay": [0.0, 0.1]}
+    space = {
+        "lr": [1e-5, 1e-3, 0.03],
+        "module__dropout": [0.0, 0.3],
+        "optimizer__weight_decay": [0.0, 0.1],
+    }
     net = clone(NET).set_params(max_epochs=10)
 
     plain, fused = both(lambda: GridSearchCV(net, space, cv=3).fit(rows, labels), 36)
@@ -299,7 +358,11 @@ class PickyScore(Keep):
 
 
 FAILURES = {
-    "diverges": ({"lr": 1e20, "optimizer": torch.optim.SGD}, {"optimizer": torch.optim.SGD}, "DivergenceError"),
+    "diverges": (
+        {"lr": 1e20, "optimizer": torch.optim.SGD},
+        {"optimizer": torch.optim.SGD},
+        "DivergenceError",
+    ),
     "diverges_at_once": ({"lr": 1e300, "l2": 1.0}, {"l2": 1.0}, "DivergenceError"),
     "raises": ({"module__fails": True}, {}, "no forward"),
     "cannot_be_built": ({"module__hidden": (0,)}, {}, "hidden must be"),
@@ -308,7 +371,9 @@ FAILURES = {
 GOOD = [{"lr": 0.01}, {"lr": 0.05, "l2": 1e-3}, {"lr": 0.02, "random_state": 5}]
 
 
-CASES = [(name, Raising) for name in FAILURES] + [(name, MLP) for name in ("diverges", "diverges_at_once")]
+CASES = [(name, Raising) for name in FAILURES] + [
+    (name, MLP) for name in ("diverges", "diverges_at_once")
+]
 
 
 @pytest.mark.parametrize(("name", "module"), CASES)  # an MLP takes compiled steps
@@ -319,7 +384,9 @@ def test_a_failing_lane_fails_alone(name, module):
     expected, references, _ = search(net, good, X, y)
 
     with pytest.warns(FitFailedWarning, match=message) as caught, np.errstate(all="ignore"):
-        found, nets, report = search(net, [good[0], {**common, **failing}, *good[1:]], X, y, error_score=-1.0)
+        found, nets, report = search(
+            net, [good[0], {**common, **failing}, *good[1:]], X, y, error_score=-1.0
+        )
 
     assert [w.category for w in caught] == [FitFailedWarning]
     assert "2 fits failed out of a total of 8" in str(caught[0].message)
@@ -348,7 +415,12 @@ def test_a_group_that_diverges_as_a_whole_is_scored_as_such():
 
 
 def test_large_but_finite_weights_do_not_fail_for_a_neighbours_penalty():
-    common = {"optimizer": torch.optim.SGD, "max_epochs": 2, "module__hidden": (), "module__dtype": torch.float64}
+    common = {
+        "optimizer": torch.optim.SGD,
+        "max_epochs": 2,
+        "module__hidden": (),
+        "module__dtype": torch.float64,
+    }
     lanes = [common | {"lr": 1e200}, common | {"lr": 0.1, "l2": 0.1, "l1": 0.1}]
 
     plain, _, _ = search(NET, lanes, X, y, fused=False)
@@ -361,7 +433,10 @@ def test_large_but_finite_weights_do_not_fail_for_a_neighbours_penalty():
 def test_a_failing_scorer_fails_alone():
     report = FusionReport()
     options = {"cv": RAGGED, "scoring": PickyScore(), "refit": False, "error_score": -1.0}
-    with joblib.parallel_config("sktune", report=report), pytest.warns(UserWarning, match="no score"):
+    with (
+        joblib.parallel_config("sktune", report=report),
+        pytest.warns(UserWarning, match="no score"),
+    ):
         found = GridSearchCV(NET, {"lr": [0.01, 0.09, 0.05]}, **options).fit(X, y)
     expected = GridSearchCV(NET, {"lr": [0.01, 0.05]}, **options).fit(X, y)
 
@@ -413,7 +488,10 @@ def test_preprocessing_is_fitted_once_per_fold_and_setting():
     [
         ("counting__note", [lambda: 1, lambda: 2]),  # which joblib cannot hash
         ("counting__scale", [lambda: 0, 3.0]),
-        ("counting", ["passthrough", StandardScaler(copy=False), StandardScaler(with_std=False, copy=False)]),
+        (
+            "counting",
+            ["passthrough", StandardScaler(copy=False), StandardScaler(with_std=False, copy=False)],
+        ),
     ],
 )
 def test_settings_do_not_get_each_others_preprocessing(step, values):
@@ -424,7 +502,9 @@ def test_settings_do_not_get_each_others_preprocessing(step, values):
     pipeline = make_pipeline(Lenient(), clone(NET))
     pipeline.steps[0] = ("counting", pipeline.steps[0][1])
 
-    plain, fused = both(lambda: GridSearchCV(pipeline, {step: values}, cv=3, refit=False).fit(X, y), 3 * len(values))
+    plain, fused = both(
+        lambda: GridSearchCV(pipeline, {step: values}, cv=3, refit=False).fit(X, y), 3 * len(values)
+    )
 
     assert_same_scores(plain, fused, tolerance=0)
 
@@ -497,7 +577,9 @@ DRAWING = {"hashed": lambda **options: GaussianRandomProjection(3, **options), "
 @pytest.mark.parametrize("memory", MEMORIES.values(), ids=MEMORIES)
 @pytest.mark.parametrize("step", DRAWING.values(), ids=DRAWING)
 def test_steps_draw_from_a_generator_of_their_own(step, memory):
-    pipeline = Pipeline([("step", step(random_state=np.random.RandomState(0))), ("net", NET)], memory=memory)
+    pipeline = Pipeline(
+        [("step", step(random_state=np.random.RandomState(0))), ("net", NET)], memory=memory
+    )
 
     plain, fused = both(lambda: GridSearchCV(pipeline, LANES, cv=3, refit=False).fit(X, y), 6)
 
@@ -508,9 +590,13 @@ def test_steps_draw_from_a_generator_of_their_own(step, memory):
 @pytest.mark.parametrize("step", DRAWING.values(), ids=DRAWING)
 def test_steps_draw_once(step, memory):
     pipeline = Pipeline([("step", step()), ("net", NET)], memory=memory)
-    folds = sorted(KFold(4).split(X), key=lambda fold: -id(fold[0]))  # any order but that of their addresses
+    folds = sorted(
+        KFold(4).split(X), key=lambda fold: -id(fold[0])
+    )  # any order but that of their addresses
 
-    plain, fused = both(seeded(lambda: cross_validate(pipeline, X, y, cv=folds, scoring="neg_log_loss")), 4)
+    plain, fused = both(
+        seeded(lambda: cross_validate(pipeline, X, y, cv=folds, scoring="neg_log_loss")), 4
+    )
 
     assert_same_scores(plain, fused, tolerance=1e-12)
 
@@ -540,14 +626,18 @@ def test_warnings_of_a_step_reach_the_user_once_per_fit(memory, is_hashed):
     step = Noisy() if is_hashed else Unhashed()
     pipeline = Pipeline([("step", step), ("net", NET)], memory=memory)
     with joblib.parallel_config("sktune"), pytest.warns(UserWarning, match="a step says") as caught:
-        GridSearchCV(pipeline, LANES | {"net__module__hidden": [(8,), (4,)]}, cv=3, refit=False).fit(X, y)
+        GridSearchCV(
+            pipeline, LANES | {"net__module__hidden": [(8,), (4,)]}, cv=3, refit=False
+        ).fit(X, y)
 
     assert len(caught) == 12
 
 
 @pytest.mark.parametrize("net", [NET, clone(NET).set_params(random_state=np.random.RandomState(3))])
 def test_a_task_of_several_fits_draws_on(net):
-    pipeline = make_pipeline(GaussianRandomProjection(3, random_state=np.random.RandomState(0)), net)
+    pipeline = make_pipeline(
+        GaussianRandomProjection(3, random_state=np.random.RandomState(0)), net
+    )
     options = {"cv": 3, "n_permutations": 2, "random_state": 0, "scoring": "neg_log_loss"}
 
     for estimator in (pipeline, net):
@@ -557,7 +647,11 @@ def test_a_task_of_several_fits_draws_on(net):
 
 NESTED = {
     "pipeline": (make_pipeline(StandardScaler(), MinMaxScaler()), "minmaxscaler", "passthrough"),
-    "union": (FeatureUnion([("one", StandardScaler()), ("other", MinMaxScaler())]), "other", MaxAbsScaler()),
+    "union": (
+        FeatureUnion([("one", StandardScaler()), ("other", MinMaxScaler())]),
+        "other",
+        MaxAbsScaler(),
+    ),
 }
 
 
@@ -609,9 +703,18 @@ class InPlace(TransformerMixin, BaseEstimator):
 
 
 IN_PLACE = {
-    "pandas": [StandardScaler(copy=False, with_mean=False), MinMaxScaler(copy=False), "passthrough", InPlace(3.0)],
+    "pandas": [
+        StandardScaler(copy=False, with_mean=False),
+        MinMaxScaler(copy=False),
+        "passthrough",
+        InPlace(3.0),
+    ],
     "pandas out": [InPlace(3.0), "passthrough", InPlace(0.1)],
-    "sparse": [MaxAbsScaler(copy=False), StandardScaler(copy=False, with_mean=False), "passthrough"],
+    "sparse": [
+        MaxAbsScaler(copy=False),
+        StandardScaler(copy=False, with_mean=False),
+        "passthrough",
+    ],
     "torch": [InPlace(3.0), "passthrough", InPlace(0.1)],
 }
 
@@ -620,7 +723,9 @@ def dense(X):
     return X.toarray() if sparse.issparse(X) else X
 
 
-@pytest.mark.parametrize("kind", ["pandas", "pandas out", "sparse", pytest.param("torch", marks=takes_tensors)])
+@pytest.mark.parametrize(
+    "kind", ["pandas", "pandas out", "sparse", pytest.param("torch", marks=takes_tensors)]
+)
 def test_transformers_that_write_into_their_rows(kind):
     pandas = pytest.importorskip("pandas")
     make = {"sparse": sparse.csr_matrix, "torch": torch.tensor}.get(kind, pandas.DataFrame)
@@ -628,7 +733,9 @@ def test_transformers_that_write_into_their_rows(kind):
     last = FunctionTransformer(dense, accept_sparse=True)
     pipeline = Pipeline([("first", first), ("step", None), ("last", last), ("net", NET)])
 
-    search = GridSearchCV(pipeline, {"step": IN_PLACE[kind]}, cv=3, refit=False, scoring="neg_log_loss")
+    search = GridSearchCV(
+        pipeline, {"step": IN_PLACE[kind]}, cv=3, refit=False, scoring="neg_log_loss"
+    )
     plain, fused = both(lambda: search.fit(make(X.copy()), y).cv_results_, 3 * len(IN_PLACE[kind]))
 
     assert_same_scores(plain, fused, tolerance=1e-12)
@@ -647,7 +754,9 @@ def test_scorers_that_fit_once_more(scoring):
     space = {"net__lr": [0.01, 0.1], "net__module__hidden": [(8,), (4,)]}
     for step in (StandardScaler(), make_pipeline(StandardScaler())):
         pipeline = Pipeline([("step", step), ("net", NET)])
-        search = GridSearchCV(pipeline, space, cv=3, refit=False, scoring={"again": scoring, "before": "accuracy"})
+        search = GridSearchCV(
+            pipeline, space, cv=3, refit=False, scoring={"again": scoring, "before": "accuracy"}
+        )
         plain, fused = both(lambda s=search: clone(s).fit(X, y), 12)
 
         assert_same_scores(plain, fused, tolerance=0)
@@ -760,7 +869,7 @@ def test_rows_are_taken_for_networks_only(monkeypatch):
     def planned_fits(self, known):
         raise AssertionError("rows were taken")
 
-    monkeypatch.setattr("sktune.fused.seam.Task.planned_fits", planned_fits)
+    monkeypatch.setattr("sktune.bridge.seam.Task.planned_fits", planned_fits)
     report = FusionReport()
     pipeline = Pipeline([("scale", StandardScaler()), ("last", NET)])
     with joblib.parallel_config("sktune", report=report):
@@ -776,7 +885,9 @@ def test_fit_times_are_a_share_of_the_groups():
     assert found.cv_results_["mean_fit_time"].sum() * 3 >= seconds
 
 
-@pytest.mark.parametrize("estimator", [NET, make_pipeline(StandardScaler(), NET), LogisticRegression()])
+@pytest.mark.parametrize(
+    "estimator", [NET, make_pipeline(StandardScaler(), NET), LogisticRegression()]
+)
 def test_the_device_of_a_search_is_that_of_all_its_nets(estimator):
     with joblib.parallel_config("sktune", device="cpu"):
         found = cross_validate(clone(estimator), X, y, cv=2, return_estimator=True)
@@ -789,7 +900,8 @@ def test_the_device_of_a_search_is_that_of_all_its_nets(estimator):
 
 def test_a_device_that_is_not_there_is_refused_beforehand():
     with pytest.raises(
-        ValueError, match="device must be 'auto' or a torch device on this machine, got device='cuda:9'"
+        ValueError,
+        match="device must be 'auto' or a torch device on this machine, got device='cuda:9'",
     ):
         joblib.parallel_config("sktune", device="cuda:9")
 
@@ -797,7 +909,11 @@ def test_a_device_that_is_not_there_is_refused_beforehand():
 def test_steps_that_candidates_replace_are_trained_once(monkeypatch):
     others = [clone(NET).set_params(lr=0.01), clone(NET).set_params(module__hidden=(4,))]
     pipeline = Pipeline([("scale", StandardScaler()), ("net", LogisticRegression())])
-    candidates = {"net": others, "net__max_epochs": [2, 3], "scale": ["passthrough", StandardScaler()]}
+    candidates = {
+        "net": others,
+        "net__max_epochs": [2, 3],
+        "scale": ["passthrough", StandardScaler()],
+    }
     search = GridSearchCV(pipeline, candidates, cv=2, refit=False, error_score="raise")
     plain = clone(search).fit(X, y)
     report, alone = FusionReport(), []
@@ -827,14 +943,18 @@ def test_a_candidate_that_cannot_be_set_fails_as_it_would():
 
 def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
     asked = []
-    monkeypatch.setattr("sktune.fused.backend._Call._run_elsewhere", lambda *args: asked.append(args))
+    monkeypatch.setattr(
+        "sktune.bridge.backend._Call._run_elsewhere", lambda *args: asked.append(args)
+    )
     with joblib.parallel_config("sktune"):
         assert joblib.effective_n_jobs() == joblib.cpu_count()
         assert joblib.effective_n_jobs(3) == 3
         forest = RandomForestClassifier(3, random_state=0).fit(X, y)
         LatentDirichletAllocation(2, max_iter=1).fit(abs(X))
         found = GridSearchCV(forest, {"max_depth": [2]}, cv=2).fit(X, y)
-        np.testing.assert_array_equal(found.predict(X), clone(found.best_estimator_).fit(X, y).predict(X))
+        np.testing.assert_array_equal(
+            found.predict(X), clone(found.best_estimator_).fit(X, y).predict(X)
+        )
         with pytest.raises(ZeroDivisionError, match="by zero"):
             joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
         assert joblib.effective_n_jobs() == joblib.cpu_count()
@@ -915,11 +1035,15 @@ class Own(nn.Module):
 @pytest.mark.parametrize("module", [MLP, Own])
 @pytest.mark.parametrize("n_jobs", [1, 2])
 def test_products_of_a_lower_precision(module, n_jobs):
-    net = clone(NET).set_params(module=module, max_epochs=20, **({} if module is MLP else {"module__hidden": 8}))
+    net = clone(NET).set_params(
+        module=module, max_epochs=20, **({} if module is MLP else {"module__hidden": 8})
+    )
     results = {}
     for precision in (None, "tf32", "bf16"):
         with joblib.parallel_config("sktune", n_jobs=n_jobs, precision=precision):
-            results[precision] = cross_validate(net, X, y, cv=2, scoring="neg_log_loss")["test_score"]
+            results[precision] = cross_validate(net, X, y, cv=2, scoring="neg_log_loss")[
+                "test_score"
+            ]
 
     np.testing.assert_array_equal(results["tf32"], results[None])  # a CPU has none
     np.testing.assert_allclose(results["bf16"], results[None], rtol=0.05)
@@ -928,7 +1052,9 @@ def test_products_of_a_lower_precision(module, n_jobs):
 
 
 def test_a_precision_that_is_unknown():
-    with pytest.raises(ValueError, match="precision must be 'tf32', 'bf16' or None, got precision='fp8'"):
+    with pytest.raises(
+        ValueError, match="precision must be 'tf32', 'bf16' or None, got precision='fp8'"
+    ):
         joblib.parallel_config("sktune", precision="fp8")
 
 
@@ -941,7 +1067,9 @@ def test_minus_one_job_is_one_for_each_core(monkeypatch):
         assert joblib.effective_n_jobs(None) == joblib.cpu_count()
 
     chosen = []
-    monkeypatch.setattr(run.Trainer, "__init__", lambda self, n_workers, *args: chosen.append(n_workers))
+    monkeypatch.setattr(
+        run.Trainer, "__init__", lambda self, n_workers, *args: chosen.append(n_workers)
+    )
     monkeypatch.setattr(run.Trainer, "train", lambda self, groups: None)
     for options in ({}, {"n_jobs": -1}, {"n_jobs": 5}):
         with joblib.parallel_config("sktune", **options):

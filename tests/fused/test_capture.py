@@ -7,8 +7,9 @@ import torch
 from parity import RAGGED, X, X_reg, assert_parity, y, y_reg
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sktune import NeuralNetClassifier, NeuralNetRegressor, compiled
-from sktune.fused import train
+from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine import group as train
+from sktune.engine.compiled import program as compiled
 
 
 class Graph:
@@ -39,7 +40,10 @@ class Graph:
 
 def tensors_in(*things):
     return [
-        t for thing in things for t in (thing if isinstance(thing, list | tuple) else [thing]) if torch.is_tensor(t)
+        t
+        for thing in things
+        for t in (thing if isinstance(thing, list | tuple) else [thing])
+        if torch.is_tensor(t)
     ]
 
 
@@ -57,7 +61,9 @@ class Recorder(TorchDispatchMode):
         self.graph = graph
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        assert "_local_scalar_dense" not in str(function), "a recorded step must not wait for the device"
+        assert "_local_scalar_dense" not in str(function), (
+            "a recorded step must not wait for the device"
+        )
         outputs = function(*args, **(kwargs or {}))
         self.graph.operations.append((function, args, kwargs or {}, outputs))
         return outputs
@@ -86,19 +92,32 @@ def graphs(monkeypatch):
 
 
 def net(kind=NeuralNetClassifier, **options):
-    options = {"module__hidden": (8, 4), "module__dtype": torch.float64, "max_epochs": 6, "batch_size": 16, **options}
+    options = {
+        "module__hidden": (8, 4),
+        "module__dtype": torch.float64,
+        "max_epochs": 6,
+        "batch_size": 16,
+        **options,
+    }
     return kind(random_state=3, **options)
 
 
 ONE_STREAM = {"cv": RAGGED[:1]}
-LANES = [{"lr": 0.01, "module__dropout": 0.2}, {"lr": 0.03, "optimizer__weight_decay": 0.1, "module__dropout": 0.5}]
+LANES = [
+    {"lr": 0.01, "module__dropout": 0.2},
+    {"lr": 0.03, "optimizer__weight_decay": 0.1, "module__dropout": 0.5},
+]
 CASES = {
     "one_stream": (net(), LANES, ONE_STREAM),
     "ragged": (net(), LANES, {}),
     "seeds": (net(), [{**lane, "random_state": n} for n, lane in enumerate(LANES)], {}),
     "schedule": (net(lr_schedule="cosine", lr_schedule__warmup=1), LANES, {}),
     "penalties": (net(), [{**lane, "l1": 0.01, "l2": 0.1 * n} for n, lane in enumerate(LANES)], {}),
-    "sgd": (net(optimizer=torch.optim.SGD, optimizer__momentum=0.9), [{"lr": 0.1}, {"lr": 0.2}], {}),
+    "sgd": (
+        net(optimizer=torch.optim.SGD, optimizer__momentum=0.9),
+        [{"lr": 0.1}, {"lr": 0.2}],
+        {},
+    ),
     "nadam": (net(optimizer=torch.optim.NAdam), [{"lr": 0.01}, {"lr": 0.02}], {}),
     "adam_one_by_one": (net(), [{"optimizer__betas": (b, 0.99)} for b in (0.8, 0.9)], {}),
     "lanes_that_end": (

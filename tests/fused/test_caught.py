@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import make_pipeline
 
 from sktune import GridSearchCV, NeuralNetClassifier
-from sktune.fused.caught import recorded_warnings, repeat_warnings, restore_showwarning
+from sktune.bridge.caught_warnings import recorded_warnings, repeat_warnings, restore_showwarning
 
 
 def warn(text):
@@ -202,9 +202,13 @@ class Catching(TransformerMixin, BaseEstimator):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_search_puts_it_back(own_showwarning, fails):
-    model = make_pipeline(Catching(fails), NeuralNetClassifier(max_epochs=1, module__hidden=(2,), device="cpu"))
+    model = make_pipeline(
+        Catching(fails), NeuralNetClassifier(max_epochs=1, module__hidden=(2,), device="cpu")
+    )
     X = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
-    search = GridSearchCV(model, {"neuralnetclassifier__lr": [0.1]}, cv=2, refit=False, error_score="raise")
+    search = GridSearchCV(
+        model, {"neuralnetclassifier__lr": [0.1]}, cv=2, refit=False, error_score="raise"
+    )
     if fails:
         with pytest.raises(ValueError, match="no step"):
             search.fit(X, np.arange(20) % 2)

@@ -4,7 +4,16 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from parity import RAGGED, X, assert_parity, assert_same_net, assert_same_scores, search, takes_tensors, y
+from parity import (
+    RAGGED,
+    X,
+    assert_parity,
+    assert_same_net,
+    assert_same_scores,
+    search,
+    takes_tensors,
+    y,
+)
 from scipy import sparse
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
@@ -13,16 +22,23 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.data import Rows, rows_of
-from sktune.fused import replay, run
-from sktune.fused.collect import Fit, Recorder, fingerprint, lend
-from sktune.fused.draws import Course
-from sktune.fused.replay import Recorded
-from sktune.fused.tables import Tables
-from sktune.fused.train import Group, Outcome
+from sktune.bridge import install as replay
+from sktune.bridge.collect import Fit, Recorder, fingerprint, lend
+from sktune.bridge.generators import Course
+from sktune.bridge.install import Recorded
+from sktune.bridge.tables import Tables
+from sktune.engine import executor as run
+from sktune.engine.group import Group
+from sktune.engine.lanes import Outcome
+from sktune.training.rows import Rows, rows_of
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=2, batch_size=16, random_state=0)
-LANES = [{"lr": 0.01}, {"lr": 0.1, "random_state": 4}, {"module__hidden": (4,)}, {"early_stopping": True}]
+LANES = [
+    {"lr": 0.01},
+    {"lr": 0.1, "random_state": 4},
+    {"module__hidden": (4,)},
+    {"early_stopping": True},
+]
 
 
 @pytest.fixture
@@ -49,7 +65,10 @@ def test_rows_are_on_the_device_once(tables):
 def test_rows_are_on_the_device_once_per_fold_and_preprocessing(tables):
     name = "neuralnetclassifier"
     lanes = [{f"{name}__{k}": v for k, v in lane.items()} for lane in LANES]
-    lanes += [{"standardscaler__with_mean": False}, {"standardscaler__with_mean": False, f"{name}__lr": 0.1}]
+    lanes += [
+        {"standardscaler__with_mean": False},
+        {"standardscaler__with_mean": False, f"{name}__lr": 0.1},
+    ]
 
     search(make_pipeline(StandardScaler(), NET), lanes, X, y)
 
@@ -68,7 +87,9 @@ def test_adopted_weights_are_copies_of_one_lane_alone(tables):
 
     for net in nets:
         tensors = [*net.module_.state_dict().values()]
-        tensors += [t for state in net.optimizer_.state_dict()["state"].values() for t in state.values()]
+        tensors += [
+            t for state in net.optimizer_.state_dict()["state"].values() for t in state.values()
+        ]
         for tensor in tensors:
             assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
 
@@ -82,8 +103,10 @@ def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
         adopt = vars(net)["_adopt"]
         vars(net)["_adopt"] = lambda X: adopt(X[:5])
 
-    monkeypatch.setattr("sktune.fused.backend.hand_out", for_too_few_rows)
-    with pytest.raises(AssertionError, match="a fit of 73 rows was trained, one of 5 was asked for"):
+    monkeypatch.setattr("sktune.bridge.backend.hand_out", for_too_few_rows)
+    with pytest.raises(
+        AssertionError, match="a fit of 73 rows was trained, one of 5 was asked for"
+    ):
         search(NET, [{"lr": 0.01}], X, y, error_score="raise")
 
 
@@ -207,7 +230,9 @@ def test_tables_of_one_memory_and_several_shapes():
     rows = torch.tensor(X, dtype=torch.float32)
 
     for step in (FunctionTransformer(to_images), "passthrough"):
-        search = GridSearchCV(pipeline, {"step": [step, FunctionTransformer(to_images), "passthrough"]}, cv=3)
+        search = GridSearchCV(
+            pipeline, {"step": [step, FunctionTransformer(to_images), "passthrough"]}, cv=3
+        )
         search.set_params(scoring="neg_log_loss", refit=False)
         plain = clone(search).fit(rows, y)
         with joblib.parallel_config("sktune"):
@@ -219,7 +244,10 @@ def test_folds_whose_targets_are_alike_keep_their_own_rows():
     targets = np.zeros(len(X))
     net = NeuralNetRegressor(module__hidden=(8,), max_epochs=2, batch_size=16, random_state=0)
 
-    folds = [(np.arange(0, 80), np.arange(80, 110)), (np.arange(30, 110), np.arange(30))]  # of the same size
+    folds = [
+        (np.arange(0, 80), np.arange(80, 110)),
+        (np.arange(30, 110), np.arange(30)),
+    ]  # of the same size
     assert_parity(net, [{"lr": 0.01}, {"lr": 0.1}], X, targets, cv=folds)
 
 
@@ -240,7 +268,12 @@ def test_dropout_of_a_fit_that_begins_like_another():
 
 
 def test_parameters_that_only_some_candidates_set():
-    lanes = [{"optimizer__weight_decay": 0.3}, {}, {"optimizer__betas": (0.5, 0.9)}, {"lr_schedule": "cosine"}]
+    lanes = [
+        {"optimizer__weight_decay": 0.3},
+        {},
+        {"optimizer__betas": (0.5, 0.9)},
+        {"lr_schedule": "cosine"},
+    ]
 
     assert_parity(NET, lanes, X, y)
 
@@ -248,7 +281,12 @@ def test_parameters_that_only_some_candidates_set():
 @pytest.mark.parametrize("kind", ["pandas", "list", "float32", "sparse"])
 def test_tables_of_any_kind_end_as_alone(kind):
     pandas = pytest.importorskip("pandas")
-    make = {"pandas": pandas.DataFrame, "list": np.ndarray.tolist, "float32": np.float32, "sparse": sparse.csr_array}
+    make = {
+        "pandas": pandas.DataFrame,
+        "list": np.ndarray.tolist,
+        "float32": np.float32,
+        "sparse": sparse.csr_array,
+    }
     rows = make[kind](X)
     reports = [search(NET, LANES, rows, y, fused=fused) for fused in (False, True)]
 

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from sktune import GridSearchCV, NeuralNetClassifier
-from sktune.fused.curves import Curves
-from sktune.fused.run import FusionReport
+from sktune.engine.curves import Curves
+from sktune.engine.executor import FusionReport
 
-ROWS = [{"epoch": n, "train_loss": 1 / n, "lr": 0.1, "dur": 3.0, "train_batch_count": 2} for n in (1, 2, 3)]
+ROWS = [
+    {"epoch": n, "train_loss": 1 / n, "lr": 0.1, "dur": 3.0, "train_batch_count": 2}
+    for n in (1, 2, 3)
+]
 WITH_VALID = [{**row, "valid_loss": 2 / row["epoch"]} for row in ROWS]
 
 
@@ -85,12 +88,18 @@ def test_a_fitted_search_is_small():
     X = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
     y = np.arange(40) % 2
     net = NeuralNetClassifier(max_epochs=50, module__hidden=(2,), random_state=0, device="cpu")
-    alone = NeuralNetClassifier(max_epochs=1, module__hidden=(2,), random_state=None, device="cpu", callbacks=[])
-    search = GridSearchCV(net, {"lr": np.logspace(-4, -2, 10).tolist()}, cv=2, refit=False).fit(X, y)
+    alone = NeuralNetClassifier(
+        max_epochs=1, module__hidden=(2,), random_state=None, device="cpu", callbacks=[]
+    )
+    search = GridSearchCV(net, {"lr": np.logspace(-4, -2, 10).tolist()}, cv=2, refit=False).fit(
+        X, y
+    )
 
     assert len(search.curves_) == 10 * 2 * 50
     assert len(pickle.dumps(search.fusion_)) < 2 * 8 * 1000 + 4_000
     alone.set_params(warm_start=True)
-    many = GridSearchCV(alone, {"lr": np.logspace(-4, -2, 20).tolist()}, cv=2, refit=False).fit(X, y)
+    many = GridSearchCV(alone, {"lr": np.logspace(-4, -2, 20).tolist()}, cv=2, refit=False).fit(
+        X, y
+    )
     assert len(many.fusion_.alone) == 40
     assert len({id(fit["reason"]) for fit in many.fusion_.alone}) == 1

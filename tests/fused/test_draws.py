@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktune import NeuralNetClassifier
-from sktune.fused.draws import Course, Tracker, read_generators
-from sktune.fused.run import FusionReport
+from sktune.bridge.generators import Course, Tracker, read_generators
+from sktune.engine.executor import FusionReport
 
 X = np.random.default_rng(0).normal(size=(120, 6))
 y = (X[:, 0] > 0).astype(int)
@@ -34,7 +34,9 @@ def run_both(run):
         torch.manual_seed(0)
         with joblib.parallel_config(**config):
             result = run()
-        found.append((np.asarray(result), np.random.rand(), np.random.randn(), float(torch.rand(()))))  # noqa: NPY002
+        found.append(
+            (np.asarray(result), np.random.rand(), np.random.randn(), float(torch.rand(())))
+        )  # noqa: NPY002
     np.random.set_state(before[0])  # noqa: NPY002
     torch.set_rng_state(before[1])
     return *found, report
@@ -87,13 +89,18 @@ def test_transformers_draw_and_are_shared_as_in_plain_fits(name, net):
 def test_a_candidate_that_draws_comes_after_some_that_do_not():
     pipeline = Pipeline([("step", StandardScaler()), ("net", SEEDED)])
 
-    assert_same_draws(lambda: score(pipeline, {"step": [StandardScaler(), RBFSampler(n_components=4)], **LRS}))
+    assert_same_draws(
+        lambda: score(pipeline, {"step": [StandardScaler(), RBFSampler(n_components=4)], **LRS})
+    )
 
 
 @pytest.mark.parametrize(
     ("grid", "n_alone"),
     [
-        ({"optimizer": [torch.optim.AdamW, torch.optim.Rprop, torch.optim.SGD]}, 3),  # left out beforehand
+        (
+            {"optimizer": [torch.optim.AdamW, torch.optim.Rprop, torch.optim.SGD]},
+            3,
+        ),  # left out beforehand
         ({"optimizer__maximize": [False, True]}, 3),  # after the preparation
         ({"early_stopping": [True]}, 0),
     ],
@@ -105,7 +112,9 @@ def test_fits_that_are_left_out_draw_their_seeds_in_turn(grid, n_alone):
 def test_steps_of_fits_that_are_left_out_draw_once():
     pipeline = Pipeline([("step", RBFSampler(n_components=4)), ("net", UNSEEDED)])
 
-    assert_same_draws(lambda: score(pipeline, {"net__optimizer__maximize": [False, True], **LRS}), n_alone=6)
+    assert_same_draws(
+        lambda: score(pipeline, {"net__optimizer__maximize": [False, True], **LRS}), n_alone=6
+    )
 
 
 SPLITTERS = {"at once": KFold(3, shuffle=True), "one by one": ShuffleSplit(3)}
@@ -115,7 +124,12 @@ SPLITTERS = {"at once": KFold(3, shuffle=True), "one by one": ShuffleSplit(3)}
 @pytest.mark.parametrize("name", SPLITTERS)
 def test_splitters_draw_between_the_fits_of_a_task(name, optimizer):
     net = clone(UNSEEDED).set_params(optimizer=optimizer)
-    options = {"cv": SPLITTERS[name], "n_permutations": 2, "random_state": 0, "scoring": "neg_log_loss"}
+    options = {
+        "cv": SPLITTERS[name],
+        "n_permutations": 2,
+        "random_state": 0,
+        "scoring": "neg_log_loss",
+    }
 
     n_alone = 6 if optimizer is torch.optim.Rprop else 0
     assert_same_draws(lambda: permutation_test_score(net, X, y, **options)[1], n_alone)
@@ -132,7 +146,9 @@ def test_a_scorer_that_draws_leaves_the_next_seeds_to_plain_fits():
 def test_estimators_of_others_that_draw_between_nets():
     pipeline = Pipeline([("step", StandardScaler()), ("net", UNSEEDED)])
 
-    assert_same_draws(lambda: score(pipeline, {"net": [UNSEEDED, RandomForestClassifier(3)]}), n_alone=3)
+    assert_same_draws(
+        lambda: score(pipeline, {"net": [UNSEEDED, RandomForestClassifier(3)]}), n_alone=3
+    )
 
 
 class DrawsWeights(nn.Module):
@@ -164,15 +180,25 @@ class Zeros(nn.Module):
 
 def skorch_net(**options):
     split = skorch.dataset.ValidSplit(0.3)
-    options = {"train_split": split, "criterion": nn.CrossEntropyLoss, "max_epochs": 2, "verbose": 0, **options}
+    options = {
+        "train_split": split,
+        "criterion": nn.CrossEntropyLoss,
+        "max_epochs": 2,
+        "verbose": 0,
+        **options,
+    }
     return skorch.NeuralNetClassifier(Zeros, **options)
 
 
 def read_losses(net):
     nets = []
-    GridSearchCV(net, {"lr": [0.1, 0.5]}, cv=3, refit=False, scoring=lambda net, X, y: nets.append(net) or 0.0).fit(
-        X, y
-    )
+    GridSearchCV(
+        net,
+        {"lr": [0.1, 0.5]},
+        cv=3,
+        refit=False,
+        scoring=lambda net, X, y: nets.append(net) or 0.0,
+    ).fit(X, y)
     return [net.history[:, "valid_loss"] for net in nets]
 
 

@@ -24,10 +24,11 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 import sktune
-from sktune import HoldoutSearch, NeuralNetClassifier, holdout
-from sktune.fused.collect import Fit
-from sktune.fused.lanes import Outcome
-from sktune.fused.run import FusionReport
+from sktune import HoldoutSearch, NeuralNetClassifier
+from sktune.bridge.collect import Fit
+from sktune.engine.executor import FusionReport
+from sktune.engine.lanes import Outcome
+from sktune.search import holdout
 
 NET = NeuralNetClassifier(module__hidden=(4,), lr=0.05, max_epochs=2, random_state=0, device="cpu")
 
@@ -54,7 +55,9 @@ def run_lazily():
 
 
 def tell_jobs():
-    inner = Parallel(n_jobs=2, prefer="threads")(delayed(joblib.effective_n_jobs)(2) for _ in range(2))
+    inner = Parallel(n_jobs=2, prefer="threads")(
+        delayed(joblib.effective_n_jobs)(2) for _ in range(2)
+    )
     return joblib.effective_n_jobs(2), joblib.effective_n_jobs(-1), inner
 
 
@@ -97,20 +100,28 @@ def print_verbosely():
 CALLS = {
     "lazily": run_lazily,
     "generator": lambda: [*Parallel(return_as="generator")(delayed(abs)(-n) for n in range(5))],
-    "threads": lambda: [*Parallel(2, "threading", return_as="generator")(delayed(abs)(-n) for n in range(5))],
+    "threads": lambda: [
+        *Parallel(2, "threading", return_as="generator")(delayed(abs)(-n) for n in range(5))
+    ],
     "unordered": lambda: sorted(
-        Parallel(n_jobs=2, prefer="threads", return_as="generator_unordered")(delayed(abs)(-n) for n in range(5))
+        Parallel(n_jobs=2, prefer="threads", return_as="generator_unordered")(
+            delayed(abs)(-n) for n in range(5)
+        )
     ),
     "unknown": lambda: Parallel(return_as="a heap"),
     "no jobs": lambda: Parallel(n_jobs=0)(delayed(abs)(n) for n in range(3)),
     "no effective jobs": lambda: joblib.effective_n_jobs(0),
-    "timeout": lambda: Parallel(2, timeout=0.05, prefer="threads")(delayed(os.read)(PIPE, 1) for _ in range(2)),
+    "timeout": lambda: Parallel(2, timeout=0.05, prefer="threads")(
+        delayed(os.read)(PIPE, 1) for _ in range(2)
+    ),
     "timeout of one": lambda: Parallel(timeout=1)(delayed(abs)(n) for n in range(2)),
     "all at once": lambda: Parallel(pre_dispatch="all")(delayed(abs)(n) for n in range(3)),
     "batches": lambda: Parallel(batch_size=2)(delayed(abs)(n) for n in range(3)),
     "nothing": lambda: Parallel()([]),
     "jobs within": lambda: [tell_jobs(), *Parallel()(delayed(tell_jobs)() for _ in range(2))],
-    "jobs within threads": lambda: Parallel(2, prefer="threads")(delayed(tell_jobs)() for _ in range(2)),
+    "jobs within threads": lambda: Parallel(2, prefer="threads")(
+        delayed(tell_jobs)() for _ in range(2)
+    ),
     "again": use_again,
     "open": lambda: stay_open("list"),
     "open generator": lambda: stay_open("generator"),
@@ -132,7 +143,9 @@ def observe(call):
                 found = call()
             except Exception as error:
                 found = (type(error), str(error))
-    printed = [line.split("| elapsed")[0] for line in (out.getvalue() + err.getvalue()).splitlines()]
+    printed = [
+        line.split("| elapsed")[0] for line in (out.getvalue() + err.getvalue()).splitlines()
+    ]
     return found, printed, [str(warning.message) for warning in caught]
 
 
@@ -197,7 +210,10 @@ def test_parameters_are_set_as_often_as_without_us(verbose, capsys):
         with joblib.parallel_config(backend):
             for one in searches:
                 one.fit(X, y)
-        printed = [line.split("total time")[0].rstrip(".; ") for line in capsys.readouterr().out.splitlines()]
+        printed = [
+            line.split("total time")[0].rstrip(".; ")
+            for line in capsys.readouterr().out.splitlines()
+        ]
         found.append((Strict.calls[:], CountingPipeline.calls[:], printed))
 
     assert found[1] == found[0]
@@ -220,7 +236,10 @@ def test_a_forest_within_a_search_keeps_its_workers(n_jobs):
         counts = []
         for backend in ("threading", "sktune"):
             seen.clear()
-            with joblib.parallel_config("threading", n_jobs=n_jobs or 1), joblib.parallel_config(backend):
+            with (
+                joblib.parallel_config("threading", n_jobs=n_jobs or 1),
+                joblib.parallel_config(backend),
+            ):
                 GridSearchCV(estimator, {}, cv=2, refit=False, n_jobs=n_jobs).fit(X, y)
             counts.append(seen[:])
         assert counts[1] == counts[0]
@@ -257,7 +276,11 @@ def test_arguments_of_fit_are_not_lost(name, is_last_step, params):
     for config in ({"backend": "sequential"}, {"backend": "sktune", "report": report}):
         torch.manual_seed(0)
         with joblib.parallel_config(**config):
-            found.append(cross_validate(estimator, X, y, cv=3, params=params, return_estimator=True)["estimator"])
+            found.append(
+                cross_validate(estimator, X, y, cv=3, params=params, return_estimator=True)[
+                    "estimator"
+                ]
+            )
             cross_val_predict(estimator, X, y, cv=3, params=params)
 
     for plain, fused in zip(*found, strict=True):
@@ -307,14 +330,19 @@ class Resampling(Pipeline):
 @pytest.mark.parametrize("samplers", [[("more", Sampler())], []])
 def test_pipelines_with_a_fit_of_their_own_are_refused_before_anything_is_fitted(samplers):
     Sampler.fits.clear()
-    pipeline, report = Resampling([("scale", StandardScaler()), *samplers, ("net", NET)]), FusionReport()
+    pipeline, report = (
+        Resampling([("scale", StandardScaler()), *samplers, ("net", NET)]),
+        FusionReport(),
+    )
     expected = cross_validate(pipeline, X, y, cv=3, error_score="raise")
     with joblib.parallel_config("sktune", report=report):
         found = cross_validate(pipeline, X, y, cv=3, error_score="raise")
 
     assert_same_scores(expected, found, tolerance=0)
     assert len(Sampler.fits) == 6 * len(samplers)
-    wanted = "resamples the rows, in the step 'more'" if samplers else "in a way of its own, Resampling"
+    wanted = (
+        "resamples the rows, in the step 'more'" if samplers else "in a way of its own, Resampling"
+    )
     assert all(wanted in fit["reason"] for fit in report.alone)
     assert len(report.alone) == 3
 
@@ -342,18 +370,26 @@ class Recurrent(nn.Module):
         return self.out(self.recurrent(X[:, None])[0][:, 0])
 
 
-UNFUSABLE = {"found in a step": {"module": Recurrent}, "found before": {"optimizer__maximize": True}}
+UNFUSABLE = {
+    "found in a step": {"module": Recurrent},
+    "found before": {"optimizer__maximize": True},
+}
 
 
 @pytest.mark.parametrize("name", UNFUSABLE)
 def test_steps_of_nets_that_turn_out_unfusable_are_not_fitted_again(name):
-    net = NeuralNetClassifier(max_epochs=1, random_state=0, device="cpu").set_params(**UNFUSABLE[name])
+    net = NeuralNetClassifier(max_epochs=1, random_state=0, device="cpu").set_params(
+        **UNFUSABLE[name]
+    )
     pipeline = make_pipeline(Counted(), Counted(), net)
     with pytest.warns(UserWarning, match="a step says") as warned:
         expected = cross_validate(pipeline, X, y, cv=3)
     Counted.fits.clear()
     report = FusionReport()
-    with joblib.parallel_config("sktune", report=report), pytest.warns(UserWarning, match="a step says") as caught:
+    with (
+        joblib.parallel_config("sktune", report=report),
+        pytest.warns(UserWarning, match="a step says") as caught,
+    ):
         found = cross_validate(pipeline, X, y, cv=3)
 
     assert len(report.alone) == 3
@@ -368,14 +404,23 @@ def to_mask(rows):
     return mask
 
 
-KINDS = {"range": range, "list": list, "tuple": tuple, "mask": to_mask, "list of a mask": lambda r: to_mask(r).tolist()}
+KINDS = {
+    "range": range,
+    "list": list,
+    "tuple": tuple,
+    "mask": to_mask,
+    "list of a mask": lambda r: to_mask(r).tolist(),
+}
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "pandas"])
 def test_splits_of_any_kind_fuse(kind):
     make = pytest.importorskip("pandas").Index if kind == "pandas" else KINDS[kind]
     folds = [(range(70), range(70, 110)), (range(40, 110), range(40))]
-    folds = [tuple(make(range(part.start, part.stop)) if kind != "range" else part for part in f) for f in folds]
+    folds = [
+        tuple(make(range(part.start, part.stop)) if kind != "range" else part for part in f)
+        for f in folds
+    ]
     plain, _, _ = search(NET, [{}, {"lr": 0.1}], X, y, cv=folds, fused=False)
     fused, _, report = search(NET, [{}, {"lr": 0.1}], X, y, cv=folds)
 
@@ -417,7 +462,11 @@ def test_mistakes_of_the_users_are_no_failures_of_the_engine(name):
         with joblib.parallel_config(**config), warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             # all fits fail, or one only
-            with pytest.raises(ValueError, match=message) if "module" in params else contextlib.nullcontext():
+            with (
+                pytest.raises(ValueError, match=message)
+                if "module" in params
+                else contextlib.nullcontext()
+            ):
                 GridSearchCV(net, candidates, **options).fit(X, y)
         found.append([warning.category for warning in caught])
 
@@ -482,14 +531,21 @@ assert count() == before, (count(), before)
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="the system does not tell its threads so")
+@pytest.mark.skipif(
+    not os.path.isdir("/proc/self/task"), reason="the system does not tell its threads so"
+)
 @pytest.mark.parametrize("n_rows", [150, 20_000])
 def test_a_search_of_small_nets_leaves_no_threads(n_rows):
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     environment["PYTHONPATH"] = os.pathsep.join(
         [os.path.dirname(sktune.__path__[0]), environment.get("PYTHONPATH", "")]
     )
-    subprocess.run([sys.executable, "-c", OWN_NET + THREADS, str(n_rows)], env=environment, check=True, timeout=120)
+    subprocess.run(
+        [sys.executable, "-c", OWN_NET + THREADS, str(n_rows)],
+        env=environment,
+        check=True,
+        timeout=120,
+    )
 
 
 def test_epochs_of_none_are_those_of_the_net():
@@ -527,8 +583,12 @@ def test_arguments_of_forward_are_kept_beside_a_sealed_test_set(is_routed, monke
     with config_context(enable_metadata_routing=is_routed):
         net = clone(SCALED["ours"])
         net = net.set_fit_request(scale=True) if is_routed else net
-        search = GridSearchCV(net, {"lr": [0.05, 0.1]}, cv=2, scoring="neg_log_loss", error_score="raise")
-        plain, fused = [find_routed_scores(search, is_fused, monkeypatch) for is_fused in (False, True)]
+        search = GridSearchCV(
+            net, {"lr": [0.05, 0.1]}, cv=2, scoring="neg_log_loss", error_score="raise"
+        )
+        plain, fused = [
+            find_routed_scores(search, is_fused, monkeypatch) for is_fused in (False, True)
+        ]
 
     np.testing.assert_allclose(fused, plain, rtol=0, atol=1e-7)
     without = GridSearchCV(SCALED["ours"], {"lr": [0.05, 0.1]}, cv=2, scoring="neg_log_loss")
@@ -545,7 +605,9 @@ def test_routed_arguments_of_forward_are_kept(name):
             torch.manual_seed(0)
             with joblib.parallel_config(**config):
                 params = {"scoring": "neg_log_loss", "cv": 2, "params": {"scale": 5.0}}
-                found.append([cross_validate(each, X, y, **params)["test_score"] for each in (net, pipeline)])
+                found.append(
+                    [cross_validate(each, X, y, **params)["test_score"] for each in (net, pipeline)]
+                )
 
     np.testing.assert_allclose(found[1], found[0], rtol=0, atol=1e-7)
     assert {fit["reason"].split(",")[0] for fit in report.alone} == {"its fit is given scale"}

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sktune import MLP, NeuralNetClassifier
-from sktune.fused.network import StackedNet
-from sktune.modules import LaneMasks, serve_dropout
+from sktune.engine.steps.network import StackedNet
+from sktune.modules.dropout import LaneMasks, serve_dropout
 
 NET = {"max_epochs": 11, "batch_size": 16, "random_state": 3}
 rng = np.random.default_rng(0)
@@ -30,13 +30,24 @@ class Custom(nn.Module):
 
 class ConvNet(Custom):
     def build(self, rate):
-        first = [nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout2d(rate), nn.MaxPool2d(2)]
+        first = [
+            nn.Conv2d(1, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.ReLU(),
+            nn.Dropout2d(rate),
+            nn.MaxPool2d(2),
+        ]
         return [*first, nn.Flatten(), nn.Linear(16, 3)]
 
 
 class DeepConvNet(Custom):
     def build(self, rate):
-        first = [nn.Conv2d(1, 4, 3, groups=1, padding=1), nn.GroupNorm(2, 4), nn.GELU(), nn.AvgPool2d(2)]
+        first = [
+            nn.Conv2d(1, 4, 3, groups=1, padding=1),
+            nn.GroupNorm(2, 4),
+            nn.GELU(),
+            nn.AvgPool2d(2),
+        ]
         return [
             *first,
             nn.Conv2d(4, 4, 3, groups=2),
@@ -112,7 +123,9 @@ class Frozen(OnlyDropout):
     def __init__(self, rate=0.3):
         super().__init__(rate)
         self.inward.weight.requires_grad_(False)
-        self.register_buffer("shift", torch.linspace(0, 1, 8, dtype=torch.float64), persistent=False)
+        self.register_buffer(
+            "shift", torch.linspace(0, 1, 8, dtype=torch.float64), persistent=False
+        )
 
     def forward(self, X):
         return self.outward(self.dropout(self.onward(self.inward(X) + self.shift).relu()))
@@ -134,7 +147,11 @@ class Attentive(nn.Module):
 
     def __init__(self, rate=0.3):
         super().__init__()
-        self.embed, self.project, self.outward = nn.Embedding(9, 4), nn.Linear(4, 12), nn.Linear(4, 3)
+        self.embed, self.project, self.outward = (
+            nn.Embedding(9, 4),
+            nn.Linear(4, 12),
+            nn.Linear(4, 3),
+        )
         self.dropout = nn.Dropout(rate)
         self.double()
 
@@ -160,13 +177,19 @@ LANES = [
 def test_modules_end_as_alone(kind):
     rows = CASES[kind]
     lanes = [
-        {k: v for k, v in lane.items() if not (kind in (Tracked, Parametrized) and k == "module__rate")}
+        {
+            k: v
+            for k, v in lane.items()
+            if not (kind in (Tracked, Parametrized) and k == "module__rate")
+        }
         for lane in LANES
     ]
 
     report = assert_parity(NeuralNetClassifier(kind, **NET), lanes, rows, y)
 
-    one_class = kind is not Parametrized  # torch makes a class for each parametrized layer: only equal starts share it
+    one_class = (
+        kind is not Parametrized
+    )  # torch makes a class for each parametrized layer: only equal starts share it
     lanes = sorted(group["lanes"] for group in report.groups)
     assert lanes == ([6] if one_class else [1, 1, 2, 2])
 
@@ -190,9 +213,13 @@ def test_a_net_of_one_weight_keeps_its_shapes():
         assert_parity(net, [{"random_state": 0}, {"random_state": 1}], X[:, :1], y > 0)
 
 
-@pytest.mark.parametrize("module", [MLP, nn.Sequential(nn.Flatten(0, -2), nn.Linear(6, 3)).double()])
+@pytest.mark.parametrize(
+    "module", [MLP, nn.Sequential(nn.Flatten(0, -2), nn.Linear(6, 3)).double()]
+)
 def test_chains_of_layers_on_rows_of_more_dimensions(module):
-    report = assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], images[:, 0, :1], y)
+    report = assert_parity(
+        NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], images[:, 0, :1], y
+    )
 
     assert len(report.groups) == 1
 
@@ -200,7 +227,11 @@ def test_chains_of_layers_on_rows_of_more_dimensions(module):
 @pytest.mark.parametrize("hidden", [(), (4, 4)])
 def test_chains_of_layers_with_layers_in_place(hidden):
     widths = [6, *hidden]
-    layers = [part for n, m in zip(widths, hidden, strict=False) for part in (nn.Linear(n, m), nn.ReLU(inplace=True))]
+    layers = [
+        part
+        for n, m in zip(widths, hidden, strict=False)
+        for part in (nn.Linear(n, m), nn.ReLU(inplace=True))
+    ]
     module = nn.Sequential(
         nn.ELU(inplace=True), nn.Dropout(0.2), *layers, nn.Linear(widths[-1], 3, bias=False)
     ).double()
@@ -212,9 +243,13 @@ def test_chains_of_layers_with_layers_in_place(hidden):
     "first", [[nn.Dropout(0.3)], [nn.ReLU()], [nn.Tanh(), nn.ReLU()], [nn.GELU(), nn.Dropout(0.3)]]
 )
 def test_chains_that_do_not_begin_with_a_linear_layer_leave_their_rows(first):
-    module = nn.Sequential(*first, nn.Linear(6, 4), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 3)).double()
+    module = nn.Sequential(
+        *first, nn.Linear(6, 4), nn.Dropout(0.2), nn.ReLU(), nn.Linear(4, 3)
+    ).double()
 
-    report = assert_parity(NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], X, y, cv=RAGGED[:1])
+    report = assert_parity(
+        NeuralNetClassifier(module, **NET), [{"lr": 0.01}, {"lr": 0.1}], X, y, cv=RAGGED[:1]
+    )
 
     assert [group["lanes"] for group in report.groups] == [2]
 
@@ -229,7 +264,9 @@ def stack(n_lanes=4):
         module = MLP(3, 2, hidden=4, batch_norm=True, dropout=0.1 * seed, dtype=torch.float64)
         serve_dropout(module, seed)
         modules.append(module)
-    return StackedNet(modules, [LaneMasks(range(n_lanes), [0.1 * seed for seed in range(n_lanes)])]), modules
+    return StackedNet(
+        modules, [LaneMasks(range(n_lanes), [0.1 * seed for seed in range(n_lanes)])]
+    ), modules
 
 
 def test_forward_is_that_of_each_module():
@@ -273,14 +310,19 @@ def test_states_are_copies_of_their_own_lane_alone():
     stacked.flat.zero_()
 
     assert state["layers.0.weight"].abs().sum() > 0
-    assert state["layers.0.weight"].untyped_storage().nbytes() < stacked.flat.untyped_storage().nbytes() / 2
+    assert (
+        state["layers.0.weight"].untyped_storage().nbytes()
+        < stacked.flat.untyped_storage().nbytes() / 2
+    )
 
 
 def test_gradient_is_zero_where_a_parameter_has_no_part():
     stacked, _ = stack(2)
     for leaf in stacked.leaves.values():
         leaf.requires_grad_()
-    gradient = stacked.gradient(stacked.leaves["layers.1.bias"] * 2, torch.ones(2, 4, dtype=torch.float64))
+    gradient = stacked.gradient(
+        stacked.leaves["layers.1.bias"] * 2, torch.ones(2, 4, dtype=torch.float64)
+    )
 
     assert gradient.shape == stacked.flat.shape
     assert gradient.sum() == 2 * 2 * 4

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sktune.fused.optim import RULES, StackedOptimizer, fused_adam
+from sktune.engine.steps.optimizers import RULES, StackedOptimizer, fused_adam
 
 N_STEPS, N_WEIGHTS = 50, 6
 
@@ -25,14 +25,20 @@ LANES = {
         "eps": eps,
         "momentum_decay": st.sampled_from([0.0, 4e-3, 0.5]),
     },
-    torch.optim.RMSprop: {"alpha": st.floats(0.5, 0.999), "eps": eps, "momentum": st.sampled_from([0.0, 0.9])},
+    torch.optim.RMSprop: {
+        "alpha": st.floats(0.5, 0.999),
+        "eps": eps,
+        "momentum": st.sampled_from([0.0, 0.9]),
+    },
     torch.optim.Adagrad: {
         "lr_decay": st.sampled_from([0.0, 0.1]),
         "eps": eps,
         "initial_accumulator_value": st.sampled_from([0.0, 0.5]),
     },
 }
-SHARED = dict.fromkeys((torch.optim.Adam, torch.optim.NAdam), [{}, {"decoupled_weight_decay": True}])
+SHARED = dict.fromkeys(
+    (torch.optim.Adam, torch.optim.NAdam), [{}, {"decoupled_weight_decay": True}]
+)
 CASES = [(kind, shared) for kind in LANES for shared in SHARED.get(kind, [{}])]
 
 
@@ -62,7 +68,9 @@ def column(lanes):
 
 def train_stacked(kind, lanes, factors, gradient):
     flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(len(lanes), 1)
-    stacked = StackedOptimizer(kind, [kind([torch.zeros(1)], **options).param_groups[0] for options in lanes], flat)
+    stacked = StackedOptimizer(
+        kind, [kind([torch.zeros(1)], **options).param_groups[0] for options in lanes], flat
+    )
     for step in range(N_STEPS):
         stacked.step(flat, gradient[:, step].clone(), factors[:, step, None] * column(lanes))
     return flat, stacked
@@ -73,12 +81,21 @@ def train_stacked(kind, lanes, factors, gradient):
 @given(data=st.data())
 def test_agrees_with_torch(kind, shared, data):
     lane = st.fixed_dictionaries({"lr": rate, "weight_decay": decay, **LANES[kind]})
-    lanes = [{**options, **shared} for options in data.draw(st.lists(lane, min_size=1, max_size=4), label="lanes")]
+    lanes = [
+        {**options, **shared}
+        for options in data.draw(st.lists(lane, min_size=1, max_size=4), label="lanes")
+    ]
     check_against_torch(kind, lanes)
 
 
 @settings(derandomize=True, max_examples=15, deadline=None)
-@given(lanes=st.lists(st.fixed_dictionaries({"lr": rate, "momentum": st.floats(0.1, 0.95)}), min_size=1, max_size=4))
+@given(
+    lanes=st.lists(
+        st.fixed_dictionaries({"lr": rate, "momentum": st.floats(0.1, 0.95)}),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_agrees_with_torch_in_nesterov_momentum(lanes):
     check_against_torch(torch.optim.SGD, [{**options, "nesterov": True} for options in lanes])
 
@@ -92,11 +109,21 @@ def test_torchs_private_kernel_is_where_it_was():
     weights, gradient, first, second = (torch.tensor([[value]]) for value in (1.0, 0.5, 0.0, 0.0))
     options = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-8, "weight_decay": 0.0}
     fused_adam(
-        [weights], [gradient], [first], [second], [], [torch.tensor(1.0)], **options, amsgrad=False, maximize=False
+        [weights],
+        [gradient],
+        [first],
+        [second],
+        [],
+        [torch.tensor(1.0)],
+        **options,
+        amsgrad=False,
+        maximize=False,
     )
 
     found = torch.cat([weights, first, second]).flatten()
-    torch.testing.assert_close(found, torch.tensor([0.9, 0.05, 0.0025]), msg="torch._fused_adam_ has changed")
+    torch.testing.assert_close(
+        found, torch.tensor([0.9, 0.05, 0.0025]), msg="torch._fused_adam_ has changed"
+    )
 
 
 def test_the_kernel_counts_in_the_type_that_cuda_reads():
@@ -130,13 +157,19 @@ def test_a_part_of_the_lanes_steps_alone():
 
     flat = torch.linspace(-1, 1, N_WEIGHTS, dtype=torch.float64).repeat(3, 1)
     stacked = StackedOptimizer(
-        torch.optim.SGD, [torch.optim.SGD([torch.zeros(1)], **options).param_groups[0] for options in lanes], flat
+        torch.optim.SGD,
+        [torch.optim.SGD([torch.zeros(1)], **options).param_groups[0] for options in lanes],
+        flat,
     )
     for step in range(N_STEPS):
         for part in ([2, 0], [1]):
             chosen = torch.tensor(part)
             few, rows = stacked.select(chosen), flat[chosen]
-            few.step(rows, gradient[chosen, step].clone(), factors[chosen, step, None] * column(lanes)[chosen])
+            few.step(
+                rows,
+                gradient[chosen, step].clone(),
+                factors[chosen, step, None] * column(lanes)[chosen],
+            )
             flat[chosen] = rows
             stacked.put_back(chosen, few)
 

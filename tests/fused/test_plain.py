@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sktune.fused.run import FusionReport
+from sktune.engine.executor import FusionReport
 
 X, y = make_classification(110, n_features=6, n_informative=4, n_classes=3, random_state=0)
 FOLDS = [list(KFold(3).split(X))[fold] for fold in (0, 2)]  # of 73 rows and of 74
@@ -26,7 +26,13 @@ class Net(nn.Module):
     def __init__(self, rate=0.0, rate_in=0.0, n_outputs=3, probabilities=False):
         super().__init__()
         last = [nn.Softmax(-1)] if probabilities else []
-        layers = [nn.Dropout(rate_in), nn.Linear(6, 8), nn.ReLU(), nn.Dropout(rate), nn.Linear(8, n_outputs)]
+        layers = [
+            nn.Dropout(rate_in),
+            nn.Linear(6, 8),
+            nn.ReLU(),
+            nn.Dropout(rate),
+            nn.Linear(8, n_outputs),
+        ]
         self.layers = nn.Sequential(*layers, *last).double()
 
     def forward(self, X):
@@ -63,7 +69,10 @@ X_reg, y_reg = make_regression(110, n_features=6, n_targets=2, random_state=0)
 CASES = {
     "standard": (classifier(), LANES),
     "shuffled": (classifier(iterator_train__shuffle=True), LANES),
-    "no validation": (classifier(train_split=None, callbacks="disable", iterator_train__shuffle=True), LANES),
+    "no validation": (
+        classifier(train_split=None, callbacks="disable", iterator_train__shuffle=True),
+        LANES,
+    ),
     "dropout": (
         classifier(iterator_train__shuffle=True, module__rate=0.2),
         [*LANES, {"module__rate": 0.5, "module__rate_in": 0.1}],
@@ -112,7 +121,9 @@ class Tagger(nn.Module):
 
 
 def test_many_classes_of_a_row():
-    net = skorch.NeuralNet(Tagger, nn.CrossEntropyLoss, train_split=skorch.dataset.ValidSplit(3), **QUIET)
+    net = skorch.NeuralNet(
+        Tagger, nn.CrossEntropyLoss, train_split=skorch.dataset.ValidSplit(3), **QUIET
+    )
     tags = (X > 0).astype(np.int64) + (X > 1)
     nets, report = search(net, LANES, X, tags, score=lambda net, X, y: 0.0)
 
@@ -148,7 +159,10 @@ def test_last_step_of_a_pipeline():
     [
         (classifier(callbacks=[skorch.callbacks.EarlyStopping()]), "callbacks of its own"),
         (classifier(iterator_train__drop_last=True), "iterator_train of its own"),
-        (classifier(train_split=lambda dataset, y=None, **params: (dataset, None)), "train_split of its own"),
+        (
+            classifier(train_split=lambda dataset, y=None, **params: (dataset, None)),
+            "train_split of its own",
+        ),
         (classifier(warm_start=True), "sets warm_start"),
         (classifier(optimizer=torch.optim.Adadelta), "Adadelta has no fused rule"),
     ],
@@ -183,13 +197,22 @@ def test_unusual_lengths_of_training_mean_what_skorch_says(options, error):
 
 @pytest.mark.parametrize("n_jobs", [None, 2])
 def test_a_diverged_net_is_scored_as_skorch_scores_it(n_jobs):
-    search = GridSearchCV(classifier(), {"lr": [0.1, 1e300]}, cv=FOLDS, n_jobs=n_jobs, error_score="raise", refit=False)
+    search = GridSearchCV(
+        classifier(),
+        {"lr": [0.1, 1e300]},
+        cv=FOLDS,
+        n_jobs=n_jobs,
+        error_score="raise",
+        refit=False,
+    )
     report = FusionReport()
     plain = clone(search).fit(X, y)
     with joblib.parallel_config("sktune", report=report, n_jobs=n_jobs):
         fused = clone(search).fit(X, y)
 
-    assert [(fit["candidate"], fit["reason"]) for fit in report.alone] == [(1, "it left the finite numbers")] * 2
+    assert [(fit["candidate"], fit["reason"]) for fit in report.alone] == [
+        (1, "it left the finite numbers")
+    ] * 2
     # those that go on alone are not counted among the fused
     assert sum(group["lanes"] for group in report.groups) == 2
     assert fused.cv_results_["mean_test_score"][1] == plain.cv_results_["mean_test_score"][1]
@@ -220,7 +243,9 @@ class FailsOnce(Net):
 
 def test_a_fit_that_runs_alone_between_others_does_not_take_the_next_ones_result():
     def predictions(at):
-        net = skorch.NeuralNetClassifier(FailsOnce, module__at=at, criterion=nn.CrossEntropyLoss, **QUIET)
+        net = skorch.NeuralNetClassifier(
+            FailsOnce, module__at=at, criterion=nn.CrossEntropyLoss, **QUIET
+        )
         found, report = [], FusionReport()
         FailsOnce.n_built = 0
         torch.manual_seed(0)
@@ -240,7 +265,9 @@ def test_a_fit_that_runs_alone_between_others_does_not_take_the_next_ones_result
     found, report = predictions(at=5)  # the true labels are scored before, outside of joblib
 
     assert [fit["reason"] for fit in report.alone] == ["its fit fails before the training begins"]
-    assert [np.array_equal(one, other) for one, other in zip(found[3:], expected[3:], strict=True)] == [
+    assert [
+        np.array_equal(one, other) for one, other in zip(found[3:], expected[3:], strict=True)
+    ] == [
         True,
         False,
         True,
@@ -250,7 +277,10 @@ def test_a_fit_that_runs_alone_between_others_does_not_take_the_next_ones_result
 
 def test_rows_of_another_type_fail_as_they_would():
     report = FusionReport()
-    with joblib.parallel_config("sktune", report=report), pytest.raises(RuntimeError, match="dtype"):
+    with (
+        joblib.parallel_config("sktune", report=report),
+        pytest.raises(RuntimeError, match="dtype"),
+    ):
         cross_validate(classifier(), X.astype(np.float32), y, cv=2, error_score="raise")
 
     assert "of the module's type" in str(report)

@@ -18,9 +18,10 @@ from torch.nn.functional import dropout
 from torch.nn.utils import parametrizations
 
 from sktune import MLP, NeuralNetClassifier
-from sktune.fused.optim import RULES
-from sktune.fused.plan import as_text, why_alone
-from sktune.fused.run import FusionReport
+from sktune.bridge.blockers import why_alone
+from sktune.bridge.planner import as_text
+from sktune.engine.executor import FusionReport
+from sktune.engine.steps.optimizers import RULES
 
 NET = {"max_epochs": 3, "batch_size": 16, "random_state": 3}
 LRS = [{"lr": 0.01}, {"lr": 0.05}]
@@ -83,7 +84,9 @@ class DropsConstant(Base):
         return nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5))
 
     def forward(self, X):
-        return self.outward(self.inward[0](X).relu() * self.inward[1](torch.ones(len(X), 8).double()))
+        return self.outward(
+            self.inward[0](X).relu() * self.inward[1](torch.ones(len(X), 8).double())
+        )
 
 
 class WeightNormed(Base):
@@ -97,7 +100,9 @@ class LoopsInEvaluation(Base):
     def forward(self, X):
         hidden = self.inward(X).relu()
         if not self.training:
-            return nn.functional.linear(hidden, torch._weight_norm(self.outward.weight, X.new_ones(3, 1), 0))
+            return nn.functional.linear(
+                hidden, torch._weight_norm(self.outward.weight, X.new_ones(3, 1), 0)
+            )
         return self.outward(hidden)
 
 
@@ -256,7 +261,11 @@ def net(cls=NeuralNetClassifier, **params):
 
 CANNOT = "its module cannot be fused"
 ALONE = {
-    "callbacks": (net(callbacks=[Halving()], module__dtype=torch.float64), X, "callbacks of its own"),
+    "callbacks": (
+        net(callbacks=[Halving()], module__dtype=torch.float64),
+        X,
+        "callbacks of its own",
+    ),
     "callbacks_of_a_subclass": (net(OwnCallbacks), X, "OwnCallbacks overrides _default_callbacks"),
     "train_step": (net(OwnStep), X, "OwnStep overrides train_step"),
     "get_loss": (net(OwnLoss), X, "OwnLoss overrides get_loss"),
@@ -265,11 +274,23 @@ ALONE = {
     "dataset": (net(dataset=OwnDataset), X, "a dataset of its own"),
     "iterator": (net(iterator_train__drop_last=True), X, "a iterator_train of its own"),
     "warm_start": (net(warm_start=True), X, "sets warm_start"),
-    "optimizer": (net(optimizer=torch.optim.LBFGS, optimizer__max_iter=3), X, "its optimizer LBFGS has no fused rule"),
+    "optimizer": (
+        net(optimizer=torch.optim.LBFGS, optimizer__max_iter=3),
+        X,
+        "its optimizer LBFGS has no fused rule",
+    ),
     "amsgrad": (net(optimizer__amsgrad=True), X, "its optimizer sets amsgrad"),
-    "centered": (net(optimizer=torch.optim.RMSprop, optimizer__centered=True), X, "its optimizer sets centered"),
+    "centered": (
+        net(optimizer=torch.optim.RMSprop, optimizer__centered=True),
+        X,
+        "its optimizer sets centered",
+    ),
     "maximize": (net(optimizer__maximize=True), X, "its optimizer sets maximize"),
-    "groups": (net(optimizer__param_groups=[("*.bias", {"lr": 0.1})]), X, "several groups of parameters"),
+    "groups": (
+        net(optimizer__param_groups=[("*.bias", {"lr": 0.1})]),
+        X,
+        "several groups of parameters",
+    ),
     "sparse": (net(), sparse.csr_array(X), "no dense table"),
     "dict": (net(module=Base), SliceDict(X=X), "no dense table"),
     "lstm": (net(module=Recurrent), sequences, CANNOT),
@@ -279,7 +300,11 @@ ALONE = {
     "dropout_of_a_subclass": (net(module=OwnDropout), X, f"{CANNOT}.*random"),
     "dropout_of_a_constant": (net(module=DropsConstant), X, f"{CANNOT}.*differ from net to net"),
     "weight_norm": (net(module=WeightNormed), X, f"{CANNOT}.*performance drop"),
-    "loop_in_evaluation": (net(module=LoopsInEvaluation, early_stopping=True), X, f"{CANNOT}.*performance drop"),
+    "loop_in_evaluation": (
+        net(module=LoopsInEvaluation, early_stopping=True),
+        X,
+        f"{CANNOT}.*performance drop",
+    ),
     "branch": (net(module=Branching), X, f"{CANNOT}.*data-dependent"),
     "unused": (net(module=Unused), X, CANNOT),
     "counting": (net(module=Counting), X, "remembers its calls"),
@@ -288,11 +313,19 @@ ALONE = {
     "counting_in_a_tensor": (net(module=CountsInTensor), X, "remembers its calls"),
     "logging": (net(module=Logs), X, "remembers its calls"),
     "averaging": (net(module=Averaging), X, CANNOT),
-    "padding": (net(module=nn.Sequential(nn.Embedding(9, 3, 0), nn.Flatten(), nn.Linear(15, 3))), words, "padding_idx"),
+    "padding": (
+        net(module=nn.Sequential(nn.Embedding(9, 3, 0), nn.Flatten(), nn.Linear(15, 3))),
+        words,
+        "padding_idx",
+    ),
     "mixing_criterion": (net(criterion=Mixing), X, "no mean of the rows' own losses"),
     "learned_criterion": (net(criterion=Learned), X, "its criterion has parameters"),
     "sum": (net(criterion__reduction="sum"), X, "no plain mean"),
-    "weights_of_classes": (net(criterion__weight=torch.ones(3, dtype=torch.float64)), X, "no plain mean"),
+    "weights_of_classes": (
+        net(criterion__weight=torch.ones(3, dtype=torch.float64)),
+        X,
+        "no plain mean",
+    ),
     "ignored_class": (net(criterion__ignore_index=1), X, "its criterion ignores rows"),
     "skorch": (
         SkorchNet(MLP, module__n_features=6, module__n_outputs=3, verbose=0),
@@ -327,7 +360,9 @@ def test_what_is_not_fused_says_why(name):
     assert f"{n_fits} fits one at a time" in str(report)
 
 
-@pytest.mark.parametrize("setting", [{"compile": True}, {"verbose": 1}, {"train_split": skorch.dataset.ValidSplit(3)}])
+@pytest.mark.parametrize(
+    "setting", [{"compile": True}, {"verbose": 1}, {"train_split": skorch.dataset.ValidSplit(3)}]
+)
 def test_settings_that_are_not_fused_say_so(setting):
     assert why_alone(net(**setting)) == f"it sets {next(iter(setting))}"
 
@@ -362,7 +397,10 @@ def test_classes_of_one_name_are_not_taken_for_each_other(name, make):
 def test_outputs_that_do_not_match_the_classes_fail_as_they_would():
     wrong = net(module=MLP, module__hidden=(4,), module__n_outputs=7)
     for config in ({"backend": "sequential"}, {"backend": "sktune"}):
-        with joblib.parallel_config(**config), pytest.raises(ValueError, match="one column per class"):
+        with (
+            joblib.parallel_config(**config),
+            pytest.raises(ValueError, match="one column per class"),
+        ):
             cross_validate(wrong, X, y, cv=2, error_score="raise")
 
 
@@ -410,7 +448,10 @@ class OldStyle(Base):
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
-        self.attention, self.outward = nn.MultiheadAttention(2, 1, batch_first=True), nn.Linear(2, 3)
+        self.attention, self.outward = (
+            nn.MultiheadAttention(2, 1, batch_first=True),
+            nn.Linear(2, 3),
+        )
         self.double()
 
     def forward(self, X):

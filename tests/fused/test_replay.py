@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 import skorch
 import torch
-from parity import RAGGED, X, X_reg, assert_parity, assert_same_net, assert_same_scores, grid, search, y, y_reg
+from parity import (
+    RAGGED,
+    X,
+    X_reg,
+    assert_parity,
+    assert_same_net,
+    assert_same_scores,
+    grid,
+    search,
+    y,
+    y_reg,
+)
 from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.model_selection import GridSearchCV, _validation, cross_val_predict, cross_validate
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -18,13 +29,23 @@ from sklearn.utils.parallel import Parallel, delayed
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
-from sktune.fused import collect
-from sktune.fused.run import FusionReport
-from sktune.training import BUILT, Training
+from sktune.bridge import collect
+from sktune.engine.executor import FusionReport
+from sktune.estimators.fit_loop import BUILT, Training
 
-SETTINGS = {"module__hidden": (8,), "module__dtype": torch.float64, "lr": 0.05, "max_epochs": 3, "random_state": 0}
+SETTINGS = {
+    "module__hidden": (8,),
+    "module__dtype": torch.float64,
+    "lr": 0.05,
+    "max_epochs": 3,
+    "random_state": 0,
+}
 NET = NeuralNetClassifier(**SETTINGS, batch_size=16)
-LANES = [{"lr": 0.01}, {"lr": 0.1, "batch_size": 32}, {"early_stopping": True, "n_iter_no_change": 1, "lr": 0.9}]
+LANES = [
+    {"lr": 0.01},
+    {"lr": 0.1, "batch_size": 32},
+    {"early_stopping": True, "n_iter_no_change": 1, "lr": 0.9},
+]
 LANES += [{"module__batch_norm": True, "module__dropout": 0.3}]
 
 
@@ -58,7 +79,9 @@ def score_by(ask, fused=True, net=NET, lanes=LANES, table=X, labels=y, **options
 
 def assert_answers(ask, **options):
     """Assert that fused nets answer a scorer as plain ones do."""
-    for plain, fused in zip(score_by(ask, fused=False, **options)[0], score_by(ask, **options)[0], strict=True):
+    for plain, fused in zip(
+        score_by(ask, fused=False, **options)[0], score_by(ask, **options)[0], strict=True
+    ):
         np.testing.assert_allclose(fused, plain, rtol=0, atol=1e-9)
 
 
@@ -77,7 +100,11 @@ def test_test_rows_are_predicted_beside_the_training(kind, calls):
     calls.clear()
     fused, built = score_by(lambda net, X: net.predict(X), **options)
 
-    validated = [module for module in calls if module.training is False and module in [n.module_ for n in built]]
+    validated = [
+        module
+        for module in calls
+        if module.training is False and module in [n.module_ for n in built]
+    ]
     assert not validated
     for one, other in zip(plain, fused, strict=True):
         np.testing.assert_allclose(other, one, rtol=0, atol=1e-9)
@@ -89,7 +116,9 @@ def test_functions_that_know_their_test_rows(calls):
     splits = [(np.arange(0, 70), np.arange(70, 110)), (np.arange(70, 110), np.arange(0, 70))]
     for run in (
         lambda: cross_val_predict(NET, X, y, cv=splits, method="predict_proba"),
-        lambda: cross_validate(NET, X, y, cv=splits, scoring=["accuracy", "neg_log_loss"])["test_neg_log_loss"],
+        lambda: cross_validate(NET, X, y, cv=splits, scoring=["accuracy", "neg_log_loss"])[
+            "test_neg_log_loss"
+        ],
     ):
         expected = run()
         calls.clear()
@@ -113,7 +142,11 @@ OTHERS = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_rows_are_predicted(name, calls):
     def ask(net, X):
-        return [net.predict_proba(X).sum(), net.predict_proba(OTHERS[name](X)).sum(), net.predict_proba(X).sum()]
+        return [
+            net.predict_proba(X).sum(),
+            net.predict_proba(OTHERS[name](X)).sum(),
+            net.predict_proba(X).sum(),
+        ]
 
     assert_answers(ask)
     assert calls
@@ -154,7 +187,9 @@ def turn(net):
 CHANGES = {
     "weights": zero,
     "layers": turn,
-    "hook": lambda net: net.module_.register_forward_hook(lambda module, args, outputs: outputs * 2),
+    "hook": lambda net: net.module_.register_forward_hook(
+        lambda module, args, outputs: outputs * 2
+    ),
     "module": lambda net: setattr(net, "module_", nn.Identity()),
     "nonlinearity": lambda net: setattr(net, "predict_nonlinearity", None),
     "set_params": lambda net: net.set_params(predict_nonlinearity=None),
@@ -215,7 +250,9 @@ def test_nets_are_built_when_they_are_looked_at():
             net.modules_  # noqa: B018
 
 
-@pytest.mark.parametrize("copied", [lambda net: pickle.loads(pickle.dumps(net)), joblib.hash, clone, repr])
+@pytest.mark.parametrize(
+    "copied", [lambda net: pickle.loads(pickle.dumps(net)), joblib.hash, clone, repr]
+)
 def test_nets_that_are_not_built_are_copied_as_others(copied):
     _, references = score_by(predict_proba, fused=False)
     _, nets = score_by(predict_proba)
@@ -227,7 +264,9 @@ def test_nets_that_are_not_built_are_copied_as_others(copied):
         elif copied is repr:
             assert one == other
         if hasattr(one, "module_"):
-            np.testing.assert_allclose(other.predict_proba(X), one.predict_proba(X), rtol=0, atol=1e-9)
+            np.testing.assert_allclose(
+                other.predict_proba(X), one.predict_proba(X), rtol=0, atol=1e-9
+            )
 
 
 def test_a_copy_within_the_task_answers_by_itself():
@@ -250,7 +289,9 @@ def test_threads_build_a_net_once():
         for net in nets:
             built = list(pool.map(lambda name, net=net: getattr(net, name), BUILT * 4))
             assert len({id(part) for part in built}) == len(BUILT)
-            assert [*map(id, net.module_.parameters())] == [*map(id, net.optimizer_.param_groups[0]["params"])]
+            assert [*map(id, net.module_.parameters())] == [
+                *map(id, net.optimizer_.param_groups[0]["params"])
+            ]
 
 
 class Picky(nn.Module):
@@ -276,13 +317,25 @@ class Picky(nn.Module):
 @pytest.mark.filterwarnings("ignore:One or more of the test scores")
 def test_a_module_that_fails_in_evaluation_fails_in_its_own_place(how, scoring):
     net = NeuralNetClassifier(
-        Picky, module__how=how, module__dtype=torch.float64, lr=0.05, max_epochs=2, batch_size=16, random_state=0
+        Picky,
+        module__how=how,
+        module__dtype=torch.float64,
+        lr=0.05,
+        max_epochs=2,
+        batch_size=16,
+        random_state=0,
     )
     found = []
     for fused in (False, True):
         report = FusionReport()
-        with joblib.parallel_config("sktune", report=report) if fused else joblib.parallel_config("sequential"):
-            search = GridSearchCV(net, {"module__width": [4, 5], "lr": [0.01, 0.1]}, cv=RAGGED, scoring=scoring)
+        with (
+            joblib.parallel_config("sktune", report=report)
+            if fused
+            else joblib.parallel_config("sequential")
+        ):
+            search = GridSearchCV(
+                net, {"module__width": [4, 5], "lr": [0.01, 0.1]}, cv=RAGGED, scoring=scoring
+            )
             found.append(search.set_params(refit=False).fit(X, y))
     assert sum(group["lanes"] for group in report.groups) == 8
     assert_same_scores(*found, tolerance=1e-9)
@@ -363,11 +416,18 @@ def test_answers_do_not_depend_on_the_group(max_lanes):
 
 
 def test_train_scores_pipelines_and_masks():
-    masks = [(np.isin(np.arange(110), train), np.isin(np.arange(110), test)) for train, test in RAGGED]
+    masks = [
+        (np.isin(np.arange(110), train), np.isin(np.arange(110), test)) for train, test in RAGGED
+    ]
     assert_parity(NET, LANES[:2], X, y, cv=masks)
-    lanes = [{f"neuralnetclassifier__{name}": value for name, value in lane.items()} for lane in LANES]
+    lanes = [
+        {f"neuralnetclassifier__{name}": value for name, value in lane.items()} for lane in LANES
+    ]
     for net, candidates in ((NET, LANES), (make_pipeline(StandardScaler(), NET), lanes)):
-        found = [search(net, candidates, X, y, fused=fused, return_train_score=True)[0] for fused in (False, True)]
+        found = [
+            search(net, candidates, X, y, fused=fused, return_train_score=True)[0]
+            for fused in (False, True)
+        ]
         assert_same_scores(*found, tolerance=1e-9)
 
 
@@ -379,17 +439,30 @@ def test_optimizers_know_frozen_weights(optimizer):
             self.layers[0].weight.requires_grad_(False)
 
     net = NeuralNetClassifier(
-        Frozen, optimizer=optimizer, module__dtype=torch.float64, lr=0.05, max_epochs=2, batch_size=16, random_state=0
+        Frozen,
+        optimizer=optimizer,
+        module__dtype=torch.float64,
+        lr=0.05,
+        max_epochs=2,
+        batch_size=16,
+        random_state=0,
     )
     assert_parity(net, [{"lr": 0.01}, {"lr": 0.1}], X, y)
-    (plain, *_), (fused, *_) = (score_by(predict_proba, net=net, lanes=[{}], fused=way)[1] for way in (False, True))
+    (plain, *_), (fused, *_) = (
+        score_by(predict_proba, net=net, lanes=[{}], fused=way)[1] for way in (False, True)
+    )
     assert vars(plain.optimizer_).keys() == vars(fused.optimizer_).keys()
     assert plain.optimizer_.defaults == fused.optimizer_.defaults
 
 
 def test_nets_have_criteria_of_their_own():
-    criterion = {"criterion": nn.BCEWithLogitsLoss, "criterion__pos_weight": torch.tensor(2.0, dtype=torch.float64)}
-    _, nets = score_by(predict_proba, net=clone(NET).set_params(**criterion), labels=y > 0, lanes=[{}, {"lr": 0.1}])
+    criterion = {
+        "criterion": nn.BCEWithLogitsLoss,
+        "criterion__pos_weight": torch.tensor(2.0, dtype=torch.float64),
+    }
+    _, nets = score_by(
+        predict_proba, net=clone(NET).set_params(**criterion), labels=y > 0, lanes=[{}, {"lr": 0.1}]
+    )
 
     assert len({net.criterion_.pos_weight.data_ptr() for net in nets}) == len(nets) == 4
 
@@ -465,18 +538,24 @@ def test_a_pipeline_tells_of_its_steps_once(capsys):
 @pytest.mark.parametrize("batch_size", [5, -1])
 @pytest.mark.parametrize("callbacks", [None, "disable"])
 def test_histories_of_skorchs_nets_have_the_keys_of_plain_ones(batch_size, callbacks):
-    net = skorch.NeuralNetClassifier(nn.Linear(6, 3), criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=2)
+    net = skorch.NeuralNetClassifier(
+        nn.Linear(6, 3), criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=2
+    )
     net.set_params(batch_size=batch_size, callbacks=callbacks)
     rows = X.astype(np.float32)
     found = []
     for fused in ("sequential", "sktune"):
         torch.manual_seed(0)
         with joblib.parallel_config(fused):
-            found.append(cross_validate(net, rows, y, cv=RAGGED, return_estimator=True)["estimator"])
+            found.append(
+                cross_validate(net, rows, y, cv=RAGGED, return_estimator=True)["estimator"]
+            )
 
     for plain, other in zip(*found, strict=True):
         assert plain.history[-1].keys() == other.history[-1].keys()
         for key in plain.history[-1].keys() - {"batches", "dur"}:
-            np.testing.assert_allclose(other.history[:, key], plain.history[:, key], rtol=1e-4, err_msg=key)
+            np.testing.assert_allclose(
+                other.history[:, key], plain.history[:, key], rtol=1e-4, err_msg=key
+            )
         n_batches = 1 if batch_size == -1 else 3
         assert other.history[:, "valid_batch_count"] == [n_batches] * 2

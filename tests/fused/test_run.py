@@ -16,9 +16,10 @@ import torch
 from parity import X, assert_parity, assert_same_net, assert_same_scores, compiled_steps, search, y
 from sklearn.exceptions import FitFailedWarning
 
-from sktune import NeuralNetClassifier, compiled
-from sktune.fused import run
-from sktune.fused.train import Group
+from sktune import NeuralNetClassifier
+from sktune.engine import executor as run
+from sktune.engine.compiled import program as compiled
+from sktune.engine.group import Group
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=16, random_state=0)
 LANES = [{"lr": lr, "module__dropout": rate} for lr in (0.01, 0.1) for rate in (0.0, 0.3)]
@@ -30,7 +31,9 @@ def limit_memory(monkeypatch, too_many, error=torch.OutOfMemoryError, when="at o
 
     class Limited(Group):
         def __init__(self, lanes, *args):
-            assert all(group() is None for group in earlier), "a group that failed still holds its memory"
+            assert all(group() is None for group in earlier), (
+                "a group that failed still holds its memory"
+            )
             begun.append(len(lanes))
             earlier.append(weakref.ref(self))
             super().__init__(lanes, *args)
@@ -119,7 +122,9 @@ def test_failures_of_the_engine_are_told_and_cost_no_result(monkeypatch, four_th
 
     monkeypatch.setattr(run, "Group", Broken)
     plain, references, _ = search(NET, LANES[:2], X, y, fused=False)
-    with pytest.warns(RuntimeWarning, match="the fused engine failed: LookupError: a bug of the engine"):
+    with pytest.warns(
+        RuntimeWarning, match="the fused engine failed: LookupError: a bug of the engine"
+    ):
         found, nets, report = search(NET, LANES[:2], X, y, max_lanes=max_lanes)
 
     assert_same_scores(plain, found, tolerance=0)
@@ -168,7 +173,7 @@ def test_threads_share_the_cores(monkeypatch, four_threads):
     monkeypatch.setattr(run, "Group", Noting)
     search(NET, LANES, X, y, n_jobs=1, max_lanes=2)
     assert counts == [1] * 4, "steps as small as these are not to be divided"
-    monkeypatch.setattr("sktune.modules._LEAST_TO_DIVIDE", 0)
+    monkeypatch.setattr("sktune.runtime.threads._LEAST_TO_DIVIDE", 0)
     monkeypatch.setattr(compiled, "enabled", False)
     for n_jobs, share in ((1, 4), (2, 2), (4, 1), (None, 1)):
         counts.clear()
@@ -181,7 +186,11 @@ def test_one_group_is_divided_among_the_workers():
     lanes = [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)]
     _, together, report = search(NET, lanes, X, y, n_jobs=1)
     assert [group["lanes"] for group in report.groups] == [12, 12]
-    for n_jobs, are_compiled, sizes in ((2, True, [6] * 4), (9, False, [6] * 4), (9, True, [1] * 24)):
+    for n_jobs, are_compiled, sizes in (
+        (2, True, [6] * 4),
+        (9, False, [6] * 4),
+        (9, True, [1] * 24),
+    ):
         with compiled_steps(are_compiled):
             _, apart, report = search(NET, lanes, X, y, n_jobs=n_jobs)
         assert sorted(group["lanes"] for group in report.groups) == sizes
@@ -194,7 +203,9 @@ def test_groups_on_a_gpu_stay_whole(monkeypatch):
     monkeypatch.setattr(run, "own_stream", lambda device: nullcontext())
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
-    _, _, report = search(NET, [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)], X, y, n_jobs=2)
+    _, _, report = search(
+        NET, [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)], X, y, n_jobs=2
+    )
 
     assert [group["lanes"] for group in report.groups] == [12, 12]
     assert report.groups[0]["device"] == "cuda"
@@ -232,7 +243,9 @@ def test_a_stream_of_its_own_is_waited_for(monkeypatch):
 
 def in_a_process(program, timeout=60):
     """Run a program of its own; return the JSON that it prints."""
-    done = subprocess.run([sys.executable, "-c", dedent(program)], capture_output=True, text=True, timeout=timeout)
+    done = subprocess.run(
+        [sys.executable, "-c", dedent(program)], capture_output=True, text=True, timeout=timeout
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -245,7 +258,7 @@ def test_an_interrupt_ends_a_search_at_once_and_leaves_nothing_working():
         import torch
         from sklearn.datasets import load_iris
         from sktune import GridSearchCV, NeuralNetClassifier
-        from sktune.compiled import load_kernels
+        from sktune.engine.compiled.program import load_kernels
 
         load_kernels(np.dtype("float32"))  # the interrupt is to meet the training, not the compiler
         torch.set_num_threads(2)

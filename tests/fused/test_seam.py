@@ -14,9 +14,9 @@ from sklearn.utils.metaestimators import _safe_split
 from sklearn.utils.validation import _check_method_params
 
 from sktune import NeuralNetClassifier
-from sktune.fused import backend
-from sktune.fused.run import FusionReport
-from sktune.fused.seam import FIT_FUNCTIONS, Task, read_tasks, run_task
+from sktune.bridge import backend
+from sktune.bridge.seam import FIT_FUNCTIONS, Task, read_tasks, run_task
+from sktune.engine.executor import FusionReport
 
 NET = NeuralNetClassifier(max_epochs=1, random_state=0)
 READ = {
@@ -46,7 +46,9 @@ def test_scikit_learns_tasks_have_the_arguments_that_are_read(name):
 
 def test_scikit_learns_wrapper_tells_its_function():
     wrapped, _, _ = parallel.delayed(abs)(1)
-    assert wrapped.function is abs, "sklearn.utils.parallel._FuncWrapper no longer tells its `function`"
+    assert wrapped.function is abs, (
+        "sklearn.utils.parallel._FuncWrapper no longer tells its `function`"
+    )
 
 
 def test_joblib_begins_a_call_of_one_job_where_it_is_intercepted():
@@ -57,12 +59,16 @@ def test_joblib_begins_a_call_of_one_job_where_it_is_intercepted():
     for call in (joblib.Parallel(n_jobs=1), joblib.Parallel(n_jobs=1, return_as="generator")):
         call._get_sequential_output = take
         found = call(joblib.delayed(abs)(-n) for n in range(3))
-        assert [*found] == [0, 1, 2], "joblib.Parallel._get_sequential_output is no longer what computes a call"
+        assert [*found] == [0, 1, 2], (
+            "joblib.Parallel._get_sequential_output is no longer what computes a call"
+        )
 
 
 def test_joblibs_parallel_has_the_attributes_that_a_call_is_begun_anew_with():
     call = joblib.Parallel(n_jobs=1)
-    missing = {"_backend", "_managed_backend", "_running", "n_jobs", "timeout", "verbose"} - vars(call).keys()
+    missing = {"_backend", "_managed_backend", "_running", "n_jobs", "timeout", "verbose"} - vars(
+        call
+    ).keys()
     assert not missing, f"joblib.Parallel no longer has {missing}"
 
     with joblib.parallel_config("threading"):
@@ -83,12 +89,16 @@ def test_scikit_learn_takes_rows_as_is_read():
     np.testing.assert_array_equal(y_train, y[rows], err_msg="_safe_split takes other rows")
     params = _check_method_params(X, params={"sample_weight": y, "note": "all"}, indices=rows)
     assert params["note"] == "all", "_check_method_params changes what is not per row"
-    np.testing.assert_array_equal(params["sample_weight"], y[rows], err_msg="_check_method_params takes other rows")
+    np.testing.assert_array_equal(
+        params["sample_weight"], y[rows], err_msg="_check_method_params takes other rows"
+    )
 
 
 def test_tasks_are_read_as_scikit_learn_makes_them(monkeypatch):
     tasks = []
-    monkeypatch.setattr(backend, "read_tasks", lambda *args: tasks.extend(found := read_tasks(*args)) or found)
+    monkeypatch.setattr(
+        backend, "read_tasks", lambda *args: tasks.extend(found := read_tasks(*args)) or found
+    )
     with joblib.parallel_config("sktune"):
         GridSearchCV(NET, {"lr": [0.1, 0.2]}, cv=3, refit=False).fit(X, y)
 
@@ -132,7 +142,9 @@ def test_the_time_of_training_is_added_to_what_a_task_reports():
 
 def test_other_users_of_joblib_are_served_as_ever():
     with joblib.parallel_config("sktune"):
-        assert joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20)) == [n**2 for n in range(20)]
+        assert joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20)) == [
+            n**2 for n in range(20)
+        ]
         with pytest.raises(ZeroDivisionError, match="by zero"):
             joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
         assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(-n) for n in range(3)) == [0, 1, 2]

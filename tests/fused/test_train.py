@@ -8,14 +8,25 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from parity import X, X_reg, assert_parity, assert_same_net, assert_same_scores, compiled_steps, search, y, y_reg
+from parity import (
+    X,
+    X_reg,
+    assert_parity,
+    assert_same_net,
+    assert_same_scores,
+    compiled_steps,
+    search,
+    y,
+    y_reg,
+)
 from sklearn.exceptions import FitFailedWarning
 from sklearn.model_selection import KFold, cross_validate
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
-from sktune.fused.run import FusionReport
-from sktune.fused.train import Group, flushed_denormals
+from sktune.engine.executor import FusionReport
+from sktune.engine.group import Group
+from sktune.runtime.threads import flushed_denormals
 
 
 class Normalised(nn.Sequential):
@@ -26,7 +37,9 @@ class Normalised(nn.Sequential):
             nn.Linear(n_features, hidden[0], bias=False, dtype=dtype),
             nn.Linear(hidden[0], n_outputs, dtype=dtype),
         )
-        super().__init__(inward, nn.BatchNorm1d(hidden[0], dtype=dtype), nn.ReLU(), nn.Dropout(0.2), outward)
+        super().__init__(
+            inward, nn.BatchNorm1d(hidden[0], dtype=dtype), nn.ReLU(), nn.Dropout(0.2), outward
+        )
 
 
 SETTINGS = {"max_epochs": 11, "batch_size": 16, "random_state": 3}
@@ -51,12 +64,25 @@ VARIED = {
     ],
     "nesterov": [{"momentum": 0.9}, {"momentum": 0.3, "weight_decay": 0.05}],
     "adam": [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9)}, {"eps": 1e-2}],
-    "adamw": [{}, {"weight_decay": 0.0}, {"betas": (0.8, 0.95), "weight_decay": 0.3}, {"eps": 1e-3}],
+    "adamw": [
+        {},
+        {"weight_decay": 0.0},
+        {"betas": (0.8, 0.95), "weight_decay": 0.3},
+        {"eps": 1e-3},
+    ],
     "adam_alike": [{}, {"weight_decay": 0.1}],
-    "rmsprop": [{"momentum": 0.0}, {"momentum": 0.8, "alpha": 0.9}, {"weight_decay": 0.1, "eps": 1e-3}],
+    "rmsprop": [
+        {"momentum": 0.0},
+        {"momentum": 0.8, "alpha": 0.9},
+        {"weight_decay": 0.1, "eps": 1e-3},
+    ],
     "nadam": [{}, {"momentum_decay": 0.1}, {"betas": (0.7, 0.99), "weight_decay": 0.1}],
     "nadamw": [{}, {"weight_decay": 0.2}],
-    "adagrad": [{}, {"lr_decay": 0.1}, {"initial_accumulator_value": 0.5, "weight_decay": 0.1, "eps": 1e-4}],
+    "adagrad": [
+        {},
+        {"lr_decay": 0.1},
+        {"initial_accumulator_value": 0.5, "weight_decay": 0.1, "eps": 1e-4},
+    ],
 }
 OPTIMIZERS = {
     "sgd": {"optimizer": torch.optim.SGD},
@@ -73,7 +99,11 @@ STOPS = {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change":
 WEIGHTS = np.random.default_rng(0).uniform(0.2, 3, len(y))
 TRAININGS = {
     "bare": ({}, [{}], {}),
-    "dropout": ({"module__dropout": 0.4}, [{}, {"module__dropout": 0.0}, {"module__dropout": 0.7}], {}),
+    "dropout": (
+        {"module__dropout": 0.4},
+        [{}, {"module__dropout": 0.0}, {"module__dropout": 0.7}],
+        {},
+    ),
     "batch_norm": ({"module": Normalised}, [{}], {"sample_weight": WEIGHTS}),
     "penalties": ({}, [{}, {"l2": 0.03}, {"l1": 1e-4}, {"l1": 1e-3, "l2": 0.01}], {}),
     "early_stopping": (
@@ -120,18 +150,34 @@ def test_lanes_end_as_plain_fits_do_in_every_other_combination(optimizer, traini
 
 
 def test_lanes_that_stop_on_their_training_loss():
-    settings = {**NET, "module__dropout": 0.2, "early_stopping": "train_loss", "n_iter_no_change": 2}
-    candidates = [{"tol": 0.05}, {"tol": 0.01, "lr": 0.1}, {"n_iter_no_change": np.inf}, {"early_stopping": False}]
+    settings = {
+        **NET,
+        "module__dropout": 0.2,
+        "early_stopping": "train_loss",
+        "n_iter_no_change": 2,
+    }
+    candidates = [
+        {"tol": 0.05},
+        {"tol": 0.01, "lr": 0.1},
+        {"n_iter_no_change": np.inf},
+        {"early_stopping": False},
+    ]
     report = assert_parity(NeuralNetClassifier(**settings), candidates, X, y)
 
-    lengths = [max(row["epoch"] for row in report.curves if row["candidate"] == n) for n in range(4)]
+    lengths = [
+        max(row["epoch"] for row in report.curves if row["candidate"] == n) for n in range(4)
+    ]
     assert lengths[0] < lengths[2] == lengths[3] == NET["max_epochs"]
 
 
 def test_folds_may_differ_in_their_number_of_batches():
     X_few, y_few = X[:97], y[:97]  # 64 and 65 rows to train on: 4 batches of 16, and a fifth
     splits = [list(KFold(3).split(X_few))[fold] for fold in (0, 2)]
-    candidates = [{"lr": 0.05}, {"lr": 0.02, "lr_schedule": "cosine"}, {"lr_schedule": "one_cycle", "l2": 0.1}]
+    candidates = [
+        {"lr": 0.05},
+        {"lr": 0.02, "lr_schedule": "cosine"},
+        {"lr_schedule": "one_cycle", "l2": 0.1},
+    ]
 
     report = assert_parity(NeuralNetClassifier(**NET), candidates, X_few, y_few, cv=splits)
 
@@ -203,7 +249,10 @@ REGRESSIONS |= {
     "bce_with_logits": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS[:, 0]),
     "bce_with_logits_of_two": ({"criterion": nn.BCEWithLogitsLoss}, FRACTIONS),
     "bce": ({"criterion": nn.BCELoss, "module": WithSigmoid}, FRACTIONS),
-    "shares_of_classes": ({"criterion": nn.CrossEntropyLoss}, FRACTIONS / FRACTIONS.sum(axis=1, keepdims=True)),
+    "shares_of_classes": (
+        {"criterion": nn.CrossEntropyLoss},
+        FRACTIONS / FRACTIONS.sum(axis=1, keepdims=True),
+    ),
 }
 FEW = [{"lr": 0.01, "random_state": 1}, {"lr": 0.03, "l2": 0.01}]
 
@@ -237,7 +286,9 @@ def test_candidates_of_different_criteria_train_in_groups_of_their_own():
         assert len(report.groups) == 2
 
 
-@settings(derandomize=True, max_examples=8, deadline=None, phases=[Phase.generate])  # to shrink takes minutes
+@settings(
+    derandomize=True, max_examples=8, deadline=None, phases=[Phase.generate]
+)  # to shrink takes minutes
 @given(data=st.data())
 def test_random_configurations(data):
     optimizer = data.draw(st.sampled_from(list(OPTIMIZERS)))
@@ -259,7 +310,9 @@ def test_random_configurations(data):
             "random_state": st.integers(0, 3),
             "module__dropout": st.sampled_from([0.0, 0.3]),
             "l2": st.sampled_from([0.0, 0.01]),
-            "lr_schedule": st.sampled_from(["constant", "step", "exponential", "time", "cosine", "one_cycle"]),
+            "lr_schedule": st.sampled_from(
+                ["constant", "step", "exponential", "time", "cosine", "one_cycle"]
+            ),
         }
     )
     candidates = data.draw(st.lists(st.builds(dict.__or__, lane, values), min_size=1, max_size=3))
@@ -281,7 +334,9 @@ def test_numbers_below_the_normal_ones_are_0_in_training_only():
 
 def test_a_group_trains_without_numbers_below_the_normal_ones(monkeypatch):
     found, close = [], Group._close_epoch
-    monkeypatch.setattr(Group, "_close_epoch", lambda *args: found.append(float(tiny / 2)) or close(*args))
+    monkeypatch.setattr(
+        Group, "_close_epoch", lambda *args: found.append(float(tiny / 2)) or close(*args)
+    )
     tiny = torch.tensor(torch.finfo(torch.float32).tiny)
     search(NeuralNetClassifier(max_epochs=1, random_state=0), [{}], X, y)
 
@@ -337,7 +392,9 @@ HALVES = {
 @pytest.mark.parametrize("name", HALVES)
 def test_half_precision_trains_fused_as_alone(name):
     """Rates, betas, eps and counts of bfloat16 would be others: beta2 = 0.999 would be 1."""
-    net = NeuralNetClassifier(**{"lr": 0.02, **HALVES[name]}, max_epochs=8, batch_size=16, random_state=0)
+    net = NeuralNetClassifier(
+        **{"lr": 0.02, **HALVES[name]}, max_epochs=8, batch_size=16, random_state=0
+    )
     net.set_params(module__hidden=(8,), module__dropout=0.2, module__dtype=torch.bfloat16)
     options = {"scoring": "neg_log_loss", "cv": 2, "return_estimator": True}
     plain = cross_validate(net, X, y, **options)
@@ -357,7 +414,9 @@ def test_half_precision_trains_fused_as_alone(name):
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_lanes_that_diverge_make_numpy_warn_of_nothing(are_compiled, early_stopping):
     """One fold has a step more than the other, and one rate makes losses infinite, and another no numbers."""
-    net = NeuralNetRegressor(optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu")
+    net = NeuralNetRegressor(
+        optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu"
+    )
     net.set_params(early_stopping=early_stopping, validation_fraction=0.2)
     folds = [(np.arange(33), np.arange(60, 80)), (np.arange(41), np.arange(60, 80))]
     rates = [{"lr": 1e-3}, {"lr": 1e100}, {"lr": 1e160}]

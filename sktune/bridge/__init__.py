@@ -1,0 +1,1 @@
+"""Between scikit-learn and the engine: the joblib backend, tasks read into fits, results handed back."""

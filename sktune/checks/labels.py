@@ -1,0 +1,85 @@
+"""Tables of 0 and 1 as the targets of a classifier: a column for each label.
+
+A row may have several labels, or none.
+"""
+
+import numpy as np
+import torch
+from scipy import sparse
+from skorch.utils import data_from_dataset
+
+_WAYS = (
+    "for several labels a row pass criterion=nn.BCEWithLogitsLoss, "
+    "or wrap the net in sklearn.multioutput.MultiOutputClassifier"
+)
+
+
+def is_table(y):
+    """Tell whether targets have more than one number for each row, in two dimensions or more."""
+    if sparse.issparse(y):
+        return True
+    try:
+        shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
+    except (TypeError, ValueError):
+        # rows of different lengths
+        return False
+    return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
+
+
+def as_label_table(y):
+    """Return y as a dense array (n_rows, n_labels) if it is a table of 0 and 1; else None."""
+    if y is None or not is_table(y):
+        return None
+    if sparse.issparse(y):
+        table = y.toarray()
+    else:
+        table = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
+    if (
+        table.dtype.kind not in "biufO"
+        or table.ndim != 2
+        or table.shape[1] < 2
+        or not np.isin(table, (0, 1)).all()
+    ):
+        return None
+    return table.astype(np.int64) if table.dtype.kind == "O" else table
+
+
+def find_label_table(dataset):
+    """Return the label table that a Dataset of skorch's or torch's own kinds brings, or None."""
+    try:
+        return as_label_table(data_from_dataset(dataset)[1])
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+
+
+def is_one_hot(table):
+    """Tell whether each row of a label table has exactly one label."""
+    return bool((table.sum(axis=1) == 1).all())
+
+
+def refuse_one_hot(table, criterion):
+    """Return the error for a one-hot table under a criterion that takes class numbers."""
+    return ValueError(
+        f"y must hold one label for each row under criterion={_name(criterion)}, "
+        f"got a one-hot table of shape {table.shape}: pass y.argmax(axis=1); {_WAYS}"
+    )
+
+
+def refuse_table(shape, criterion):
+    """Return the error for a label table under a criterion that cannot learn it."""
+    return ValueError(
+        f"y must hold one label for each row under criterion={_name(criterion)}, "
+        f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); {_WAYS}"
+    )
+
+
+def check_classes(classes, n_labels):
+    """Check that classes, if they are given, are the numbers of a label table's columns."""
+    if classes is not None and not np.array_equal(np.unique(classes), np.arange(n_labels)):
+        raise ValueError(
+            f"classes must be None or range({n_labels}), the columns of a table of labels, got {list(classes)}"
+        )
+
+
+def _name(criterion):
+    return getattr(criterion, "__name__", type(criterion).__name__)

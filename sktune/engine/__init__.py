@@ -1,0 +1,1 @@
+"""The fused engine: many fits, trained together."""

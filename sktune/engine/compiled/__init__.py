@@ -1,0 +1,1 @@
+"""Training steps of one small net, compiled by Numba."""

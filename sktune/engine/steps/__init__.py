@@ -1,0 +1,1 @@
+"""The ways to take training steps in many nets."""

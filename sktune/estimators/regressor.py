@@ -1,0 +1,99 @@
+"""A network as a scikit-learn regressor."""
+
+import numpy as np
+import skorch
+import torch
+from sklearn.utils.metaestimators import available_if
+from skorch.dataset import Dataset
+from torch import nn
+from torch.utils.data import DataLoader
+
+from sktune.checks.targets import check_fractions, check_outputs
+from sktune.estimators.base import NetworkEstimator
+from sktune.estimators.classifier import NeuralNetClassifier
+from sktune.estimators.overrides import remember_methods
+from sktune.modules.mlp import MLP
+from sktune.training.losses import is_binary, misfit
+
+
+class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
+    """A PyTorch network as a scikit-learn regressor, of one target or several.
+
+    Networks learn targets of unit variance best: see ``sklearn.compose.TransformedTargetRegressor``.
+
+    Parameters
+    ----------
+    module : nn.Module class or instance, default=MLP
+        See :class:`NeuralNetClassifier`; ``n_outputs`` is the number of targets.
+    criterion : nn.Module class or instance, default=MSELoss
+        Compares tensors of the shape (n_rows, n_outputs) that the module returns. A module may as well return
+        (n_rows,) for a single target.
+    optimizer, lr and all others
+        See :class:`NeuralNetClassifier`; but there is no `class_weight`, and there are no `classes`.
+
+    Attributes
+    ----------
+    n_outputs_ : int
+        Targets. For the others see :class:`NeuralNetClassifier`.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from sktune import NeuralNetRegressor
+    >>> X, y = make_regression(200, 5, random_state=0)
+    >>> net = NeuralNetRegressor(lr=0.01, module__hidden=(32,), random_state=0).fit(X, y / y.std())
+    >>> net.score(X, y / y.std()) > 0.9
+    True
+    """
+
+    def __init__(
+        self, module=MLP, criterion=nn.MSELoss, optimizer=torch.optim.AdamW, *,
+        lr=1e-3, max_epochs=50, batch_size=64, l1=0.0, l2=0.0, lr_schedule="constant", shuffle=True,
+        early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, tol=1e-4,
+        random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None,
+        predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
+        compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
+    ):  # fmt: skip
+        self._assign(locals())
+
+    @available_if(lambda net: False)
+    def predict_proba(self, X):
+        """Not offered: a regressor has no probabilities."""
+
+    def _read_targets(self, X, y, anew, classes=None):
+        """Return the targets as columns, and remember their shape."""
+        if y is None:  # a Dataset that brings its targets
+            if anew:
+                self.n_outputs_ = self._y_ndim = None
+            return None
+        y = np.asarray(y)
+        target = y.astype(np.float32 if y.dtype == np.float32 else np.float64).reshape(len(y), -1)
+        if is_binary(self.criterion):
+            check_fractions(target, self.criterion)
+        if anew or getattr(self, "_y_ndim", None) is None:
+            self.n_outputs_, self._y_ndim = target.shape[1], y.ndim
+        elif target.shape[1] != self.n_outputs_:
+            raise ValueError(
+                f"y must have {self.n_outputs_} columns as in the first fit, got {target.shape[1]}"
+            )
+        return target
+
+    def _match(self, y_pred, y_true):
+        if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:
+            return y_pred, y_true
+        if len(y_pred) != len(y_true) or y_pred.numel() != y_true.numel():
+            raise misfit(y_pred, f"{tuple(y_true.shape)}: one column per target")
+        return y_pred, y_true.reshape(y_pred.shape)
+
+    def predict(self, X):
+        """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""
+        outputs = self._outputs(X)
+        check_outputs(outputs, self._rows_asked(X), getattr(self, "n_outputs_", None))
+        if (getattr(self, "_y_ndim", None) or outputs.ndim) == 1:
+            return outputs.reshape(-1)
+        return outputs.reshape(len(outputs), -1).astype(
+            np.float64
+        )  # scikit-learn's type for several targets
+
+
+remember_methods(NeuralNetClassifier, NeuralNetRegressor)

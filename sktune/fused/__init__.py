@@ -1,1 +1,0 @@
-"""The fused engine: the fits of a search, trained together."""

@@ -1,0 +1,1 @@
+"""The machine: seeds, threads, devices, floating types."""

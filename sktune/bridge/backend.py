@@ -471,13 +471,14 @@ class _Job:
         """Run the task, whose fits adopt what was trained for them; return its result."""
         if self.has_result:
             return self.result
-        hand_out(self.fits, Course(self.before))
+        hook = hand_out(self.fits, Course(self.before))
         has_failed = True
         try:
             with self.call.within_tasks():
                 result = run_task(self.task, sum(fit.seconds for fit in self.fits))
             has_failed = _has_failed(result)
         finally:
+            hook.forget_outputs()
             self._conclude(has_failed)
         return result
 
@@ -488,7 +489,8 @@ class _Job:
             if fit.outcome is None:
                 self.call.bar.update(_cost(fit))
             else:
-                fit.outcome.outputs, fit.outcome.tested = None, ()
+                fit.outcome.outputs = None
+                fit.tested = ()
             fit.table = None
 
 

@@ -27,6 +27,7 @@ from sktune.checks.hyperparameters import check_hyperparameters
 from sktune.checks.inputs import check_rows
 from sktune.engine.lanes import Lane, Outcome
 from sktune.estimators.base import NetworkEstimator
+from sktune.estimators.hook import FitHook
 from sktune.modules.mlp import MLP
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.seeds import draw_seed
@@ -257,23 +258,16 @@ class Collector:
             X, draft.memory = lend(X), Recorder(fit, self.steps, fit.pipeline.memory, self.tracker)
         arguments = (X,) if planned.y is None else (X, planned.y)
         if isinstance(net, NetworkEstimator):
-
-            def convert(X):
-                return self.tables.convert(
-                    net, _fold_of(fit, fold), None if fit.pipeline else planned, X
-                )
-
-            def stand_in(rows, y=None, epochs=None, **fit_params):
-                found.append((why_told(epochs, **fit_params), rows))
-
-            vars(net).update(_stand_in=stand_in, _table=convert)
+            table_of = None if fit.pipeline else planned
+            vars(net)["_hook"] = Collecting(
+                found, lambda X: self.tables.convert(net, _fold_of(fit, fold), table_of, X)
+            )
             stopped, read = nullcontext(), self._read
         else:
             stopped, read = stopped_before_training(net, found, seed), self._read_plain
         with recorded_warnings() as fit.caught, stopped:
             draft.fit(*arguments, **planned.params)
-        for name in ("_stand_in", "_table"):
-            vars(net).pop(name, None)
+        vars(net).pop("_hook", None)
         told, *rows = found[0]
         if told:
             fit.reason = told
@@ -308,6 +302,24 @@ class Collector:
         lane = SkorchLane(net, self.plain_rows[key], train, valid, generator)
         draws = any(lane.dropout) and str(net.device) != "cpu"
         return (None, "its dropout draws from the device's generator") if draws else (lane, "")
+
+
+class Collecting(FitHook):
+    """Stops the fit of a net where its training would begin; `found` gets the training's arguments."""
+
+    forgets_given_table = True
+
+    def __init__(self, found, convert):
+        self.found, self.convert = found, convert
+
+    def convert_table(self, net, X):
+        """Return a table as the module takes it, shared with other fits."""
+        return self.convert(X)
+
+    def replace_training(self, net, dataset, epochs, fit_params):
+        """Take the arguments of the training loop, and why they keep the fit out of a group."""
+        self.found.append((why_told(epochs, **fit_params), dataset))
+        return True
 
 
 def _test_batches(net, planned, rows):

@@ -18,6 +18,7 @@ from sktune.engine.compiled.program import count_dtype
 from sktune.engine.steps.optimizers import RULES
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.fit_loop import BUILT
+from sktune.estimators.hook import FitHook
 from sktune.modules.dropout import dropout_layers
 from sktune.runtime.threads import limited_threads
 from sktune.training.rows import count_rows
@@ -77,132 +78,166 @@ class Recorded:
 
 
 def hand_out(fits, course=None):
-    """Let the estimator of a task adopt, fit by fit, what was trained for it; afterwards it is as any other.
+    """Let the estimator of a task adopt, fit by fit, what was trained for it; return the hook.
 
-    The `course` leads the random generators to where these fits led them when they were prepared.
+    The `course` sets the random generators to where these fits left them when they were prepared.
     """
     course = course or Course(None)
     is_of_use = course.states is not None or any(
         fit.outcome is not None or fit.table is not None for fit in fits
     )
     if is_of_use and fits[0].net is not None:
-        _await(fits, fits[0].pipeline and fits[0].pipeline.memory, course)
+        hook = HandOver(fits, course)
+        hook.await_fit(fits[0].net)
+        return hook
+    return FitHook()
 
 
-def _await(fits, memory, course):
-    """Make an estimator ready for the first of the fits to come; its own `memory` is for those that were not fused."""
-    if not fits:
-        return
-    fit, *others = fits
+class HandOver(FitHook):
+    """Hands the fits of a task, in their order, to the one net that the task fits.
 
-    def adopt(X, **fit_params):
-        if fit.pipeline is not None:
-            fit.pipeline.memory = memory
-        _await(others, memory, course)
-        return _end(fit, X, fit_params, course)
+    After each fit that was trained together with others the net is fitted, but has no module yet:
+    most nets of a search are only scored, and for that the outputs for the test rows suffice, which
+    were computed after the training. The parts of the net are built when they are first asked for.
+    """
 
-    if fit.pipeline is not None and (fit.outcome is not None or fit.table is not None):
-        fit.pipeline.memory = Recorded(fit, memory, course)
-    _let(fit.net, adopt)
+    def __init__(self, fits, course):
+        self.waiting = list(fits)
+        self.course = course
+        self.pipeline = fits[0].pipeline
+        # the pipeline's own memory, which serves the fits that were not fused
+        self.memory = self.pipeline and self.pipeline.memory
+        # lane, outcome and test rows of the fit whose parts are not built yet
+        self.trained = None
+        self.is_evaluated = False
+        self.lock = Lock()
 
+    def await_fit(self, net):
+        """Make the estimator, or the pipeline that ends in it, ready for the next of the fits."""
+        fit = self.waiting[0]
+        if self.pipeline is not None and (fit.outcome is not None or fit.table is not None):
+            self.pipeline.memory = Recorded(fit, self.memory, self.course)
+        if isinstance(net, NetworkEstimator):
+            vars(net)["_hook"] = self
+        else:
+            hand_over(net, self)
 
-def _end(fit, X, fit_params, course):
-    """Let a net adopt what was trained for it, or return False: it has to be trained alone."""
-    if fit.pipeline is None and not course.is_kept():
-        _give_up(fit, course)
-    if fit.outcome is not None and why_told(**fit_params):
-        raise AssertionError(f"a fit was trained without {', '.join(sorted(fit_params))}")
-    if fit.outcome is not None:
-        course.end(fit.after)
-        return _adopt(fit, X)
-    if fit.table is None:
-        course.begin(fit)
-    else:
-        # its steps have been answered, and led the generators to where they led in the preparation
-        course.expect(fit.after)
-    return False
+    def adopt(self, net, X, fit_params):
+        """Make the net what was trained for its next fit; return False if it has to train alone."""
+        if not self.waiting:
+            return False
+        fit = self.waiting.pop(0)
+        self.trained = None
+        if self.pipeline is not None:
+            self.pipeline.memory = self.memory
+        if self.waiting:
+            self.await_fit(net)
+        elif isinstance(net, NetworkEstimator):
+            del vars(net)["_hook"]
+        return self._end(fit, net, X, fit_params)
+
+    def _end(self, fit, net, X, fit_params):
+        if fit.pipeline is None and not self.course.is_kept():
+            _give_up(fit, self.course)
+        if fit.outcome is None:
+            if fit.table is None:
+                self.course.begin(fit)
+            else:
+                # its steps have been answered, and led the generators where the preparation had
+                self.course.expect(fit.after)
+            return False
+        if why_told(**fit_params):
+            names = ", ".join(sorted(fit_params))
+            raise AssertionError(f"a fit was trained without {names}")
+        self.course.end(fit.after)
+        repeat_warnings(fit.caught)
+        if fit.outcome.error is not None:
+            raise fit.outcome.error
+        n_rows = count_rows(X)
+        # rows of weight zero are left out of the lane
+        if n_rows < fit.lane.n_rows:
+            raise AssertionError(
+                f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for"
+            )
+        self._install(fit, net)
+        return True
+
+    def _install(self, fit, net):
+        """Make the net the one that was trained, without its parts."""
+        template = vars(fit.lane.net)
+        for name in BUILT:
+            vars(net).pop(name, None)
+        vars(net).update((name, value) for name, value in template.items() if name not in BUILT)
+        vars(net).pop("_narrow_to", None)
+        net.history_ = _history(fit.lane.net, fit.outcome.curve)
+        # the next fit replaces it: a history of the user's own would be emptied
+        vars(net)["_own_history"] = net.history_
+        # and not the fit, which knows the net: nets of a search are freed when they are let go
+        self.trained = (fit.lane, fit.outcome, fit.tested)
+        self.is_evaluated = False
+        if not isinstance(net, NetworkEstimator):
+            self.build_parts(net)
+            return
+        vars(net)["_hook"] = self
+        if "train_loss" not in net.history_[-1]:
+            # without skorch's callbacks the history has no losses of epochs
+            vars(net)["_curve"] = [_read_losses(row) for row in fit.outcome.curve]
+
+    def forget_outputs(self):
+        """Let go of the outputs for the test rows, and of the table that these rows stand in."""
+        if self.trained is not None:
+            lane, outcome, _ = self.trained
+            outcome.outputs = None
+            self.trained = (lane, outcome, ())
+
+    def has_unbuilt_parts(self):
+        """Tell whether the net is fitted, but its module, optimizer and the like are not built."""
+        return self.trained is not None
+
+    def build_parts(self, net):
+        """Give the net its parts, but for those that the user has set."""
+        with self.lock:
+            if self.trained is None:
+                return
+            # they are copies: to start more threads takes longer than to copy
+            with limited_threads(1):
+                lane, outcome, _ = self.trained
+                built = _build(lane, outcome)
+            for name, part in built.items():
+                vars(net).setdefault(name, part)
+            self.trained = None
+            if self.is_evaluated:
+                net._set_training(False)
+            if not self.waiting:
+                vars(net).pop("_hook", None)
+
+    def find_outputs(self, net, X):
+        """Return the nonlinearity and the module's outputs, if X holds the test rows; else None."""
+        if self.trained is None:
+            return None
+        lane, outcome, tested = self.trained
+        template = lane.net
+        is_changed = (
+            vars(net).keys() & BUILT
+            or net.predict_nonlinearity is not template.predict_nonlinearity
+        )
+        if outcome.outputs is None or is_changed or type(X) is not np.ndarray:
+            return None
+        table, rows = tested
+        is_alike = X.dtype == table.dtype and len(X) == len(rows)
+        if not is_alike or not np.array_equal(X, table[rows]):
+            return None
+        self.is_evaluated = True
+        outputs = [output.clone() for output in outcome.outputs]
+        return template._get_predict_nonlinearity(), outputs
 
 
 def _give_up(fit, course):
-    """Have a fit trained alone: the random generators do not stand where they stood in its preparation."""
+    """Have a fit trained alone: the generators do not stand where its preparation found them."""
     course.leave()
     if fit.outcome is not None:
-        fit.outcome, fit.reason = None, _ELSEWHERE
-
-
-def _let(net, adopt):
-    if isinstance(net, NetworkEstimator):
-        vars(net)["_adopt"] = adopt
-    else:
-        hand_over(net, adopt)
-
-
-def _adopt(fit, X):
-    repeat_warnings(fit.caught)
-    if fit.outcome.error is not None:
-        raise fit.outcome.error
-    n_rows = count_rows(X)
-    if n_rows < fit.lane.n_rows:  # rows of weight zero are left out of the lane
-        raise AssertionError(
-            f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for"
-        )
-    fit.outcome.tested = fit.tested
-    Trained(fit.lane, fit.outcome).become(fit.net)
-    return True
-
-
-class Trained:
-    """What a lane has trained; the parts of a net are built from it when somebody looks at them, which few do.
-
-    Until then, the outputs for the test rows are those that were computed after the training.
-    """
-
-    def __init__(self, lane, outcome):
-        self.lane, self.outcome, self.is_evaluated, self.lock = lane, outcome, False, Lock()
-
-    def become(self, net):
-        """Make a net the one that was trained."""
-        for name in BUILT:
-            vars(net).pop(name, None)
-        vars(net).update(
-            (name, value) for name, value in vars(self.lane.net).items() if name not in BUILT
-        )
-        vars(net).pop("_narrow_to", None)
-        net.history_ = _history(self.lane.net, self.outcome.curve)
-        if isinstance(net, NetworkEstimator) and "train_loss" not in net.history_[-1]:
-            # Without skorch's callbacks the history has no losses of epochs, and those of batches are not told.
-            vars(net)["_curve"] = [_read_losses(row) for row in self.outcome.curve]
-        vars(net)["_trained"] = self
-        # which the next fit replaces: a history of the user's own would be emptied
-        vars(net)["_own_history"] = net.history_
-        if not isinstance(net, NetworkEstimator):
-            self.build(net)
-
-    def build(self, net):
-        """Give the net its parts, but for those that somebody has set."""
-        with self.lock:
-            if vars(net).get("_trained") is self:
-                with limited_threads(1):  # copies, for which it would be in vain to start more
-                    built = _build(self.lane, self.outcome)
-                for name, part in built.items():
-                    vars(net).setdefault(name, part)
-                if self.is_evaluated:
-                    net._set_training(False)
-                del vars(net)["_trained"]
-
-    def find_outputs(self, net, X):
-        """Return the module's outputs for X, by batches, if X holds the tested rows; else None."""
-        is_changed = (
-            vars(net).keys() & BUILT
-            or net.predict_nonlinearity is not self.lane.net.predict_nonlinearity
-        )
-        if self.outcome.outputs is None or is_changed or type(X) is not np.ndarray:
-            return None
-        table, rows = self.outcome.tested
-        if X.dtype != table.dtype or len(X) != len(rows) or not np.array_equal(X, table[rows]):
-            return None
-        self.is_evaluated = True
-        return [output.clone() for output in self.outcome.outputs]
+        fit.outcome = None
+        fit.reason = _ELSEWHERE
 
 
 def _read_losses(row):

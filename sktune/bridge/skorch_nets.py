@@ -64,13 +64,13 @@ def why_told(epochs=None, **fit_params):
     return f"its fit is given {', '.join(names)}, for its training loop and its module's forward"
 
 
-def hand_over(net, adopt):
-    """Let the next ``net.fit`` adopt what was trained, or run if there is nothing to adopt."""
+def hand_over(net, hook):
+    """Let the next ``net.fit`` ask a hook for what was trained, and run if there is nothing."""
     kind = type(net)
 
     def fit(self, X, y=None, **fit_params):
         self.__class__ = kind
-        return self if adopt(X, **fit_params) else kind.fit(self, X, y, **fit_params)
+        return self if hook.adopt(self, X, fit_params) else kind.fit(self, X, y, **fit_params)
 
     net.__class__ = type(kind.__name__, (kind,), {"fit": fit})
 

@@ -37,7 +37,7 @@ class Tables:
         # Rows whose class weighs nothing are left out as well.
         key = (fold, X.shape, repr(getattr(net, "class_weight", None)), *kind)
         if key not in self.of_fold:
-            self.of_fold[key] = type(net)._table(net, X)
+            self.of_fold[key] = type(net)._convert_table(net, X)
         return self.of_fold[key]
 
     def share(self, rows, train):
@@ -67,7 +67,7 @@ def _convert_whole(net, whole, X):
     if sparse.issparse(X) or array.dtype != X.dtype or array.shape[1:] != X.shape[1:]:
         return None
     try:
-        return type(net)._table(net, array)
+        return type(net)._convert_table(net, array)
     except ValueError:  # rows that no fit has asked for may not do
         return None
 

@@ -114,7 +114,6 @@ class Outcome:
     curve: list = field(default_factory=list)
     error: Exception | None = None
     outputs: list | None = None  # of the module for the test rows, batch by batch
-    tested: tuple = ()  # a table, and which of its rows these are
 
 
 @dataclass

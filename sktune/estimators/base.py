@@ -146,9 +146,7 @@ class NetworkEstimator(Records, Training):
         return self._fit(X, y, sample_weight, anew=not self.initialized_, **options)
 
     def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, method="fit"):
-        adopt = vars(self).pop("_adopt", None)
-        # the fused engine has trained this fit already
-        if adopt and classes is None and adopt(X, **fit_params):
+        if classes is None and self._hook.adopt(self, X, fit_params):
             return self
         # a net that was trimmed has no components left to check
         self.check_training_readiness()
@@ -224,8 +222,7 @@ class NetworkEstimator(Records, Training):
                 warn_if_unscaled(X)
             if not is_classifier(self):
                 warn_if_huge(target, self.criterion)
-        # the fused engine trains many fits at once, and need not hold the table of each
-        given = None if "_stand_in" in vars(self) else as_given(given, X)
+        given = None if self._hook.forgets_given_table else as_given(given, X)
         return (self._rows(X, y, target, weight, given),)
 
     def _can_widen(self):
@@ -254,16 +251,20 @@ class NetworkEstimator(Records, Training):
 
     def _outputs(self, X):
         """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
-        trained, net = vars(self).get("_trained"), self
-        # a list is never long
-        n_rows = getattr(X, "shape", (0,))[0]
         with limited_threads(1):
-            found = trained and trained.find_outputs(self, X)
-        if found:  # the fused engine has computed them already
-            net = trained.lane.net
-        nonlinearity, outputs = net._get_predict_nonlinearity(), []
-        with limited_threads(1) if found else few_threads(net._whole_module(), n_rows):
-            for output in found or self.forward_iter(X, device="cpu"):
+            known = self._hook.find_outputs(self, X)
+        if known is not None:
+            nonlinearity, batches = known
+            threads = limited_threads(1)
+        else:
+            nonlinearity = self._get_predict_nonlinearity()
+            batches = self.forward_iter(X, device="cpu")
+            # a list is never long
+            n_rows = getattr(X, "shape", (0,))[0]
+            threads = few_threads(self._whole_module(), n_rows)
+        outputs = []
+        with threads:
+            for output in batches:
                 output = output[0] if isinstance(output, tuple) else output
                 # NumPy has no bfloat16, and probabilities of float16 do not sum to 1
                 output = cast_floating(output, wide_dtype(output.dtype))

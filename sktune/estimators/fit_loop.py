@@ -32,6 +32,7 @@ from sktune.checks.hyperparameters import check_hyperparameters, check_names, un
 from sktune.checks.inputs import as_given, check_rows, count_parts, passes_through, read_parts
 from sktune.checks.targets import encode_label
 from sktune.engine.compiled.program import find_program, has_one_count, train_module
+from sktune.estimators.hook import NO_HOOK
 from sktune.estimators.listeners import QuietLog, hears_batches, hears_own_batches
 from sktune.estimators.overrides import find_override
 from sktune.modules.dropout import MaskStream, dropout_layers, serve_dropout
@@ -95,6 +96,7 @@ class Training:
     initialized_ = _Uninitialized()
     history_ = None
     virtual_params_ = {}
+    _hook = NO_HOOK
     _schedule_start = 0
     _schedule_epochs = None
     _sizes = {}
@@ -317,17 +319,15 @@ class Training:
             dataset.is_read = True
             return dataset
         dtype = floating_dtype(self._whole_module())
-        return Rows(
-            self._table(X), y, target, weight, dtype=dtype, device=self.device_, given=given
-        )
+        table = self._hook.convert_table(self, X)
+        if table is None:
+            table = self._convert_table(X)
+        return Rows(table, y, target, weight, dtype=dtype, device=self.device_, given=given)
 
-    def _table(self, X):
+    def _convert_table(self, X):
         """Return a checked table as the module takes it."""
-        dtype = (
-            torch.int64
-            if keeps_integers(X, self._whole_module())
-            else floating_dtype(self._whole_module())
-        )
+        module = self._whole_module()
+        dtype = torch.int64 if keeps_integers(X, module) else floating_dtype(module)
         return convert_table(X, dtype, self.device_)
 
     def get_split_datasets(self, X, y=None, **fit_params):
@@ -419,10 +419,7 @@ class Training:
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
-        if stand_in := vars(self).get(
-            "_stand_in"
-        ):  # the fused engine collects fits, and hands trained ones back
-            stand_in(X, y=y, epochs=epochs, **fit_params)
+        if self._hook.replace_training(self, X, epochs, fit_params):
             return self
         self.check_training_readiness()
         if getattr(self, "optimizer_", None) is not None:
@@ -798,19 +795,20 @@ class Training:
         self._has_weights = True
 
     def __getattr__(self, name):
-        """Build what a search has trained when somebody looks at it: most nets of a search are only scored."""
-        trained = vars(self).get("_trained") if name in BUILT else None
-        if trained is not None:
-            trained.build(self)
+        """Build what a search has trained when it is asked for: most nets of a search are only scored."""
+        if name in BUILT:
+            self._hook.build_parts(self)
         return super().__getattribute__(name)
 
     def __getstate__(self):
-        if trained := vars(self).get("_trained"):
-            trained.build(self)
-        return super().__getstate__()
+        self._hook.build_parts(self)
+        state = super().__getstate__()
+        state.pop("_hook", None)
+        return state
 
     def __dir__(self):
-        return {*super().__dir__(), *(BUILT if "_trained" in vars(self) else ())}
+        unbuilt = BUILT if self._hook.has_unbuilt_parts() else ()
+        return {*super().__dir__(), *unbuilt}
 
     def __setstate__(self, state):
         is_auto = state["device"] == "auto"

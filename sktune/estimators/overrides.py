@@ -21,7 +21,6 @@ _FREE |= {
 }
 
 _METHODS = {}  # of our classes and skorch's, as they were imported
-_OURS = ("_table",)  # methods that the fused engine puts into a net while it collects it
 
 
 def find_override(net):
@@ -32,7 +31,7 @@ def find_override(net):
     kinds = type(net).__mro__
     base = next(kind for kind in kinds if kind.__module__.startswith(("sktune.", "skorch.")))
     own = [name for kind in kinds[: kinds.index(base)] for name in vars(kind)]
-    own += [name for name in vars(net) if callable(getattr(base, name, None)) and name not in _OURS]
+    own += [name for name in vars(net) if callable(getattr(base, name, None))]
     own += find_patches(kinds)
     for name in dict.fromkeys(own):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):

@@ -98,10 +98,11 @@ def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
     hand_out = replay.hand_out
 
     def for_too_few_rows(fits, course):
-        hand_out(fits, course)
-        net = fits[0].net
-        adopt = vars(net)["_adopt"]
-        vars(net)["_adopt"] = lambda X: adopt(X[:5])
+        found = hand_out(fits, course)
+        hook = vars(fits[0].net)["_hook"]
+        adopt = hook.adopt
+        hook.adopt = lambda net, X, fit_params: adopt(net, X[:5], fit_params)
+        return found
 
     monkeypatch.setattr("sktune.bridge.backend.hand_out", for_too_few_rows)
     with pytest.raises(

@@ -229,8 +229,8 @@ def test_outputs_and_table_are_let_go_after_the_task(calls):
     _, nets = score_by(predict_proba)
 
     for net in nets:
-        outcome = vars(net)["_trained"].outcome
-        assert (outcome.tested, outcome.outputs) == ((), None)
+        _, outcome, tested = vars(net)["_hook"].trained
+        assert (outcome.outputs, tested) == (None, ())
         calls.clear()
         net.predict(X)
         assert calls == [net.module_]

@@ -36,7 +36,7 @@ from sklearn.model_selection import GridSearchCV, ShuffleSplit
 from torch import nn
 
 import sktune
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 LEAST_RATIO = 0.95
 MOST_PLAIN_FITS = 8

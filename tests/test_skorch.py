@@ -27,7 +27,7 @@ from torch.utils.data import TensorDataset
 
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 rng = np.random.RandomState(0)
 X = rng.randn(120, 4)

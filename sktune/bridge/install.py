@@ -6,13 +6,10 @@ from threading import Lock
 
 import numpy as np
 import torch
-from sklearn.base import clone
-from sklearn.utils.validation import check_memory
 from skorch.history import History
 from torch import nn
 
-from sktune.bridge.caught_warnings import repeat_warnings
-from sktune.bridge.generators import Course
+from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
 from sktune.engine.compiled.program import count_dtype
 from sktune.engine.steps.optimizers import RULES
@@ -20,6 +17,9 @@ from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.fit_loop import BUILT
 from sktune.estimators.hook import FitHook
 from sktune.modules.dropout import dropout_layers
+from sktune.runtime.dtypes import narrow
+from sktune.runtime.generators import Course
+from sktune.runtime.recorded_warnings import repeat_warnings
 from sktune.runtime.threads import limited_threads
 from sktune.training.rows import count_rows
 
@@ -34,49 +34,6 @@ _ELSEWHERE = (
 )
 
 
-class Recorded:
-    """What ``Pipeline(memory=...)`` takes where its steps are not fitted again: those of `fit`, in their order.
-
-    `memory` is the pipeline's. Where the random generators have left their `course`, the steps are fitted again.
-    """
-
-    location = None  # the pipeline need not clone its steps beforehand
-
-    def __init__(self, fit, memory, course):
-        self.fit, self.memory, self.course = fit, memory, course
-        self.steps = list(fit.steps)
-
-    def cache(self, function, **options):
-        """Return what answers in the place of `function`, which fits a step."""
-        if not self.course.is_kept():
-            self.fit.table = None
-            _give_up(self.fit, self.course)
-            return check_memory(self.memory).cache(function, **options)
-        left = iter(range(len(self.steps)))
-
-        def answer(*args, message=None, **kwargs):
-            number = next(left)
-            n_rows, transformer = self.steps[number]
-            if message:  # of a pipeline that is verbose
-                print(f"[Pipeline] {message}, fitted before")
-            # a table that nobody reads
-            table = np.broadcast_to(0.0, (n_rows, 1))
-            if number == len(self.steps) - 1 and self.fit.outcome is None:
-                table = self._hand_table()
-            return table, deepcopy(transformer)
-
-        return answer
-
-    def _hand_table(self):
-        """Return what the last step made, for a net that is trained alone."""
-        repeat_warnings(self.fit.caught[: self.fit.n_of_steps])
-        self.course.end(self.fit.between)
-        return deepcopy(self.fit.table)
-
-    def __sklearn_clone__(self):
-        return clone(self.memory, safe=False)
-
-
 def hand_out(fits, course=None):
     """Let the estimator of a task adopt, fit by fit, what was trained for it; return the hook.
 
@@ -84,7 +41,7 @@ def hand_out(fits, course=None):
     """
     course = course or Course(None)
     is_of_use = course.states is not None or any(
-        fit.outcome is not None or fit.table is not None for fit in fits
+        fit.result is not None or fit.table is not None for fit in fits
     )
     if is_of_use and fits[0].net is not None:
         hook = HandOver(fits, course)
@@ -107,7 +64,7 @@ class HandOver(FitHook):
         self.pipeline = fits[0].pipeline
         # the pipeline's own memory, which serves the fits that were not fused
         self.memory = self.pipeline and self.pipeline.memory
-        # lane, outcome and test rows of the fit whose parts are not built yet
+        # template, spec, result and test rows of the fit whose parts are not built yet
         self.trained = None
         self.is_evaluated = False
         self.lock = Lock()
@@ -115,8 +72,8 @@ class HandOver(FitHook):
     def await_fit(self, net):
         """Make the estimator, or the pipeline that ends in it, ready for the next of the fits."""
         fit = self.waiting[0]
-        if self.pipeline is not None and (fit.outcome is not None or fit.table is not None):
-            self.pipeline.memory = Recorded(fit, self.memory, self.course)
+        if self.pipeline is not None and (fit.result is not None or fit.table is not None):
+            self.pipeline.memory = Recorded(fit, self.memory, self.course, self._give_up)
         if isinstance(net, NetworkEstimator):
             vars(net)["_hook"] = self
         else:
@@ -138,8 +95,8 @@ class HandOver(FitHook):
 
     def _end(self, fit, net, X, fit_params):
         if fit.pipeline is None and not self.course.is_kept():
-            _give_up(fit, self.course)
-        if fit.outcome is None:
+            self._give_up(fit)
+        if fit.result is None:
             if fit.table is None:
                 self.course.begin(fit)
             else:
@@ -151,29 +108,36 @@ class HandOver(FitHook):
             raise AssertionError(f"a fit was trained without {names}")
         self.course.end(fit.after)
         repeat_warnings(fit.caught)
-        if fit.outcome.error is not None:
-            raise fit.outcome.error
+        if fit.result.error is not None:
+            raise fit.result.error
         n_rows = count_rows(X)
-        # rows of weight zero are left out of the lane
-        if n_rows < fit.lane.n_rows:
+        # rows of weight zero are left out of what is trained
+        n_trained = fit.spec.rows.n_train
+        if n_rows < n_trained:
             raise AssertionError(
-                f"a fit of {fit.lane.n_rows} rows was trained, one of {n_rows} was asked for"
+                f"a fit of {n_trained} rows was trained, one of {n_rows} was asked for"
             )
         self._install(fit, net)
         return True
 
+    def _give_up(self, fit):
+        """Have a fit trained alone: the generators stand elsewhere than in its preparation."""
+        self.course.leave()
+        if fit.result is not None:
+            fit.result = None
+            fit.reason = _ELSEWHERE
+
     def _install(self, fit, net):
         """Make the net the one that was trained, without its parts."""
-        template = vars(fit.lane.net)
+        curve = fit.result.curve
         for name in BUILT:
             vars(net).pop(name, None)
-        vars(net).update((name, value) for name, value in template.items() if name not in BUILT)
-        vars(net).pop("_narrow_to", None)
-        net.history_ = _history(fit.lane.net, fit.outcome.curve)
+        vars(net).update(fit.template.attributes)
+        net.history_ = _make_history(fit.template.net, curve)
         # the next fit replaces it: a history of the user's own would be emptied
         vars(net)["_own_history"] = net.history_
         # and not the fit, which knows the net: nets of a search are freed when they are let go
-        self.trained = (fit.lane, fit.outcome, fit.tested)
+        self.trained = (fit.template.net, fit.spec, fit.result, fit.test_rows)
         self.is_evaluated = False
         if not isinstance(net, NetworkEstimator):
             self.build_parts(net)
@@ -181,14 +145,14 @@ class HandOver(FitHook):
         vars(net)["_hook"] = self
         if "train_loss" not in net.history_[-1]:
             # without skorch's callbacks the history has no losses of epochs
-            vars(net)["_curve"] = [_read_losses(row) for row in fit.outcome.curve]
+            vars(net)["_curve"] = _make_losses(curve)
 
     def forget_outputs(self):
         """Let go of the outputs for the test rows, and of the table that these rows stand in."""
         if self.trained is not None:
-            lane, outcome, _ = self.trained
-            outcome.outputs = None
-            self.trained = (lane, outcome, ())
+            template, spec, result, _ = self.trained
+            result.outputs = None
+            self.trained = (template, spec, result, ())
 
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""
@@ -201,8 +165,8 @@ class HandOver(FitHook):
                 return
             # they are copies: to start more threads takes longer than to copy
             with limited_threads(1):
-                lane, outcome, _ = self.trained
-                built = _build(lane, outcome)
+                template, spec, result, _ = self.trained
+                built = _build_parts(net, template, spec, result)
             for name, part in built.items():
                 vars(net).setdefault(name, part)
             self.trained = None
@@ -215,99 +179,118 @@ class HandOver(FitHook):
         """Return the nonlinearity and the module's outputs, if X holds the test rows; else None."""
         if self.trained is None:
             return None
-        lane, outcome, tested = self.trained
-        template = lane.net
+        template, _, result, tested = self.trained
         is_changed = (
             vars(net).keys() & BUILT
             or net.predict_nonlinearity is not template.predict_nonlinearity
         )
-        if outcome.outputs is None or is_changed or type(X) is not np.ndarray:
+        if result.outputs is None or is_changed or type(X) is not np.ndarray:
             return None
         table, rows = tested
         is_alike = X.dtype == table.dtype and len(X) == len(rows)
         if not is_alike or not np.array_equal(X, table[rows]):
             return None
         self.is_evaluated = True
-        outputs = [output.clone() for output in outcome.outputs]
+        outputs = [output.clone() for output in result.outputs]
         return template._get_predict_nonlinearity(), outputs
 
 
-def _give_up(fit, course):
-    """Have a fit trained alone: the generators do not stand where its preparation found them."""
-    course.leave()
-    if fit.outcome is not None:
-        fit.outcome = None
-        fit.reason = _ELSEWHERE
-
-
-def _read_losses(row):
-    return {name: row[name] for name in ("train_loss", "valid_loss") if name in row}
-
-
-def _history(net, curve):
-    """Return what skorch's own callbacks would have recorded of a net's epochs; their batches are not told."""
-    scored = [name for name, _ in net.callbacks_ if name in _LOWER_IS_BETTER]
-    told = {"epoch", "train_batch_count", "valid_batch_count", *scored}
-    if scored:
-        told.add("dur")
+def _make_history(net, curve):
+    """Return what skorch's own callbacks would have recorded of a net's epochs, without batches."""
+    scored = [name for name, _ in net.callbacks_ if name in _LOWER_IS_BETTER and name in curve]
+    columns = ["epoch", "train_batch_count", "valid_batch_count", *scored]
+    if any(name in _LOWER_IS_BETTER for name, _ in net.callbacks_):
+        columns.append("dur")
+    columns = {name: curve[name] for name in columns if name in curve}
+    for name in scored:
+        columns[f"{name}_best"] = _mark_best(name, curve[name])
     history = History()
-    best = dict.fromkeys(scored, math.inf)
-    for row in curve:
-        history.append({"batches": [], **{name: row[name] for name in row if name in told}})
-        for name in best.keys() & row.keys():
-            score = row[name] if _LOWER_IS_BETTER[name] else -row[name]
-            history.record(f"{name}_best", score < best[name])
-            best[name] = min(score, best[name])
+    for row in zip(*columns.values(), strict=True):
+        history.append({"batches": [], **dict(zip(columns, row, strict=True))})
     return history
 
 
-def _build(lane, outcome):
-    """Return module, criterion, optimizer and the like as a lane's training left them."""
-    net, built = lane.net, {}
-    tensors = (*net.module_.named_parameters(), *net.module_.named_buffers())
-    own = {id(tensor): _own(tensor, outcome.state[name]) for name, tensor in tensors}
-    built["module_"], built["criterion_"] = (
-        deepcopy(net.module_, dict(own)),
-        deepcopy(net.criterion_),
-    )
-    if lane.narrow_to is not None:
-        built["criterion_"].to(lane.narrow_to)
-    built["callbacks_"] = [
-        (name, deepcopy(callback)) for name, callback in net.callbacks_
-    ]  # skorch's own
-    for name, callback in built["callbacks_"]:
-        if scores := [
-            row[name] for row in outcome.curve if name in row and name in _LOWER_IS_BETTER
-        ]:
-            callback.best_score_ = (min if _LOWER_IS_BETTER[name] else max)(scores)
+def _mark_best(name, scores):
+    """Return of each epoch whether its score is better than all before."""
+    sign = 1 if _LOWER_IS_BETTER[name] else -1
+    best = math.inf
+    marks = []
+    for score in scores:
+        marks.append(sign * score < best)
+        best = min(sign * score, best)
+    return marks
+
+
+def _make_losses(curve):
+    """Return the losses of each epoch in dicts."""
+    columns = {name: curve[name] for name in ("train_loss", "valid_loss") if name in curve}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _build_parts(net, template, spec, result):
+    """Return module, criterion, optimizer and the like as a training has left them."""
+    weights = result.state.fitted_weights
+    optimizer_state = result.state.optimizer
+    if spec.narrow_to is not None:
+        weights = narrow(weights, spec.narrow_to)
+        optimizer_state = narrow(optimizer_state, spec.narrow_to)
+    initial = template.module_
+    tensors = (*initial.named_parameters(), *initial.named_buffers())
+    # by the ids of those that they take the place of
+    trained = {id(tensor): _take_over(tensor, weights[name]) for name, tensor in tensors}
+    parts = {"module_": deepcopy(initial, dict(trained))}
+    parts["criterion_"] = deepcopy(template.criterion_)
+    if spec.narrow_to is not None:
+        parts["criterion_"].to(spec.narrow_to)
+    parts["callbacks_"] = _build_callbacks(template, result.curve)
     if isinstance(net, NetworkEstimator):
-        built["dropout_"] = copy(net.dropout_)
-        last = outcome.curve[-1]
-        built["dropout_"].epoch, built["dropout_"].batch = (
-            last["epoch"] - 1,
-            last["train_batch_count"] - 1,
-        )
-        for layer, p in zip(dropout_layers(built["module_"]), lane.dropout, strict=True):
-            layer.stream, layer.p = built["dropout_"], p
-    built["optimizer_"] = _load_optimizer(net.optimizer_, own, outcome)
-    return built
-
-
-def _own(tensor, value):
-    """Return a copy of a value, of the kind that a module's tensor is."""
-    copied = value.clone()
-    return (
-        nn.Parameter(copied, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else copied
+        parts["dropout_"] = _build_masks(template, parts["module_"], spec, result.curve)
+    parts["optimizer_"] = _load_optimizer(
+        template.optimizer_, trained, spec.optimizer.options, optimizer_state, result.lr
     )
+    return parts
 
 
-def _load_optimizer(initialized, own, outcome):
+def _build_callbacks(template, curve):
+    """Return skorch's own callbacks with the best of the scores that they record."""
+    callbacks = [(name, deepcopy(callback)) for name, callback in template.callbacks_]
+    for name, callback in callbacks:
+        if name in _LOWER_IS_BETTER and name in curve:
+            best = min if _LOWER_IS_BETTER[name] else max
+            callback.best_score_ = best(curve[name])
+    return callbacks
+
+
+def _build_masks(template, module, spec, curve):
+    """Return the stream of a module's dropout masks, where the training has left it."""
+    stream = copy(template.dropout_)
+    stream.epoch = curve["epoch"][-1] - 1
+    stream.batch = curve["train_batch_count"][-1] - 1
+    for layer, p in zip(dropout_layers(module), spec.dropout, strict=True):
+        layer.stream = stream
+        layer.p = p
+    return stream
+
+
+def _take_over(tensor, value):
+    """Return a copy of a value, of the sort that a module's tensor is."""
+    copied = value.clone()
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copied, tensor.requires_grad)
+    return copied
+
+
+def _load_optimizer(initialized, trained, options, state, lr):
     """Return a copy of an optimizer of other parameters, by the ids of its own, as a lane's training left it."""
-    optimizer = deepcopy(initialized, dict(own))
+    optimizer = deepcopy(initialized, dict(trained))
     vars(optimizer).update({**vars(initialized), **vars(optimizer)})  # what torch does not copy
     (group,) = optimizer.param_groups
-    group["lr"] = outcome.lr
-    state, learned = dict(outcome.optimizer), [p for p in group["params"] if p.requires_grad]
+    parameters = group["params"]
+    group.clear()
+    group.update(options, params=parameters, lr=lr)
+    known = {name: value for name, value in options.items() if name in optimizer.defaults}
+    optimizer.defaults.update(known)
+    state, learned = dict(state), [p for p in group["params"] if p.requires_grad]
     on_device = group.get("fused") or group.get(
         "capturable"
     )  # torch keeps the count where it is read

@@ -1,7 +1,7 @@
-"""skorch's own nets in the engine: what a fit of theirs draws from torch's generator is drawn alike here."""
+"""skorch's own nets in the engine, which draw all random numbers from torch's generator."""
 
 from contextlib import contextmanager
-from copy import copy, deepcopy
+from copy import deepcopy
 
 import numpy as np
 import skorch
@@ -9,12 +9,16 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from sktune.engine.lanes import Lane, count_valid_batches, read_optimizer
+from sktune.bridge.reading import count_valid_batches, read_optimizer
+from sktune.engine.sampling import DrawnSampling
+from sktune.engine.specs import FitSpec, InitialModule, LossSpec
 from sktune.modules.dropout import dropout_layers, serve_dropout
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.seeds import seeded
 from sktune.runtime.threads import limited_threads
-from sktune.training.rows import Rows, rows_of, to_device
+from sktune.training.losses import match_nothing
+from sktune.training.rates import LRSchedule
+from sktune.training.rows import Rows, to_device
 
 KINDS = (
     skorch.NeuralNet,
@@ -26,15 +30,15 @@ KINDS = (
 
 @contextmanager
 def stopped_before_training(net, found, seed):
-    """Let ``net.fit`` end where its training would begin, all that it draws following from `seed`.
+    """Let ``net.fit`` end where its training would begin; all that it draws follows from `seed`.
 
-    `found` gets what :func:`why_told` says of its arguments, the training set, the validation set or None, and the
-    generator as it then is.
+    `found` gets what :func:`why_told` says of its arguments, the training set, the validation set
+    or None, and the state of the generator as it then is.
     """
     kind = type(net)
 
     def fit(self, X, y=None, **fit_params):
-        # a process that has started torch's threads cannot be forked any more, and these steps are short
+        # A process that has started torch's threads cannot be forked any more.
         with seeded(seed << 1, self.device or "cpu"), limited_threads(1):
             return kind.fit(self, X, y, **fit_params)
 
@@ -44,9 +48,9 @@ def stopped_before_training(net, found, seed):
             return self
         self.check_data(X, y)
         self.check_training_readiness()
-        generator = torch.Generator()
-        generator.set_state(torch.get_rng_state())
-        found.append(("", *self.get_split_datasets(X, y), generator))
+        generator_state = torch.get_rng_state()
+        train, valid = self.get_split_datasets(X, y)
+        found.append(("", train, valid, generator_state))
         return self
 
     net.__class__ = type(kind.__name__, (kind,), {"fit": fit, "fit_loop": fit_loop})
@@ -76,13 +80,13 @@ def hand_over(net, hook):
 
 
 def read_rows(net, dataset):
-    """Return the rows of a dataset of skorch's as tensors, or None if they are no arrays of the module's type."""
+    """Return the rows of a dataset of skorch's; None if they are no arrays of the module's type."""
     source = _source(dataset)
     if not all(isinstance(part, np.ndarray | torch.Tensor) for part in (source.X, source.y)):
         return None
-    X, target = (
-        to_device(np.asarray(part), None, net.device or "cpu") for part in (source.X, source.y)
-    )
+    device = net.device or "cpu"
+    X = to_device(np.asarray(source.X), None, device)
+    target = to_device(np.asarray(source.y), None, device)
     dtype = floating_dtype(net.module_)
     if any(part.is_floating_point() and part.dtype != dtype for part in (X, target)):
         return None
@@ -91,133 +95,72 @@ def read_rows(net, dataset):
     return rows
 
 
-def _source(dataset, rows=None):
-    """Return the dataset under subsets; or, if there are `rows`, these in its place."""
+def _source(dataset):
+    """Return the dataset under subsets."""
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return dataset
+
+
+def put_on(rows, dataset):
+    """Return a dataset, or a subset of one, whose source is `rows`; None for None."""
+    if dataset is None:
+        return None
     if isinstance(dataset, Subset):
-        source = _source(dataset.dataset, rows)
-        return source if rows is None else Subset(source, dataset.indices)
-    return dataset if rows is None else rows
+        return Subset(put_on(rows, dataset.dataset), dataset.indices)
+    return rows
 
 
-class SkorchLane(Lane):
-    """A fit of a net of skorch's; its batches are its own."""
-
-    must_be_finite = masks_follow_from_seeds = False
-    seed = 0
-
-    def __init__(self, net, rows, train, valid, generator):
-        self.net, self.train, self.valid = net, _source(train, rows), valid and _source(valid, rows)
-        self.module, self.criterion = deepcopy(net.module_), net.criterion_
-        self.optimizer, self.options = read_optimizer(net.optimizer_)
-        serve_dropout(self.module, self.seed)
-        self.n_epochs, self.n_rows, self.penalties, self.stopping = (
-            net.max_epochs,
-            len(train),
-            (0.0, 0.0),
-            None,
-        )
-        self.dropout = [layer.p for layer in dropout_layers(self.module)]
-        self.generator = generator
-        self.batch_size = len(train) if net.batch_size == -1 else net.batch_size
-        self.shuffles = net.get_params_for("iterator_train").get("shuffle", False)
-        self.batches = SkorchBatches(self)
-        self.n_valid_batches = count_valid_batches(net, valid)
-
-    def fresh(self):
-        """Return the lane as it is before its training, of which there may be a second attempt."""
-        lane = copy(self)
-        lane.generator = self.generator.clone_state()
-        lane.batches = SkorchBatches(lane)
-        return lane
-
-    def for_trial(self):
-        """Return a lane to try a step with: torch's own masks would be others than those of the nets alone."""
-        lane = copy(self)
-        lane.dropout = [0.0] * len(self.dropout)
-        return lane
-
-    def match(self, y_pred, y_true):
-        """Return prediction and target as the criterion takes them in ``get_loss``."""
-        if isinstance(self.net, skorch.NeuralNetBinaryClassifier):
-            y_pred = y_pred.reshape(-1)
-        if isinstance(self.criterion, nn.NLLLoss) and isinstance(
-            self.net, skorch.NeuralNetClassifier
-        ):
-            y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
-        return y_pred, y_true
-
-    @property
-    def stream(self):
-        """What the batches follow from."""
-        return id(self)
-
-    def rates(self, epoch):
-        """Return the learning rates of an epoch's steps."""
-        return [self.options["lr"]] * len(self.batches.sizes)
-
-    @staticmethod
-    def masks(lanes):
-        """Return the masks of each dropout layer in the lanes."""
-        generators = [lane.generator for lane in lanes]
-        return [
-            DrawnMasks(generators, rates)
-            for rates in zip(*(lane.dropout for lane in lanes), strict=True)
-        ]
+def read_skorch_spec(net, tables, rows, train, valid, generator_state):
+    """Read an initialized net of skorch's, and what it was stopped with, into a :class:`FitSpec`."""
+    name, positions = tables.add(rows)
+    row_set = tables.find_row_set(
+        name,
+        positions,
+        put_on(rows, train),
+        put_on(rows, valid),
+        n_valid_batches=count_valid_batches(net, valid),
+    )
+    sampling = DrawnSampling(
+        batch_size=len(train) if net.batch_size == -1 else int(net.batch_size),
+        shuffle=bool(net.get_params_for("iterator_train").get("shuffle", False)),
+        generator_state=generator_state,
+        has_valid=valid is not None,
+    )
+    module = deepcopy(net.module_)
+    serve_dropout(module, 0)
+    return FitSpec(
+        module=InitialModule(module),
+        dropout=tuple(layer.p for layer in dropout_layers(module)),
+        loss=LossSpec(net.criterion_, _find_match(net)),
+        optimizer=read_optimizer(net.optimizer_),
+        schedule=LRSchedule("constant", net.max_epochs),
+        l1=0.0,
+        l2=0.0,
+        sampling=sampling,
+        rows=row_set,
+        n_epochs=int(net.max_epochs),
+        seed=0,
+        must_be_finite=False,
+        is_regressor=isinstance(net, skorch.NeuralNetRegressor),
+        device=str(rows.X.device),
+    )
 
 
-class SkorchBatches:
-    """The batches that torch's DataLoader would make."""
-
-    def __init__(self, lane):
-        self.lane, (self.rows, self.indices) = lane, rows_of(lane.train)
-        full, rest = divmod(lane.n_rows, lane.batch_size)
-        self.sizes = [lane.batch_size] * full + [rest] * (rest > 0)
-
-    def __len__(self):
-        return len(self.sizes)
-
-    def order(self, epoch):
-        """Return which rows an epoch takes, one after the other; asked for once, for the order is drawn."""
-        lane = self.lane
-        if epoch and lane.valid is not None:
-            _draw(
-                lane.generator
-            )  # each loader draws a seed for its workers, that of the validation set, too
-        _draw(lane.generator)
-        order = torch.arange(lane.n_rows)
-        if lane.shuffles:
-            order = torch.randperm(
-                lane.n_rows, generator=torch.Generator().manual_seed(_draw(lane.generator))
-            )
-        return order if self.indices is None else self.indices[order]
-
-    def epoch(self, epoch):
-        """Yield the batches of an epoch, counted from 0."""
-        for chosen in self.order(epoch).split(self.sizes):
-            yield self.rows.take(chosen)
+def _find_match(net):
+    """Return how a net brings outputs and targets together, as in its ``get_loss``."""
+    if isinstance(net, skorch.NeuralNetBinaryClassifier):
+        return match_flat
+    if isinstance(net, skorch.NeuralNetClassifier) and isinstance(net.criterion_, nn.NLLLoss):
+        return match_logarithms
+    return match_nothing
 
 
-def _draw(generator):
-    return int(torch.empty((), dtype=torch.int64).random_(generator=generator))
+def match_flat(criterion, y_pred, y_true, n_classes=None):
+    """Return outputs as one number for each row."""
+    return y_pred.reshape(-1), y_true
 
 
-class DrawnMasks:
-    """The masks of a dropout layer, each lane's drawn from its own generator as torch draws them; on a CPU."""
-
-    def __init__(self, generators, rates):
-        self.generators, self.rates, self.place = generators, rates, (0, 0)
-
-    def select(self, lanes):
-        """Return the masks of some lanes only."""
-        return DrawnMasks(
-            [self.generators[lane] for lane in lanes], [self.rates[lane] for lane in lanes]
-        )
-
-    def factors(self, shape, place, X):
-        """Return (L, *shape)."""
-        factors = X.new_ones(len(self.rates), *shape)
-        for lane, (p, generator) in enumerate(zip(self.rates, self.generators, strict=True)):
-            if p:
-                kept = torch.empty(shape, dtype=torch.bool).bernoulli_(1 - p, generator=generator)
-                factors[lane].copy_(kept).mul_(1 / (1 - p))
-        return factors
+def match_logarithms(criterion, y_pred, y_true, n_classes=None):
+    """Return the logarithms of outputs, which are probabilities."""
+    return torch.log(y_pred + torch.finfo(y_pred.dtype).eps), y_true

@@ -1,86 +1,134 @@
-"""The rows of fits, kept once for all that take the same ones."""
+"""The tables of a search, each kept once for all fits that take rows of it."""
 
 from copy import copy
 
 import numpy as np
 import torch
 from scipy import sparse
-from torch.utils.data import Subset
 
+from sktune.engine.digest import digest
+from sktune.engine.specs import RowSet
 from sktune.modules.reading import keeps_integers
 from sktune.runtime.dtypes import floating_dtype
 from sktune.training.rows import rows_of
 
 
 class Tables:
-    """Tables as nets take them: the whole of X, of which folds take rows, or else a table per fold."""
+    """Tables as modules take them: the whole of X, of which folds take rows, or one for a fold.
+
+    Attributes
+    ----------
+    by_name : dict of Rows
+        What specs name: the name is the digest of the contents.
+    """
 
     def __init__(self):
-        self.whole, self.of_fold, self.rows = {}, {}, {}
+        self.by_name = {}
+        self._whole = {}
+        self._of_fold = {}
+        self._digests = {}
+        self._row_sets = {}
 
     def convert(self, net, fold, planned, X):
-        """Return the checked rows X of a fit as `net` takes them; those of the whole table only stand for themselves.
+        """Return the checked rows X of a fit as `net` takes them.
 
-        `planned` tells the whole table; it is None where each fold has its own.
+        `planned` tells the whole table that X are rows of, and `fold` which rows these are; without
+        a whole table `planned` is None. Rows of a whole table are not gathered: what is returned
+        has their shape, and the converted table as its attribute ``whole``.
         """
-        kind = (X.dtype, net.device_, floating_dtype(net.module_), keeps_integers(X, net.module_))
-        if (
-            planned is not None and len(planned.train) == X.shape[0]
-        ):  # rows of weight zero are left out
-            key = (id(planned.whole), *kind)
-            if key not in self.whole:
-                self.whole[key] = _convert_whole(net, planned.whole, X)
-            if self.whole[key] is not None:
-                stand_in = self.whole[key][:1].expand(X.shape)
-                stand_in.whole = self.whole[key]
-                return stand_in
-        # Rows whose class weighs nothing are left out as well.
-        key = (fold, X.shape, repr(getattr(net, "class_weight", None)), *kind)
-        if key not in self.of_fold:
-            self.of_fold[key] = type(net)._convert_table(net, X)
-        return self.of_fold[key]
+        dtypes = (X.dtype, floating_dtype(net.module_), keeps_integers(X, net.module_))
+        # rows of weight zero are left out
+        is_complete = planned is not None and len(planned.train) == X.shape[0]
+        if is_complete:
+            key = (id(planned.whole), net.device_, *dtypes)
+            if key not in self._whole:
+                self._whole[key] = _convert_whole(net, planned.whole, X)
+            whole = self._whole[key]
+            if whole is not None:
+                substitute = whole[:1].expand(X.shape)
+                substitute.whole = whole
+                return substitute
+        # rows whose class has no weight are left out as well
+        class_weight = repr(getattr(net, "class_weight", None))
+        key = (fold, X.shape, class_weight, net.device_, *dtypes)
+        if key not in self._of_fold:
+            self._of_fold[key] = type(net)._convert_table(net, X)
+        return self._of_fold[key]
 
-    def share(self, rows, train):
-        """Return a function that puts datasets on `rows`, at `train` of the whole table, onto rows that all share."""
-        whole, at = getattr(rows.X, "whole", None), None
+    def add(self, rows, train=None):
+        """Keep a table; return its name, and where its rows stand: None if they are where they were.
+
+        `rows` may be some rows of a whole table, `train` of it: then the whole one is kept.
+        """
+        whole = getattr(rows.X, "whole", None)
+        positions = None
         if whole is not None:
-            rows, at = copy(rows), torch.as_tensor(train)
-            rows.X, rows.target, rows.weight = (
-                whole,
-                *(_spread(part, at, whole) for part in (rows.target, rows.weight)),
+            positions = torch.as_tensor(train)
+            rows = copy(rows)
+            rows.X = whole
+            rows.target = _spread(rows.target, positions, whole)
+            rows.weight = _spread(rows.weight, positions, whole)
+        name = digest((self._digest(rows.X), rows.target, rows.weight, rows.dtype))
+        self.by_name.setdefault(name, rows)
+        return name, positions
+
+    def _digest(self, X):
+        """Return the digest of a tensor or a sparse table that many folds share."""
+        if sparse.issparse(X):
+            return digest(X)
+        key = (X.data_ptr(), X.shape, X.dtype)
+        if key not in self._digests:
+            # the tensor is kept so that no other one gets its place in memory
+            self._digests[key] = (digest(X), X)
+        return self._digests[key][0]
+
+    def find_row_set(self, name, positions, train, valid=None, **others):
+        """Return the rows that a fit takes of a table; equal ones are one object.
+
+        `train` and `valid` are the datasets of the fit, whose rows stand at `positions` of the
+        table. For the others see :class:`RowSet`.
+        """
+        indices = [_place(part, positions) for part in (train, valid)]
+        test = others.get("test")
+        key = (name, *(None if part is None else digest(part) for part in (*indices, test)))
+        key = (*key, valid is None, *sorted((k, v) for k, v in others.items() if k != "test"))
+        if key not in self._row_sets:
+            self._row_sets[key] = RowSet(
+                table=name, n_train=len(train), train=indices[0], valid=indices[1], **others
             )
-        others = self.rows.setdefault((rows.X.data_ptr(), rows.X.shape, rows.X.dtype), [])
-        shared = next((other for other in others if _equal(rows, other)), rows)
-        others += [rows] if shared is rows else []
+        return self._row_sets[key]
 
-        def place(dataset):
-            _, indices = rows_of(dataset)
-            picked = at if indices is None else indices if at is None else at[indices]
-            return shared if picked is None else Subset(shared, picked)
 
-        return place
+def _place(dataset, positions):
+    """Return the rows of the table that a dataset takes; None is all of them, or no dataset."""
+    if dataset is None:
+        return None
+    _, indices = rows_of(dataset)
+    if positions is None:
+        return indices
+    return positions if indices is None else positions[indices]
 
 
 def _convert_whole(net, whole, X):
-    """Return the whole table as `net` takes it, or None if it is of another type than its rows, or not all numbers."""
+    """Return a whole table as `net` takes it.
+
+    Return None if it is of another type than its rows X, or holds more than numbers.
+    """
     array = np.asarray(whole)
-    if sparse.issparse(X) or array.dtype != X.dtype or array.shape[1:] != X.shape[1:]:
+    is_alike = array.dtype == X.dtype and array.shape[1:] == X.shape[1:]
+    if sparse.issparse(X) or not is_alike:
         return None
     try:
         return type(net)._convert_table(net, array)
-    except ValueError:  # rows that no fit has asked for may not do
+    except ValueError:
+        # of rows that no fit has asked for
         return None
 
 
-def _spread(part, at, whole):
-    """Put the numbers of some rows where they are in the whole table."""
-    if part is not None:
-        spread = part.new_zeros(len(whole), *part.shape[1:])
-        spread[at.to(part.device)] = part
-        return spread
-    return None
-
-
-def _equal(one, other):
-    pairs = [(one.target, other.target), (one.weight, other.weight)]
-    return all(a is b or (a is not None and b is not None and torch.equal(a, b)) for a, b in pairs)
+def _spread(part, positions, whole):
+    """Put numbers of some rows where these rows stand in the whole table, and 0 elsewhere."""
+    if part is None:
+        return None
+    spread = part.new_zeros(len(whole), *part.shape[1:])
+    spread[positions.to(part.device)] = part
+    return spread

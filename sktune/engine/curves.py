@@ -16,7 +16,7 @@ class Curves:
     Examples
     --------
     >>> curves = Curves()
-    >>> curves.add(0, 2, [{"epoch": 1, "train_loss": 0.5, "lr": 0.1}, {"epoch": 2, "train_loss": 0.25, "lr": 0.1}])
+    >>> curves.add(0, 2, {"epoch": [1, 2], "train_loss": [0.5, 0.25], "lr": [0.1, 0.1]})
     >>> len(curves), curves[1]
     (2, {'candidate': 0, 'split': 2, 'epoch': 2, 'train_loss': 0.25, 'lr': 0.1})
     >>> curves.columns["train_loss"].tolist()
@@ -28,13 +28,13 @@ class Curves:
         self._numbers = {name: np.zeros(0) for name in _NUMBERS}
         self._waiting = []
 
-    def add(self, candidate, split, rows):
-        """Append a fit's epochs, which are dicts as the engine records them."""
-        numbers = {
-            name: np.array([row.get(name, np.nan) for row in rows], np.float64) for name in _NUMBERS
-        }
+    def add(self, candidate, split, columns):
+        """Append a fit's epochs: a dict of lists, of which those named in the columns are kept."""
+        n_epochs = len(columns.get("train_loss", ()))
+        missing = np.full(n_epochs, np.nan)
+        numbers = {name: np.array(columns.get(name, missing), np.float64) for name in _NUMBERS}
         place = [_NO_NUMBER if number is None else number for number in (candidate, split)]
-        self._waiting.append(([*place, len(rows)], numbers))
+        self._waiting.append(([*place, n_epochs], numbers))
 
     def _join(self):
         """Put what was added since the last time behind the rest."""

@@ -1,469 +1,355 @@
-"""The epoch loop over lanes."""
+"""The training of a group: fits of one architecture, epoch by epoch, until each is done."""
 
 import math
 from contextlib import suppress
-from copy import deepcopy
 from time import perf_counter
 
 import numpy as np
 import torch
-from skorch import NeuralNetRegressor
-from torch import nn
 
-from sktune.engine.compiled.program import find_program, read_data, read_order
-from sktune.engine.lanes import Outcome, Part, training_steps, validation_parts
-from sktune.engine.steps.network import StackedNet
-from sktune.engine.steps.optimizers import StackedOptimizer
-from sktune.engine.steps.recorded import FEWEST_STEPS, CapturedSteps, can_capture
-from sktune.modules.dropout import dropout_layers
-from sktune.modules.reading import has_other_forward
-from sktune.runtime.dtypes import narrow, wide_dtype
+from sktune.engine.events import EpochEvent
+from sktune.engine.lanes import Lane, validation_parts
+from sktune.engine.specs import FitResult
+from sktune.engine.steps import STEP_BACKENDS
+from sktune.engine.steps.base import StepOptions
+from sktune.engine.steps.loss import StackedLoss
+from sktune.modules.structure import watch_settings
+from sktune.runtime.dtypes import narrow
 from sktune.runtime.threads import flushed_denormals
-from sktune.training.divergence import DivergenceError, is_representable
+from sktune.training.batches import Batches
+from sktune.training.divergence import DivergenceError
 from sktune.training.rows import restore_row
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
-_TRIAL_ROWS = 8
 
 
-class Stopped(BaseException):
-    """Training was told to stop."""
+def train_group(
+    specs, states=None, tables=None, until=None, *, backend=None, options=None, listeners=()
+):
+    """Train fits together; a pure function of its first four arguments.
+
+    Parameters
+    ----------
+    specs : list of FitSpec
+        Fits that are alike: of one architecture, optimizer, loss and number of rows (but for less
+        than a batch). See :func:`sktune.engine.planner.group_key`.
+    states : list of TrainState, or None
+        Where each training goes on, all at the same epoch; None is where they begin.
+    tables : dict of Rows
+        The tables that the specs name.
+    until : int or None
+        The epoch to stop at; None is the end of each fit.
+    backend : StepBackend or None
+        How steps are taken, as its ``blocker`` has left it; None is the first way that can.
+    options : StepOptions or None
+    listeners : list of objects with ``on_epoch``
+        They hear of each epoch: see :class:`EpochEvent`.
+
+    Returns
+    -------
+    results : list of FitResult
+        One for each of the specs, in their order.
+
+    Raises
+    ------
+    ValueError
+        If the states are at different epochs, or if no backend can train the fits.
+    """
+    states = [None] * len(specs) if states is None else states
+    options = StepOptions() if options is None else options
+    results = [FitResult(state=state) for state in states]
+    going_on = [n for n, state in enumerate(states) if state is None or not state.is_over]
+    if until is not None:
+        going_on = [n for n in going_on if states[n] is None or states[n].epoch < until]
+    if not going_on:
+        return results
+    if backend is None:
+        backend, blockers = choose_backend([specs[n] for n in going_on], tables, options)
+        if backend is None:
+            raise ValueError(f"fits must be such as can be trained together, got: {blockers}")
+    lanes = [Lane(specs[n], states[n], tables) for n in going_on]
+    trained = Group(lanes, backend, options, listeners, going_on).train(until)
+    for number, result in zip(going_on, trained, strict=True):
+        results[number] = result
+    return results
 
 
-class Unfusable(ValueError):
-    """Nets cannot be trained together for what their module or their criterion does; the message says what it is."""
+def choose_backend(specs, tables, options):
+    """Return the first backend that can train fits that are alike, and the blockers of the others.
+
+    The backend is None if none can. The blockers are a dict of texts by the backends' names.
+    """
+    blockers = {}
+    for make in STEP_BACKENDS:
+        backend = make()
+        blocker = backend.blocker(specs, tables, options)
+        if not blocker:
+            return backend, blockers
+        blockers[backend.name] = blocker
+    return None, blockers
 
 
 class Group:
-    """Lanes of one architecture, trained together until each has done its epochs.
+    """Lanes of one architecture, trained together.
 
-    `on_epoch` is called after each epoch with the number of lanes alive and their least training loss; the event
-    `stop` ends the training at the next step. `low` is the type of products in training, if not the modules' own.
+    Parameters
+    ----------
+    lanes : list of Lane
+    backend : StepBackend
+        It takes the steps, and holds the numbers of the lanes.
+    options : StepOptions
+    listeners : list of objects with ``on_epoch``
+    numbers : list of int, or None
+        What the lanes are called in events; None is their positions.
     """
 
-    def __init__(self, lanes, on_epoch=None, stop=None, low=None):
-        self.lanes = lanes = [lane.fresh() for lane in lanes]
-        self.on_epoch = on_epoch
-        self.stop = stop
+    def __init__(self, lanes, backend, options, listeners=(), numbers=None):
+        self.lanes = lanes
+        self.backend = backend
+        self.options = options
+        self.listeners = listeners
+        self.numbers = list(range(len(lanes))) if numbers is None else numbers
+        self.first_epoch = lanes[0].state.epoch
+        if any(lane.state.epoch != self.first_epoch for lane in lanes):
+            epochs = sorted({lane.state.epoch for lane in lanes})
+            raise ValueError(f"the states of a group must be at the same epoch, got {epochs}")
+        # the lanes that are not done, in the order in which the backend holds them
         self.alive = list(range(len(lanes)))
-        self.outcomes = [Outcome() for _ in lanes]
-        self.net = StackedNet([lane.module for lane in lanes], lanes[0].masks(lanes), low)
-        self.optimizer = StackedOptimizer(
-            lanes[0].optimizer, [lane.options for lane in lanes], self.net.flat
-        )
-        self.loss = Loss(lanes[0])
-        self.is_regressor = isinstance(lanes[0].net, NeuralNetRegressor)
-        self.best = {}
-        penalties = torch.tensor(
-            [lane.penalties for lane in lanes], dtype=torch.float64
-        )  # (L, 2): l1 and l2
-        self.column_dtype = wide_dtype(self.net.flat.dtype)  # of what is a number per lane
-        self.penalties = (
-            penalties.to(self.net.flat.device, self.column_dtype) if penalties.any() else None
-        )
-        self.program = find_common_program(lanes) if low is None else None
-        tables = {lane.batches.rows for lane in lanes} if self.program else ()
-        self.data = {rows: read_data(rows) for rows in tables}
-        self._begin_steps(0)
+        self.results = [FitResult() for _ in lanes]
+        spec = lanes[0].spec
+        self.narrow_to = spec.narrow_to
+        self.is_regressor = spec.is_regressor
+        self.loss = StackedLoss(spec.loss, lanes[0].rows.target.dtype)
+        # whether the nets can be evaluated together: users' modules tell when it is tried
+        self.can_evaluate = True
+        # of each epoch: the numbers of the lanes that were alive, by name
+        self.records = []
 
-    def train(self):
-        """Train all lanes; return their outcomes."""
-        epoch = 0
+    def train(self, until=None):
+        """Train all lanes until each is done, or up to an epoch; return their results."""
+        self.backend.prepare(self.lanes, self.options)
+        epoch = self.first_epoch
         with flushed_denormals():
             while self.alive:
                 began = perf_counter()
-                losses, rates = self._run_epoch(epoch)
-                losses = self._bound(losses)
-                finished = self._close_epoch(epoch, losses, rates, perf_counter() - began)
-                if finished:
+                rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
+                losses = self.backend.run_epoch(epoch, rates)
+                finished = self._close_epoch(epoch, losses, rates, began)
+                if epoch + 1 == until:
+                    self._pause(finished, epoch)
+                elif finished:
                     self._retire(finished, epoch)
                 epoch += 1
-        return self.outcomes
+        self._write_curves()
+        return self.results
 
-    def try_step(self):
-        """Compute one small step; raise if its gradients and the buffers then are not those of each net alone."""
-        part, *_ = next(training_steps(self.lanes, 0))
-        X, target = part.X[:, :_TRIAL_ROWS].clone(), part.target[:, :_TRIAL_ROWS]
-        net = self.net.select(torch.tensor(part.positions, device=self.net.flat.device))
-        outputs = net.forward(X.clone(), True)  # a module may write into its input
-        self.loss.check(outputs.detach(), target)
-        found = net.gradient(outputs, self.loss(outputs.detach(), target)[1])
-        for place, lane in enumerate(part.positions):
-            expected, module = _plain_gradient(self.lanes[lane], X[place], target[place])
-            pairs = [(found[place], expected)] + [
-                (net.buffers[name][place], b) for name, b in module.named_buffers()
-            ]
-            if not all(_agree(*pair) for pair in pairs):
-                raise Unfusable("its gradients or buffers are not those of each net alone")
-        if self.lanes[0].valid is not None:
-            net.forward(X, False)
-
-    def fails_alone(self):
-        """Tell whether a step of one of the nets alone raises, too."""
-        part, *_ = next(training_steps(self.lanes, 0))
-        X, target = part.X[:, :_TRIAL_ROWS], part.target[:, :_TRIAL_ROWS]
-        try:
-            for place, position in enumerate(part.positions):
-                lane = self.lanes[position]
-                outputs = deepcopy(lane.module).train()(X[place].clone())
-                deepcopy(lane.criterion)(*lane.match(outputs, target[place])).backward()
-        except Exception:
-            return True
-        return False
-
-    def can_evaluate(self):
-        """Tell whether the nets can be evaluated as one, which changes none of their buffers."""
-        part, *_ = next(training_steps(self.lanes, 0))
-        net = self.net.select(torch.tensor(part.positions, device=self.net.flat.device))
-        before = {name: buffer.clone() for name, buffer in net.buffers.items()}
-        try:
-            net.forward(part.X[:, :_TRIAL_ROWS].clone(), False)
-        except Exception:
-            return False
-        return all(torch.equal(net.buffers[name], buffer) for name, buffer in before.items())
-
-    def _run_epoch(self, epoch):
-        """Run the steps of an epoch; return losses (alive, steps) and a list of each lane's learning rates."""
-        device, lanes = self.net.flat.device, [self.lanes[lane] for lane in self.alive]
-        rates = [lane.rates(epoch) for lane in lanes]
-        longest = max(map(len, rates))
-        padded = [own + own[-1:] * (longest - len(own)) for own in rates]
-        if self.program is not None:
-            return self._run_compiled(epoch, lanes, np.array(padded)), rates
-        of_step = torch.tensor(padded, dtype=torch.float64)
-        of_step = (
-            of_step.T.unsqueeze(2).to(device, self.column_dtype).unbind()
-        )  # of each step: (L, 1)
-        losses = torch.zeros(longest, len(lanes), dtype=self.column_dtype, device=device)
-        of_losses = losses.unbind()
-        for batch, parts in enumerate(training_steps(lanes, epoch)):
-            if self.stop is not None and self.stop.is_set():
-                raise Stopped
-            for part in parts:
-                place, rate, loss = (epoch, batch), of_step[batch], of_losses[batch]
-                if len(part.positions) == len(lanes):
-                    loss.copy_(self._full_step(part, place, rate))
-                else:  # the last batch, of which some folds have a row more than others
-                    chosen = torch.tensor(part.positions, device=device)
-                    net, optimizer = self.net.select(chosen), self.optimizer.select(chosen)
-                    loss[chosen] = self._step(net, optimizer, chosen, part, place, rate[chosen])
-                    self.net.put_back(chosen, net)
-                    self.optimizer.put_back(chosen, optimizer)
-        return losses.T.cpu().double().numpy(), rates
-
-    def _bind(self):
-        """Return functions that train each lane for an epoch by compiled steps."""
-        bound = []
-        for position, lane in enumerate(map(self.lanes.__getitem__, self.alive)):
-            state = {
-                name: self.optimizer.state[name][position].numpy() for name in self.program.state
-            }
-            flat, gradient = (
-                of_lanes[position].numpy() for of_lanes in (self.net.flat, self.net.flat_gradient)
-            )
-            numbers = lane.seed, lane.dropout, lane.options, lane.penalties
-            table = self.data[lane.batches.rows], lane.batches.sizes
-            bound.append(self.program.bind(flat, gradient, state, *table, *numbers))
-        return bound
-
-    def _run_compiled(self, epoch, lanes, rates):
-        """Run the steps of an epoch lane by lane; return losses (alive, steps)."""
-        losses, orders, t = np.zeros(rates.shape), {}, self.optimizer.t.numpy()
-        for position, lane in enumerate(lanes):
-            if self.stop is not None and self.stop.is_set():
-                raise Stopped
-            if lane.stream not in orders:
-                orders[lane.stream] = read_order(lane.batches, epoch)
-            found = self.bound[position](
-                int(t[position, 0]), orders[lane.stream], rates[position], epoch
-            )
-            t[position] += len(found)
-            losses[position, : len(found)] = found
-            losses[position, len(found) :] = found[-1]  # no number, or of no weight
-        return losses
-
-    def _begin_steps(self, epoch):
-        """Make steps ready from an epoch on: compiled ones, or recorded ones where enough of them are to come."""
-        self.bound = self._bind() if self.program else None
+    def _close_epoch(self, epoch, losses, rates, began):
+        """Record an epoch's numbers; return the positions of the lanes that are done."""
         lanes = [self.lanes[lane] for lane in self.alive]
-        n_steps = min((lane.n_epochs - epoch) * len(lane.batches.sizes) for lane in lanes)
-        usable = self.net.chain and can_capture(lanes[0]) and n_steps >= FEWEST_STEPS
-        self.captured = CapturedSteps(self.net.chain) if usable else None
-
-    def _full_step(self, part, place, rates):
-        """Take a step in all lanes; return their losses."""
-
-        def step(tensors, place):
-            *batch, rates = tensors
-            return self._step(
-                self.net, self.optimizer, slice(None), Part(None, *batch), place, rates
-            )
-
-        tensors = (part.X, part.target, part.weight, rates)
-        if self.captured is None or part.X.ndim != 3:
-            return step(tensors, place)
-        return self.captured.take(step, self.optimizer.choose_rule(self.net.flat), tensors, place)
-
-    def _step(self, net, optimizer, lanes, part, place, rates):
-        """Take a step in `net`'s lanes; return their losses."""
-        outputs = net.forward(part.X, True, place)
-        loss, gradient = self.loss(outputs.detach(), part.target, part.weight)  # (L,), (L, B, ...)
-        gradient = net.gradient(outputs, gradient)  # (L, P)
-        if self.penalties is not None:
-            loss = loss + _penalize(net, gradient, self.penalties[lanes])
-        optimizer.step(net.flat, gradient, rates)
-        return loss
-
-    def _bound(self, losses):
-        """Return losses, those beyond the type that the modules have outside of the fit as infinite."""
-        dtype = self.lanes[0].narrow_to
-        if dtype is not None:
-            losses = np.where(np.abs(losses) > torch.finfo(dtype).max, math.inf, losses)
-        return losses
-
-    def _close_epoch(self, epoch, losses, rates, seconds):
-        """Record an epoch's losses; return the positions of the lanes that are done."""
-        # A loss that is infinite or no number is a divergence, which is told below: NumPy need not warn of it.
+        # A loss that is infinite or no number is a divergence: NumPy need not warn of it.
         with np.errstate(over="ignore", invalid="ignore"):
-            means = self._mean_losses(losses)
-            valid = self._validate()
-        finished = []
-        for position, lane in enumerate(self.alive):
-            outcome = self.outcomes[lane]
-            outcome.lr = rates[position][-1]
-            row = {"epoch": epoch + 1, "train_loss": means[position], "lr": outcome.lr}
-            row |= {name: of_lanes[position] for name, of_lanes in valid.items()}
-            row |= {"dur": seconds / len(self.alive), "train_batch_count": len(rates[position])}
-            if self.lanes[lane].n_valid_batches is not None:
-                row["valid_batch_count"] = self.lanes[lane].n_valid_batches
-            outcome.curve.append(row)
-            dtype = self.lanes[lane].narrow_to
-            bad = [kind for kind in _KINDS if not is_representable(row.get(_KINDS[kind], 0), dtype)]
-            if bad:
-                what = f"{bad[0]} loss became {row[_KINDS[bad[0]]]}"
-                outcome.error = DivergenceError.at(epoch + 1, [outcome.lr], what, self.is_regressor)
-                finished.append(position)
-            elif self._is_over(position, lane, row) or epoch + 1 == self.lanes[lane].n_epochs:
-                finished.append(position)
-        if self.on_epoch:
-            self.on_epoch(len(self.alive), np.fmin.reduce(means))
-        return finished
+            record = {"train_loss": self._mean_losses(losses, lanes)}
+            record |= self._validate(lanes)
+        record["lr"] = np.array([own[-1] for own in rates])
+        seconds = perf_counter() - began
+        record["dur"] = np.full(len(lanes), seconds / len(lanes))
+        self.records.append((self.alive, record))
+        finished = self._find_diverged(epoch, record)
+        for position, lane in enumerate(lanes):
+            if position not in finished:
+                is_due = self._update_stopping(lane, position, record)
+                if is_due or epoch + 1 == lane.spec.n_epochs:
+                    finished.add(position)
+        finished |= self._tell(epoch, record, seconds)
+        return sorted(finished)
 
-    def _mean_losses(self, losses):
-        """Return the mean of each lane's losses (alive, steps) over the rows."""
+    def _mean_losses(self, losses, lanes):
+        """Return the mean of each lane's losses (L, n_steps) over the rows."""
+        if self.narrow_to is not None:
+            # what is beyond the type that the modules have outside of the fit is infinite in it
+            is_beyond = np.abs(losses) > torch.finfo(self.narrow_to).max
+            losses = np.where(is_beyond, math.inf, losses)
         sizes = np.zeros(losses.shape)
-        for row, lane in zip(sizes, self.alive, strict=True):
-            own = self.lanes[lane].batches.sizes
-            row[: len(own)] = own
-        # What stands behind a shorter lane's last step is no loss of its own.
+        for row, lane in zip(sizes, lanes, strict=True):
+            row[: len(lane.batches.sizes)] = lane.batches.sizes
+        # what stands behind a shorter lane's last step is no loss of that lane
         losses = np.where(sizes > 0, losses, 0.0)
-        return ((losses * sizes).sum(1) / sizes.sum(1)).tolist()
+        return (losses * sizes).sum(1) / sizes.sum(1)
 
-    def _is_over(self, position, lane, row):
-        stopping = self.lanes[lane].stopping
-        if stopping is None:
+    def _find_diverged(self, epoch, record):
+        """Give the lanes whose losses are no finite numbers an error; return their positions."""
+        diverged = set()
+        for kind, name in _KINDS.items():
+            if name not in record:
+                continue
+            largest = math.inf if self.narrow_to is None else torch.finfo(self.narrow_to).max
+            # infinite numbers and NaN are not below infinity either
+            is_bad = ~((np.abs(record[name]) < math.inf) & (np.abs(record[name]) <= largest))
+            for position in np.flatnonzero(is_bad):
+                if position not in diverged:
+                    diverged.add(int(position))
+                    loss = record[name][position].item()
+                    self._fail(position, epoch, f"{kind} loss became {loss}", record)
+        return diverged
+
+    def _fail(self, position, epoch, what, record):
+        rates = [record["lr"][position].item()]
+        error = DivergenceError.at(epoch + 1, rates, what, self.is_regressor)
+        self.results[self.alive[position]].error = error
+
+    def _update_stopping(self, lane, position, record):
+        """Let early stopping take a lane's loss; return whether it is time to stop."""
+        if lane.stopping is None:
             return False
-        is_best, is_due = stopping.update(row[stopping.monitor])
-        if is_best and stopping.restores:
-            self.best[lane] = self.net.state(position)
+        loss = record[lane.stopping.monitor][position].item()
+        is_best, is_due = lane.stopping.update(loss)
+        if is_best and lane.stopping.restores:
+            lane.best_weights = self.backend.net.state(position)
         return is_due
 
-    def _retire(self, positions, epoch):
-        """Take finished lanes out, and go on with the others alone: a lane that is gone costs nothing."""
-        for position in positions:
-            lane = self.alive[position]
-            outcome = self.outcomes[lane]
-            if outcome.error is None:
-                outcome.state = self.best.pop(lane, None) or self.net.state(position)
-                outcome.optimizer = self.optimizer.lane_state(position)
-                if (dtype := self.lanes[lane].narrow_to) is not None:
-                    outcome.state = narrow(outcome.state, dtype)
-                    outcome.optimizer = narrow(outcome.optimizer, dtype)
-                _check_finite(outcome, self.is_regressor)
-        self._keep_outputs(positions)
-        kept = [p for p in range(len(self.alive)) if p not in set(positions)]
-        self.alive = [self.alive[p] for p in kept]
-        if kept:
-            kept = torch.tensor(kept, device=self.net.flat.device)
-            self.net, self.optimizer = self.net.select(kept), self.optimizer.select(kept)
-            self.penalties = None if self.penalties is None else self.penalties[kept]
-            self._begin_steps(epoch + 1)
+    def _tell(self, epoch, record, seconds):
+        """Tell the listeners of an epoch; return the positions of the lanes that they stop."""
+        if not self.listeners:
+            return set()
+        fits = [self.numbers[lane] for lane in self.alive]
+        names = ("train_loss", "lr", "valid_loss", "valid_acc")
+        columns = {name: record.get(name) for name in names}
+        event = EpochEvent(epoch + 1, fits, **columns, seconds=seconds)
+        for listener in self.listeners:
+            listener.on_epoch(event)
+        for fit, reason in event.stopped.items():
+            self.results[self.alive[fits.index(fit)]].stop_reason = reason
+        return {fits.index(fit) for fit in event.stopped}
 
-    def _keep_outputs(self, positions):
-        """Compute the outputs for the test rows of lanes that are done, of no more rows at once than in a step."""
-        whole = [
-            position for position in positions if self.outcomes[self.alive[position]].error is None
-        ]
-        for batches in dict.fromkeys(lane.test for lane in self.lanes if lane.test is not None):
-            asked = [
-                position for position in whole if self.lanes[self.alive[position]].test is batches
-            ]
-            n = max(1, len(self.lanes) * max(self.lanes[0].batches.sizes) // max(batches.sizes))
+    def _pause(self, finished, epoch):
+        """Take all lanes out; those that are not done can go on from there."""
+        self._retire(list(range(len(self.alive))), epoch, going_on=set(finished))
+
+    def _retire(self, positions, epoch, going_on=None):
+        """Take lanes out, and go on with the others: lanes that are done take no more time.
+
+        `going_on` is None where all of them are done, or has those that are.
+        """
+        for position in positions:
+            lane = self.lanes[self.alive[position]]
+            result = self.results[self.alive[position]]
+            if result.error is None:
+                is_over = going_on is None or position in going_on
+                weights, optimizer = self.backend.state(position)
+                result.state = lane.end_state(epoch + 1, weights, optimizer, is_over=is_over)
+                self._check_weights(position, result, epoch)
+        self._compute_outputs(positions)
+        kept = [p for p in range(len(self.alive)) if p not in set(positions)]
+        self.alive = [self.alive[position] for position in kept]
+        if kept:
+            self.backend.select(kept)
+
+    def _check_weights(self, position, result, epoch):
+        """Give a lane whose weights are not finite an error in place of its state."""
+        for name, tensor in self._fitted_weights(result).items():
+            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+                _, record = self.records[-1]
+                self._fail(position, epoch, f"{name} is no longer finite", record)
+                result.state = None
+                return
+
+    def _fitted_weights(self, result):
+        """Return the weights that a net ends with, in the type that it has outside of the fit."""
+        weights = result.state.fitted_weights
+        return weights if self.narrow_to is None else narrow(weights, self.narrow_to)
+
+    def _compute_outputs(self, positions):
+        """Compute the outputs for the test rows of lanes, of no more rows at once than in a step."""
+        results = {p: self.results[self.alive[p]] for p in positions}
+        rows_asked = {}
+        for position in positions:
+            spec = self.lanes[self.alive[position]].spec
+            asks = spec.keeps_outputs and spec.rows.test is not None
+            if asks and results[position].error is None:
+                rows_asked.setdefault(spec.rows, []).append(position)
+        for asked in rows_asked.values():
+            lane = self.lanes[self.alive[asked[0]]]
+            rows = lane.spec.rows
+            batches = Batches(lane.rows, rows.test, rows.test_batch_size)
+            most = len(self.lanes) * max(self.lanes[0].batches.sizes)
+            n = max(1, most // max(batches.sizes))
             for start in range(0, len(asked), n):
-                with suppress(Exception):  # it will be raised once more where a net alone is asked
+                if not self.can_evaluate:
+                    return
+                # what fails here is raised once more where a net alone is asked
+                self.can_evaluate = False
+                with suppress(Exception):
                     self._evaluate(asked[start : start + n], batches)
+                    self.can_evaluate = True
 
     @torch.no_grad()
     def _evaluate(self, positions, batches):
-        net = self.net.select(torch.tensor(positions, device=self.net.flat.device))
-        if (dtype := self.lanes[0].narrow_to) is not None:
-            net = net.to(dtype)
-        outcomes, found = [self.outcomes[self.alive[position]] for position in positions], []
-        for place, outcome in enumerate(outcomes):
-            net.load(place, outcome.state)
+        net = self.backend.net
+        net = net.select(torch.tensor(positions, device=net.flat.device))
+        if self.narrow_to is not None:
+            net = net.to(self.narrow_to)
+        results = [self.results[self.alive[position]] for position in positions]
+        for place, result in enumerate(results):
+            net.load(place, self._fitted_weights(result))
+        are_unchanged = self._watch(net)
+        found = []
         for X, *_ in batches:
-            X = X if dtype is None else X.to(dtype)
+            X = X if self.narrow_to is None else X.to(self.narrow_to)
             outputs = net.forward(X.expand(len(positions), *X.shape), False)
-            found.append(((outputs[0] if isinstance(outputs, tuple) else outputs).cpu(), len(X)))
-        for place, outcome in enumerate(outcomes):
-            outcome.outputs = [
-                restore_row(outputs[place], n_rows).clone() for outputs, n_rows in found
-            ]
+            first = outputs[0] if isinstance(outputs, tuple) else outputs
+            found.append((first.cpu(), len(X)))
+        if not are_unchanged():
+            raise RuntimeError("its module remembers its evaluation")
+        for place, result in enumerate(results):
+            result.outputs = [restore_row(part[place], n_rows).clone() for part, n_rows in found]
 
-    def _validate(self):
-        """Return each lane's validation loss and accuracy, in lists by name; none where there are no such rows."""
-        lanes = [self.lanes[lane] for lane in self.alive]
-        if lanes[0].valid is None:
+    def _watch(self, net):
+        """Return a function that tells whether a module of the user's has changed nothing."""
+        if not self.lanes[0].spec.runs_user_code:
+            return lambda: True
+        are_unchanged = watch_settings(net.template)
+        before = {name: buffer.clone() for name, buffer in net.buffers.items()}
+
+        def is_as_before():
+            now = net.buffers
+            return are_unchanged() and all(torch.equal(now[name], b) for name, b in before.items())
+
+        return is_as_before
+
+    @torch.no_grad()
+    def _validate(self, lanes):
+        """Return each lane's validation loss and accuracy by name; nothing if there are no rows."""
+        if lanes[0].spec.rows.valid is None:
             return {}
-        valid = np.zeros((2, len(lanes)))
+        found = np.zeros((2, len(lanes)))
         for part in validation_parts(lanes):
-            chosen = torch.tensor(part.positions, device=self.net.flat.device)
-            net = self.net if len(chosen) == len(lanes) else self.net.select(chosen)
-            with torch.no_grad():
-                outputs = net.forward(part.X, False)
-                losses = self.loss.of_lanes(outputs, part.target, part.weight)
-            found = [
-                losses.cpu().double(),
-                self.loss.accuracies(outputs, part.target).cpu().double(),
-            ]
-            valid[:, part.positions] += torch.stack(found).numpy() * part.X.shape[1]
-        valid = (valid / [len(lane.valid) for lane in lanes]).tolist()
-        return dict(zip(("valid_loss", "valid_acc"), valid, strict=True))
+            net = self.backend.net
+            if len(part.positions) < len(lanes):
+                net = net.select(torch.tensor(part.positions, device=net.flat.device))
+            outputs = net.forward(part.X, False)
+            losses = self.loss.of_lanes(outputs, part.target, part.weight)
+            accuracies = self.loss.accuracies(outputs, part.target)
+            both = torch.stack([losses.cpu().double(), accuracies.cpu().double()])
+            found[:, part.positions] += both.numpy() * part.X.shape[1]
+        found /= [len(lane.spec.rows.valid) for lane in lanes]
+        return {"valid_loss": found[0], "valid_acc": found[1]}
 
-
-def find_common_program(lanes):
-    """Return what trains each of some lanes, which are alike, by compiled steps; or None."""
-    if any(any(lane.dropout) and not lane.masks_follow_from_seeds for lane in lanes):
-        return None
-    of_tables = {lane.batches.rows: lane for lane in lanes}.values()
-    nets = [
-        (lane.module, lane.criterion, lane.optimizer, lane.options, lane.batches)
-        for lane in of_tables
-    ]
-    programs = [find_program(*net) for net in nets]
-    return programs[0] if all(programs) else None
-
-
-class Loss:
-    """The losses of lanes, of the criterion that `lane` has in common with those beside it."""
-
-    def __init__(self, lane):
-        self.alone, self.match = lane.criterion, lane.match
-        self.criterion = deepcopy(lane.criterion)
-        self.criterion.reduction = "none"
-        # cross entropy also takes a probability of each class in place of the class's number
-        takes_shares = lane.batches.rows.target.is_floating_point()
-        is_usual = type(self.criterion) is nn.CrossEntropyLoss and not has_other_forward(
-            self.criterion
-        )
-        self.of_classes = is_usual and not takes_shares
-
-    def __call__(self, outputs, target, weight=None):
-        """Return losses (L,) and their gradient with respect to the outputs (L, B, ...)."""
-        if self.of_classes and not self.criterion.label_smoothing and outputs.ndim == 3:
-            return _cross_entropy(outputs, target, weight)
-        outputs = outputs.requires_grad_()
-        losses = self.of_lanes(outputs, target, weight)
-        return losses.detach(), torch.autograd.grad(losses.sum(), outputs)[0]
-
-    def of_lanes(self, outputs, target, weight=None):
-        """Return the losses (L,) of outputs (L, B, ...) for targets (L, B, ...)."""
-        if self.of_classes and outputs.ndim == 3:
-            losses = self.criterion(outputs.mT, target)  # (L, B); classes in the middle: 3 x faster
-        else:
-            losses = self.criterion(*self.match(outputs.flatten(0, 1), target.flatten(0, 1)))
-            losses = losses.view(*outputs.shape[:2], -1).mean(2)
-        return (losses if weight is None else losses * weight).mean(1)
-
-    def accuracies(self, outputs, target):
-        """Return the shares (L,) of labels that outputs (L, B, C, ...) tell rightly.
-
-        Of a table of labels it is the share of rows whose labels are all right. Where there are no classes the
-        numbers mean nothing.
-        """
-        if outputs.ndim > 2 and outputs.shape[2] > 1 and target.ndim == outputs.ndim - 1:
-            hits = (outputs.argmax(2) == target).flatten(1)
-        elif outputs.numel() != target.numel():
-            return outputs.new_zeros(len(outputs))
-        else:
-            least = 0.0 if isinstance(self.criterion, nn.BCEWithLogitsLoss) else 0.5
-            n_rows = target.shape[1]
-            hits = (outputs.flatten(1) > least) == (target.flatten(1) > least)
-            hits = hits.view(len(hits), n_rows, -1).all(2)
-        return hits.to(outputs.dtype).mean(1)
-
-    def check(self, outputs, target):
-        """Raise if a row's loss depends on the rows beside it."""
-        alone = [self.match(*first) for first in zip(outputs[:, :1], target[:, :1], strict=True)]
-        alone = torch.stack([self.alone(*first) for first in alone])
-        only_first = torch.zeros(target.shape[:2]).to(outputs)
-        only_first[:, 0] = target.shape[1]
-        found, rtol = self.of_lanes(outputs, target, only_first), _tolerance(outputs.dtype, 1e-3)
-        if not torch.allclose(found.to(alone.dtype), alone, rtol=rtol, equal_nan=True):
-            raise Unfusable("its criterion is no mean of the rows' own losses")
-
-
-def _cross_entropy(outputs, target, weight):
-    """Do what autograd would, in a third of the time: the gradient is the probabilities less 1 at the class."""
-    logs, picked = torch.log_softmax(outputs.mT, 1), target.unsqueeze(1)  # (L, C, B), (L, 1, B)
-    found = logs.gather(1, picked).squeeze(1)  # (L, B)
-    gradient = logs.exp_().scatter_add_(
-        1, picked, logs.new_full((1, 1, 1), -1.0).expand(picked.shape)
-    )
-    gradient.div_(target.shape[1])
-    if weight is not None:
-        found, gradient = found * weight, gradient.mul_(weight.unsqueeze(1))
-    return found.sum(1).div_(-target.shape[1]), gradient.mT
-
-
-def _penalize(net, gradient, strengths):
-    """Add the gradient of the lanes' penalties; return the penalties (L,)."""
-    weights = (net.flat * net.weight_mask).to(strengths.dtype)
-    l1, l2 = strengths[:, :1], strengths[:, 1:]
-    gradient.add_(l1 * weights.sign() + 2 * l2 * weights)
-    sizes = torch.stack(
-        [weights.abs().sum(1), weights.square().sum(1)], dim=1
-    )  # (L, 2), and maybe infinite
-    return (strengths * sizes).where(strengths > 0, 0.0).sum(1)
-
-
-def _tolerance(dtype, usual):
-    """Return the relative error allowed to two ways to compute the same: the usual, more in half precision."""
-    is_half = dtype.is_floating_point and dtype.itemsize < 4
-    return 8 * torch.finfo(dtype).eps if is_half else usual
-
-
-def _agree(found, expected):
-    rtol = _tolerance(expected.dtype, 0.01)
-    allowed = rtol * float(expected.abs().max()) + 1e-6 if expected.numel() else 0.0
-    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
-    return torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True)
-
-
-def _plain_gradient(lane, X, target):
-    """Return the gradient of a lane's module in a step of its own, and the module after it."""
-    module = deepcopy(lane.module).train()
-    for layer, p in zip(dropout_layers(module), lane.dropout, strict=True):
-        layer.p = p
-    loss = lane.criterion(*lane.match(module(X), target))
-    learned = [
-        p for p in module.parameters() if p.requires_grad
-    ]  # all of them: what has no gradient never moves
-    return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, learned)]), module
-
-
-def _check_finite(outcome, is_regressor):
-    for name, tensor in outcome.state.items():
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            what = f"{name} is no longer finite"
-            outcome.error = DivergenceError.at(len(outcome.curve), [outcome.lr], what, is_regressor)
+    def _write_curves(self):
+        """Put the numbers of all epochs into the results: a list for each of the columns."""
+        for lane, result in zip(self.lanes, self.results, strict=True):
+            result.curve = {"epoch": []}
+            spec = lane.spec
+            counts = {"train_batch_count": len(lane.batches.sizes)}
+            if spec.rows.n_valid_batches is not None:
+                counts["valid_batch_count"] = spec.rows.n_valid_batches
+            lane.counts = counts
+        for epoch, (alive, record) in enumerate(self.records, start=self.first_epoch + 1):
+            columns = {name: values.tolist() for name, values in record.items()}
+            for position, lane in enumerate(alive):
+                curve = self.results[lane].curve
+                curve["epoch"].append(epoch)
+                for name, values in columns.items():
+                    curve.setdefault(name, []).append(values[position])
+        for lane, result in zip(self.lanes, self.results, strict=True):
+            n_epochs = len(result.curve["epoch"])
+            result.curve |= {name: [count] * n_epochs for name, count in lane.counts.items()}

@@ -1,134 +1,84 @@
-"""Lanes, and the batches that reach them."""
+"""Lanes: fits on their way through a group, and the batches that reach them."""
 
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
 
-from sktune.modules.dropout import LaneMasks, dropout_layers
+from sktune.engine.specs import TrainState
 from sktune.modules.reading import find_width
 from sktune.training.batches import Batches, evaluation_batch_size
-from sktune.training.rows import rows_of
-from sktune.training.stopping import BestEpoch
 
 
 class Lane:
-    """A fit that is trained together with others: a net, initialized, and the rows, or subsets of rows, that it takes.
+    """The place of a fit among those that are trained together.
 
-    Lanes of equal `stream` meet the same batches. Targets are those that the criterion takes. `test` are the
-    batches whose outputs will be asked for, if they are known.
+    Parameters
+    ----------
+    spec : FitSpec
+    state : TrainState or None
+        Where the training goes on; None is where it begins. It is not changed.
+    tables : dict of Rows
+        By name.
     """
 
-    must_be_finite = True  # else a net that diverges goes on as it would alone
-    masks_follow_from_seeds = True
-    narrow_to = (
-        None  # the type that the module has beyond the fit, if it is trained in float64 instead
-    )
-    test = None
-
-    def __init__(self, net, train, valid=None, fold=None):
-        self.train, self.valid, self.n_rows, self.seed = train, valid, len(train), net.seed_
-        self.module, self.criterion, self.match = net.module_, net.criterion_, net._match
-        self.narrow_to = vars(net).get("_narrow_to")
-        self.dropout = [layer.p for layer in dropout_layers(self.module)]
-        self.batches = net.get_iterator(train, training=True)
-        self.n_valid_batches = count_valid_batches(net, valid)
-        self.stream = (
-            fold,
-            id(rows_of(train)[0]),
-            self.n_rows,
-            valid is not None,
-            net.shuffle,
-            net.seed_,
-        )
-        self._read(net)
-
-    def _read(self, net):
-        self.net, (self.optimizer, self.options) = net, read_optimizer(net.optimizer_)
-        self.n_epochs, self.penalties = net.max_epochs, (net.l1, net.l2)
-        self.stopping = BestEpoch.of(net, self.valid is not None)
-        self.factors = (
-            net._lr_factors if net._lr_factors(0, 1) else None
-        )  # of an epoch and its number of steps
-
-    def beside(self, net, dropout):
-        """Return a lane that begins like this one, for a net with other numbers."""
-        lane = copy(self)
-        lane._read(net)
-        lane.dropout = self.dropout if dropout is None else [dropout] * len(self.dropout)
-        return lane
-
-    def fresh(self):
-        """Return the lane as it is before its training, of which there may be a second attempt."""
-        lane = copy(self)
-        lane.stopping = copy(self.stopping)
-        return lane
-
-    def for_trial(self):
-        """Return a lane to try a step with."""
-        return self
+    def __init__(self, spec, state, tables):
+        self.spec = spec
+        self.state = TrainState.initial(spec) if state is None else state
+        self.rows = tables[spec.rows.table]
+        self.stopping = copy(self.state.stopping)
+        self.best_weights = self.state.best_weights
+        self.generator = None
+        if self.state.generator is not None:
+            self.generator = torch.Generator()
+            self.generator.set_state(self.state.generator)
+        self.batches = spec.sampling.open_batches(self)
+        self.stream = spec.sampling.stream_of(self)
 
     def rates(self, epoch):
         """Return the learning rates of an epoch's steps."""
         n_steps = len(self.batches.sizes)
-        if self.factors is None:
-            return [self.options["lr"]] * n_steps
-        return [self.options["initial_lr"] * factor for factor in self.factors(epoch, n_steps)]
+        return self.spec.schedule.rates(self.spec.optimizer.options, epoch, n_steps)
 
-    @staticmethod
-    def masks(lanes):
-        """Return the masks of each dropout layer in the lanes."""
-        seeds = [lane.seed for lane in lanes]
-        return [
-            LaneMasks(seeds, rates) for rates in zip(*(lane.dropout for lane in lanes), strict=True)
-        ]
-
-    def forget_rows(self):
-        """Let go of the rows."""
-        self.train = self.valid = self.batches = self.test = None
-
-
-def count_valid_batches(net, valid):
-    """Return in how many batches a net alone evaluates its validation rows; None where there are none.
-
-    The engine may take them in others, but the history tells what a plain fit tells.
-    """
-    return None if valid is None else len(net.get_iterator(valid, training=False))
-
-
-def read_optimizer(optimizer):
-    """Return an optimizer's class, and the options of its one group of parameters."""
-    return type(optimizer), {
-        name: value for name, value in optimizer.param_groups[0].items() if name != "params"
-    }
-
-
-@dataclass
-class Outcome:
-    """What a lane's training left behind."""
-
-    state: dict | None = None
-    optimizer: dict | None = None
-    lr: float | None = None
-    curve: list = field(default_factory=list)
-    error: Exception | None = None
-    outputs: list | None = None  # of the module for the test rows, batch by batch
+    def end_state(self, epoch, weights, optimizer, *, is_over):
+        """Return the state in which the training stands after some epochs."""
+        best_weights = self.best_weights
+        if is_over and best_weights is not None:
+            # nothing will go on from the others
+            weights, best_weights = best_weights, None
+        return TrainState(
+            epoch=epoch,
+            weights=weights,
+            optimizer=optimizer,
+            stopping=copy(self.stopping),
+            best_weights=best_weights,
+            generator=None if self.generator is None else self.generator.get_state(),
+            is_over=is_over,
+        )
 
 
 @dataclass
 class Part:
-    """Batches of equal length of some lanes, at `positions`: (L, B, ...) each, of a single stream expanded."""
+    """Batches of equal length of some lanes, which stand at `positions` in their group.
+
+    One batch that several lanes meet is expanded over them.
+    """
 
     positions: list
-    X: torch.Tensor
-    target: torch.Tensor
+    X: torch.Tensor  # (L, B, ...)
+    target: torch.Tensor  # (L, B, ...)
     weight: torch.Tensor | None  # (L, B)
 
 
 def training_steps(lanes, epoch):
-    """Yield the parts of each step of an epoch; some folds may have a row more in the last batch than others."""
-    streams, joints = _by_stream(lanes), {}
+    """Yield the parts of each step of an epoch: a list of :class:`Part`.
+
+    There are several where some folds have a row more in their last batch than others.
+    """
+    streams = _by_stream(lanes)
+    # which lane of a part takes which batch, by the numbers of the part's streams
+    joints = {}
     batches = [lanes[positions[0]].batches.epoch(epoch) for positions in streams]
     for step in zip_longest(*batches):
         by_length = {}
@@ -142,13 +92,14 @@ def validation_parts(lanes):
     """Yield the validation rows of all lanes, in parts."""
     for positions in _by_stream(lanes):
         lane = lanes[positions[0]]
-        rows, indices = rows_of(lane.valid)
         n_rows = max(lane.batches.sizes)
-        if (width := find_width(lane.module)) is not None:
-            # of all lanes at once
-            n_rows = max(n_rows, evaluation_batch_size(rows, n_rows, width) // len(positions))
-        for batch in Batches(rows, indices, n_rows):
-            yield _join({0: batch}, [positions], {})
+        width = find_width(lane.spec.module.module)
+        if width is not None:
+            # the rows at once of all lanes together
+            most = evaluation_batch_size(lane.rows, n_rows, width)
+            n_rows = max(n_rows, most // len(positions))
+        for batch in Batches(lane.rows, lane.spec.rows.valid, n_rows):
+            yield _expand(batch, positions)
 
 
 def _by_stream(lanes):
@@ -159,24 +110,43 @@ def _by_stream(lanes):
     return list(streams.values())
 
 
+def _expand(batch, positions):
+    """Hand one batch to some lanes."""
+    tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in batch]
+    weight = tensors[2] if len(tensors) == 3 else None
+    return Part(positions, tensors[0], tensors[1], weight)
+
+
 def _join(parts, streams, joints):
-    """Hand batches, by the number of their stream, to the streams' lanes; `joints` remembers which lane takes which."""
-    (first, *others), numbers = parts.values(), tuple(parts)
-    if not others:
-        positions = streams[numbers[0]]
-        tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in first]
-        return Part(positions, *tensors, *[None] * (3 - len(tensors)))
+    """Hand batches of equal length, by the number of their stream, to the lanes of the streams."""
+    numbers = tuple(parts)
+    if len(numbers) == 1:
+        return _expand(parts[numbers[0]], streams[numbers[0]])
+    batches = list(parts.values())
+    device = batches[0][0].device
     if numbers not in joints:
-        pairs = sorted(
-            (position, n) for n, number in enumerate(numbers) for position in streams[number]
-        )
-        of_lane = torch.tensor([n for _, n in pairs], device=first[0].device)
-        joints[numbers] = [position for position, _ in pairs], of_lane
+        joints[numbers] = _find_joint(numbers, streams, device)
     positions, of_lane = joints[numbers]
-    X, target, weight = zip(*((*batch, None)[:3] for batch in parts.values()), strict=True)
-    if any(w is not None for w in weight):
-        ones = torch.ones(len(X[0]), device=X[0].device)
-        weight = torch.stack([ones if w is None else w for w in weight])[of_lane]
-    else:
-        weight = None
-    return Part(positions, torch.stack(X)[of_lane], torch.stack(target)[of_lane], weight)
+    X = torch.stack([batch[0] for batch in batches])[of_lane]
+    target = torch.stack([batch[1] for batch in batches])[of_lane]
+    return Part(positions, X, target, _join_weights(batches, of_lane))
+
+
+def _find_joint(numbers, streams, device):
+    """Return the positions of all lanes of some streams, and which of the streams each meets."""
+    pairs = []
+    for place, number in enumerate(numbers):
+        pairs += [(position, place) for position in streams[number]]
+    pairs.sort()
+    of_lane = torch.tensor([place for _, place in pairs], device=device)
+    return [position for position, _ in pairs], of_lane
+
+
+def _join_weights(batches, of_lane):
+    """Return the weights of the rows of each lane; None if no batch has any."""
+    weights = [batch[2] if len(batch) == 3 else None for batch in batches]
+    if all(weight is None for weight in weights):
+        return None
+    X = batches[0][0]
+    ones = torch.ones(len(X), device=X.device)
+    return torch.stack([ones if weight is None else weight for weight in weights])[of_lane]

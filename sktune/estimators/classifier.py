@@ -25,7 +25,7 @@ from sktune.checks.labels import (
 from sktune.checks.targets import check_outputs, encode_labels
 from sktune.estimators.base import NetworkEstimator
 from sktune.modules.mlp import MLP
-from sktune.training.losses import BINARY, BY_CLASS, is_binary, is_of, misfit
+from sktune.training.losses import BY_CLASS, is_binary, is_of, match_classes
 
 
 class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
@@ -302,34 +302,11 @@ class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):
         )
         return (batch[0], self._decode(batch[1])) if is_pair else batch
 
-    def _match(self, y_pred, y_true):
-        if not isinstance(y_pred, torch.Tensor):
-            return y_pred, y_true
-        criterion = self._plain_criterion()
-        if isinstance(criterion, BINARY):
-            if y_pred.numel() != y_true.numel():
-                if y_true.ndim > 1:
-                    raise misfit(
-                        y_pred, f"{tuple(y_true.shape)}: one logit or probability per row and label"
-                    )
-                raise misfit(
-                    y_pred,
-                    f"({len(y_true)},) or ({len(y_true)}, 1): one logit or probability per row",
-                )
-            return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)
-        if isinstance(criterion, BY_CLASS):
-            if y_pred.ndim == 2 and y_true.ndim == 2 and not y_true.is_floating_point():
-                raise refuse_table(y_true.shape, criterion)
-            n_classes = getattr(self, "n_outputs_", None) if self._decodes else None
-            if (
-                y_pred.ndim < 2
-                or len(y_pred) != len(y_true)
-                or n_classes not in (None, y_pred.shape[1])
-            ):
-                raise misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")
-        if isinstance(criterion, nn.NLLLoss):  # of probabilities, as in skorch
-            y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
-        return y_pred, y_true
+    _match_rule = staticmethod(match_classes)
+
+    def _known_classes(self):
+        """Return how many classes the outputs must tell; None where that is not known."""
+        return getattr(self, "n_outputs_", None) if self._decodes else None
 
     def _get_predict_nonlinearity(self):
         """Return what turns outputs into probabilities; skorch's softmax is over the last axis, which may be another.

@@ -44,6 +44,7 @@ from sktune.runtime.seeds import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.runtime.threads import few_threads
 from sktune.training.batches import Batches, Pairs, evaluation_batch_size
 from sktune.training.divergence import DivergenceError, is_representable
+from sktune.training.losses import match_nothing
 from sktune.training.rows import (
     Encoded,
     Rows,
@@ -654,9 +655,17 @@ class Training:
         )
         return loss + self._penalty() if training and (self.l1 or self.l2) else loss
 
+    # how outputs and targets are brought together: a function of sktune.training.losses
+    _match_rule = staticmethod(match_nothing)
+
+    def _known_classes(self):
+        """Return how many classes the outputs must tell; None where that is not known."""
+        return None
+
     def _match(self, y_pred, y_true):
-        """Return prediction and target as the criterion wants them; raise if the module does not fit the data."""
-        return y_pred, y_true
+        """Return outputs and targets as the criterion compares them; raise if they do not fit."""
+        criterion = self._plain_criterion()
+        return self._match_rule(criterion, y_pred, y_true, self._known_classes())
 
     def _plain_criterion(self):
         return getattr(self.criterion_, "_orig_mod", self.criterion_)  # of a compiled one

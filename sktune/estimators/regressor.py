@@ -13,7 +13,7 @@ from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.classifier import NeuralNetClassifier
 from sktune.estimators.overrides import remember_methods
 from sktune.modules.mlp import MLP
-from sktune.training.losses import is_binary, misfit
+from sktune.training.losses import is_binary, match_targets
 
 
 class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
@@ -78,12 +78,7 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
             )
         return target
 
-    def _match(self, y_pred, y_true):
-        if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:
-            return y_pred, y_true
-        if len(y_pred) != len(y_true) or y_pred.numel() != y_true.numel():
-            raise misfit(y_pred, f"{tuple(y_true.shape)}: one column per target")
-        return y_pred, y_true.reshape(y_pred.shape)
+    _match_rule = staticmethod(match_targets)
 
     def predict(self, X):
         """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""

@@ -10,11 +10,18 @@ _LEAST_TO_DIVIDE = 1 << 23  # rows x parameters: some 0.4 ms of one core
 
 
 def few_threads(module, n_rows):
-    """Compute with one thread what is too little to divide: on busy cores, threads would but wait for each other."""
+    """Compute with one thread what is too little to divide.
+
+    On busy cores several threads would only wait for each other.
+    """
+    return limited_threads(1) if needs_one_thread(module, n_rows) else nullcontext()
+
+
+def needs_one_thread(module, n_rows):
+    """Tell whether a step of a module with so many rows is too little to divide."""
     # a lazy parameter has no size before the first batch
     n_parameters = sum(p.numel() for p in module.parameters() if not is_lazy(p))
-    is_little = n_rows * n_parameters < _LEAST_TO_DIVIDE
-    return limited_threads(1) if is_little else nullcontext()
+    return n_rows * n_parameters < _LEAST_TO_DIVIDE
 
 
 _limited = threading.local()  # the limit within which a thread computes

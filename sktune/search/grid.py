@@ -3,7 +3,7 @@
 from sklearn import model_selection
 
 from sktune.bridge.seam import fused_tasks
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 
 class _FusedSearch:

@@ -1,6 +1,14 @@
-"""Criteria: what their outputs and targets look like."""
+"""Criteria, and how outputs and targets are brought together for them.
 
+The functions ``match_...`` take a criterion, the outputs of a module, targets, and the number of
+classes if there are any and it is known. They return outputs and targets as the criterion compares
+them, and raise if they do not belong together.
+"""
+
+import torch
 from torch import nn
+
+from sktune.checks.labels import refuse_table
 
 BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
@@ -18,4 +26,49 @@ def is_binary(criterion):
 
 
 def misfit(y_pred, expected):
+    """Return the error of outputs that have another shape than the targets call for."""
     return ValueError(f"the module's output must have shape {expected}, got {tuple(y_pred.shape)}")
+
+
+def match_nothing(criterion, y_pred, y_true, n_classes=None):
+    """Return outputs and targets as they are."""
+    return y_pred, y_true
+
+
+def match_targets(criterion, y_pred, y_true, n_classes=None):
+    """Return outputs, and targets of a regression in their shape."""
+    if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:
+        return y_pred, y_true
+    if len(y_pred) != len(y_true) or y_pred.numel() != y_true.numel():
+        raise misfit(y_pred, f"{tuple(y_true.shape)}: one column per target")
+    return y_pred, y_true.reshape(y_pred.shape)
+
+
+def match_classes(criterion, y_pred, y_true, n_classes=None):
+    """Return outputs, and targets of a classification in their shape or as numbers of classes."""
+    if not isinstance(y_pred, torch.Tensor):
+        return y_pred, y_true
+    if isinstance(criterion, BINARY):
+        return _match_probabilities(y_pred, y_true)
+    if isinstance(criterion, BY_CLASS):
+        if y_pred.ndim == 2 and y_true.ndim == 2 and not y_true.is_floating_point():
+            raise refuse_table(y_true.shape, criterion)
+        has_columns = y_pred.ndim >= 2 and n_classes in (None, y_pred.shape[1])
+        if not has_columns or len(y_pred) != len(y_true):
+            raise misfit(y_pred, f"({len(y_true)}, {n_classes}): one column per class")
+    if isinstance(criterion, nn.NLLLoss):
+        # of probabilities, as in skorch
+        y_pred = torch.log(y_pred + torch.finfo(y_pred.dtype).eps)
+    return y_pred, y_true
+
+
+def _match_probabilities(y_pred, y_true):
+    """Return outputs of a binary criterion, and targets in their shape and type."""
+    n_rows = len(y_true)
+    if y_pred.numel() != y_true.numel():
+        if y_true.ndim > 1:
+            shape = f"{tuple(y_true.shape)}: one logit or probability per row and label"
+        else:
+            shape = f"({n_rows},) or ({n_rows}, 1): one logit or probability per row"
+        raise misfit(y_pred, shape)
+    return y_pred, y_true.to(y_pred.dtype).reshape(y_pred.shape)

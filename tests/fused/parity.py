@@ -12,7 +12,7 @@ from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import GridSearchCV, KFold
 
 from sktune.engine.compiled import program as compiled
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 # Fewer than 100 rows are trained on in float64. Of the two splits one has a row more: 73 and 74, the last of the
 # batches of 16 then holds 9 rows or 10.

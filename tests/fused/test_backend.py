@@ -37,8 +37,8 @@ from torch import nn
 
 import sktune
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
-from sktune.engine import executor as run
-from sktune.engine.executor import FusionReport
+from sktune.bridge import calls
+from sktune.engine.report import FusionReport
 from sktune.estimators import fit_loop as training
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=32, random_state=0)
@@ -943,9 +943,7 @@ def test_a_candidate_that_cannot_be_set_fails_as_it_would():
 
 def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        "sktune.bridge.backend._Call._run_elsewhere", lambda *args: asked.append(args)
-    )
+    monkeypatch.setattr("sktune.bridge.calls.Call._run_elsewhere", lambda *args: asked.append(args))
     with joblib.parallel_config("sktune"):
         assert joblib.effective_n_jobs() == joblib.cpu_count()
         assert joblib.effective_n_jobs(3) == 3
@@ -1058,6 +1056,16 @@ def test_a_precision_that_is_unknown():
         joblib.parallel_config("sktune", precision="fp8")
 
 
+class NoTrainer:
+    """Trains nothing."""
+
+    def plan(self, fits, tables):
+        return []
+
+    def train(self, plans):
+        pass
+
+
 def test_minus_one_job_is_one_for_each_core(monkeypatch):
     with joblib.parallel_config("sktune"):
         assert joblib.effective_n_jobs(-1) == joblib.cpu_count()
@@ -1068,9 +1076,10 @@ def test_minus_one_job_is_one_for_each_core(monkeypatch):
 
     chosen = []
     monkeypatch.setattr(
-        run.Trainer, "__init__", lambda self, n_workers, *args: chosen.append(n_workers)
+        calls,
+        "Trainer",
+        lambda n_workers, *args, **options: chosen.append(n_workers) or NoTrainer(),
     )
-    monkeypatch.setattr(run.Trainer, "train", lambda self, groups: None)
     for options in ({}, {"n_jobs": -1}, {"n_jobs": 5}):
         with joblib.parallel_config("sktune", **options):
             cross_validate(NET, X, y, cv=2)

@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.pipeline import make_pipeline
 
 from sktune import GridSearchCV, NeuralNetClassifier
-from sktune.bridge.caught_warnings import recorded_warnings, repeat_warnings, restore_showwarning
+from sktune.runtime.recorded_warnings import recorded_warnings, repeat_warnings, restore_showwarning
 
 
 def warn(text):

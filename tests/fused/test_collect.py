@@ -24,12 +24,12 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.bridge import install as replay
 from sktune.bridge.collect import Fit, Recorder, fingerprint, lend
-from sktune.bridge.generators import Course
-from sktune.bridge.install import Recorded
+from sktune.bridge.pipelines import Recorded
 from sktune.bridge.tables import Tables
-from sktune.engine import executor as run
+from sktune.engine import group
 from sktune.engine.group import Group
-from sktune.engine.lanes import Outcome
+from sktune.engine.specs import FitResult
+from sktune.runtime.generators import Course
 from sktune.training.rows import Rows, rows_of
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=2, batch_size=16, random_state=0)
@@ -47,11 +47,11 @@ def tables(monkeypatch):
     found = []
 
     class Noted(Group):
-        def train(self):
-            found.append([rows_of(lane.train)[0].X.data_ptr() for lane in self.lanes])
-            return super().train()
+        def train(self, *args):
+            found.append([lane.rows.X.data_ptr() for lane in self.lanes])
+            return super().train(*args)
 
-    monkeypatch.setattr(run, "Group", Noted)
+    monkeypatch.setattr(group, "Group", Noted)
     return found
 
 
@@ -104,7 +104,7 @@ def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
         hook.adopt = lambda net, X, fit_params: adopt(net, X[:5], fit_params)
         return found
 
-    monkeypatch.setattr("sktune.bridge.backend.hand_out", for_too_few_rows)
+    monkeypatch.setattr("sktune.bridge.calls.hand_out", for_too_few_rows)
     with pytest.raises(
         AssertionError, match="a fit of 73 rows was trained, one of 5 was asked for"
     ):
@@ -113,10 +113,10 @@ def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
 
 def test_the_error_of_a_lane_is_that_of_its_fit(monkeypatch):
     class Failing(Group):
-        def train(self):
-            return [Outcome(error=ArithmeticError("as was told")) for _ in self.lanes]
+        def train(self, *args):
+            return [FitResult(error=ArithmeticError("as was told")) for _ in self.lanes]
 
-    monkeypatch.setattr(run, "Group", Failing)
+    monkeypatch.setattr(group, "Group", Failing)
     with pytest.raises(ArithmeticError, match="as was told"):
         search(NET, [{"lr": 0.01}], X, y, error_score="raise")
     with pytest.raises(ValueError, match="ArithmeticError: as was told"):
@@ -171,8 +171,8 @@ def test_steps_are_shared_along_the_chain():
 def test_recorded_steps_answer_in_their_order():
     calls = []
     steps = [(2, ["A"]), (3, ["B"])]
-    recorded = Fit(key="fold 1", steps=steps, outcome=Outcome())
-    fit = Recorded(recorded, None, Course(None)).cache(make_step(calls))
+    recorded = Fit(key="fold 1", steps=steps, result=FitResult())
+    fit = Recorded(recorded, None, Course(None), give_up=pytest.fail).cache(make_step(calls))
 
     table, step = fit(object(), ["rows"], None)
     assert (len(table), step) == steps[0]

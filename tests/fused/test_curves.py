@@ -7,7 +7,7 @@ import pytest
 
 from sktune import GridSearchCV, NeuralNetClassifier
 from sktune.engine.curves import Curves
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 ROWS = [
     {"epoch": n, "train_loss": 1 / n, "lr": 0.1, "dur": 3.0, "train_batch_count": 2}
@@ -18,9 +18,13 @@ WITH_VALID = [{**row, "valid_loss": 2 / row["epoch"]} for row in ROWS]
 
 def curves_of(*fits):
     curves = Curves()
-    for fit in fits:
-        curves.add(*fit)
+    for candidate, split, rows in fits:
+        curves.add(candidate, split, columns_of(rows))
     return curves
+
+
+def columns_of(rows):
+    return {name: [row[name] for row in rows] for name in rows[0]}
 
 
 def test_rows_are_those_that_were_added():
@@ -34,7 +38,7 @@ def test_rows_are_those_that_were_added():
         {"candidate": 2, "split": 0, "epoch": 1, "train_loss": 1.0, "lr": 0.1, "valid_loss": 2.0},
     ]
     assert curves[-1] == list(curves)[-1]
-    curves.add(3, 3, ROWS[:1])
+    curves.add(3, 3, columns_of(ROWS[:1]))
     assert curves[4]["candidate"] == 3
 
 

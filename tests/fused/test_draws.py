@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktune import NeuralNetClassifier
-from sktune.bridge.generators import Course, Tracker, read_generators
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
+from sktune.runtime.generators import Course, Tracker, read_generators
 
 X = np.random.default_rng(0).normal(size=(120, 6))
 y = (X[:, 0] > 0).astype(int)

@@ -26,8 +26,8 @@ from torch import nn
 import sktune
 from sktune import HoldoutSearch, NeuralNetClassifier
 from sktune.bridge.collect import Fit
-from sktune.engine.executor import FusionReport
-from sktune.engine.lanes import Outcome
+from sktune.engine.report import FusionReport
+from sktune.engine.specs import FitResult
 from sktune.search import holdout
 
 NET = NeuralNetClassifier(module__hidden=(4,), lr=0.05, max_epochs=2, random_state=0, device="cpu")
@@ -561,8 +561,8 @@ def test_epochs_of_none_are_those_of_the_net():
 def test_fits_given_up_are_no_more_counted_among_the_fused():
     report = FusionReport()
     one, other = report.groups.extend([{"lanes": 2}, {"lanes": 1}]) or report.groups
-    outcome = Outcome(curve=[])
-    for fit in (Fit(group=one, outcome=outcome), Fit(group=one), Fit(group=other), Fit()):
+    result = FitResult(curve={"train_loss": []})
+    for fit in (Fit(group=one, result=result), Fit(group=one), Fit(group=other), Fit()):
         report.add(fit)
 
     assert report.groups == [{"lanes": 1}]

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 X, y = make_classification(110, n_features=6, n_informative=4, n_classes=3, random_state=0)
 FOLDS = [list(KFold(3).split(X))[fold] for fold in (0, 2)]  # of 73 rows and of 74

@@ -19,9 +19,9 @@ from torch.nn.utils import parametrizations
 
 from sktune import MLP, NeuralNetClassifier
 from sktune.bridge.blockers import why_alone
-from sktune.bridge.planner import as_text
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 from sktune.engine.steps.optimizers import RULES
+from sktune.modules.structure import as_text
 
 NET = {"max_epochs": 3, "batch_size": 16, "random_state": 3}
 LRS = [{"lr": 0.01}, {"lr": 0.05}]

@@ -30,7 +30,7 @@ from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
 from sktune.bridge import collect
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 from sktune.estimators.fit_loop import BUILT, Training
 
 SETTINGS = {

@@ -18,6 +18,7 @@ from sklearn.exceptions import FitFailedWarning
 
 from sktune import NeuralNetClassifier
 from sktune.engine import executor as run
+from sktune.engine import group, planner
 from sktune.engine.compiled import program as compiled
 from sktune.engine.group import Group
 
@@ -30,23 +31,23 @@ def limit_memory(monkeypatch, too_many, error=torch.OutOfMemoryError, when="at o
     begun, earlier = [], []
 
     class Limited(Group):
-        def __init__(self, lanes, *args):
+        def __init__(self, lanes, *others):
             assert all(group() is None for group in earlier), (
                 "a group that failed still holds its memory"
             )
             begun.append(len(lanes))
             earlier.append(weakref.ref(self))
-            super().__init__(lanes, *args)
+            super().__init__(lanes, *others)
             self.exceeds = too_many(lanes)
             if self.exceeds and when == "at once":
                 raise error("CUDA out of memory. Tried to allocate 20 GiB")
 
-        def _run_epoch(self, epoch):
+        def _close_epoch(self, epoch, *others):
             if self.exceeds and epoch == 1:
                 raise error("[enforce fail] DefaultCPUAllocator: can't allocate memory")
-            return super()._run_epoch(epoch)
+            return super()._close_epoch(epoch, *others)
 
-    monkeypatch.setattr(run, "Group", Limited)
+    monkeypatch.setattr(group, "Group", Limited)
     return begun
 
 
@@ -57,7 +58,7 @@ def test_a_group_that_does_not_fit_is_halved(monkeypatch, error, when):
     begun = limit_memory(monkeypatch, lambda lanes: len(lanes) > 2, error, when)
     found, nets, report = search(NET, LANES, X, y, n_jobs=1)
 
-    assert begun == [8, 4, 2, 2, 4, 2, 2]
+    assert begun == [8, 4, 4, 2, 2, 2, 2]
     assert [group["lanes"] for group in report.groups] == [2] * 4
     assert not report.alone
     assert_same_scores(expected, found, tolerance=0)
@@ -92,7 +93,9 @@ def test_a_second_attempt_knows_nothing_of_the_first(monkeypatch):
 
 
 def test_a_fit_that_does_not_fit_at_all_fails_alone(monkeypatch):
-    limit_memory(monkeypatch, lambda lanes: any(lane.net.lr == 0.1 for lane in lanes))
+    limit_memory(
+        monkeypatch, lambda lanes: any(lane.spec.optimizer.options["lr"] == 0.1 for lane in lanes)
+    )
     lanes = [{"lr": 0.01}, {"lr": 0.1}, {"lr": 0.02}]
 
     with pytest.warns(FitFailedWarning, match="out of memory"):
@@ -120,7 +123,7 @@ def test_failures_of_the_engine_are_told_and_cost_no_result(monkeypatch, four_th
         def _close_epoch(self, *args):
             raise LookupError("a bug of the engine")
 
-    monkeypatch.setattr(run, "Group", Broken)
+    monkeypatch.setattr(group, "Group", Broken)
     plain, references, _ = search(NET, LANES[:2], X, y, fused=False)
     with pytest.warns(
         RuntimeWarning, match="the fused engine failed: LookupError: a bug of the engine"
@@ -136,14 +139,15 @@ def test_failures_of_the_engine_are_told_and_cost_no_result(monkeypatch, four_th
 
 def test_a_lane_that_the_engine_fails_on_goes_alone(monkeypatch):
     class Fragile(Group):
-        def _run_epoch(self, epoch):
-            if epoch == 1 and any(self.lanes[lane].net.lr == 0.02 for lane in self.alive):
+        def _close_epoch(self, epoch, *others):
+            rates = [lane.spec.optimizer.options["lr"] for lane in self.lanes]
+            if epoch == 1 and 0.02 in rates:
                 raise ValueError("no such lane")
-            return super()._run_epoch(epoch)
+            return super()._close_epoch(epoch, *others)
 
     lanes = [*LANES, {"lr": 0.02}]
     plain, references, _ = search(NET, lanes, X, y, fused=False)
-    monkeypatch.setattr(run, "Group", Fragile)
+    monkeypatch.setattr(group, "Group", Fragile)
     with pytest.warns(RuntimeWarning, match="ValueError: no such lane"):
         found, nets, report = search(NET, lanes, X, y)
 
@@ -166,11 +170,11 @@ def test_threads_share_the_cores(monkeypatch, four_threads):
     counts = []
 
     class Noting(Group):
-        def train(self):
+        def train(self, *args):
             counts.append(torch.get_num_threads())
-            return super().train()
+            return super().train(*args)
 
-    monkeypatch.setattr(run, "Group", Noting)
+    monkeypatch.setattr(group, "Group", Noting)
     search(NET, LANES, X, y, n_jobs=1, max_lanes=2)
     assert counts == [1] * 4, "steps as small as these are not to be divided"
     monkeypatch.setattr("sktune.runtime.threads._LEAST_TO_DIVIDE", 0)
@@ -199,7 +203,8 @@ def test_one_group_is_divided_among_the_workers():
 
 
 def test_groups_on_a_gpu_stay_whole(monkeypatch):
-    monkeypatch.setattr(run, "_device_of", lambda fits: torch.device("cuda"))
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(planner.GroupPlan, "device", cuda)
     monkeypatch.setattr(run, "own_stream", lambda device: nullcontext())
     waited = []
     monkeypatch.setattr(torch.cuda, "synchronize", waited.append)

@@ -16,7 +16,7 @@ from sklearn.utils.validation import _check_method_params
 from sktune import NeuralNetClassifier
 from sktune.bridge import backend
 from sktune.bridge.seam import FIT_FUNCTIONS, Task, read_tasks, run_task
-from sktune.engine.executor import FusionReport
+from sktune.engine.report import FusionReport
 
 NET = NeuralNetClassifier(max_epochs=1, random_state=0)
 READ = {

@@ -24,8 +24,8 @@ from sklearn.model_selection import KFold, cross_validate
 from torch import nn
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
-from sktune.engine.executor import FusionReport
 from sktune.engine.group import Group
+from sktune.engine.report import FusionReport
 from sktune.runtime.threads import flushed_denormals
 
 

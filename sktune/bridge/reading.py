@@ -1,0 +1,215 @@
+"""An initialized net, read into the spec of its fit."""
+
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import replace
+from numbers import Integral
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.regressor import NeuralNetRegressor
+from torch import nn
+
+from sktune.checks.advice import notice_outputs
+from sktune.checks.inputs import check_rows
+from sktune.engine.sampling import SeededSampling
+from sktune.engine.specs import FitSpec, InitialModule, LossSpec, OptimizerSpec
+from sktune.estimators.base import NetworkEstimator
+from sktune.estimators.classifier import NeuralNetClassifier
+from sktune.estimators.regressor import NeuralNetRegressor as OurRegressor
+from sktune.modules.dropout import dropout_layers
+from sktune.modules.mlp import MLP
+from sktune.modules.reading import find_chain, has_other_forward
+from sktune.runtime.threads import limited_threads
+from sktune.training.rates import LRSchedule
+from sktune.training.rows import rows_of
+from sktune.training.stopping import BestEpoch
+
+# Criteria under which nothing but the module can be wrong with a step.
+_PROVEN_CRITERIA = (nn.CrossEntropyLoss, nn.MSELoss)
+_TRIED_ROWS = 16
+
+# Parameters in which fits that begin alike may differ: the initialized net does not depend on them.
+_OPTIMIZER_OPTIONS = (
+    *("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay"),
+    "momentum_decay",
+)
+_FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change"}
+_FREE |= {f"optimizer__{name}" for name in _OPTIMIZER_OPTIONS}
+
+
+def read_spec(net, dataset, planned, tables):
+    """Read an initialized net of sktune's into a :class:`FitSpec`.
+
+    Parameters
+    ----------
+    net : NetworkEstimator
+        It was stopped where its training would begin.
+    dataset : Rows
+        What its training loop was given.
+    planned : PlannedFit
+        It tells the rows of the fit, and those that the fitted net will be asked for.
+    tables : Tables
+        They get the table.
+    """
+    rows, _ = rows_of(dataset)
+    name, positions = tables.add(rows, planned.train)
+    train, valid = net.get_split_datasets(dataset, rows.y)
+    others = {"n_valid_batches": count_valid_batches(net, valid)}
+    if positions is not None:
+        others |= _find_test_rows(net, planned, tables.by_name[name])
+    row_set = tables.find_row_set(name, positions, train, valid, **others)
+    batch_size = len(train) if net.batch_size == -1 else net.batch_size
+    return FitSpec(
+        module=InitialModule(net.module_, _find_recipe(net)),
+        dropout=tuple(layer.p for layer in dropout_layers(net.module_)),
+        loss=LossSpec(net.criterion_, net._match_rule, net._known_classes()),
+        optimizer=read_optimizer(net.optimizer_),
+        schedule=_read_schedule(net),
+        l1=float(net.l1),
+        l2=float(net.l2),
+        sampling=SeededSampling(int(batch_size), bool(net.shuffle)),
+        rows=row_set,
+        n_epochs=int(net.max_epochs),
+        seed=net.seed_,
+        stopping=BestEpoch.of(net, valid is not None),
+        narrow_to=vars(net).get("_narrow_to"),
+        is_regressor=isinstance(net, NeuralNetRegressor),
+        runs_user_code=not _is_proven(net),
+        n_outputs=getattr(net, "n_outputs_", None),
+        device=str(rows.X.device),
+    )
+
+
+def follow_spec(spec, net, template):
+    """Return the spec of a fit that begins as another one does.
+
+    `spec` is that of the other fit, and `template` is its initialized net. The settings of `net`,
+    which is not initialized, may differ from those of the other in what :func:`find_fixed_settings`
+    leaves out.
+    """
+    dropout = spec.dropout
+    if net.module is MLP:
+        dropout = (float(getattr(net, "module__dropout", 0.0)),) * len(dropout)
+    schedule = _read_schedule(net)
+    return replace(
+        spec,
+        dropout=dropout,
+        optimizer=_follow_optimizer(spec.optimizer, net, is_scheduled=not schedule.is_constant),
+        schedule=schedule,
+        l1=float(net.l1),
+        l2=float(net.l2),
+        n_epochs=int(net.max_epochs),
+        stopping=BestEpoch.of(net, spec.rows.valid is not None),
+    )
+
+
+def find_fixed_settings(net, as_text):
+    """Return all settings of a net but those in which fits that begin alike may differ.
+
+    It is an object that is equal to nothing else where the seed is not given.
+    """
+    if not isinstance(getattr(net, "random_state", None), Integral):
+        return object()
+    # builders of the user's own may use any parameter
+    builders = (type(net).initialize_module, type(net).initialize_criterion)
+    is_usual = builders == (NetworkEstimator.initialize_module, NeuralNet.initialize_criterion)
+    settings = vars(net).items()
+    if is_usual:
+        settings = [(name, value) for name, value in settings if not _is_free(name, net)]
+    return (type(net), frozenset((name, as_text(value)) for name, value in settings))
+
+
+def _is_free(name, net):
+    is_dropout = name == "module__dropout" and net.module is MLP
+    return name in _FREE or name.startswith("lr_schedule") or is_dropout
+
+
+def read_optimizer(optimizer):
+    """Return the class of an optimizer, and the options of its one group of parameters."""
+    group = optimizer.param_groups[0]
+    options = {name: value for name, value in group.items() if name != "params"}
+    return OptimizerSpec(type(optimizer), options)
+
+
+def _follow_optimizer(other, net, *, is_scheduled):
+    """Return the optimizer of a net that is not initialized; what the device tells is as in another."""
+    parameter = nn.Parameter(torch.zeros(1))
+    arguments, options = net.get_params_for_optimizer("optimizer", [("parameter", parameter)])
+    if "fused" in other.options and "fused" not in options:
+        options["fused"] = other.options["fused"]
+    built = net.optimizer(*arguments, **options)
+    spec = read_optimizer(built)
+    if is_scheduled:
+        spec.options.setdefault("initial_lr", spec.options["lr"])
+    return spec
+
+
+def _read_schedule(net):
+    return LRSchedule(net.lr_schedule, net.max_epochs, net.get_params_for("lr_schedule"))
+
+
+def _find_recipe(net):
+    """Return what the module was built from, if that is nothing of the user's; else None."""
+    if type(net.module_) is not MLP or net.module is not MLP:
+        return None
+    arguments = net.get_params_for("module")
+    for name in ("n_features", "n_outputs"):
+        arguments.setdefault(name, net._sizes.get(name))
+    return (MLP, arguments, net.seed_)
+
+
+def _is_proven(net):
+    """Tell whether no code of the user's takes part in a training step of a net."""
+    is_ours = type(net) in (NeuralNetClassifier, OurRegressor)
+    is_known = is_ours and net.module is MLP and net.criterion in _PROVEN_CRITERIA
+    # the user may ask for another number of outputs than the data call for
+    is_sized = "module__n_outputs" not in vars(net)
+    parts = (*net.module_.modules(), net.criterion_)
+    return is_known and is_sized and not any(map(has_other_forward, parts))
+
+
+def count_valid_batches(net, valid):
+    """Return in how many batches a net alone evaluates its validation rows; None without any.
+
+    The engine may take them in others, but the history tells what that of a plain fit tells.
+    """
+    return None if valid is None else len(net.get_iterator(valid, training=False))
+
+
+def _find_test_rows(net, planned, rows):
+    """Return which rows of a table a net will be asked for, and how many of them at once.
+
+    They are unknown where the net is evaluated in a way of the user's.
+    """
+    evaluation = (type(net).forward_iter, type(net).evaluation_step)
+    is_usual = evaluation == (NeuralNet.forward_iter, NetworkEstimator.evaluation_step)
+    is_known = planned.test is not None and len(planned.test) > 0
+    if not (is_usual and is_known and type(planned.whole) is np.ndarray):
+        return {}
+    # an error will be raised once more where the rows are predicted
+    with suppress(ValueError):
+        check_rows(net, planned.whole[planned.test], reset=False)
+        test = torch.as_tensor(planned.test)
+        batches = net.get_iterator(torch.utils.data.Subset(rows, test))
+        return {"test": test, "test_batch_size": batches.sizes[0]}
+    return {}
+
+
+def notice_first_outputs(net, spec, tables):
+    """Warn of the outputs of a net that is to be fused, as the first batch of a plain fit would."""
+    is_judged = isinstance(net._find_criterion(), nn.CrossEntropyLoss | nn.NLLLoss)
+    if not is_judged or find_chain(net.module_) is not None:
+        return
+    few = torch.arange(min(_TRIED_ROWS, spec.batch_sizes[0]))
+    if spec.rows.train is not None:
+        few = spec.rows.train[few]
+    X = tables.by_name[spec.rows.table].take(few)[0]
+    outputs = None
+    # The trial in the engine, or the plain fit, will tell what is wrong with the module.
+    # With one thread: a process that has started torch's own cannot be forked any more.
+    quietly = suppress(Exception)
+    with quietly, limited_threads(1), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        outputs = deepcopy(net.module_).eval()(X)
+    notice_outputs(net, outputs)

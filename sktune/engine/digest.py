@@ -1,0 +1,192 @@
+"""Digests of settings and data that are equal in every process."""
+
+import dataclasses
+import hashlib
+import types
+from collections.abc import Mapping, Set
+from functools import partial
+from importlib.metadata import version
+
+import joblib
+import numpy as np
+import torch
+from scipy import sparse
+from torch import nn
+
+from sktune.modules.structure import TORCH_ATTRIBUTES
+
+VERSIONS = (torch.__version__, version("sktune"))
+
+_SCALARS = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.dtype,
+    torch.Size,
+    torch.device,
+)
+_LIBRARIES = ("builtins", "torch", "numpy", "sktune", "skorch", "sklearn")
+
+
+def digest(thing):
+    """Return a text of 40 hexadecimal digits that is equal for equal things.
+
+    Numbers, texts, containers, arrays, tensors, modules, classes, functions and dataclasses are
+    told by what they hold: a class or a function of the user's by its name and its code, one of a
+    library by its name. Anything else is told by its pickle.
+
+    Raises
+    ------
+    TypeError
+        If something cannot be told so, for it has no pickle.
+    """
+    hasher = hashlib.sha1(usedforsecurity=False)
+    _feed(hasher, thing)
+    return hasher.hexdigest()
+
+
+def _feed(hasher, thing):
+    """Add a thing to a hash, with its type and its length, so that no two things run together."""
+    for kinds, feed in _FEEDS:
+        if isinstance(thing, kinds):
+            feed(hasher, thing)
+            return
+    if hasattr(thing, "__digest__"):
+        _write(hasher, "digest", thing.__digest__())
+    elif dataclasses.is_dataclass(thing):
+        fields = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+        _write(hasher, "dataclass", _name_of(type(thing)))
+        _feed_mapping(hasher, fields)
+    elif type(thing).__module__.startswith("sktune."):
+        _write(hasher, "object", _name_of(type(thing)))
+        _feed_mapping(hasher, vars(thing))
+    else:
+        _feed_pickle(hasher, thing)
+
+
+def _write(hasher, kind, text):
+    data = text.encode()
+    hasher.update(f"{kind}:{len(data)}:".encode())
+    hasher.update(data)
+
+
+def _name_of(thing):
+    return f"{thing.__module__}.{thing.__qualname__}"
+
+
+def _feed_scalar(hasher, thing):
+    _write(hasher, type(thing).__name__, repr(thing))
+
+
+def _feed_sequence(hasher, thing):
+    _write(hasher, type(thing).__name__, str(len(thing)))
+    for part in thing:
+        _feed(hasher, part)
+
+
+def _feed_mapping(hasher, thing):
+    _write(hasher, "mapping", str(len(thing)))
+    for part in sorted((digest(key), digest(value)) for key, value in thing.items()):
+        _feed_sequence(hasher, part)
+
+
+def _feed_set(hasher, thing):
+    _feed_sequence(hasher, sorted(map(digest, thing)))
+
+
+def _feed_array(hasher, thing):
+    if thing.dtype.hasobject:
+        _feed_pickle(hasher, thing)
+        return
+    _write(hasher, "array", f"{thing.dtype.str}{thing.shape}")
+    hasher.update(np.ascontiguousarray(thing).reshape(-1).view(np.uint8).data)
+
+
+def _feed_tensor(hasher, thing):
+    tensor = thing.detach().cpu().contiguous()
+    _write(hasher, "tensor", f"{tensor.dtype}{tuple(tensor.shape)}")
+    if tensor.numel():
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+
+
+def _feed_sparse(hasher, thing):
+    table = thing.tocsr()
+    _feed_sequence(hasher, (table.shape, table.indptr, table.indices, table.data))
+
+
+def _feed_module(hasher, thing):
+    """Add a module: its class, its numbers, its settings and its parts."""
+    _feed(hasher, type(thing))
+    tensors = {**thing._parameters, **thing._buffers}
+    _feed_mapping(hasher, tensors)
+    _feed(hasher, [p is not None and p.requires_grad for p in thing._parameters.values()])
+    _feed_mapping(hasher, {k: v for k, v in vars(thing).items() if k not in TORCH_ATTRIBUTES})
+    _feed_sequence(hasher, list(thing._modules.items()))
+
+
+def _feed_class(hasher, thing):
+    """Add a class; of a user's, also the code of its methods and of its bases'."""
+    _write(hasher, "class", _name_of(thing))
+    if thing.__module__.partition(".")[0] in _LIBRARIES:
+        return
+    functions = {k: v for k, v in vars(thing).items() if isinstance(v, types.FunctionType)}
+    _feed_mapping(hasher, functions)
+    _feed_sequence(hasher, thing.__bases__)
+
+
+def _feed_function(hasher, thing):
+    """Add a function; of a user's, also its code, its defaults and what it closes over."""
+    _write(hasher, "function", _name_of(thing))
+    if thing.__module__.partition(".")[0] in _LIBRARIES:
+        return
+    cells = [cell.cell_contents for cell in thing.__closure__ or ()]
+    # a method that says ``super()`` closes over its own class
+    cells = [cell for cell in cells if not isinstance(cell, type)]
+    _feed_code(hasher, thing.__code__)
+    _feed_sequence(hasher, (thing.__defaults__, thing.__kwdefaults__, cells))
+
+
+def _feed_code(hasher, code):
+    constants = [part for part in code.co_consts if not isinstance(part, types.CodeType)]
+    _feed_sequence(hasher, (code.co_code, code.co_names, code.co_varnames, constants))
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            _feed_code(hasher, part)
+
+
+def _feed_method(hasher, thing):
+    _feed_sequence(hasher, (thing.__self__, thing.__func__))
+
+
+def _feed_partial(hasher, thing):
+    _feed_sequence(hasher, (thing.func, thing.args, thing.keywords))
+
+
+def _feed_pickle(hasher, thing):
+    try:
+        text = joblib.hash(thing)
+    except Exception as error:
+        raise TypeError(f"a digest must be of what can be pickled, got {type(thing)}") from error
+    _write(hasher, "pickle", text)
+
+
+# What tells a thing, by its type: the first that fits.
+_FEEDS = (
+    (_SCALARS, _feed_scalar),
+    (np.ndarray | np.generic, lambda hasher, thing: _feed_array(hasher, np.asarray(thing))),
+    (torch.Tensor, _feed_tensor),
+    (nn.Module, _feed_module),
+    (type, _feed_class),
+    (types.FunctionType, _feed_function),
+    (types.BuiltinFunctionType, lambda hasher, thing: _write(hasher, "builtin", repr(thing))),
+    (types.MethodType, _feed_method),
+    (partial, _feed_partial),
+    (list | tuple, _feed_sequence),
+    (Mapping, _feed_mapping),
+    (Set, _feed_set),
+    (sparse.spmatrix | sparse.sparray, _feed_sparse),
+)

@@ -1,0 +1,211 @@
+"""Which fits are trained together, and how their steps are taken."""
+
+from copy import copy
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from sktune.engine.group import choose_backend
+from sktune.engine.steps.base import StepBackend, StepOptions
+from sktune.engine.steps.optimizers import RULES
+from sktune.modules.structure import structure_of
+from sktune.runtime.threads import limited_threads, needs_one_thread
+
+# Lanes that fill a core: that many of one stream stay among themselves, and share batches.
+_MANY = 8
+# Lanes of a group, beyond which more bring no speed.
+_MOST = {"cpu": 32}
+_MOST_ELSEWHERE = 512
+# Lanes that are worth to be trained as one, where steps are stacked.
+_FEWEST = 4
+# Floating-point operations a second of one core in small products, and seconds of a step beside
+# its products: to estimate by.
+_RATE = 6e10
+_STEP_SECONDS = 1.5e-5
+
+
+@dataclass
+class GroupPlan:
+    """Fits that are trained together, and how.
+
+    `fits` are objects with a `spec`; `backend` is as its ``blocker`` has left it; `blockers` say
+    why other backends were not taken, by their names.
+    """
+
+    fits: list
+    tables: dict
+    backend: StepBackend
+    options: StepOptions = field(default_factory=StepOptions)
+    blockers: dict = field(default_factory=dict)
+
+    @property
+    def specs(self):
+        """The specs of the fits."""
+        return [fit.spec for fit in self.fits]
+
+    @property
+    def device(self):
+        """Where the fits are trained."""
+        return torch.device(self.fits[0].spec.device)
+
+    def halve(self):
+        """Return two plans of half of the fits each."""
+        return [replace(self, fits=self.fits[::2]), replace(self, fits=self.fits[1::2])]
+
+    def new_backend(self):
+        """Return a backend for one training."""
+        return copy(self.backend)
+
+
+def group_key(spec, tables):
+    """Return what fits that are trained together have in common, beside their numbers of rows.
+
+    It is equal within this process only.
+    """
+    rows = tables[spec.rows.table]
+    options = spec.optimizer.options
+    shared = RULES[spec.optimizer.type].shared
+    criterion = spec.loss.criterion
+    return (
+        (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype),
+        (spec.sampling.batch_size, type(spec.sampling), spec.rows.valid is not None),
+        (
+            spec.loss.match,
+            spec.loss.n_classes,
+            spec.is_regressor,
+            spec.n_outputs,
+            spec.narrow_to,
+            spec.must_be_finite,
+        ),
+        (spec.optimizer.type, *((name, options.get(name)) for name in shared)),
+        (structure_of(criterion), *(str(buffer.tolist()) for buffer in criterion.buffers())),
+        structure_of(spec.module.module),
+    )
+
+
+def plan_groups(fits, tables, *, max_lanes=None, n_workers=1, n_threads=1, options=None):
+    """Arrange fits in groups; give those that cannot be trained together a `reason`.
+
+    Parameters
+    ----------
+    fits : list of objects with `spec`, `group_key` and `reason`
+    tables : dict of Rows
+    max_lanes : int or None
+        Fits of a group at most.
+    n_workers : int
+        Groups that are trained at once at most.
+    n_threads : int
+        The threads that all workers share.
+    options : StepOptions or None
+
+    Returns
+    -------
+    plans : list of GroupPlan
+        Those that take longest first.
+    """
+    # Whether a single thread would do decides how finely fits can be divided.
+    options = replace(options or StepOptions(), n_threads=1)
+    plans = []
+    for members in _by_key(fits):
+        backend, blockers = choose_backend([fit.spec for fit in members], tables, options)
+        for fit in members:
+            fit.reason = "" if backend else list(blockers.values())[-1]
+        if backend:
+            plans += [
+                GroupPlan(part, tables, backend, options, blockers)
+                for part in _divide_by_rows(members, max_lanes)
+            ]
+    plans = _balance(plans, n_workers)
+    n_workers = max(1, min(n_workers, len(plans)))
+    return [_settle_threads(plan, max(1, n_threads // n_workers)) for plan in plans]
+
+
+def _settle_threads(plan, n_threads):
+    """Let a plan use more threads where its products are large enough, and steps that can."""
+    spec = plan.fits[0].spec
+    if n_threads == 1 or needs_one_thread(spec.module.module, max(spec.batch_sizes)):
+        return plan
+    options = replace(plan.options, n_threads=n_threads)
+    with limited_threads(n_threads):
+        backend, blockers = choose_backend(plan.specs, plan.tables, options)
+    return replace(plan, options=options, backend=backend, blockers=blockers)
+
+
+def _by_key(fits):
+    """Return lists of the fits that are alike."""
+    alike = {}
+    for fit in fits:
+        alike.setdefault(fit.group_key, []).append(fit)
+    return list(alike.values())
+
+
+def _divide_by_rows(members, max_lanes):
+    """Yield groups of fits that are alike, whose numbers of rows differ by less than a batch.
+
+    Fits on the same rows stand side by side.
+    """
+    members = sorted(members, key=lambda fit: fit.spec.rows.n_train)
+    while members:
+        first = members[0].spec
+        most = first.rows.n_train + max(first.batch_sizes)
+        together = [fit for fit in members if fit.spec.rows.n_train <= most]
+        members = members[len(together) :]
+        yield from _divide_evenly(together, max_lanes)
+
+
+def _divide_evenly(fits, max_lanes):
+    """Yield groups of at most so many lanes.
+
+    On a CPU, fits on the same rows that are many enough stay among themselves: they share batches.
+    """
+    device = torch.device(fits[0].spec.device).type
+    most = max_lanes or _MOST.get(device, _MOST_ELSEWHERE)
+    streams = {}
+    for fit in fits:
+        streams.setdefault((fit.spec.rows, fit.spec.seed), []).append(fit)
+    apart = []
+    rest = []
+    for members in streams.values():
+        if device == "cpu" and len(members) >= _MANY:
+            apart.append(members)
+        else:
+            rest += members
+    for members in [*apart, rest]:
+        n_parts = -(-len(members) // most)
+        for n in range(n_parts):
+            start = len(members) * n // n_parts
+            stop = len(members) * (n + 1) // n_parts
+            yield members[start:stop]
+
+
+def _balance(plans, n_workers):
+    """Return plans, the longest first, divided so that no worker waits long for another's last one.
+
+    On a GPU they stay whole: there it is the lanes of a group that are computed at once.
+    """
+    plans = sorted(plans, key=_estimate_plan, reverse=True)
+    if not plans or n_workers == 1 or plans[0].device.type != "cpu":
+        return plans
+    most = sum(map(_estimate_plan, plans)) / (2 * n_workers)
+    while _can_divide(plans[0]) and _estimate_plan(plans[0]) > most:
+        longest, *others = plans
+        plans = sorted([*longest.halve(), *others], key=_estimate_plan, reverse=True)
+    return plans
+
+
+def _can_divide(plan):
+    """Tell whether halves of a group are still worth a worker of their own."""
+    fewest = 1 if plan.backend.name == "compiled" else _FEWEST
+    return len(plan.fits) > 1 and len(plan.fits) >= 2 * fewest
+
+
+def _estimate_plan(plan):
+    return sum(map(estimate_seconds, plan.specs))
+
+
+def estimate_seconds(spec):
+    """Return about how long a fit trains on one core."""
+    n_parameters = sum(p.numel() for p in spec.module.module.parameters())
+    n_operations = 6 * spec.sampling.batch_size * n_parameters
+    n_steps = -(-spec.rows.n_train // spec.sampling.batch_size)
+    return spec.n_epochs * n_steps * (n_operations / _RATE + _STEP_SECONDS)

@@ -1,0 +1,106 @@
+"""What a way to take training steps is: five methods."""
+
+import threading
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+
+from sktune.engine.steps.network import StackedNet
+from sktune.engine.steps.optimizers import StackedOptimizer
+
+
+class Stopped(BaseException):
+    """Training was told to stop."""
+
+
+@dataclass
+class StepOptions:
+    """How steps are computed.
+
+    Parameters
+    ----------
+    n_threads : int
+        The threads that torch computes with.
+    product_dtype : torch.dtype or None
+        The type of matrix products in training; None is that of the parameters.
+    stop : threading.Event
+        Once it is set, the training of a group ends at the next step.
+    """
+
+    n_threads: int = 1
+    product_dtype: torch.dtype | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def check(self):
+        """Raise :class:`Stopped` if the training has been told to stop."""
+        if self.stop.is_set():
+            raise Stopped
+
+
+class StepBackend(ABC):
+    """A way to take training steps in many nets of one architecture.
+
+    The planner makes one of these for fits that are alike (their ``group_key`` is equal), and asks
+    it once for its :meth:`blocker`. Each group gets a copy, and is trained by it: first
+    :meth:`prepare`, then :meth:`run_epoch` for epoch after epoch, with :meth:`select` and
+    :meth:`state` where lanes are done.
+
+    Attributes
+    ----------
+    net : StackedNet
+        The nets of all lanes, with their weights as they are now: they are validated by it.
+    optimizer : StackedOptimizer
+        The optimizers of all lanes.
+    """
+
+    name = ""
+
+    @abstractmethod
+    def blocker(self, specs, tables, options):
+        """Return why fits cannot take their steps this way, in the user's words; else ``""``.
+
+        What is found out on the way may be kept in `self`, for :meth:`prepare`.
+        """
+
+    def prepare(self, lanes, options):
+        """Make ready to train some lanes, each from where its state stands."""
+        self.lanes = lanes
+        self.options = options
+        spec = lanes[0].spec
+        modules = [lane.spec.module.module for lane in lanes]
+        masks = spec.sampling.open_masks(lanes)
+        self.net = StackedNet(modules, masks, options.product_dtype)
+        groups = [lane.spec.optimizer.options for lane in lanes]
+        self.optimizer = StackedOptimizer(spec.optimizer.type, groups, self.net.flat)
+        for position, lane in enumerate(lanes):
+            if lane.state.weights is not None:
+                self.net.load(position, lane.state.weights)
+                self.optimizer.load(position, lane.state.optimizer)
+
+    @abstractmethod
+    def run_epoch(self, epoch, rates):
+        """Train all lanes for an epoch, counted from 0.
+
+        Parameters
+        ----------
+        epoch : int
+        rates : list of list of float
+            The learning rates of each lane's steps.
+
+        Returns
+        -------
+        losses : ndarray of shape (L, n_steps)
+            The loss of each step. Behind the last step of a shorter lane stands any number.
+        """
+
+    def select(self, positions):
+        """Go on with the lanes at some positions only."""
+        self.lanes = [self.lanes[position] for position in positions]
+        chosen = torch.tensor(positions, device=self.net.flat.device)
+        self.net = self.net.select(chosen)
+        self.optimizer = self.optimizer.select(chosen)
+
+    def state(self, position):
+        """Return copies of a lane's weights and of its optimizer's state, each a dict by name."""
+        return self.net.state(position), self.optimizer.lane_state(position)

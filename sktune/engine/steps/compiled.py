@@ -1,0 +1,95 @@
+"""Steps in one lane after the other, by the compiled kernels: an epoch of a lane in one call."""
+
+import numpy as np
+
+from sktune.engine.compiled.program import find_program, read_data, read_order
+from sktune.engine.steps.base import StepBackend
+from sktune.runtime.threads import limited_threads
+
+
+class CompiledSteps(StepBackend):
+    """Steps that the compiled kernels take: chains of layers on a CPU, in one thread."""
+
+    name = "compiled"
+
+    def __init__(self):
+        self.program = None
+
+    def blocker(self, specs, tables, options):
+        """Return why the kernels cannot train the nets; else keep the program that trains them."""
+        if options.product_dtype is not None:
+            return "its products are of another type than its parameters"
+        if options.n_threads != 1:
+            return "several threads compute it together"
+        if any(any(spec.dropout) and not spec.sampling.has_seeded_masks for spec in specs):
+            return "its dropout masks do not follow from its seed"
+        with limited_threads(1):
+            for spec in {spec.rows.table: spec for spec in specs}.values():
+                self.program = find_program(
+                    spec.module.module,
+                    spec.loss.criterion,
+                    spec.optimizer.type,
+                    spec.optimizer.options,
+                    _Batches(tables[spec.rows.table], spec.batch_sizes),
+                )
+                if self.program is None or spec.n_outputs not in (None, self.program.n_outputs):
+                    return "the compiled kernels do not know its layers, criterion or optimizer"
+        return ""
+
+    def prepare(self, lanes, options):
+        """Bind the numbers of each lane to the kernels."""
+        super().prepare(lanes, options)
+        self.data = {rows: read_data(rows) for rows in {lane.rows for lane in lanes}}
+        self._bind()
+
+    def select(self, positions):
+        """Go on with the lanes at some positions only."""
+        super().select(positions)
+        self._bind()
+
+    def _bind(self):
+        """Make a function for each lane that trains it for an epoch."""
+        self.trainers = []
+        for position, lane in enumerate(self.lanes):
+            state = self.optimizer.state
+            trainer = self.program.bind(
+                self.net.flat[position].numpy(),
+                self.net.flat_gradient[position].numpy(),
+                {name: state[name][position].numpy() for name in self.program.state},
+                self.data[lane.rows],
+                lane.batches.sizes,
+                lane.spec.seed,
+                lane.spec.dropout,
+                lane.spec.optimizer.options,
+                (lane.spec.l1, lane.spec.l2),
+            )
+            self.trainers.append(trainer)
+
+    def run_epoch(self, epoch, rates):
+        """Train all lanes for an epoch; return the losses (L, n_steps)."""
+        losses = np.zeros((len(rates), max(map(len, rates))))
+        steps_done = self.optimizer.t.numpy()  # (L, 1)
+        orders = {}
+        for position, lane in enumerate(self.lanes):
+            self.options.check()
+            if lane.stream not in orders:
+                orders[lane.stream] = read_order(lane.batches, epoch)
+            found = self.trainers[position](
+                int(steps_done[position, 0]),
+                orders[lane.stream],
+                np.array(rates[position]),
+                epoch,
+            )
+            steps_done[position] += len(found)
+            losses[position, : len(found)] = found
+            # the last one is no number, or the steps behind it have no weight
+            losses[position, len(found) :] = found[-1]
+        return losses
+
+
+class _Batches:
+    """What the search for a program looks at."""
+
+    def __init__(self, rows, sizes):
+        self.rows = rows
+        self.sizes = sizes

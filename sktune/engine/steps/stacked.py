@@ -1,0 +1,91 @@
+"""Steps in all lanes at once, by torch's own operations on stacked tensors."""
+
+import torch
+
+from sktune.engine.lanes import training_steps
+from sktune.engine.steps.base import StepBackend
+from sktune.engine.steps.loss import StackedLoss
+from sktune.engine.steps.trial import try_step
+from sktune.runtime.dtypes import wide_dtype
+from sktune.training.penalties import add_stacked_penalties
+
+
+class StackedSteps(StepBackend):
+    """Steps that torch computes for all lanes at once.
+
+    A module whose operations are known is computed layer by layer, any other under
+    :func:`torch.func.vmap`.
+    """
+
+    name = "stacked"
+
+    def blocker(self, specs, tables, options):
+        """Return why torch cannot compute the nets together: a trial step tells."""
+        return try_step(specs, tables)
+
+    def prepare(self, lanes, options):
+        """Stack the numbers of the lanes."""
+        super().prepare(lanes, options)
+        self.loss = StackedLoss(lanes[0].spec.loss, lanes[0].rows.target.dtype)
+        # of what is a number per lane
+        self.column_dtype = wide_dtype(self.net.flat.dtype)
+        strengths = [(lane.spec.l1, lane.spec.l2) for lane in lanes]
+        strengths = torch.tensor(strengths, dtype=torch.float64)  # (L, 2)
+        self.penalties = None
+        if strengths.any():
+            self.penalties = strengths.to(self.net.flat.device, self.column_dtype)
+
+    def select(self, positions):
+        """Go on with the lanes at some positions only."""
+        super().select(positions)
+        if self.penalties is not None:
+            self.penalties = self.penalties[torch.tensor(positions, device=self.penalties.device)]
+
+    def run_epoch(self, epoch, rates):
+        """Train all lanes for an epoch; return the losses (L, n_steps)."""
+        device = self.net.flat.device
+        columns = self._stack_rates(rates)
+        losses = torch.zeros(
+            len(columns), len(self.lanes), dtype=self.column_dtype, device=device
+        )  # (n_steps, L)
+        for batch, parts in enumerate(training_steps(self.lanes, epoch)):
+            self.options.check()
+            for part in parts:
+                step = (epoch, batch)
+                if len(part.positions) == len(self.lanes):
+                    losses[batch].copy_(self._take_step(part, step, columns[batch]))
+                else:
+                    self._take_part_step(part, step, columns[batch], losses[batch])
+        return losses.T.cpu().double().numpy()
+
+    def _stack_rates(self, rates):
+        """Return the learning rates of each step, as columns (L, 1)."""
+        longest = max(map(len, rates))
+        padded = [own + own[-1:] * (longest - len(own)) for own in rates]
+        stacked = torch.tensor(padded, dtype=torch.float64).T.unsqueeze(2)  # (n_steps, L, 1)
+        return stacked.to(self.net.flat.device, self.column_dtype).unbind()
+
+    def _take_step(self, part, step, rates):
+        """Take a step in all lanes; return their losses (L,)."""
+        return self._compute_step(self.net, self.optimizer, self.penalties, part, step, rates)
+
+    def _take_part_step(self, part, step, rates, losses):
+        """Take a step in some lanes: some folds have a row more in their last batch than others."""
+        chosen = torch.tensor(part.positions, device=self.net.flat.device)
+        net = self.net.select(chosen)
+        optimizer = self.optimizer.select(chosen)
+        penalties = None if self.penalties is None else self.penalties[chosen]
+        losses[chosen] = self._compute_step(net, optimizer, penalties, part, step, rates[chosen])
+        self.net.put_back(chosen, net)
+        self.optimizer.put_back(chosen, optimizer)
+
+    def _compute_step(self, net, optimizer, penalties, part, step, rates):
+        """Take a step in the lanes of a net; return their losses (L,)."""
+        outputs = net.forward(part.X, True, step)
+        # (L,), (L, B, ...)
+        loss, gradient = self.loss(outputs.detach(), part.target, part.weight)
+        gradient = net.gradient(outputs, gradient)  # (L, P)
+        if penalties is not None:
+            loss = loss + add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
+        optimizer.step(net.flat, gradient, rates)
+        return loss

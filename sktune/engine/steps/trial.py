@@ -1,0 +1,180 @@
+"""A trial step: whether torch computes nets together as it computes each of them alone."""
+
+import logging
+import re
+import threading
+import warnings
+from copy import deepcopy
+from dataclasses import replace
+
+import torch
+
+from sktune.engine.lanes import Lane, training_steps
+from sktune.engine.steps.loss import StackedLoss
+from sktune.engine.steps.network import StackedNet
+from sktune.modules.dropout import dropout_layers
+from sktune.modules.structure import watch_settings
+from sktune.runtime.generators import read_generators, set_generators
+from sktune.runtime.threads import few_threads
+
+_logger = logging.getLogger(__name__)
+# The filters of warnings are those of the whole process.
+_FILTERING = threading.Lock()
+_TRIAL_ROWS = 8
+
+# What torch says of modules that it cannot compute under vmap, and what that means.
+_MEANINGS = {
+    "performance drop": "torch warns of a performance drop: it would compute an operation net by net",
+    "[Bb]atching rule not implemented": "torch has no rule to compute an operation in many nets at once",
+    "differ from net to net": "its dropout is not of numbers that differ from net to net",
+    "data-dependent": "its forward has data-dependent control flow, which may differ from net to net",
+    "randomness": "its forward draws random numbers in a way of its own",
+    "in-place|inplace": "it writes in place to a tensor that all nets share",
+    r"\.item\(\)|\.tolist|numpy|storage": "its forward takes numbers out of tensors",
+}
+
+
+class Unfusable(ValueError):
+    """Nets cannot be trained together for what their module or their criterion does."""
+
+
+def try_step(specs, tables):
+    """Try a step of two nets together; return why fits like these cannot be fused, or ``""``.
+
+    `specs` are of fits that are alike. Nothing of them is changed, nor are the random generators.
+    """
+    if not any(spec.runs_user_code for spec in specs):
+        return ""
+    # With few threads: a process that has started torch's own cannot be forked any more.
+    module = specs[0].module.module
+    generators = read_generators()
+    try:
+        with few_threads(module, max(specs[0].batch_sizes)):
+            return _find_reason(specs, tables)
+    finally:
+        set_generators(generators)
+
+
+def _find_reason(specs, tables):
+    trial = None
+    try:
+        trial = Trial(specs, tables)
+        # torch would loop over the nets, which is no fusion
+        with _FILTERING, warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*performance drop")
+            trial.run()
+    except Unfusable as error:
+        return f"its module cannot be fused: {error}"
+    except Remembering:
+        return "its module remembers its calls"
+    except Exception as error:
+        _logger.debug("a module cannot be fused", exc_info=True)
+        if trial is not None and trial.fails_alone():
+            return "its training fails, alone as well as together with others"
+        return f"its module cannot be fused: {_explain(error)}"
+    return ""
+
+
+def _explain(error):
+    """Return in words what an error of torch's says of a module."""
+    for pattern, meaning in _MEANINGS.items():
+        if re.search(pattern, str(error)):
+            return meaning
+    return "torch cannot compute it in many nets at once"
+
+
+class Remembering(Exception):
+    """A module has changed its own attributes while it was called."""
+
+
+class Trial:
+    """The first step of two lanes, of a few rows, which changes nothing."""
+
+    def __init__(self, specs, tables):
+        self.lanes = [Lane(_without_drawn_masks(spec), None, tables) for spec in (specs * 2)[:2]]
+        spec = self.lanes[0].spec
+        self.loss = StackedLoss(spec.loss, self.lanes[0].rows.target.dtype)
+        part = next(training_steps(self.lanes, 0))[0]
+        self.positions = part.positions
+        self.X = part.X[:, :_TRIAL_ROWS]
+        self.target = part.target[:, :_TRIAL_ROWS]
+
+    def run(self):
+        """Raise if gradients and buffers after the step are not those of each net alone."""
+        modules = [lane.spec.module.module for lane in self.lanes]
+        net = StackedNet(modules, self.lanes[0].spec.sampling.open_masks(self.lanes))
+        are_unchanged = watch_settings(net.template)
+        net = net.select(torch.tensor(self.positions, device=net.flat.device))
+        # a module may write into its input
+        X = self.X.clone()
+        outputs = net.forward(X.clone(), True)
+        self._check_loss(outputs.detach())
+        found = net.gradient(outputs, self.loss(outputs.detach(), self.target)[1])
+        for place, position in enumerate(self.positions):
+            expected, module = self._compute_alone(self.lanes[position], X[place], place)
+            pairs = [(found[place], expected)]
+            pairs += [(net.buffers[name][place], b) for name, b in module.named_buffers()]
+            if not all(_agree(*pair) for pair in pairs):
+                raise Unfusable("its gradients or buffers are not those of each net alone")
+        if self.lanes[0].spec.rows.valid is not None:
+            net.forward(X, False)
+        if not are_unchanged():
+            raise Remembering
+
+    def fails_alone(self):
+        """Tell whether a step of one of the nets alone raises, too."""
+        try:
+            for place, position in enumerate(self.positions):
+                spec = self.lanes[position].spec
+                outputs = deepcopy(spec.module.module).train()(self.X[place].clone())
+                criterion = deepcopy(spec.loss.criterion)
+                pair = spec.loss.bring_together(outputs, self.target[place])
+                criterion(*pair).backward()
+        except Exception:
+            return True
+        return False
+
+    def _compute_alone(self, lane, X, place):
+        """Return the gradient of a lane's module in a step of its own, and the module after it."""
+        module = deepcopy(lane.spec.module.module).train()
+        for layer, p in zip(dropout_layers(module), lane.spec.dropout, strict=True):
+            layer.p = p
+        loss = self.loss.of_net(module(X), self.target[place])
+        # all of the parameters: what has no gradient is never changed
+        learned = [p for p in module.parameters() if p.requires_grad]
+        gradients = torch.autograd.grad(loss, learned)
+        return torch.cat([g.reshape(-1) for g in gradients]), module
+
+    def _check_loss(self, outputs):
+        """Raise if a row's loss depends on the rows beside it."""
+        first = zip(outputs[:, :1], self.target[:, :1], strict=True)
+        alone = torch.stack([self.loss.of_net(*pair) for pair in first])
+        only_first = torch.zeros(self.target.shape[:2]).to(outputs)
+        only_first[:, 0] = self.target.shape[1]
+        found = self.loss.of_lanes(outputs, self.target, only_first).to(alone.dtype)
+        rtol = _tolerance(outputs.dtype, 1e-3)
+        if not torch.allclose(found, alone, rtol=rtol, equal_nan=True):
+            raise Unfusable("its criterion is no mean of the rows' own losses")
+
+
+def _without_drawn_masks(spec):
+    """Return a spec whose step can be compared: drawn masks are others for each net alone."""
+    if spec.sampling.has_seeded_masks:
+        return spec
+    return replace(spec, dropout=tuple(0.0 for _ in spec.dropout))
+
+
+def _tolerance(dtype, usual):
+    """Return the relative error allowed to two ways to compute the same; more in half precision."""
+    is_half = dtype.is_floating_point and dtype.itemsize < 4
+    return 8 * torch.finfo(dtype).eps if is_half else usual
+
+
+def _agree(found, expected):
+    rtol = _tolerance(expected.dtype, 0.01)
+    allowed = 0.0
+    if expected.numel():
+        allowed = rtol * float(expected.abs().max()) + 1e-6
+    found = found.detach().cpu().double()
+    expected = expected.detach().cpu().double()
+    return torch.allclose(found, expected, rtol=0, atol=allowed, equal_nan=True)

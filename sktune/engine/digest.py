@@ -44,9 +44,32 @@ def digest(thing):
     TypeError
         If something cannot be told so, for it has no pickle.
     """
-    hasher = hashlib.sha1(usedforsecurity=False)
+    hasher = _Hasher()
     _feed(hasher, thing)
-    return hasher.hexdigest()
+    return hasher.sha.hexdigest()
+
+
+class _Hasher:
+    """A hash that grows, and the classes and functions that it has met."""
+
+    def __init__(self, seen=()):
+        self.sha = hashlib.sha1(usedforsecurity=False)
+        self.seen = set(seen)
+
+    def update(self, data):
+        self.sha.update(data)
+
+    def meets(self, thing):
+        """Tell whether a class or function has been met before; functions may call each other."""
+        is_new = id(thing) not in self.seen
+        self.seen.add(id(thing))
+        return not is_new
+
+    def digest(self, thing):
+        """Return the digest of a thing that is part of another one."""
+        part = _Hasher(self.seen)
+        _feed(part, thing)
+        return part.sha.hexdigest()
 
 
 def _feed(hasher, thing):
@@ -90,12 +113,12 @@ def _feed_sequence(hasher, thing):
 
 def _feed_mapping(hasher, thing):
     _write(hasher, "mapping", str(len(thing)))
-    for part in sorted((digest(key), digest(value)) for key, value in thing.items()):
+    for part in sorted((hasher.digest(key), hasher.digest(value)) for key, value in thing.items()):
         _feed_sequence(hasher, part)
 
 
 def _feed_set(hasher, thing):
-    _feed_sequence(hasher, sorted(map(digest, thing)))
+    _feed_sequence(hasher, sorted(map(hasher.digest, thing)))
 
 
 def _feed_array(hasher, thing):
@@ -131,23 +154,38 @@ def _feed_module(hasher, thing):
 def _feed_class(hasher, thing):
     """Add a class; of a user's, also the code of its methods and of its bases'."""
     _write(hasher, "class", _name_of(thing))
-    if thing.__module__.partition(".")[0] in _LIBRARIES:
+    if thing.__module__.partition(".")[0] in _LIBRARIES or hasher.meets(thing):
         return
-    functions = {k: v for k, v in vars(thing).items() if isinstance(v, types.FunctionType)}
-    _feed_mapping(hasher, functions)
+    told = (types.FunctionType, staticmethod, classmethod, property, *_SCALARS, list, tuple, dict)
+    ignored = ("__module__", "__qualname__", "__doc__", "__firstlineno__", "__static_attributes__")
+    settings = {k: v for k, v in vars(thing).items() if isinstance(v, told) and k not in ignored}
+    _feed_mapping(hasher, settings)
     _feed_sequence(hasher, thing.__bases__)
 
 
 def _feed_function(hasher, thing):
     """Add a function; of a user's, also its code, its defaults and what it closes over."""
     _write(hasher, "function", _name_of(thing))
-    if thing.__module__.partition(".")[0] in _LIBRARIES:
+    if thing.__module__.partition(".")[0] in _LIBRARIES or hasher.meets(thing):
         return
     cells = [cell.cell_contents for cell in thing.__closure__ or ()]
-    # a method that says ``super()`` closes over its own class
-    cells = [cell for cell in cells if not isinstance(cell, type)]
     _feed_code(hasher, thing.__code__)
     _feed_sequence(hasher, (thing.__defaults__, thing.__kwdefaults__, cells))
+    # what the function looks up: settings of the user's module, and other functions
+    names = sorted(set(_names_in(thing.__code__)) & thing.__globals__.keys())
+    for name in names:
+        value = thing.__globals__[name]
+        if not isinstance(value, types.ModuleType):
+            _write(hasher, "global", name)
+            _feed(hasher, value)
+
+
+def _names_in(code):
+    """Yield the names that code looks up, its inner functions' too."""
+    yield from code.co_names
+    for part in code.co_consts:
+        if isinstance(part, types.CodeType):
+            yield from _names_in(part)
 
 
 def _feed_code(hasher, code):
@@ -156,6 +194,13 @@ def _feed_code(hasher, code):
     for part in code.co_consts:
         if isinstance(part, types.CodeType):
             _feed_code(hasher, part)
+
+
+def _feed_wrapper(hasher, thing):
+    """Add a static method, a class method or a property."""
+    functions = (getattr(thing, name, None) for name in ("__func__", "fget", "fset", "fdel"))
+    _write(hasher, "wrapper", type(thing).__name__)
+    _feed_sequence(hasher, tuple(functions))
 
 
 def _feed_method(hasher, thing):
@@ -184,6 +229,7 @@ _FEEDS = (
     (types.FunctionType, _feed_function),
     (types.BuiltinFunctionType, lambda hasher, thing: _write(hasher, "builtin", repr(thing))),
     (types.MethodType, _feed_method),
+    (staticmethod | classmethod | property, _feed_wrapper),
     (partial, _feed_partial),
     (list | tuple, _feed_sequence),
     (Mapping, _feed_mapping),

@@ -66,9 +66,13 @@ def group_key(spec, tables):
     options = spec.optimizer.options
     shared = RULES[spec.optimizer.type].shared
     criterion = spec.loss.criterion
+    batch_size = spec.sampling.batch_size
+    if batch_size >= spec.rows.n_train:
+        # all rows at once, how many these may be
+        batch_size = None
     return (
         (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype),
-        (spec.sampling.batch_size, type(spec.sampling), spec.rows.valid is not None),
+        (batch_size, type(spec.sampling), spec.rows.valid is not None),
         (
             spec.loss.match,
             spec.loss.n_classes,

@@ -68,7 +68,7 @@ def test_a_pickle_holds_little_more_than_the_numbers(rows):
     copy = pickle.loads(data)
     assert copy == curves
     assert copy.columns["lr"].tolist() == [0.1] * len(curves)
-    copy.add(0, 1, WITH_VALID)
+    copy.add(0, 1, columns_of(WITH_VALID))
     assert len(copy) == len(curves) + 3
     assert copy != curves
 

@@ -229,8 +229,8 @@ def test_outputs_and_table_are_let_go_after_the_task(calls):
     _, nets = score_by(predict_proba)
 
     for net in nets:
-        _, outcome, tested = vars(net)["_hook"].trained
-        assert (outcome.outputs, tested) == (None, ())
+        *_, result, tested = vars(net)["_hook"].trained
+        assert (result.outputs, tested) == (None, ())
         calls.clear()
         net.predict(X)
         assert calls == [net.module_]
@@ -400,7 +400,7 @@ def test_tasks_that_share_an_estimator_set_their_own_parameters():
 
 
 def test_outputs_are_kept_as_long_as_they_are_few(monkeypatch, calls):
-    monkeypatch.setattr(collect, "_MOST_KEPT", 2 * 37 * 3)
+    monkeypatch.setattr(collect, "_MOST_OUTPUTS", 2 * 37 * 3)
     lanes = [{"lr": rate} for rate in (0.01, 0.02, 0.03)]
 
     assert_answers(predict_proba, lanes=lanes)

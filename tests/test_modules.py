@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import make_classification
+from sklearn.model_selection import cross_val_score
 from torch import nn
 
-from sktune import MLP
-from sktune.modules.activations import ACTIVATIONS
+from sktune import MLP, GridSearchCV, NeuralNetClassifier
+from sktune.modules.activations import ACTIVATIONS, Activation
 from sktune.modules.dropout import HashedDropout, MaskStream, keep_factors, limits, serve_dropout
 from sktune.modules.initialization import INITIALIZATIONS
+from sktune.modules.reading import find_chain
 from sktune.runtime.threads import few_threads, limited_threads
 
 X = torch.linspace(-2, 2, 20).view(5, 4)
@@ -30,7 +33,7 @@ def test_mlp_is_what_its_arguments_say(activation, init):
 
     x = X
     for layer in linears(module)[:-1]:
-        x = ACTIVATIONS[activation]()(x @ layer.weight.T + layer.bias)
+        x = ACTIVATIONS[activation].layer()(x @ layer.weight.T + layer.bias)
     last = linears(module)[-1]
 
     assert [tuple(layer.weight.shape) for layer in linears(module)] == [(16, 4), (8, 16), (3, 8)]
@@ -312,6 +315,24 @@ def test_activations_by_other_names_and_by_class(activation, kind, init):
     assert layers[1] is not layers[4]
     if isinstance(activation, nn.Module):
         assert layers[1].negative_slope == activation.negative_slope
+
+
+def test_new_entry_of_the_table_is_trained_alone_and_fused(monkeypatch):
+    entry = Activation(nn.Softplus, gain="relu", aliases=("smooth_relu",))
+    monkeypatch.setitem(ACTIVATIONS, "softplus", entry)
+    X, y = make_classification(200, random_state=0)
+    net = NeuralNetClassifier(module__activation="softplus", max_epochs=5, random_state=0)
+
+    search = GridSearchCV(net, {"module__activation": ["softplus", "SmoothReLU"]}, cv=3).fit(X, y)
+
+    # The kernels have no opcode of this name: torch takes the steps of all fits, stacked.
+    assert [group["lanes"] for group in search.fusion_.groups] == [6]
+    assert not search.fusion_.groups[0]["compiled"]
+    assert type(search.best_estimator_.module_.layers[1]) is nn.Softplus
+    assert find_chain(search.best_estimator_.module_) is not None
+    expected = cross_val_score(net, X, y, cv=3)
+    for split, score in enumerate(expected):
+        assert search.cv_results_[f"split{split}_test_score"] == pytest.approx([score, score])
 
 
 @pytest.mark.parametrize("activation", ["identity", "Linear", nn.Identity, nn.Identity()])

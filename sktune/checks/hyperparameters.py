@@ -11,7 +11,7 @@ import torch
 from sktune.checks.arguments import constructor_arguments, own_arguments
 from sktune.checks.components import check_components
 from sktune.checks.inputs import _VALIDATION_ROWS
-from sktune.runtime.names import suggest
+from sktune.checks.synonyms import suggest
 from sktune.training.schedules import SCHEDULES, lr_factors
 
 

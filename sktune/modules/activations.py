@@ -98,7 +98,7 @@ def _simplify(name):
 
 
 def find_name(layer):
-    """Return the name of a layer's activation, or None if the table has none of exactly its class."""
+    """Return the name of a layer's activation, or None if its class is not in the table."""
     for name, entry in ACTIVATIONS.items():
         if type(layer) is entry.layer:
             return name
@@ -106,7 +106,7 @@ def find_name(layer):
 
 
 def find_gain(make_layer):
-    """Return torch's gain for the activation that ``make_layer()`` makes; 1 where torch has none."""
+    """Return torch's gain for the activation that is made; 1 where torch knows none."""
     layer = make_layer()
     name = find_name(layer)
     if name is not None:

@@ -14,7 +14,7 @@ _AHEAD = 1 << 17
 
 @dataclass
 class MaskStream:
-    """The seed of a fit and its current step, which the masks of all its dropout layers follow from."""
+    """The seed of a fit and its current step: the masks of its dropout layers follow from them."""
 
     seed: int
     epoch: int = 0
@@ -78,7 +78,7 @@ class HashedDropout(nn.Dropout):
         return {**vars(self), "own_masks": None}
 
     def _find_own_masks(self):
-        """Return the masks of this net alone, which are made anew if the seed or the rate changed."""
+        """Return the masks of this net alone; they are made anew if the seed or rate changed."""
         seeds = [self.stream.seed]
         rates = [self.p]
         masks = self.own_masks
@@ -93,10 +93,9 @@ class HashedDropout(nn.Dropout):
     def _draw_factors(self, masks, step, X):
         """Return the next factors (L, B, ...), or what broadcasts to it, for X (B, ...)."""
         self.count_call(step)
+        shape = X.shape
         if self.by_channel:
             shape = torch.Size(X.shape[:2] + (1,) * (X.ndim - 2))  # (B, C, 1, ...)
-        else:
-            shape = X.shape
         return masks.factors(shape, (*step, self.index, self.n_calls), X)
 
 

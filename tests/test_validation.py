@@ -226,7 +226,7 @@ def test_module_that_does_not_fit_the_targets(kind, params, message):
     assert_unchanged(net, before)
 
 
-# --- hyperparameters --------------------------------------------------------------------------------------------------
+# --- hyperparameters -----------------------------------------------------------------------------
 
 BAD_VALUES = {
     "lr": [0, -0.1, np.nan, np.inf, "0.1", None, True],
@@ -296,7 +296,8 @@ UNKNOWN = [
     ("lr_schedule__warmpu", "did you mean '(lr_schedule__)?warmup'?"),
     (
         "iterator_train__shufle",
-        "DataLoader has no parameter 'iterator_train__shufle'; did you mean 'iterator_train__shuffle'?",
+        "DataLoader has no parameter 'iterator_train__shufle'; "
+        "did you mean 'iterator_train__shuffle'?",
     ),
 ]
 
@@ -334,7 +335,7 @@ def test_names_of_a_component_that_is_set_at_the_same_time():
         net.set_params(module__hidden=3)
 
 
-# --- labels and weights -----------------------------------------------------------------------------------------------
+# --- labels and weights --------------------------------------------------------------------------
 
 
 def test_encode_labels():
@@ -366,7 +367,7 @@ def test_no_weights():
     assert check_sample_weight(X, y, None)[2] is None
 
 
-# --- scale ------------------------------------------------------------------------------------------------------------
+# --- scale ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
@@ -400,7 +401,7 @@ def test_no_warning_of_scale(table):
         warn_if_unscaled(table)
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices -------------------------------------------------------------------------------------
 
 
 def test_auto_device_is_the_fastest_one(monkeypatch):

@@ -11,7 +11,7 @@ from sklearn.base import is_classifier
 from skorch.exceptions import SkorchException
 from torch import nn
 
-from sktune.modules.reading import find_chain
+from sktune.modules.reading import find_chain, has_embedding
 from sktune.runtime.threads import limited_threads
 from sktune.training.losses import is_of
 from sktune.training.rows import rows_of
@@ -84,10 +84,7 @@ def naming_embeddings(module):
     except RuntimeError as error:
         text = str(error)
         is_about_type = "'indices'" in text and "scalar types" in text
-        has_embedding = any(
-            isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules()
-        )
-        if not is_about_type or not has_embedding:
+        if not is_about_type or not has_embedding(module):
             raise
         raise ValueError(
             "the Embedding in the module must get integers, got X of another type "

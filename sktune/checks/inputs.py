@@ -106,26 +106,33 @@ def check_rows(estimator, X, y="no_validation", *, reset, y_numeric=False):
             checked_X = validate_data(estimator, X, y, **forms)
             return _as_numbers("X", checked_X)
 
-    y = _as_numpy(y)
-    y = y.toarray() if sparse.issparse(y) else y
-    has_columns = is_table(y)
+    y, label_shape = _read_targets(y, y_numeric)
     forms["y_numeric"] = y_numeric
-    forms["multi_output"] = y_numeric or has_columns
-    label_shape = None
-    if y_numeric and y is not None:
-        with _naming_text("y"):
-            y = _as_numbers("y", np.asarray(y))
-    elif has_columns and not y_numeric:
-        # Labels of sequences may have more dimensions than scikit-learn checks.
-        label_shape = np.shape(y)
-        y = np.reshape(y, (label_shape[0], -1))
-
+    forms["multi_output"] = y_numeric or label_shape is not None
     with _naming_text("X"), quiet:
         checked_X, checked_y = validate_data(estimator, X, y, **forms)
         checked_X = _as_numbers("X", checked_X)
     if label_shape is not None:
         checked_y = checked_y.reshape(label_shape)
     return checked_X, checked_y
+
+
+def _read_targets(y, y_numeric):
+    """Return targets of at most two dimensions, and their shape if they are a table of labels.
+
+    Labels of sequences may have more dimensions than scikit-learn checks.
+    """
+    y = _as_numpy(y)
+    y = y.toarray() if sparse.issparse(y) else y
+    if y is None:
+        return None, None
+    if y_numeric:
+        with _naming_text("y"):
+            return _as_numbers("y", np.asarray(y)), None
+    if not is_table(y):
+        return y, None
+    shape = np.shape(y)
+    return np.reshape(y, (shape[0], -1)), shape
 
 
 def _as_numpy(table):

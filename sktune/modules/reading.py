@@ -92,6 +92,9 @@ def has_other_forward(module):
 
 def keeps_integers(X, module):
     """Tell whether an array goes to a module as integers, which an embedding looks rows up by."""
-    if X.dtype.kind not in "iu":
-        return False
+    return X.dtype.kind in "iu" and has_embedding(module)
+
+
+def has_embedding(module):
+    """Tell whether a part of a module is an embedding, whose inputs must be integers."""
     return any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())

@@ -14,18 +14,23 @@ _LEAST_TO_DIVIDE = 1 << 23
 def few_threads(module, n_rows):
     """Return a context in which one thread computes if there is little to compute.
 
-    Several threads would then spend more time on waiting for each other.
-
     Parameters
     ----------
     module : nn.Module
     n_rows : int
         How many rows are computed at once.
     """
+    return limited_threads(1) if needs_one_thread(module, n_rows) else nullcontext()
+
+
+def needs_one_thread(module, n_rows):
+    """Tell whether a step of a module with `n_rows` rows is too little for several threads.
+
+    On busy cores they would only wait for each other.
+    """
     # A lazy parameter has no size before the first batch.
     n_parameters = sum(p.numel() for p in module.parameters() if not is_lazy(p))
-    is_little = n_rows * n_parameters < _LEAST_TO_DIVIDE
-    return limited_threads(1) if is_little else nullcontext()
+    return n_rows * n_parameters < _LEAST_TO_DIVIDE
 
 
 @dataclass

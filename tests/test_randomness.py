@@ -98,7 +98,7 @@ def test_numbers_are_uniform(position):
     assert abs(numbers.mean() + 0.5) < 4 * sigma / N**0.5
     assert numbers.std() == pytest.approx(sigma, rel=0.01)
     counts = torch.histc(numbers, 64, -32768, 32767)
-    # Of 64 classes: its mean is 63, its variance 2 * 63.
+    # For 64 classes, its mean is 63 and its variance 2 * 63.
     chi_squared = float(((counts - N / 64) ** 2 / (N / 64)).sum())
     assert chi_squared < 63 + 5 * (2 * 63) ** 0.5
 

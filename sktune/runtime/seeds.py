@@ -108,7 +108,7 @@ def random_int16(keys, n):
     def fold(bits):
         """Compute ``x ^= x >> bits`` in place, for x without a sign."""
         torch.bitwise_right_shift(x, bits, out=shifted)
-        # Of an int32, the shift copies the sign bit into the upper bits: they are set to 0.
+        # The shift of an int32 copies the sign bit into the upper bits, which must be 0.
         without_sign = shifted.bitwise_and_((1 << (32 - bits)) - 1)
         x.bitwise_xor_(without_sign)
 
@@ -125,8 +125,8 @@ def random_int16(keys, n):
 def seeded(seed, device="cpu"):
     """Seed torch's global generators for a block, and restore their states afterwards.
 
-    Modules draw their initial weights (and some of them more) from the global generators, which are
-    one per process: a lock keeps two threads from drawing from each other's.
+    Modules draw from them: their initial weights, and some modules also in their forward. All
+    threads of a process share these generators, so that a lock lets one block run at a time.
 
     Parameters
     ----------

@@ -186,7 +186,7 @@ def rows_of(dataset):
     Returns
     -------
     rows : Rows or None
-        None if the dataset is of another kind.
+        None for any other dataset.
     indices : LongTensor or None
         The rows that the dataset takes; None is all of them.
     """

@@ -28,8 +28,8 @@ class Ending(MLP):
         return getattr(torch, self.ending)(super().forward(X), 1)
 
 
-def make_net(kind=NeuralNetClassifier, **params):
-    return kind(**{"max_epochs": 3, "lr": 0.01, "random_state": 0, **params})
+def make_net(estimator=NeuralNetClassifier, **params):
+    return estimator(**{"max_epochs": 3, "lr": 0.01, "random_state": 0, **params})
 
 
 # name: (parameters, message)

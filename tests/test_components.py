@@ -26,19 +26,19 @@ WANTED = {
 }
 
 
-@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
+@pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
 @pytest.mark.parametrize(
     ("name", "value", "wanted"), [(*given, wanted) for given, wanted in WANTED.items()]
 )
-def test_components_given_as_names_say_which_class_is_wanted(kind, name, value, wanted):
-    net = kind(**{name: value})
+def test_components_given_as_names_say_which_class_is_wanted(estimator, name, value, wanted):
+    net = estimator(**{name: value})
     message = f"{name} must be an? .*{wanted} got {name}='{value}'"
 
     with pytest.raises(ValueError, match=message):
         net.fit(X, y)
     assert clone(net).get_params()[name] == value
     with pytest.raises(ValueError, match=message):
-        kind().set_params(**{name: value}).fit(X, y)
+        estimator().set_params(**{name: value}).fit(X, y)
 
 
 def test_names_in_a_grid_and_with_arguments():
@@ -88,9 +88,9 @@ def test_functions_that_make_components_are_as_in_skorch():
     assert net.fit(X, y).n_iter_ == 1
 
 
-@pytest.mark.parametrize("kind", ["module", "criterion", "optimizer"])
+@pytest.mark.parametrize("role", ["module", "criterion", "optimizer"])
 @pytest.mark.parametrize("value", [None, 3, torch.optim])
-def test_what_cannot_build_a_component_is_refused(kind, value):
-    net = NeuralNetClassifier(max_epochs=1, device="cpu", **{kind: value})
-    with pytest.raises(ValueError, match=f"{kind} must be .*, got {kind}="):
+def test_what_cannot_build_a_component_is_refused(role, value):
+    net = NeuralNetClassifier(max_epochs=1, device="cpu", **{role: value})
+    with pytest.raises(ValueError, match=f"{role} must be .*, got {role}="):
         net.fit(np.zeros((4, 2)), np.array([0, 1, 0, 1]))

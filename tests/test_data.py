@@ -12,8 +12,8 @@ from sktune.training.batches import Batches, batch_sizes, evaluation_batch_size
 from sktune.training.rows import Rows, convert_table, rows_of
 
 
-def make_rows(n=10, kind=np.asarray, **options):
-    X = kind(np.arange(2.0 * n, dtype=np.float32).reshape(n, 2))
+def make_rows(n=10, make_table=np.asarray, **options):
+    X = make_table(np.arange(2.0 * n, dtype=np.float32).reshape(n, 2))
     table = convert_table(X, torch.float32, "cpu")
     return Rows(table, np.arange(n), np.arange(n), dtype=torch.float32, **options)
 
@@ -27,9 +27,8 @@ def test_epoch_holds_each_row_once(n, batch_size, epoch, shuffle):
     batches = Batches(make_rows(n), None, batch_size, seed=3 if shuffle else None)
     found = targets(batches.epoch(epoch))
 
-    is_joined = (
-        n % batch_size == 1 and 1 < batch_size < n
-    )  # a last row on its own is part of the batch before
+    # A single last row is part of the batch before it.
+    is_joined = n % batch_size == 1 and 1 < batch_size < n
     assert len(batches) == len(found) == -(-n // batch_size) - is_joined
     assert {len(batch) for batch in found[:-1]} <= {batch_size}
     assert sum(found, []) == (permutation(n, 3, epoch).tolist() if shuffle else list(range(n)))
@@ -53,7 +52,8 @@ def test_last_row_on_its_own_joins_the_batch_before(n):
     sizes = [len(target) for _, target in batches.epoch(0)]
 
     assert sizes == batches.sizes == [8] * (n // 8 - 1) + [9]
-    assert batch_sizes(1, 8) == [1]  # there is none before
+    # There is no batch before it.
+    assert batch_sizes(1, 8) == [1]
 
 
 def test_batch_normalisation_with_a_last_row_on_its_own():
@@ -72,9 +72,9 @@ def test_drop_last():
     assert len(batches) == 2
 
 
-@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_matrix, sparse.csr_array])
-def test_subset_of_a_subset(kind):
-    rows = make_rows(10, kind)
+@pytest.mark.parametrize("make_table", [np.asarray, sparse.csr_matrix, sparse.csr_array])
+def test_subset_of_a_subset(make_table):
+    rows = make_rows(10, make_table)
     found, indices = rows_of(Subset(Subset(rows, [9, 7, 5, 3]), [2, 0]))
 
     assert found is rows
@@ -85,9 +85,9 @@ def test_other_datasets_have_no_rows():
     assert rows_of(Subset(torch.utils.data.TensorDataset(torch.zeros(3)), [0])) == (None, None)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
-def test_row_is_what_a_data_loader_collates(kind):
-    X, target = make_rows(10, kind)[3]
+@pytest.mark.parametrize("make_table", [np.asarray, sparse.csr_array])
+def test_row_is_what_a_data_loader_collates(make_table):
+    X, target = make_rows(10, make_table)[3]
 
     assert X.tolist() == [6.0, 7.0]
     assert target == 3
@@ -111,12 +111,12 @@ def test_weights_come_third():
     ]
 
 
-@pytest.mark.parametrize("kind", [np.asarray, sparse.csr_array])
-def test_number_too_large_for_the_type(kind):
+@pytest.mark.parametrize("make_table", [np.asarray, sparse.csr_array])
+def test_number_too_large_for_the_type(make_table):
     with pytest.raises(
         ValueError, match="X must fit the module's type torch.float32, got a value too large for it"
     ):
-        convert_table(kind(np.array([[1.0], [1e39]])), torch.float32, "cpu")
+        convert_table(make_table(np.array([[1.0], [1e39]])), torch.float32, "cpu")
 
 
 def test_read_only_and_fortran_order():

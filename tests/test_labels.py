@@ -135,8 +135,10 @@ def test_fused_search_in_a_pipeline():
     search = GridSearchCV(model, grid, cv=3, scoring="f1_macro", error_score="raise").fit(X, Y)
 
     assert search.fusion_.alone == []
-    expected = [cross_val_score(clone(model).set_params(**p), X, Y, cv=3, scoring="f1_macro").mean()
-                for p in search.cv_results_["params"]]  # fmt: skip
+    expected = []
+    for params in search.cv_results_["params"]:
+        candidate = clone(model).set_params(**params)
+        expected.append(cross_val_score(candidate, X, Y, cv=3, scoring="f1_macro").mean())
     assert search.cv_results_["mean_test_score"] == pytest.approx(expected, abs=1e-6)
     assert search.predict(X).shape == (120, 3)
 

@@ -126,8 +126,8 @@ def test_dropout_made_ahead_is_not_copied(copied, monkeypatch):
     monkeypatch.setattr(compiled, "enabled", False)
     net = make_net(module__dropout=0.5).fit(X, LABELS)
     layers = [layer for layer in net.module_.modules() if isinstance(layer, HashedDropout)]
-    assert [len(made) for layer in layers for _, _, made in layer.alone.ahead.values()] == [8]
-    assert copied(layers[0]).alone is None
+    assert [len(made) for layer in layers for _, _, made in layer.own_masks.ahead.values()] == [8]
+    assert copied(layers[0]).own_masks is None
 
 
 def test_dropout_made_ahead_is_what_each_step_makes_alone(monkeypatch):

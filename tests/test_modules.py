@@ -7,12 +7,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.datasets import make_classification
+from sklearn.model_selection import cross_val_score
 from torch import nn
 
-from sktune import MLP
-from sktune.modules.activations import ACTIVATIONS
+from sktune import MLP, GridSearchCV, NeuralNetClassifier
+from sktune.modules.activations import ACTIVATIONS, Activation
 from sktune.modules.dropout import HashedDropout, MaskStream, keep_factors, limits, serve_dropout
 from sktune.modules.initialization import INITIALIZATIONS
+from sktune.modules.reading import find_chain
 from sktune.runtime.threads import few_threads, limited_threads
 
 X = torch.linspace(-2, 2, 20).view(5, 4)
@@ -30,7 +33,7 @@ def test_mlp_is_what_its_arguments_say(activation, init):
 
     x = X
     for layer in linears(module)[:-1]:
-        x = ACTIVATIONS[activation]()(x @ layer.weight.T + layer.bias)
+        x = ACTIVATIONS[activation].layer()(x @ layer.weight.T + layer.bias)
     last = linears(module)[-1]
 
     assert [tuple(layer.weight.shape) for layer in linears(module)] == [(16, 4), (8, 16), (3, 8)]
@@ -40,7 +43,8 @@ def test_mlp_is_what_its_arguments_say(activation, init):
 @pytest.mark.parametrize(
     ("init", "std"),
     [
-        ("xavier", 2**0.5 * (2 / 700) ** 0.5),  # gain * sqrt(2 / (fan_in + fan_out))
+        # gain * sqrt(2 / (fan_in + fan_out))
+        ("xavier", 2**0.5 * (2 / 700) ** 0.5),
         ("he", (2 / 300) ** 0.5),
         ("normal", 0.05),
     ],
@@ -57,9 +61,8 @@ def test_orthogonal_weights():
     torch.manual_seed(0)
     weight = linears(MLP(6, 2, hidden=20, init="orthogonal", activation="tanh"))[0].weight
 
-    assert torch.allclose(
-        weight.T @ weight, (5 / 3) ** 2 * torch.eye(6), atol=1e-4
-    )  # the gain of tanh is 5/3
+    # The gain of tanh is 5/3.
+    assert torch.allclose(weight.T @ weight, (5 / 3) ** 2 * torch.eye(6), atol=1e-4)
 
 
 def test_mlp_without_hidden_layers_is_linear():
@@ -115,7 +118,8 @@ def test_mask_has_the_mean_and_variance_of_dropout(p):
     factors = module(torch.ones(400, 500))
 
     n = factors.numel()
-    sigma = (p / (1 - p)) ** 0.5  # of factors that are 0 with probability p, else 1 / (1 - p)
+    # The factors are 0 with probability p, else 1 / (1 - p).
+    sigma = (p / (1 - p)) ** 0.5
     assert abs(float(factors.mean()) - 1) < 4 * sigma / n**0.5
     assert float(factors.std()) == pytest.approx(sigma, rel=0.02)
     assert factors.unique().tolist() == pytest.approx([0, 1 / (1 - p)])
@@ -152,7 +156,8 @@ def test_whole_channels_are_dropped(layer, shape):
 def test_layer_used_twice_gets_two_masks():
     module, stream = served(nn.Dropout(0.5))
     ones = torch.ones(10, 10)
-    first, second = module(ones), module(ones)
+    first = module(ones)
+    second = module(ones)
     stream.batch = 1
     other = module(ones)
     stream.batch = 0
@@ -250,12 +255,10 @@ def test_little_work_takes_one_thread_and_leaves_the_setting_as_it_was():
 
 
 def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was():
-    module, before, inside, outside = (
-        torch.nn.Linear(10, 10),
-        torch.get_num_threads(),
-        Event(),
-        Event(),
-    )
+    module = torch.nn.Linear(10, 10)
+    before = torch.get_num_threads()
+    inside = Event()
+    outside = Event()
 
     def work_while_another_does():
         with few_threads(module, n_rows=64):
@@ -269,7 +272,8 @@ def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was
             inside.wait(10)
             second = pool.submit(work_while_another_does)
             outside.set()
-            first.result(), second.result()
+            first.result()
+            second.result()
         with ThreadPoolExecutor(1) as pool:
             assert pool.submit(torch.get_num_threads).result() == 3
         with limited_threads(2), few_threads(module, n_rows=64):
@@ -291,7 +295,7 @@ def test_no_bias_before_batch_normalisation():
 
 
 @pytest.mark.parametrize(
-    ("activation", "kind"),
+    ("activation", "layer_class"),
     [
         ("ReLU", nn.ReLU),
         ("TANH", nn.Tanh),
@@ -305,13 +309,32 @@ def test_no_bias_before_batch_normalisation():
     ],
 )
 @pytest.mark.parametrize("init", ["default", "xavier"])
-def test_activations_by_other_names_and_by_class(activation, kind, init):
+def test_activations_by_other_names_and_by_class(activation, layer_class, init):
     layers = MLP(4, 3, hidden=(5, 5), activation=activation, init=init).layers
 
-    assert [type(layer) for layer in layers] == [nn.Linear, kind, nn.Dropout] * 2 + [nn.Linear]
+    hidden_layer = [nn.Linear, layer_class, nn.Dropout]
+    assert [type(layer) for layer in layers] == [*hidden_layer, *hidden_layer, nn.Linear]
     assert layers[1] is not layers[4]
     if isinstance(activation, nn.Module):
         assert layers[1].negative_slope == activation.negative_slope
+
+
+def test_new_entry_of_the_table_is_trained_alone_and_fused(monkeypatch):
+    entry = Activation(nn.Softplus, gain="relu", aliases=("smooth_relu",))
+    monkeypatch.setitem(ACTIVATIONS, "softplus", entry)
+    X, y = make_classification(200, random_state=0)
+    net = NeuralNetClassifier(module__activation="softplus", max_epochs=5, random_state=0)
+
+    search = GridSearchCV(net, {"module__activation": ["softplus", "SmoothReLU"]}, cv=3).fit(X, y)
+
+    # The kernels have no opcode of this name: torch takes the steps of all fits, stacked.
+    assert [group["lanes"] for group in search.fusion_.groups] == [6]
+    assert not search.fusion_.groups[0]["compiled"]
+    assert type(search.best_estimator_.module_.layers[1]) is nn.Softplus
+    assert find_chain(search.best_estimator_.module_) is not None
+    expected = cross_val_score(net, X, y, cv=3)
+    for split, score in enumerate(expected):
+        assert search.cv_results_[f"split{split}_test_score"] == pytest.approx([score, score])
 
 
 @pytest.mark.parametrize("activation", ["identity", "Linear", nn.Identity, nn.Identity()])

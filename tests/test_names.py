@@ -6,7 +6,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktune import MLP, NeuralNetClassifier
-from sktune.runtime.names import SYNONYMS, check_name, did_you_mean, suggest
+from sktune.checks.synonyms import SYNONYMS, suggest
+from sktune.runtime.names import check_name, did_you_mean
 
 
 @pytest.mark.parametrize(

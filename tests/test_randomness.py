@@ -10,14 +10,15 @@ from sklearn.utils import check_random_state
 
 from sktune.runtime.seeds import draw_seed, mask_key, mix, permutation, random_int16, seeded
 
-NUMPY = check_random_state(None)  # the generator that the functions of numpy.random draw from
+# The generator that the functions of numpy.random draw from.
+NUMPY = check_random_state(None)
 N = 1 << 16
 words = st.integers(0, 2**64 - 1)
 
 
-def draw(*place, n=N):
-    """Return n of the numbers of a place, as float64."""
-    return random_int16(torch.tensor([mask_key(*place)], dtype=torch.int32), n)[0].double()
+def draw(*position, n=N):
+    """Return n random numbers of a position, as float64."""
+    return random_int16(torch.tensor([mask_key(*position)], dtype=torch.int32), n)[0].double()
 
 
 def correlate(a, b):
@@ -62,7 +63,8 @@ def test_seed_of_an_int_is_itself():
 
 def test_seed_of_a_random_state_moves_on():
     generator = np.random.RandomState(0)
-    first, second = draw_seed(generator), draw_seed(generator)
+    first = draw_seed(generator)
+    second = draw_seed(generator)
 
     assert first != second
     assert first == draw_seed(np.random.RandomState(0))
@@ -88,17 +90,17 @@ def test_bad_random_state(random_state):
         draw_seed(random_state)
 
 
-@pytest.mark.parametrize("place", [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (2**32 - 1, 3, 17, 2, 1)])
-def test_numbers_are_uniform(place):
-    numbers = draw(*place)
+@pytest.mark.parametrize("position", [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (2**32 - 1, 3, 17, 2, 1)])
+def test_numbers_are_uniform(position):
+    numbers = draw(*position)
 
     sigma = 65536 / 12**0.5
     assert abs(numbers.mean() + 0.5) < 4 * sigma / N**0.5
     assert numbers.std() == pytest.approx(sigma, rel=0.01)
     counts = torch.histc(numbers, 64, -32768, 32767)
-    assert (
-        float(((counts - N / 64) ** 2 / (N / 64)).sum()) < 63 + 5 * (2 * 63) ** 0.5
-    )  # chi-squared
+    # For 64 classes, its mean is 63 and its variance 2 * 63.
+    chi_squared = float(((counts - N / 64) ** 2 / (N / 64)).sum())
+    assert chi_squared < 63 + 5 * (2 * 63) ** 0.5
 
 
 @pytest.mark.parametrize("lag", [1, 2, 3, 64, 128, 4096])
@@ -108,14 +110,14 @@ def test_neighbours_are_independent(lag):
     assert abs(correlate(numbers[:-lag], numbers[lag:])) < 4 / N**0.5
 
 
-PLACES = ["seed", "epoch", "batch", "layer", "call"]
+POSITION = ["seed", "epoch", "batch", "layer", "call"]
 
 
-@pytest.mark.parametrize("axis", range(5), ids=PLACES)
+@pytest.mark.parametrize("axis", range(5), ids=POSITION)
 def test_places_are_independent(axis):
-    places = np.zeros((6, 5), dtype=int)
-    places[:, axis] = range(6)
-    numbers = torch.stack([draw(*place.tolist()) for place in places])
+    positions = np.zeros((6, 5), dtype=int)
+    positions[:, axis] = range(6)
+    numbers = torch.stack([draw(*position.tolist()) for position in positions])
 
     off_diagonal = torch.corrcoef(numbers) - torch.eye(6)
 

@@ -83,7 +83,8 @@ def test_agrees_with_torch_at_whole_epochs(name, params, scheduler):
 
 
 def test_one_cycle_agrees_with_torch():
-    n_steps = 2001  # torch's steps go from 0 to n_steps - 1, both ends included
+    # torch's steps go from 0 to n_steps - 1, both ends included.
+    n_steps = 2001
     scheduler = torch_factors(
         lambda o: lr_scheduler.OneCycleLR(o, 1.0, total_steps=n_steps + 1, cycle_momentum=False),
         n_steps,

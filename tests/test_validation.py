@@ -22,12 +22,12 @@ y = (X[:, 0] > 0).astype(int)
 FRAME = pd.DataFrame(X, columns=list("abc"))
 
 
-def make_net(kind=NeuralNetClassifier, **params):
-    return kind(**{"max_epochs": 2, "module__hidden": (4,), "random_state": 0, **params})
+def make_net(estimator=NeuralNetClassifier, **params):
+    return estimator(**{"max_epochs": 2, "module__hidden": (4,), "random_state": 0, **params})
 
 
 def describe(net):
-    """Return all that a net is: its attributes by identity, and the numbers in its tensors."""
+    """Return the state of a net: its attributes by identity, and copies of its tensors."""
     tensors = []
     if net.initialized_:
         state = net.optimizer_.state_dict()
@@ -110,15 +110,14 @@ BAD_TARGETS = {
 }
 CASES = [(NeuralNetClassifier, *case) for case in [*BAD_INPUT.values(), *BAD_LABELS.values()]]
 CASES += [(NeuralNetRegressor, *case) for case in [*BAD_INPUT.values(), *BAD_TARGETS.values()]]
-IDS = [f"classifier: {name}" for name in BAD_INPUT | BAD_LABELS] + [
-    f"regressor: {n}" for n in [*BAD_INPUT, *BAD_TARGETS]
-]
+IDS = [f"classifier: {name}" for name in BAD_INPUT | BAD_LABELS]
+IDS += [f"regressor: {name}" for name in [*BAD_INPUT, *BAD_TARGETS]]
 
 
-@pytest.mark.parametrize(("kind", "arguments", "message"), CASES, ids=IDS)
+@pytest.mark.parametrize(("estimator", "arguments", "message"), CASES, ids=IDS)
 @pytest.mark.parametrize("is_fitted", [False, True])
-def test_bad_input_is_named_and_leaves_the_net_alone(kind, arguments, message, is_fitted):
-    net = make_net(kind)
+def test_bad_input_is_named_and_leaves_the_net_alone(estimator, arguments, message, is_fitted):
+    net = make_net(estimator)
     if is_fitted:
         net.fit(X, y)
     before = describe(net)
@@ -175,11 +174,12 @@ def test_array_for_a_frame_warns_and_a_tensor_does_not():
         net.predict(torch.from_numpy(X[:, :2]))
 
 
-@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
+@pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
 @pytest.mark.parametrize("method", ["predict", "score"])
-def test_predict_before_fit(kind, method):
+def test_predict_before_fit(estimator, method):
+    arguments = (X, y) if method == "score" else (X,)
     with pytest.raises(NotFittedError, match="not initialized yet|not fitted yet"):
-        getattr(make_net(kind), method)(*((X, y) if method == "score" else (X,)))
+        getattr(make_net(estimator), method)(*arguments)
 
 
 class Wide(nn.Module):
@@ -192,7 +192,7 @@ class Wide(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("kind", "params", "message"),
+    ("estimator", "params", "message"),
     [
         (
             NeuralNetClassifier,
@@ -216,8 +216,8 @@ class Wide(nn.Module):
         ),
     ],
 )
-def test_module_that_does_not_fit_the_targets(kind, params, message):
-    net = kind(Wide, **params)
+def test_module_that_does_not_fit_the_targets(estimator, params, message):
+    net = estimator(Wide, **params)
     before = describe(net)
 
     with pytest.raises(ValueError, match=message):
@@ -226,7 +226,7 @@ def test_module_that_does_not_fit_the_targets(kind, params, message):
     assert_unchanged(net, before)
 
 
-# --- hyperparameters --------------------------------------------------------------------------------------------------
+# --- hyperparameters -----------------------------------------------------------------------------
 
 BAD_VALUES = {
     "lr": [0, -0.1, np.nan, np.inf, "0.1", None, True],
@@ -296,7 +296,8 @@ UNKNOWN = [
     ("lr_schedule__warmpu", "did you mean '(lr_schedule__)?warmup'?"),
     (
         "iterator_train__shufle",
-        "DataLoader has no parameter 'iterator_train__shufle'; did you mean 'iterator_train__shuffle'?",
+        "DataLoader has no parameter 'iterator_train__shufle'; "
+        "did you mean 'iterator_train__shuffle'?",
     ),
 ]
 
@@ -334,7 +335,7 @@ def test_names_of_a_component_that_is_set_at_the_same_time():
         net.set_params(module__hidden=3)
 
 
-# --- labels and weights -----------------------------------------------------------------------------------------------
+# --- labels and weights --------------------------------------------------------------------------
 
 
 def test_encode_labels():
@@ -366,13 +367,13 @@ def test_no_weights():
     assert check_sample_weight(X, y, None)[2] is None
 
 
-# --- scale ------------------------------------------------------------------------------------------------------------
+# --- scale ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetRegressor])
-def test_unscaled_features_are_warned_of_once(kind):
+@pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
+def test_unscaled_features_are_warned_of_once(estimator):
     with pytest.warns(UserWarning, match=r"use make_pipeline\(StandardScaler\(\), net\)") as caught:
-        make_net(kind).fit(X * [1, 1, 5000], y)
+        make_net(estimator).fit(X * [1, 1, 5000], y)
 
     assert [warning.filename for warning in caught] == [__file__]
 
@@ -384,9 +385,8 @@ def test_unscaled_features_are_warned_of_once(kind):
         X * [1, 10, 500],
         X.astype(np.float16),
         np.c_[X, np.zeros(40)],
-        np.c_[
-            X, np.full(40, 0.1)
-        ],  # a constant, whose standard deviation is rounded to something above 0
+        # A constant, whose standard deviation is rounded to something above 0.
+        np.c_[X, np.full(40, 0.1)],
         sparse.csr_array(X * [1, 1, 5000]),
         (X * [1, 1, 5000]).reshape(40, 3, 1),
         X > 0,
@@ -400,7 +400,7 @@ def test_no_warning_of_scale(table):
         warn_if_unscaled(table)
 
 
-# --- devices ----------------------------------------------------------------------------------------------------------
+# --- devices -------------------------------------------------------------------------------------
 
 
 def test_auto_device_is_the_fastest_one(monkeypatch):

@@ -3,39 +3,53 @@
 import inspect
 from weakref import WeakKeyDictionary
 
+# What `_read_signature` returned. Weak references let the classes and functions be freed.
+_signatures = WeakKeyDictionary()
 
-def own_arguments(kind):
+
+def own_arguments(cls):
     """Return the names that the constructors of a class and of its bases take."""
-    return {
-        name for base in kind.__mro__ for name in constructor_arguments(base, extra=False) or ()
-    }
-
-
-_signatures = WeakKeyDictionary()  # of classes and functions, which can still be freed
+    names = set()
+    for base in cls.__mro__:
+        names.update(constructor_arguments(base, extra=False) or ())
+    return names
 
 
 def constructor_arguments(factory, extra=True):
-    """Return the names that a class or function takes, or None if `extra` counts and it takes any."""
+    """Return the names of the arguments that a class or function takes.
+
+    Parameters
+    ----------
+    factory : class or callable
+    extra : bool, default=True
+        Whether ``**kwargs`` counts as an argument of any name.
+
+    Returns
+    -------
+    names : list of str or None
+        None if the signature is not known, or if any name is taken.
+    """
     try:
         if factory not in _signatures:
             _signatures[factory] = _read_signature(factory)
-        found = _signatures[factory]
-    except TypeError:  # no weak reference, or no hash
-        found = _read_signature(factory)
-    if found is None:
+        signature = _signatures[factory]
+    except TypeError:
+        # There are no weak references to it, or it has no hash.
+        signature = _read_signature(factory)
+    if signature is None:
         return None
-    names, takes_any = found
+    names, takes_any = signature
     return None if extra and takes_any else names
 
 
 def required_arguments(factory):
-    """Return the names of the arguments that a class or function cannot do without."""
+    """Return the names of the arguments without a default that can be passed by name."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         return set()
-    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {p.name for p in parameters if p.default is p.empty and p.kind in kinds}
+    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name for p in parameters if p.default is p.empty and p.kind in by_name}
 
 
 def takes_any_keyword(factory):
@@ -44,10 +58,11 @@ def takes_any_keyword(factory):
 
 
 def _read_signature(factory):
-    """Return the names that a class or function takes, and whether it takes any other; None if it is built in C."""
+    """Return the names that are taken, and whether any other is; None for a factory built in C."""
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         return None
     names = [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    return names, any(p.kind is p.VAR_KEYWORD for p in parameters)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return names, takes_any

@@ -1,9 +1,9 @@
-"""Components that are given as names: which class of torch's is meant."""
+"""Components that are given as names, and the class of torch's that each name means."""
 
 import torch
 from torch import nn
 
-# What other libraries and tutorials call a criterion; torch's own names are found without.
+# What other libraries and tutorials call a criterion. torch's own names need no entry.
 _CRITERIA = {
     "mse": "MSELoss",
     "squarederror": "MSELoss",
@@ -31,44 +31,65 @@ _REQUIREMENTS = {
     "criterion": "a criterion, class or instance, such as torch.nn.{}",
     "optimizer": "a torch.optim.Optimizer class such as torch.optim.{}",
 }
-_USUAL = {"criterion": "CrossEntropyLoss", "optimizer": "AdamW"}
+# The class that an error names where a name means none.
+_EXAMPLES = {"criterion": "CrossEntropyLoss", "optimizer": "AdamW"}
 
 
 def check_components(components):
-    """Check that module, criterion and optimizer, those of them that are in a dict, are no names.
+    """Check that module, criterion and optimizer are classes, or what skorch takes besides.
 
-    The error tells which class of torch's a name means. An optimizer must not be an instance
-    either, which would hold the parameters of another module, nor a criterion a function of torch's.
+    Parameters
+    ----------
+    components : dict
+        By ``"module"``, ``"criterion"`` and ``"optimizer"``; each may be missing.
+
+    Raises
+    ------
+    ValueError
+        If a component is a name, or nothing that can be called; if the optimizer is an instance,
+        which would hold the parameters of another module; or if the criterion is a function of
+        torch's. The error names the class that is probably meant.
     """
-    for kind, requirement in _REQUIREMENTS.items():
-        component = components.get(kind)
-        if isinstance(component, str):
-            name, given = component, repr(component)
-        elif isinstance(component, torch.optim.Optimizer):
-            name = type(component).__name__
-            given = f"an instance of {name}"
-        elif kind == "criterion" and getattr(component, "__module__", "") == "torch.nn.functional":
-            name = component.__name__
-            given = f"the function {name}"
-        elif kind in components and not callable(component):
-            name = ""
-            given = repr(component)
-        else:
+    for role, requirement in _REQUIREMENTS.items():
+        if role not in components:
             continue
-        meant = _find_class(kind, name) or _USUAL.get(kind)
-        raise ValueError(f"{kind} must be {requirement.format(meant)}, got {kind}={given}")
+        component = components[role]
+        name, given = _describe_if_wrong(role, component)
+        if given is not None:
+            meant = _find_class(role, name) or _EXAMPLES.get(role)
+            raise ValueError(f"{role} must be {requirement.format(meant)}, got {role}={given}")
 
 
-def _find_class(kind, name):
+def _describe_if_wrong(role, component):
+    """Return the name that a wrong component has, and how an error shows it; else two Nones."""
+    if isinstance(component, str):
+        return component, repr(component)
+    if isinstance(component, torch.optim.Optimizer):
+        name = type(component).__name__
+        return name, f"an instance of {name}"
+    if role == "criterion" and getattr(component, "__module__", "") == "torch.nn.functional":
+        name = component.__name__
+        return name, f"the function {name}"
+    if not callable(component):
+        return "", repr(component)
+    return None, None
+
+
+def _find_class(role, name):
     """Return the name of torch's class that a name means, or None."""
-    plain = _simplify(name.rpartition(".")[2])
-    if kind == "criterion":
+    simple = _simplify(name.rpartition(".")[2])
+    if role == "criterion":
         known = {_simplify(other): other for other in vars(nn) if other.endswith("Loss")}
-        return _CRITERIA.get(plain) or known.get(plain) or known.get(plain + "loss")
-    if kind == "optimizer":
+        return _CRITERIA.get(simple) or known.get(simple) or known.get(simple + "loss")
+    if role == "optimizer":
         known = {_simplify(other): other for other in vars(torch.optim) if other[:1].isupper()}
-        return known.get(plain)
+        return known.get(simple)
     return None
+
+
+def class_name(component):
+    """Return the name of a component's class; the component may be the class itself."""
+    return getattr(component, "__name__", type(component).__name__)
 
 
 def _simplify(name):

@@ -10,14 +10,16 @@ import torch
 
 from sktune.checks.arguments import constructor_arguments, own_arguments
 from sktune.checks.components import check_components
-from sktune.checks.inputs import _VALIDATION_ROWS
-from sktune.runtime.names import suggest
+from sktune.checks.synonyms import suggest
 from sktune.training.schedules import SCHEDULES, lr_factors
+
+# What other libraries' ``fit`` calls validation rows.
+_VALIDATION_ROWS = ("X_val", "y_val", "validation_data", "eval_set", "validation_split")
 
 
 @contextmanager
 def unchanged_on_error(estimator):
-    """Put an estimator's attributes back if the block raises an Exception."""
+    """Restore an estimator's attributes if the block raises an Exception."""
     before = dict(vars(estimator))
     try:
         yield
@@ -28,21 +30,24 @@ def unchanged_on_error(estimator):
 
 
 def check_fit_params(net, fit_params):
-    """Refuse what other libraries call validation rows in ``fit``, unless the module's forward takes such a name."""
+    """Check that no validation rows are passed to ``fit`` as they are in other libraries.
+
+    Such a name is allowed where it is an argument of the module's forward.
+    """
     forward = getattr(net.module, "forward", None)
     known = constructor_arguments(forward) if callable(forward) else []
-    unknown = [
-        name
-        for name in fit_params
-        if name in _VALIDATION_ROWS and known is not None and name not in known
-    ]
+    if known is None:
+        return
+    unknown = [name for name in fit_params if name in _VALIDATION_ROWS and name not in known]
     if unknown:
         raise ValueError(
-            f"validation rows must come as train_split=skorch.helper.predefined_split(Dataset(X_val, y_val)), or be "
+            "validation rows must come as "
+            "train_split=skorch.helper.predefined_split(Dataset(X_val, y_val)), or be "
             f"held out by early_stopping=True, got {unknown} in fit"
         )
 
 
+# For each hyperparameter: its type, what must hold for its value, and how an error says it.
 _RANGES = {
     ("lr", "optimizer__lr"): (Real, lambda v: 0 < v < math.inf, "a positive finite number"),
     ("max_epochs",): (Integral, lambda v: v >= 1, "an int of at least 1"),
@@ -67,84 +72,130 @@ _RANGES = {
 
 
 def check_hyperparameters(net):
-    """Check the ranges and names of a net's hyperparameters."""
-    for names, (kind, holds, requirement) in _RANGES.items():
+    """Check the ranges and names of a net's hyperparameters.
+
+    Raises
+    ------
+    ValueError
+        That states what a hyperparameter must be, and what it is.
+    """
+    for names, allowed in _RANGES.items():
         for name in vars(net).keys() & names:
-            value = getattr(net, name)
-            if value is None and name.startswith("iterator_"):
-                # torch's own way to switch batches off
-                continue
-            if (
-                not isinstance(value, kind)
-                or isinstance(value, bool | np.bool_)
-                or not holds(value)
-            ):
-                raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
-    if (
-        not isinstance(net.early_stopping, bool | np.bool_ | None)
-        and net.early_stopping != "train_loss"
-    ):
-        raise ValueError(
-            f"early_stopping must be a bool or 'train_loss', got early_stopping={net.early_stopping!r}"
-        )
+            _check_range(name, getattr(net, name), *allowed)
+    _check_early_stopping(net.early_stopping)
     check_components(vars(net))
     check_names(net, net._named_params())
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
+def _check_range(name, value, number_type, is_in_range, requirement):
+    # None switches batches off in torch's DataLoader.
+    if value is None and name.startswith("iterator_"):
+        return
+    is_number = isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
+    if not is_number or not is_in_range(value):
+        raise ValueError(f"{name} must be {requirement}, got {name}={value!r}")
+
+
+def _check_early_stopping(value):
+    is_bool = isinstance(value, bool | np.bool_ | None)
+    if not is_bool and value != "train_loss":
+        raise ValueError(
+            f"early_stopping must be a bool or 'train_loss', got early_stopping={value!r}"
+        )
+
+
 def check_names(net, params):
-    """Check that a net has these hyperparameters, set or to be set; ``module__x`` is ``x`` of its module."""
-    own = own_arguments(type(net))
+    """Check the names of a net's hyperparameters.
+
+    Parameters
+    ----------
+    net : NetworkEstimator
+    params : dict
+        Hyperparameters that are set, or are to be set, by name; ``module__x`` is the argument ``x``
+        of the module.
+
+    Raises
+    ------
+    ValueError
+        If the net, or the component that a name belongs to, has no such parameter. It shows the
+        nearest name.
+    """
+    net_arguments = own_arguments(type(net))
     components = {**vars(net), **params}
     prefixes = {"module", "criterion", "optimizer", *net.prefixes_}
     for name in params:
         prefix, nested, argument = name.partition("__")
-        owner, known = type(net), own
-        if prefix in prefixes and nested:
+        owner = type(net)
+        if not nested:
+            known = net_arguments
+        elif prefix in prefixes:
             owner, known = _find_arguments(prefix, components.get(prefix))
-        elif nested:  # a subclass may add components when it initializes
-            is_settled = net.initialized_ or type(net).__module__.startswith("sktune.")
-            known = [f"{known}__{argument}" for known in prefixes] if is_settled else None
-        if known is not None and name not in known and not argument.startswith("param_groups"):
+        elif _has_all_components(net):
+            known = [f"{other}__{argument}" for other in prefixes]
+        else:
+            continue
+        is_unknown = known is not None and name not in known
+        if is_unknown and not argument.startswith("param_groups"):
             takes = partial(_takes, components)
-            hint = _with_dunder(name, prefixes) or suggest(name, known, takes)
+            hint = _find_missing_underscore(name, prefixes) or suggest(name, known, takes)
             hint = hint or f": its parameters are {sorted(known)}"
-            raise ValueError(f"{getattr(owner, '__name__', owner)} has no parameter {name!r}{hint}")
+            owner_name = getattr(owner, "__name__", owner)
+            raise ValueError(f"{owner_name} has no parameter {name!r}{hint}")
+
+
+def _has_all_components(net):
+    """Tell whether a net will add no components: a subclass may do so when it initializes."""
+    return net.initialized_ or type(net).__module__.startswith("sktune.")
 
 
 def _takes(components, name):
-    """Tell whether a net of some components may have a hyperparameter: its module, if it is one of the module's."""
-    prefix, *_ = name.partition("__")
-    if prefix != "module" or name == "module":
+    """Tell whether a net of some components may have a hyperparameter.
+
+    Only an argument of the module is looked up: all others are taken to exist.
+    """
+    if not name.startswith("module__"):
         return True
-    known = _find_arguments(prefix, components.get(prefix))[1]
+    _, known = _find_arguments("module", components.get("module"))
     return known is None or name in known
 
 
-def _with_dunder(name, prefixes):
-    """Return a hint at what a name of a component's argument lacks: two underscores."""
-    found = [prefix for prefix in prefixes if name.startswith(prefix) and "__" not in name]
-    if not found:
+def _find_missing_underscore(name, prefixes):
+    """Return a hint where a component's argument is written with fewer than two underscores."""
+    if "__" in name:
         return ""
-    prefix = max(found, key=len)
+    prefix = max(filter(name.startswith, prefixes), key=len, default="")
     argument = name.removeprefix(prefix).lstrip("_")
-    return f"; did you mean '{prefix}__{argument}'?" if argument else ""
+    return f"; did you mean '{prefix}__{argument}'?" if prefix and argument else ""
 
 
 def _find_arguments(prefix, component):
-    """Return what builds a component, and the names of its parameters, or None if it takes any."""
-    # A name that is given as a component is refused in the next fit.
-    is_name = isinstance(component, str) and prefix != "lr_schedule"
-    if prefix in ("callbacks", "compile") or component is None or is_name:
+    """Return what builds a component, and its hyperparameters' names; None if it takes any name."""
+    if prefix in ("callbacks", "compile") or component is None:
         return component, None
     if prefix == "lr_schedule":
-        component = SCHEDULES.get(component, component) if isinstance(component, str) else component
-    factory = (
-        component
-        if callable(component) and not isinstance(component, torch.nn.Module)
-        else type(component)
-    )
-    known = constructor_arguments(factory)
-    if known is not None and prefix == "lr_schedule":
-        known = [*known[2:], "warmup"]  # after the time and the epochs
-    return factory, known and [f"{prefix}__{name}" for name in known]
+        return _find_schedule_arguments(component)
+    if isinstance(component, str):
+        # The next fit refuses a component that is given as a name.
+        return component, None
+    factory = _find_factory(component)
+    names = constructor_arguments(factory)
+    return factory, names and [f"{prefix}__{name}" for name in names]
+
+
+def _find_schedule_arguments(schedule):
+    """Return a schedule's function, and the names of its hyperparameters, or None."""
+    is_name = isinstance(schedule, str)
+    factory = _find_factory(SCHEDULES.get(schedule, schedule) if is_name else schedule)
+    names = constructor_arguments(factory)
+    if names is None:
+        return factory, None
+    # After the time and the number of epochs.
+    own_names = [*names[2:], "warmup"]
+    return factory, [f"lr_schedule__{name}" for name in own_names]
+
+
+def _find_factory(component):
+    """Return the class or function that builds a component; of an instance it is its class."""
+    is_factory = callable(component) and not isinstance(component, torch.nn.Module)
+    return component if is_factory else type(component)

@@ -1,4 +1,4 @@
-"""Tables of 0 and 1 as the targets of a classifier: a column for each label.
+"""Label tables as the targets of a classifier: 0 and 1, with a column for each label.
 
 A row may have several labels, or none.
 """
@@ -8,44 +8,41 @@ import torch
 from scipy import sparse
 from skorch.utils import data_from_dataset
 
-_WAYS = (
-    "for several labels a row pass criterion=nn.BCEWithLogitsLoss, "
-    "or wrap the net in sklearn.multioutput.MultiOutputClassifier"
-)
+from sktune.checks.components import class_name
+from sktune.training.losses import WAYS_FOR_LABELS
 
 
 def is_table(y):
-    """Tell whether targets have more than one number for each row, in two dimensions or more."""
+    """Tell whether targets have two or more dimensions, and more than one number for each row."""
     if sparse.issparse(y):
         return True
     try:
         shape = y.shape if hasattr(y, "shape") else np.asarray(y).shape
     except (TypeError, ValueError):
-        # rows of different lengths
+        # The rows have different lengths.
         return False
     return len(shape) > 2 or (len(shape) == 2 and shape[1] != 1)
 
 
 def as_label_table(y):
-    """Return y as a dense array (n_rows, n_labels) if it is a table of 0 and 1; else None."""
+    """Return y as a dense array (n_rows, n_labels) if it is a label table; else None."""
     if y is None or not is_table(y):
         return None
     if sparse.issparse(y):
         table = y.toarray()
     else:
         table = y.detach().cpu().numpy() if isinstance(y, torch.Tensor) else np.asarray(y)
-    if (
-        table.dtype.kind not in "biufO"
-        or table.ndim != 2
-        or table.shape[1] < 2
-        or not np.isin(table, (0, 1)).all()
-    ):
+    if table.dtype.kind not in "biufO":
+        return None
+    if table.ndim != 2 or table.shape[1] < 2:
+        return None
+    if not np.isin(table, (0, 1)).all():
         return None
     return table.astype(np.int64) if table.dtype.kind == "O" else table
 
 
 def find_label_table(dataset):
-    """Return the label table that a Dataset of skorch's or torch's own kinds brings, or None."""
+    """Return the label table of a Dataset, or None if skorch cannot read its targets."""
     try:
         return as_label_table(data_from_dataset(dataset)[1])
     except (AttributeError, IndexError, TypeError, ValueError):
@@ -60,26 +57,15 @@ def is_one_hot(table):
 def refuse_one_hot(table, criterion):
     """Return the error for a one-hot table under a criterion that takes class numbers."""
     return ValueError(
-        f"y must hold one label for each row under criterion={_name(criterion)}, "
-        f"got a one-hot table of shape {table.shape}: pass y.argmax(axis=1); {_WAYS}"
-    )
-
-
-def refuse_table(shape, criterion):
-    """Return the error for a label table under a criterion that cannot learn it."""
-    return ValueError(
-        f"y must hold one label for each row under criterion={_name(criterion)}, "
-        f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); {_WAYS}"
+        f"y must hold one label for each row under criterion={class_name(criterion)}, "
+        f"got a one-hot table of shape {table.shape}: pass y.argmax(axis=1); {WAYS_FOR_LABELS}"
     )
 
 
 def check_classes(classes, n_labels):
-    """Check that classes, if they are given, are the numbers of a label table's columns."""
+    """Check that classes are None, or the positions of a label table's columns."""
     if classes is not None and not np.array_equal(np.unique(classes), np.arange(n_labels)):
         raise ValueError(
-            f"classes must be None or range({n_labels}), the columns of a table of labels, got {list(classes)}"
+            f"classes must be None or range({n_labels}), the columns of a table of labels, "
+            f"got {list(classes)}"
         )
-
-
-def _name(criterion):
-    return getattr(criterion, "__name__", type(criterion).__name__)

@@ -8,9 +8,24 @@ from sklearn.utils.validation import check_array, check_consistent_length
 
 
 def check_sample_weight(X, y, sample_weight, *others):
-    """Return X, y, the weights (n_rows,) and `others`, without the rows of weight zero.
+    """Check the weights of rows, and leave out the rows of weight zero, which have no effect.
 
-    Such a row means the same as no row.
+    Parameters
+    ----------
+    X, y : array-like or None
+    sample_weight : array-like (n_rows,) or None
+    *others : array-like
+        Further arrays with an item for each row.
+
+    Returns
+    -------
+    X, y, sample_weight, *others
+        With the rows of a weight above zero only.
+
+    Raises
+    ------
+    ValueError
+        If a weight is negative, if all are zero, or if there is not one for each row.
     """
     if sample_weight is None:
         return X, y, None, *others
@@ -35,34 +50,52 @@ def drop_weightless_rows(X, y, weight, *others):
 
 
 def combine_weights(sample_weight, class_weight, y, classes=None, is_portion=False):
-    """Return float64 factors on the rows' losses, or None where all rows weigh the same.
+    """Return the factors on the rows' losses.
 
-    Their mean is 1 over the rows that weigh anything. A portion of the rows does not tell how frequent the classes
-    are: there only the sample weights have a mean of 1, and the weights of the classes are factors as they are, so
-    that a class weighs the same in each portion.
+    Parameters
+    ----------
+    sample_weight : ndarray (n_rows,) or None
+    class_weight : dict, "balanced" or None
+    y : ndarray (n_rows,)
+        Labels.
+    classes : ndarray, default=None
+        All labels that `class_weight` may name.
+    is_portion : bool, default=False
+        Whether the rows are a portion of all rows, as in ``partial_fit``. It does not tell how
+        frequent the classes are, and a class is to weigh the same in each portion: there only the
+        sample weights are scaled.
+
+    Returns
+    -------
+    weight : float64 ndarray (n_rows,) or None
+        Their mean over the rows of a weight above zero is 1. None if all rows weigh the same.
     """
     if class_weight is None:
         return _normalize(sample_weight)
-    by_class = _weigh_classes(class_weight, y, classes)
-    if not is_portion:
-        return _normalize(by_class if sample_weight is None else sample_weight * by_class)
-    return by_class if sample_weight is None else _normalize(sample_weight) * by_class
+    weight = _weigh_classes(class_weight, y, classes)
+    if is_portion:
+        return weight if sample_weight is None else _normalize(sample_weight) * weight
+    return _normalize(weight if sample_weight is None else sample_weight * weight)
 
 
 def _normalize(weight):
-    """Return weights whose mean is 1 over the rows that weigh anything."""
+    """Scale weights so that their mean over the rows of a weight above zero is 1."""
     if weight is None:
         return None
     with np.errstate(over="ignore"):
         mean = weight[weight > 0].mean()
-    if np.isinf(mean):  # their sum is beyond float64: only their ratios matter
+    if np.isinf(mean):
+        # The sum is beyond float64. Only the ratios of the weights matter.
         weight = weight / weight.max()
         mean = weight[weight > 0].mean()
     return weight / mean
 
 
 def _weigh_classes(class_weight, y, classes):
-    """Return the weight (n_rows,) of each row's class; `classes` are all that a dict may name, or None."""
+    """Return the weight (n_rows,) of each row's class.
+
+    `classes` are all labels that `class_weight` may name; None is those in `y`.
+    """
     if np.ndim(y) != 1:
         raise ValueError(
             f"class_weight must come with one label for each row, got y of shape {np.shape(y)}: "

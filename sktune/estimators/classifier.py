@@ -20,12 +20,11 @@ from sktune.checks.labels import (
     find_label_table,
     is_one_hot,
     refuse_one_hot,
-    refuse_table,
 )
 from sktune.checks.targets import check_outputs, encode_labels
 from sktune.estimators.base import NetworkEstimator
 from sktune.modules.mlp import MLP
-from sktune.training.losses import BY_CLASS, is_binary, is_of, match_classes
+from sktune.training.losses import BY_CLASS, is_binary, is_of, match_classes, refuse_table
 
 
 class NeuralNetClassifier(NetworkEstimator, skorch.NeuralNetClassifier):

@@ -570,7 +570,7 @@ class Training:
         losses = train_module(program, self.optimizer_, batches, epoch, rates, *numbers)
         self._begin_step(epoch, len(losses) - 1, factors)
         for layer in layers:
-            layer.stand_at((epoch, len(losses) - 1))
+            layer.count_call((epoch, len(losses) - 1))
         for loss, size in zip(losses, batches.sizes, strict=False):
             self.history.new_batch()
             self._check_loss(loss, training=True)

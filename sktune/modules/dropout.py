@@ -8,146 +8,249 @@ from torch import nn
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.seeds import mask_key, random_int16
 
+# How many random numbers are made at once: they stay in a core's cache until they are used.
+_AHEAD = 1 << 17
+
 
 @dataclass
 class MaskStream:
-    """Where a fit stands: what the masks of all its dropout layers are computed from."""
+    """The seed of a fit and its current step: the masks of its dropout layers follow from them."""
 
     seed: int
     epoch: int = 0
     batch: int = 0
 
 
-_AHEAD = 1 << 17  # random numbers made at once: they stay in a core's cache until they are used
-
-
 class HashedDropout(nn.Dropout):
-    """``nn.Dropout`` whose mask follows from (seed of the fit, epoch, batch, layer, call), and from nothing else.
+    """``nn.Dropout`` whose mask is a function of (seed of the fit, epoch, batch, layer, call).
 
-    It stands in for `layer`, the one of number `index` in its module; of Dropout1d to 3d it silences whole channels.
-    The layers of a module share the `stream`.
+    Parameters
+    ----------
+    layer : nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d or HashedDropout
+        The layer that this one replaces. In place of ``Dropout1d`` to ``Dropout3d`` it drops whole
+        channels.
+    index : int
+        The number of the layer among the dropout layers of its module.
+    stream : MaskStream
+        The stream that the dropout layers of a module share.
     """
 
     def __init__(self, layer, index, stream):
         super().__init__(layer.p)
         self.by_channel = getattr(layer, "by_channel", not isinstance(layer, nn.Dropout))
-        self.index, self.stream = index, stream
-        self.lanes = None  # masks; set where many nets are trained as one
-        self.alone = None  # masks of this net only
-        self.place, self.n_calls = None, 0
+        self.index = index
+        self.stream = stream
+        # The masks of this net alone; made in its first step.
+        self.own_masks = None
+        # The masks and the step of many nets that are trained as one; see `train_lanes`.
+        self.lane_masks = None
+        self.lane_step = None
+        # The last step, (epoch, batch), and how many calls in it preceded the last call.
+        self.step = None
+        self.n_calls = 0
 
     def forward(self, X):
-        """Silence units in training mode, and scale the others so that the mean stays."""
-        if not self.training or (self.p == 0 and self.lanes is None):
+        """In training, set units to 0 at random, and scale the others so that the mean stays."""
+        if not self.training:
             return X
-        if self.lanes is not None:
-            return _DropLanes.apply(X, self.lane_factors)
-        if self.alone is None or (self.alone.seeds, self.alone.rates) != (
-            [self.stream.seed],
-            [self.p],
-        ):
-            self.alone = LaneMasks([self.stream.seed], [self.p])
-        factors = self._factors(self.alone, (self.stream.epoch, self.stream.batch), X)[0]
-        return X * factors.to(X.dtype)
+        if self.lane_masks is not None:
+            return _DropLanes.apply(X, self._draw_lane_factors)
+        if self.p == 0:
+            return X
+        step = (self.stream.epoch, self.stream.batch)
+        factors = self._draw_factors(self._find_own_masks(), step, X)
+        return X * factors[0].to(X.dtype)
+
+    def train_lanes(self, masks, step):
+        """Use the `masks` of many nets in the calls that follow, in a `step`, (epoch, batch)."""
+        self.lane_masks = masks
+        self.lane_step = step
+        # Some of the lanes may have taken this step before: their calls are counted from 0 again.
+        self.step = None
+
+    def count_call(self, step):
+        """Count the calls in a step, (epoch, batch): each further call in it draws another mask."""
+        self.n_calls = self.n_calls + 1 if step == self.step else 0
+        self.step = step
 
     def __getstate__(self):
-        return {**vars(self), "alone": None}  # what is made ahead need not be copied
+        # Masks that were made ahead need not be copied.
+        return {**vars(self), "own_masks": None}
 
-    def lane_factors(self, X):
-        """Return what silences units of all lanes at once, X being (L, B, ...)."""
-        return self._factors(self.lanes, self.lanes.place, X[0])
+    def _find_own_masks(self):
+        """Return the masks of this net alone; they are made anew if the seed or rate changed."""
+        seeds = [self.stream.seed]
+        rates = [self.p]
+        masks = self.own_masks
+        if masks is None or masks.seeds != seeds or masks.rates != rates:
+            self.own_masks = LaneMasks(seeds, rates)
+        return self.own_masks
 
-    def stand_at(self, step):
-        """Take note of a call in a step, (epoch, batch): a layer that is called again in it draws anew."""
-        self.n_calls = self.n_calls + 1 if step == self.place else 0
-        self.place = step
+    def _draw_lane_factors(self, X):
+        """Return the next factors of all lanes for X (L, B, ...)."""
+        return self._draw_factors(self.lane_masks, self.lane_step, X[0])
 
-    def _factors(self, masks, step, X):
-        """Return the next factors of all lanes for X (B, ...)."""
-        self.stand_at(step)
-        shape = torch.Size(X.shape[:2] + (1,) * (X.ndim - 2)) if self.by_channel else X.shape
+    def _draw_factors(self, masks, step, X):
+        """Return the next factors (L, B, ...), or what broadcasts to it, for X (B, ...)."""
+        self.count_call(step)
+        shape = X.shape
+        if self.by_channel:
+            shape = torch.Size(X.shape[:2] + (1,) * (X.ndim - 2))  # (B, C, 1, ...)
         return masks.factors(shape, (*step, self.index, self.n_calls), X)
 
 
 class LaneMasks:
-    """The masks of one dropout layer in many nets trained as one: a seed and a rate of each, and where they stand.
+    """The masks of one dropout layer in many nets that are trained as one.
 
-    A net alone has them of a single lane.
+    A net that is trained alone has the masks of a single lane.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        The seed of the fit in each lane.
+    rates : list of float
+        The probability in each lane that a unit is dropped.
     """
 
     def __init__(self, seeds, rates):
-        self.seeds, self.rates, self.place = seeds, rates, (0, 0)
-        self.distinct = list(dict.fromkeys(seeds))
-        self.like = None  # type and device of what follows
-        self.held = None  # numbers to take in place of a step's own
+        self.seeds = seeds
+        self.rates = rates
+        self.distinct_seeds = list(dict.fromkeys(seeds))
+        # The type and device that `_prepare` was called for.
+        self.prepared_for = None
+        # While a step is recorded (as a CUDA graph): a tensor in place of what `numbers` returns.
+        self.held = None
 
     def select(self, lanes):
         """Return the masks of some lanes only."""
-        return LaneMasks([self.seeds[lane] for lane in lanes], [self.rates[lane] for lane in lanes])
+        seeds = [self.seeds[lane] for lane in lanes]
+        rates = [self.rates[lane] for lane in lanes]
+        return LaneMasks(seeds, rates)
 
-    def factors(self, shape, place, X):
-        """Return (L, *shape), or what broadcasts to it; the same numbers as in each net alone."""
-        if self.like != (X.dtype, X.device):  # once: a module keeps to its type
-            self.like = (X.dtype, X.device)
-            self.limits = [
-                column.to(X.device, wide_dtype(X.dtype)) for column in limits(self.rates)
-            ]
-            self.rows = torch.tensor(
-                [self.distinct.index(seed) for seed in self.seeds], device=X.device
-            )
-            self.ahead = {}  # epoch, batch and numbers of the next steps, by layer and call
-        numbers = self.numbers(place, shape.numel(), X.device) if self.held is None else self.held
-        if len(self.rates) > 1:
-            if len(self.distinct) > 1:
-                numbers = numbers[self.rows]
-            numbers = keep_factors(numbers, *self.limits)
-        return numbers.view(-1, *shape)
+    def factors(self, shape, position, X):
+        """Return what the units of all lanes are multiplied by.
 
-    def numbers(self, place, n, device):
-        """Return a step's random numbers, or of a lane alone its factors: (distinct seeds, n).
+        A lane gets the same factors as its net would get alone.
 
-        They are made for some steps ahead: of a small hash, most is the time to call it.
+        Parameters
+        ----------
+        shape : torch.Size
+            The shape of one lane's factors.
+        position : tuple of int
+            Epoch, batch, layer and call.
+        X : Tensor
+            Any tensor of the type and on the device of the module's inputs.
+
+        Returns
+        -------
+        factors : Tensor (L, *shape)
         """
-        epoch, batch, *rest = place
-        made_in, first, made = self.ahead.get(tuple(rest), (None, 0, ()))
-        if made_in != epoch or not 0 <= batch - first < len(made) or made.shape[2] < n:
-            most = (
-                _AHEAD // n // len(self.distinct) // (1 + rest[-1])
-            )  # fewer for each call: there may be very many
-            first, batches = batch, range(batch, batch + max(1, min(8 + 2 * batch, most)))
-            keys = [mask_key(seed, epoch, b, *rest) for b in batches for seed in self.distinct]
-            made = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
-            made = made if len(self.rates) > 1 else keep_factors(made, *self.limits)
-            made = made.reshape(len(batches), len(self.distinct), n)
-            self.ahead[tuple(rest)] = (epoch, first, made)
-        return made[batch - first, :, :n]  # a shorter row is the beginning of a longer one
+        if self.prepared_for != (X.dtype, X.device):
+            self._prepare(X.dtype, X.device)
+        numbers = self.held
+        if numbers is None:
+            numbers = self.numbers(position, shape.numel(), X.device)
+        return self._as_factors(numbers).view(-1, *shape)
+
+    def numbers(self, position, n, device):
+        """Return the random numbers of a step, or, if there is a single lane, its factors.
+
+        They are made for some steps ahead, because a call of a small hash costs more than the hash.
+
+        Parameters
+        ----------
+        position : tuple of int
+            Epoch, batch, layer and call.
+        n : int
+            How many numbers a lane needs.
+        device : torch.device
+
+        Returns
+        -------
+        numbers : Tensor (number of distinct seeds, n)
+        """
+        epoch, batch, layer, call = position
+        made_in, first_batch, made = self.ahead.get((layer, call), (None, 0, ()))
+        is_in_time = made_in == epoch and 0 <= batch - first_batch < len(made)
+        if not is_in_time or made.shape[2] < n:
+            made = self._make_ahead(position, n, device)
+            first_batch = batch
+            self.ahead[layer, call] = (epoch, first_batch, made)
+        # A shorter row is the beginning of a longer one.
+        return made[batch - first_batch, :, :n]
+
+    def _prepare(self, dtype, device):
+        """Make what does not change from step to step."""
+        self.prepared_for = (dtype, device)
+        self.limits = [column.to(device, wide_dtype(dtype)) for column in limits(self.rates)]
+        # For each lane, the position of its seed among the distinct ones.
+        seed_positions = [self.distinct_seeds.index(seed) for seed in self.seeds]
+        self.seed_positions = torch.tensor(seed_positions, device=device)
+        # For each (layer, call): the epoch, the first batch, and the numbers of some batches.
+        self.ahead = {}
+
+    def _make_ahead(self, position, n, device):
+        """Return the numbers of a step and of some that follow: (steps, distinct seeds, n)."""
+        epoch, batch, layer, call = position
+        n_seeds = len(self.distinct_seeds)
+        # Each further call of a layer in a step gets less memory: there may be very many calls.
+        most = _AHEAD // n // n_seeds // (1 + call)
+        n_steps = max(1, min(8 + 2 * batch, most))
+        keys = [
+            mask_key(seed, epoch, later, layer, call)
+            for later in range(batch, batch + n_steps)
+            for seed in self.distinct_seeds
+        ]
+        bits = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
+        made = keep_factors(bits, *self.limits) if len(self.rates) == 1 else bits
+        return made.reshape(n_steps, n_seeds, n)
+
+    def _as_factors(self, numbers):
+        """Return the factors of all lanes for what `numbers` returned."""
+        if len(self.rates) == 1:
+            return numbers
+        bits = numbers if len(self.distinct_seeds) == 1 else numbers[self.seed_positions]
+        return keep_factors(bits, *self.limits)
 
 
 def silence_below(p):
-    """Return from which of 65,536 numbers, -32,768 and up, on a unit is kept, and what the kept are multiplied by."""
-    return min(round(p * 65536), 65535) - 32768, 1 / (1 - p)
+    """Return the least of the 65,536 numbers from -32,768 up that keeps a unit, and its scale."""
+    threshold = min(round(p * 65536), 65535) - 32768
+    return threshold, 1 / (1 - p)
 
 
 def limits(rates):
-    """Return columns (L, 1) of :func:`silence_below`."""
+    """Return thresholds and scales, columns (L, 1), from :func:`silence_below`."""
     return torch.tensor([silence_below(p) for p in rates], dtype=torch.float64).split(1, 1)
 
 
 def keep_factors(bits, threshold, scale):
-    """Turn uniform int16 numbers into factors, 0 below the threshold; `bits` may be one row for all lanes."""
-    factors = torch.empty(
-        max(len(scale), len(bits)), bits.shape[1], dtype=scale.dtype, device=bits.device
-    )
-    return torch.ge(bits.to(scale.dtype), threshold, out=factors).mul_(
-        scale
-    )  # to bool and back would be 6 x slower
+    """Turn uniform int16 numbers into factors: 0 below the threshold, else the scale.
+
+    Parameters
+    ----------
+    bits : int16 Tensor (L, n) or (1, n)
+        One row may serve all lanes.
+    threshold, scale : Tensor (L, 1)
+        From :func:`limits`.
+
+    Returns
+    -------
+    factors : Tensor (L, n)
+        Of the type of `scale`.
+    """
+    n_rows = max(len(scale), len(bits))
+    factors = torch.empty(n_rows, bits.shape[1], dtype=scale.dtype, device=bits.device)
+    # With a comparison that writes floating numbers: a bool tensor between would be 6 x slower.
+    torch.ge(bits.to(scale.dtype), threshold, out=factors)
+    return factors.mul_(scale)
 
 
 class _DropLanes(torch.autograd.Function):
-    """Drop units of all lanes at once: vmap hands the stacked tensor over."""
+    """Multiply all lanes by their factors at once: vmap passes the stacked tensor to its rule."""
 
     @staticmethod
-    def forward(X, lane_factors):
+    def forward(X, draw_factors):
         raise TypeError("dropout must be of numbers that differ from net to net")
 
     @staticmethod
@@ -155,9 +258,9 @@ class _DropLanes(torch.autograd.Function):
         pass
 
     @staticmethod
-    def vmap(info, in_dims, X, lane_factors):
-        X = X.movedim(in_dims[0], 0)  # (L, B, ...)
-        return X * lane_factors(X).to(X.dtype), 0
+    def vmap(info, in_dims, X, draw_factors):
+        stacked = X.movedim(in_dims[0], 0)  # (L, B, ...)
+        return stacked * draw_factors(stacked).to(X.dtype), 0
 
 
 _SERVED = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, HashedDropout)
@@ -169,13 +272,29 @@ def dropout_layers(module):
 
 
 def serve_dropout(module, seed):
-    """Put :class:`HashedDropout` in the place of a module's dropout layers; return their common stream."""
+    """Replace the dropout layers of a module by :class:`HashedDropout`; return their stream.
+
+    Parameters
+    ----------
+    module : nn.Module
+        It is changed in place. A module that is a dropout layer itself stays as it is.
+    seed : int
+        The seed of the fit.
+
+    Returns
+    -------
+    stream : MaskStream
+        The stream of all these layers, to be moved on in each step.
+    """
     stream = MaskStream(seed)
-    served = {}
+    replaced = {}
     for name, layer in list(module.named_modules(remove_duplicate=False)):
-        if type(layer) in _SERVED and layer.p < 1 and name:
-            if layer not in served:
-                served[layer] = HashedDropout(layer, len(served), stream)
-            parent, _, attribute = name.rpartition(".")
-            setattr(module.get_submodule(parent), attribute, served[layer])
+        is_served = type(layer) in _SERVED and layer.p < 1
+        if not is_served or not name:
+            continue
+        # A layer that stands in several places of the module remains one layer.
+        if layer not in replaced:
+            replaced[layer] = HashedDropout(layer, len(replaced), stream)
+        parent, _, attribute = name.rpartition(".")
+        setattr(module.get_submodule(parent), attribute, replaced[layer])
     return stream

@@ -1,4 +1,4 @@
-"""What a module is made of, where that can be known."""
+"""What a module computes, where its layers tell."""
 
 import torch
 from torch import nn
@@ -11,30 +11,53 @@ from sktune.modules.mlp import MLP
 
 
 def find_chain(module):
-    """Return a module's layers, by name, where they in their order are all that it is; else None."""
-    chain = module.layers if type(module) is MLP else module
+    """Return the layers of a chain: a module that applies simple layers one after the other.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    layers : dict of str to nn.Module, or None
+        Linear layers, activations and dropout, in their order, by their name in the module. None
+        if the module is not, or not certainly, a chain whose parameters are all trained.
+    """
+    is_mlp = type(module) is MLP
+    chain = module.layers if is_mlp else module
     if type(chain) is not nn.Sequential or not len(chain):
         return None
-    known = (nn.Linear, *ACTIVATIONS.values())
-    layers = {
-        f"layers.{name}" if chain is not module else name: layer
-        for name, layer in chain.named_children()
-    }
-    simple = all(
-        type(m) in known or (isinstance(m, HashedDropout) and not m.by_channel)
-        for m in layers.values()
-    )
-    plain = len(layers) == len(chain) and not any(
-        getattr(m, "inplace", False) for m in layers.values()
-    )
-    whole = len(list(module.modules())) == len(layers) + 1 + (chain is not module)
-    learned = [p.requires_grad for p in module.parameters()]
-    is_free = learned and all(learned) and not any(map(is_watched, module.modules()))
-    return layers if simple and plain and whole and is_free else None
+    prefix = "layers." if is_mlp else ""
+    layers = {prefix + name: layer for name, layer in chain.named_children()}
+
+    # `named_children` leaves out a layer that stands in the chain a second time.
+    if len(layers) != len(chain) or not all(map(_is_simple, layers.values())):
+        return None
+    # Beside the layers there must be nothing but the chain, and the MLP around it.
+    n_around = 2 if is_mlp else 1
+    if len(list(module.modules())) != len(layers) + n_around:
+        return None
+    are_trained = [p.requires_grad for p in module.parameters()]
+    if not are_trained or not all(are_trained):
+        return None
+    return None if any(map(is_watched, module.modules())) else layers
+
+
+def _is_simple(layer):
+    """Tell whether a layer is one that a chain may hold."""
+    if getattr(layer, "inplace", False):
+        return False
+    if isinstance(layer, HashedDropout):
+        return not layer.by_channel
+    return type(layer) in (nn.Linear, *_list_activation_layers())
+
+
+def _list_activation_layers():
+    return [activation.layer for activation in ACTIVATIONS.values()]
 
 
 def find_width(module):
-    """Return the most numbers that a layer makes of a row, where the layers are known; else None."""
+    """Return the greatest number of outputs of a layer, or None if the layers are not known."""
     if type(module) is not MLP and find_chain(module) is None:
         return None
     linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
@@ -42,37 +65,36 @@ def find_width(module):
 
 
 def is_watched(thing):
-    """Tell whether someone waits for calls of a module, a parameter or an optimizer, or has put other methods in.
+    """Tell whether a module, parameter or optimizer has hooks or methods that were put into it.
 
     The names of torch's registers are private; ``tests/test_compiled.py`` fails when they move.
     """
     if isinstance(thing, torch.Tensor):
         return bool(thing._backward_hooks or thing._post_accumulate_grad_hooks)
-    registers = [value for name, value in vars(thing).items() if name.endswith("_hooks")]
-    registers += [_has_any_global_hook(), _global_optimizer_pre_hooks, _global_optimizer_post_hooks]
+    hooks = [value for name, value in vars(thing).items() if name.endswith("_hooks")]
+    hooks += [_has_any_global_hook(), _global_optimizer_pre_hooks, _global_optimizer_post_hooks]
+    if any(hooks):
+        return True
     has_own_methods = any(callable(getattr(type(thing), name, None)) for name in vars(thing))
-    return any(registers) or has_own_methods or has_other_forward(thing)
+    return has_own_methods or has_other_forward(thing)
 
 
-# What the modules compute that are trained without calling them, as it was when they were imported.
-_FORWARDS = {
-    kind: kind.forward
-    for kind in (
-        *(MLP, HashedDropout, nn.Sequential, nn.Linear),
-        *(nn.CrossEntropyLoss, nn.MSELoss),
-        *ACTIVATIONS.values(),
-    )
-}
+# Modules that are trained without a call of their forward, which is kept as it was at import.
+_NOT_CALLED = (MLP, HashedDropout, nn.Sequential, nn.Linear, nn.CrossEntropyLoss, nn.MSELoss)
+_FORWARDS = {cls: cls.forward for cls in (*_NOT_CALLED, *_list_activation_layers())}
 
 
 def has_other_forward(module):
-    """Tell whether the class of a module computes something else than when it was imported."""
-    kind = type(module)
-    return kind in _FORWARDS and kind.forward is not _FORWARDS[kind]
+    """Tell whether the forward of a module's class was replaced since it was imported."""
+    cls = type(module)
+    return cls in _FORWARDS and cls.forward is not _FORWARDS[cls]
 
 
 def keeps_integers(X, module):
     """Tell whether an array goes to a module as integers, which an embedding looks rows up by."""
-    return X.dtype.kind in "iu" and any(
-        isinstance(m, nn.Embedding | nn.EmbeddingBag) for m in module.modules()
-    )
+    return X.dtype.kind in "iu" and has_embedding(module)
+
+
+def has_embedding(module):
+    """Tell whether a part of a module is an embedding, whose inputs must be integers."""
+    return any(isinstance(part, nn.Embedding | nn.EmbeddingBag) for part in module.modules())

@@ -1,1 +1,1 @@
-"""The machine: seeds, threads, devices, floating types."""
+"""What does not depend on networks: seeds, threads, devices, floating types, names."""

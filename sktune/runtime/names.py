@@ -1,10 +1,24 @@
-"""What to say about a name that nobody knows."""
+"""Names that the user gives, and the nearest known name where one is unknown."""
 
 from difflib import get_close_matches
 
 
 def check_name(what, name, known):
-    """Raise a ValueError that shows the nearest known name unless `name` is among `known`."""
+    """Check that a name is known.
+
+    Parameters
+    ----------
+    what : str
+        What is named, as the error calls it.
+    name : object
+        What the user gave.
+    known : collection of str
+
+    Raises
+    ------
+    ValueError
+        If `name` is not among `known`; it shows the nearest of them.
+    """
     if name not in known:
         raise ValueError(
             f"{what} must be one of {sorted(known)}, got {name!r}{did_you_mean(name, known)}"
@@ -12,80 +26,6 @@ def check_name(what, name, known):
 
 
 def did_you_mean(name, known):
-    """Return ``"; did you mean 'x'?"`` for the nearest known name, or nothing."""
+    """Return ``"; did you mean 'x'?"`` for the nearest known name, or ``""`` if none is near."""
     near = get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
-
-
-# What MLPClassifier, Keras and others call a hyperparameter, and what it is here.
-SYNONYMS = {
-    "learning_rate": ("lr", "lr_schedule"),
-    "learning_rate_init": ("lr",),
-    "eta": ("lr",),
-    "eta0": ("lr",),
-    "max_iter": ("max_epochs",),
-    "epochs": ("max_epochs",),
-    "n_epochs": ("max_epochs",),
-    "num_epochs": ("max_epochs",),
-    "nb_epoch": ("max_epochs",),
-    "hidden_layer_sizes": ("module__hidden",),
-    "hidden": ("module__hidden",),
-    "hidden_sizes": ("module__hidden",),
-    "hidden_units": ("module__hidden",),
-    "hidden_dims": ("module__hidden",),
-    "n_hidden": ("module__hidden",),
-    "units": ("module__hidden",),
-    "layers": ("module__hidden",),
-    "activation": ("module__activation",),
-    "dropout": ("module__dropout",),
-    "dropout_rate": ("module__dropout",),
-    "batch_norm": ("module__batch_norm",),
-    "batch_normalization": ("module__batch_norm",),
-    "init": ("module__init",),
-    "kernel_initializer": ("module__init",),
-    "dtype": ("module__dtype",),
-    "model": ("module",),
-    "net": ("module",),
-    "loss": ("criterion",),
-    "loss_fn": ("criterion",),
-    "loss_function": ("criterion",),
-    "solver": ("optimizer",),
-    "optim": ("optimizer",),
-    "alpha": ("optimizer__weight_decay", "l2"),
-    "weight_decay": ("optimizer__weight_decay",),
-    "decay": ("optimizer__weight_decay",),
-    "kernel_regularizer": ("l2", "l1"),
-    "momentum": ("optimizer__momentum",),
-    "nesterovs_momentum": ("optimizer__nesterov",),
-    "nesterov": ("optimizer__nesterov",),
-    "beta_1": ("optimizer__betas",),
-    "beta_2": ("optimizer__betas",),
-    "betas": ("optimizer__betas",),
-    "epsilon": ("optimizer__eps",),
-    "eps": ("optimizer__eps",),
-    "validation_split": ("validation_fraction",),
-    "validation_data": ("train_split",),
-    "patience": ("n_iter_no_change",),
-    "min_delta": ("tol",),
-    "class_weights": ("class_weight",),
-    "seed": ("random_state",),
-    "random_seed": ("random_state",),
-    "scheduler": ("lr_schedule",),
-    "lr_scheduler": ("lr_schedule",),
-}
-
-
-def suggest(name, known, takes=lambda name: True):
-    """Return what to say of an unknown hyperparameter: the names that it may mean here, or nothing.
-
-    `known` are the names to choose the nearest from where it is no other library's word;
-    ``takes(name)`` tells whether a component has the hyperparameter that such a word means.
-    """
-    prefix, _, argument = name.rpartition("__")
-    meant = [other for other in SYNONYMS.get(argument, ()) if takes(other) and other != name]
-    if prefix:
-        # module__dropout_rate means module__dropout, but module__units of another module is its own.
-        meant = [other for other in meant if other.startswith(prefix + "__") or "__" not in other]
-    if not meant:
-        return did_you_mean(name, known)
-    return f"; did you mean {' or '.join(map(repr, meant))}?"

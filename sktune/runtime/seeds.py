@@ -1,7 +1,8 @@
-"""Seeds, and random numbers that are a pure function of (seed, place).
+"""Seeds, and random numbers that are a pure function of a seed and a position.
 
-Every random choice of a fit follows from one integer, the seed of the fit: initial weights, batches, dropout masks.
-Nothing depends on what ran before, on the number of threads, on the device, or on the fits trained beside it.
+Every random choice of a fit follows from one integer, the seed of the fit: initial weights,
+batches, dropout masks. Nothing depends on what ran before, on the number of threads, on the device,
+or on the fits trained beside it.
 """
 
 import threading
@@ -12,27 +13,40 @@ import torch
 from sklearn.utils import check_random_state
 
 # Streams: what a number is drawn for. The values are arbitrary but must never change.
-INIT, SHUFFLE, DROPOUT, SPLIT, FORWARD = range(1, 6)
+INIT = 1
+SHUFFLE = 2
+DROPOUT = 3
+SPLIT = 4
+FORWARD = 5
 
 _MASK64 = (1 << 64) - 1
-_global_generator = threading.RLock()
+# Held while torch's global generators are seeded.
+_global_generators = threading.RLock()
 
 
 def draw_seed(random_state):
     """Return the seed of one fit, an int in [0, 2**32).
 
-    An int is its own seed; a ``RandomState`` or None (NumPy's global one) is drawn from, as in scikit-learn.
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None
+        An int is the seed itself. The seed is drawn from a ``RandomState``, or, for None, from
+        NumPy's global one, as in scikit-learn.
+
+    Raises
+    ------
+    ValueError
+        If scikit-learn takes no such `random_state`.
     """
+    # It checks an int as well.
     generator = check_random_state(random_state)
-    return (
-        int(random_state)
-        if isinstance(random_state, Integral)
-        else int(generator.randint(2**31 - 1))
-    )
+    if isinstance(random_state, Integral):
+        return int(random_state)
+    return int(generator.randint(2**31 - 1))
 
 
 def mix(*values):
-    """Hash integers into one of 64 bits (Steele et al. 2014, splitmix64, chained over the values)."""
+    """Hash integers into one of 64 bits (splitmix64, Steele et al. 2014, chained over values)."""
     state = 0
     for value in values:
         state = (state + 0x9E3779B97F4A7C15 + (int(value) & _MASK64)) & _MASK64
@@ -54,26 +68,49 @@ def _signed(word):
     return word - (1 << 32) if word >= 1 << 31 else word
 
 
-def mask_key(seed, *place):
-    """Return the two int32 words that choose a dropout mask: seed of the fit, then epoch, batch, layer, call."""
-    word = mix(seed, DROPOUT, *place)
+def mask_key(seed, *position):
+    """Return the two int32 words that a dropout mask follows from.
+
+    Parameters
+    ----------
+    seed : int
+        The seed of the fit.
+    *position : int
+        Epoch, batch, layer and call.
+    """
+    word = mix(seed, DROPOUT, *position)
     return _signed(word), _signed(word >> 32)
 
 
 def random_int16(keys, n):
     """Return uniform 16-bit integers, one row for each key.
 
-    Each int32 counter is hashed by two xorshift-multiply rounds (C. Wellons' "lowbias32"), the second word of
-    the key entering between the rounds, and gives two numbers. A shorter row is the beginning of a longer one.
-    `keys` are int32 (L, 2), from :func:`mask_key`; the result is int16 (L, n), on the same device.
+    Each int32 counter is hashed by two xorshift-multiply rounds (C. Wellons' "lowbias32"), the
+    second word of the key entering between the rounds, and gives two numbers. A shorter row is the
+    beginning of a longer one.
+
+    Parameters
+    ----------
+    keys : int32 Tensor (L, 2)
+        From :func:`mask_key`.
+    n : int
+        Numbers in a row.
+
+    Returns
+    -------
+    numbers : int16 Tensor (L, n)
+        On the device of `keys`.
     """
     counters = torch.arange((n + 1) // 2, dtype=torch.int32, device=keys.device)
     x = counters + keys[:, :1]  # (L, n / 2)
     shifted = torch.empty_like(x)
 
-    def fold(bits):  # x ^= x >> bits; >> on int32 drags the sign along, which the mask takes off
+    def fold(bits):
+        """Compute ``x ^= x >> bits`` in place, for x without a sign."""
         torch.bitwise_right_shift(x, bits, out=shifted)
-        x.bitwise_xor_(shifted.bitwise_and_((1 << (32 - bits)) - 1))
+        # The shift of an int32 copies the sign bit into the upper bits, which must be 0.
+        without_sign = shifted.bitwise_and_((1 << (32 - bits)) - 1)
+        x.bitwise_xor_(without_sign)
 
     fold(16)
     x.mul_(_signed(0x7FEB352D))
@@ -86,28 +123,45 @@ def random_int16(keys, n):
 
 @contextmanager
 def seeded(seed, device="cpu"):
-    """Run a block on torch's global generators, seeded, and put their states back afterwards.
+    """Seed torch's global generators for a block, and restore their states afterwards.
 
-    Modules draw their initial weights (and some of them more) from the global generators, which are one per
-    process: a lock keeps two threads from drawing from each other's. Yields a function that tells whether anything
-    has been drawn since the block began.
+    Modules draw from them: their initial weights, and some modules also in their forward. All
+    threads of a process share these generators, so that a lock lets one block run at a time.
+
+    Parameters
+    ----------
+    seed : int
+    device : str or torch.device, default="cpu"
+        Where the module computes. The CPU's generator is seeded in any case.
+
+    Yields
+    ------
+    has_drawn : callable
+        ``has_drawn()`` tells whether anything has been drawn since the block began.
     """
+    generators = _list_generators(device)
+    with _global_generators:
+        states_before = [generator.get_state() for generator in generators]
+        seeded_states = [generator.manual_seed(seed >> 1).get_state() for generator in generators]
+
+        def has_drawn():
+            return any(
+                not torch.equal(generator.get_state(), state)
+                for generator, state in zip(generators, seeded_states, strict=True)
+            )
+
+        try:
+            yield has_drawn
+        finally:
+            for generator, state in zip(generators, states_before, strict=True):
+                generator.set_state(state)
+
+
+def _list_generators(device):
+    """Return torch's global generators that modules on a device draw from."""
     generators = [torch.default_generator]
     if torch.device(device).type == "cuda":
-        index = torch.empty(0, device=device).device.index  # the one that "cuda" means
+        # "cuda" without a number is the current device.
+        index = torch.empty(0, device=device).device.index
         generators.append(torch.cuda.default_generators[index])
-    with _global_generator:
-        before = [generator.get_state() for generator in generators]
-        begun = [generator.manual_seed(seed >> 1).get_state() for generator in generators]
-        try:
-            yield (
-                lambda: (
-                    not all(
-                        torch.equal(g.get_state(), state)
-                        for g, state in zip(generators, begun, strict=True)
-                    )
-                )
-            )
-        finally:
-            for generator, state in zip(generators, before, strict=True):
-                generator.set_state(state)
+    return generators

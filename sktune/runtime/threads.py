@@ -1,68 +1,84 @@
-"""How many threads torch computes with, and how it treats the smallest numbers."""
+"""How many threads torch computes with, and how it treats denormal numbers."""
 
 import threading
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 from torch.nn.parameter import is_lazy
 
-_LEAST_TO_DIVIDE = 1 << 23  # rows x parameters: some 0.4 ms of one core
+# The least product of rows and parameters that several threads share: some 0.4 ms of one core.
+_LEAST_TO_DIVIDE = 1 << 23
 
 
 def few_threads(module, n_rows):
-    """Compute with one thread what is too little to divide.
+    """Return a context in which one thread computes if there is little to compute.
 
-    On busy cores several threads would only wait for each other.
+    Parameters
+    ----------
+    module : nn.Module
+    n_rows : int
+        How many rows are computed at once.
     """
     return limited_threads(1) if needs_one_thread(module, n_rows) else nullcontext()
 
 
 def needs_one_thread(module, n_rows):
-    """Tell whether a step of a module with so many rows is too little to divide."""
-    # a lazy parameter has no size before the first batch
+    """Tell whether a step of a module with `n_rows` rows is too little for several threads.
+
+    On busy cores they would only wait for each other.
+    """
+    # A lazy parameter has no size before the first batch.
     n_parameters = sum(p.numel() for p in module.parameters() if not is_lazy(p))
     return n_rows * n_parameters < _LEAST_TO_DIVIDE
 
 
-_limited = threading.local()  # the limit within which a thread computes
-_limits = {
-    "n": 0,
-    "before": 1,
-}  # how many limits there are, and torch's setting before the first of them
+@dataclass
+class _Limits:
+    """The contexts of :func:`limited_threads` that are open, in all threads."""
+
+    n_open: int = 0
+    # torch's number of threads before the first of them was opened.
+    n_threads_before: int = 1
+
+
+_limits = _Limits()
 _limits_lock = threading.Lock()
+# For each thread: the limit of its innermost open context.
+_innermost = threading.local()
 
 
 @contextmanager
 def limited_threads(n_threads):
-    """Let torch compute with some threads.
+    """Let torch compute with `n_threads` threads in a block.
 
-    The setting is a thread's own, but what was last set anywhere is what new threads begin with: it is put back to
-    what it was before any thread was within a limit.
+    torch keeps the number for each thread, but a new thread starts with the number that was set
+    last by any other. So the end of a block restores what was set before any block was open.
     """
-    outer, setting = (
-        getattr(_limited, "n_threads", None),
-        torch.get_num_threads(),
-    )  # a new thread's begins when asked
+    outer = getattr(_innermost, "n_threads", None)
+    # In a new thread, this call is also what makes torch adopt a number for it.
+    setting = torch.get_num_threads()
     with _limits_lock:
-        if not _limits["n"]:
-            _limits["before"] = setting
-        _limits["n"] += 1
-    _limited.n_threads = n_threads
+        if _limits.n_open == 0:
+            _limits.n_threads_before = setting
+        _limits.n_open += 1
+    _innermost.n_threads = n_threads
     torch.set_num_threads(n_threads)
     try:
         yield
     finally:
         with _limits_lock:
-            _limits["n"] -= 1
-        _limited.n_threads = outer
-        torch.set_num_threads(outer or _limits["before"])
+            _limits.n_open -= 1
+        _innermost.n_threads = outer
+        torch.set_num_threads(outer or _limits.n_threads_before)
 
 
 @contextmanager
 def flushed_denormals():
-    """Let this thread take numbers below the normal ones for 0: it computes with them many times as slowly.
+    """Let this thread take denormal numbers for 0 in a block.
 
-    Moments of weights whose gradients have ceased fade into them, and stay there.
+    A processor computes many times as slowly with them, and the optimizer's moments of a weight
+    whose gradient has vanished decay into them, and stay there.
     """
     was_flushed = not torch.full((), torch.finfo(torch.float32).tiny).div(2)
     torch.set_flush_denormal(True)

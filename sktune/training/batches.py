@@ -3,33 +3,62 @@
 from sktune.runtime.seeds import permutation
 from sktune.training.rows import as_target, row_size
 
-_BLOCK_BYTES = 1 << 22  # rows gathered at once: they stay in a core's cache until they are used
+# How much memory the rows take that are gathered at once: they stay in a core's cache until they
+# are used.
+_BLOCK_BYTES = 1 << 22
+# The most rows that are evaluated at once.
 EVALUATION_ROWS = 8192
 
 
 def batch_sizes(n_rows, batch_size, drop_last=False):
-    """Return the sizes of an epoch's batches; a last row on its own, which has no variance, joins those before it."""
-    full, rest = divmod(n_rows, batch_size)
-    sizes = [batch_size] * full
-    if rest == 1 and full and not drop_last:
+    """Return the sizes of an epoch's batches.
+
+    A single last row joins the batch before it, if there is one: a batch of one row has no
+    variance, which batch normalisation divides by.
+
+    Parameters
+    ----------
+    n_rows, batch_size : int
+    drop_last : bool, default=False
+        Whether to leave out the rows that do not fill a batch.
+
+    Returns
+    -------
+    sizes : list of int
+    """
+    n_full, n_rest = divmod(n_rows, batch_size)
+    sizes = [batch_size] * n_full
+    if drop_last or n_rest == 0:
+        return sizes
+    if n_rest == 1 and sizes:
         sizes[-1] += 1
-    elif rest and not drop_last:
-        sizes.append(rest)
+    else:
+        sizes.append(n_rest)
     return sizes
 
 
 class Batches:
     """Batches of rows, each a slice of a block that was gathered at once.
 
-    `indices` are the rows to use; None is all of them. They are shuffled by `seed`, of the fit, unless that is None.
+    Parameters
+    ----------
+    rows : Rows
+    indices : LongTensor (n_rows,) or None
+        Which rows to use; None is all of them.
+    batch_size : int
+    seed : int, default=None
+        The seed of the fit, which the rows are shuffled by. None keeps their order.
+    drop_last : bool, default=False
+        Whether to leave out the rows that do not fill a batch.
     """
 
     def __init__(self, rows, indices, batch_size, *, seed=None, drop_last=False):
-        self.rows, self.indices, self.seed = rows, indices, seed
+        self.rows = rows
+        self.indices = indices
+        self.seed = seed
         self.n_rows = len(rows) if indices is None else len(indices)
-        self.sizes = batch_sizes(
-            self.n_rows, int(batch_size), drop_last
-        )  # torch knows no integers of NumPy here
+        # `Tensor.split` takes no integers of NumPy.
+        self.sizes = batch_sizes(self.n_rows, int(batch_size), drop_last)
 
     def __len__(self):
         return len(self.sizes)
@@ -38,31 +67,41 @@ class Batches:
         return self.epoch(0)
 
     def pairs(self, epoch):
-        """Yield the batches of an epoch as skorch knows them: pairs of rows and what ``get_loss`` compares with."""
+        """Yield the batches of an epoch as skorch's iterators do: pairs (X, target).
+
+        A target is what :func:`~sktune.training.rows.as_target` returns.
+        """
         for X, *others in self.epoch(epoch):
             yield X, as_target(others)
 
     def order(self, epoch):
-        """Return which rows an epoch takes, one after the other; None is all of them as they are."""
+        """Return the rows of an epoch in their order, a LongTensor; None is all as they stand."""
         if self.seed is None:
             return self.indices
         order = permutation(self.n_rows, self.seed, epoch)
         return order if self.indices is None else self.indices[order]
 
     def epoch(self, epoch):
-        """Yield the batches of an epoch, counted from 0."""
-        order, start = self.order(epoch), 0
-        n_together = max(1, _BLOCK_BYTES // (4 * max(self.sizes, default=1) * row_size(self.rows)))
+        """Yield the batches of an epoch, counted from 0: tuples (X, target, weight).
+
+        Targets and weights are left out where the rows have none.
+        """
+        order = self.order(epoch)
+        # 4 bytes a number
+        batch_bytes = 4 * max(self.sizes, default=1) * row_size(self.rows)
+        n_together = max(1, _BLOCK_BYTES // batch_bytes)
+        start = 0
         for first in range(0, len(self.sizes), n_together):
             sizes = self.sizes[first : first + n_together]
             stop = start + sum(sizes)
-            block = self.rows.take(slice(start, stop) if order is None else order[start:stop])
+            positions = slice(start, stop) if order is None else order[start:stop]
+            block = self.rows.take(positions)
             yield from zip(*(part.split(sizes) for part in block), strict=True)
             start = stop
 
 
 class Pairs(Batches):
-    """Batches for evaluation, which come as skorch's iterators give them: pairs."""
+    """Batches for evaluation, which are pairs (X, target) as skorch's iterators yield them."""
 
     def __iter__(self):
         return self.pairs(0)
@@ -71,10 +110,18 @@ class Pairs(Batches):
 def evaluation_batch_size(rows, batch_size, width):
     """Return how many rows to evaluate at once.
 
-    Many are quicker, where it is known how many numbers the layers make of a row: `width` at most. Where
-    that is not known (None), `batch_size` bounds the memory, as in training.
+    More rows are quicker, as long as the outputs of a layer stay in a core's cache.
+
+    Parameters
+    ----------
+    rows : Rows
+    batch_size : int
+        Rows in a batch of training, the least that is returned.
+    width : int or None
+        The greatest number of outputs of a layer. None if it is not known: then `batch_size`
+        bounds the memory, as in training.
     """
     if width is None:
         return batch_size
-    most = _BLOCK_BYTES // max(width, row_size(rows))
-    return max(batch_size, min(EVALUATION_ROWS, most))
+    n_in_cache = _BLOCK_BYTES // max(width, row_size(rows))
+    return max(batch_size, min(EVALUATION_ROWS, n_in_cache))

@@ -1,4 +1,4 @@
-"""Training that leaves the finite numbers."""
+"""Training whose loss is no longer finite."""
 
 import math
 
@@ -6,21 +6,34 @@ import torch
 
 
 class DivergenceError(ArithmeticError):
-    """Training has left the finite numbers; there is no model to speak of."""
+    """The loss of a fit is no longer finite, so that there is no fitted model."""
 
     @classmethod
     def at(cls, epoch, rates, what, is_regressor=False):
-        """Say in which epoch (from 1) and at which learning rates it happened, and what to try."""
+        """Return the error of a fit.
+
+        Parameters
+        ----------
+        epoch : int
+            Counted from 1.
+        rates : iterable of float
+            The learning rates, one for each group of parameters.
+        what : str
+            What is not finite, as the subject and verb of a clause.
+        is_regressor : bool, default=False
+            Whether to advise to scale the targets as well.
+        """
         scaled = "features scaled to unit variance"
         if is_regressor:
             scaled += ", targets scaled likewise (by sklearn.compose.TransformedTargetRegressor)"
+        shown_rates = ", ".join(f"{lr:.3g}" for lr in rates)
         return cls(
-            f"training must stay finite, but in epoch {epoch} at lr={', '.join(f'{lr:.3g}' for lr in rates)} the "
-            f"{what}: try a smaller lr, {scaled}, or gradient clipping"
+            f"training must stay finite, but in epoch {epoch} at lr={shown_rates} the {what}: "
+            f"try a smaller lr, {scaled}, or gradient clipping"
         )
 
 
 def is_representable(loss, dtype=None):
-    """Tell whether a loss is finite; and, if a floating type is given, no larger than its numbers."""
+    """Tell whether a loss is finite and, if a floating type is given, within its range."""
     largest = math.inf if dtype is None else torch.finfo(dtype).max
     return math.isfinite(loss) and abs(loss) <= largest

@@ -8,8 +8,6 @@ them, and raise if they do not belong together.
 import torch
 from torch import nn
 
-from sktune.checks.labels import refuse_table
-
 BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
@@ -28,6 +26,22 @@ def is_binary(criterion):
 def misfit(y_pred, expected):
     """Return the error of outputs that have another shape than the targets call for."""
     return ValueError(f"the module's output must have shape {expected}, got {tuple(y_pred.shape)}")
+
+
+# What an error advises where a label table cannot be learned.
+WAYS_FOR_LABELS = (
+    "for several labels a row pass criterion=nn.BCEWithLogitsLoss, "
+    "or wrap the net in sklearn.multioutput.MultiOutputClassifier"
+)
+
+
+def refuse_table(shape, criterion):
+    """Return the error for a label table under a criterion that cannot learn it."""
+    name = getattr(criterion, "__name__", type(criterion).__name__)
+    return ValueError(
+        f"y must hold one label for each row under criterion={name}, "
+        f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); {WAYS_FOR_LABELS}"
+    )
 
 
 def match_nothing(criterion, y_pred, y_true, n_classes=None):

@@ -1,9 +1,10 @@
 """Learning-rate schedules: factors on ``lr`` as pure functions of the progress.
 
-A schedule takes the time ``t`` in epochs since the call of ``fit`` or ``partial_fit`` began (a float
-or an array: it grows by ``1 / n_batches`` with each step) and the number of epochs planned, and
-returns the factor by which the learning rate is multiplied. It has no state, so a resumed or a fused
-fit meets the same values. A call that goes on from earlier weights starts its schedule anew.
+A schedule is a function ``f(t, max_epochs, **params)``. It takes the time ``t`` in epochs since the
+call of ``fit`` or ``partial_fit`` began (a float or an array: it grows by ``1 / n_batches`` with
+each step) and the number of epochs planned, and returns the factor by which the learning rate is
+multiplied. It has no state, so a resumed or a fused fit gets the same values. A call that goes on
+from earlier weights starts its schedule anew.
 """
 
 import inspect
@@ -36,17 +37,19 @@ def time(t, max_epochs, k=0.1):
 
 
 def cosine(t, max_epochs, final=0.0):
-    """Return half a cosine from 1 down to `final` (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
+    """Return half a cosine from 1 to `final` (Loshchilov and Hutter 2017, eq. 5, one cycle)."""
     return final + (1 - final) * (1 + np.cos(np.pi * t / max_epochs)) / 2
 
 
 def one_cycle(t, max_epochs, pct_start=0.3, div_factor=25.0, final_div_factor=1e4):
-    """Return a rise from ``1 / div_factor`` to 1 over `pct_start` of the fit, then a fall (Smith 2018).
+    """Return a rise from ``1 / div_factor`` to 1, then a fall (Smith 2018).
 
-    Both are half cosines; the fall ends at ``1 / (div_factor * final_div_factor)``, as in torch.
+    The rise takes the share `pct_start` of the fit. Both are half cosines; the fall ends at
+    ``1 / (div_factor * final_div_factor)``, as in torch.
     """
     progress = t / max_epochs
-    first, last = 1 / div_factor, 1 / (div_factor * final_div_factor)
+    first = 1 / div_factor
+    last = 1 / (div_factor * final_div_factor)
     rise = first + (1 - first) * (1 - np.cos(np.pi * progress / pct_start)) / 2
     fall = last + (1 - last) * (1 + np.cos(np.pi * (progress - pct_start) / (1 - pct_start))) / 2
     return np.where(progress < pct_start, rise, fall)
@@ -54,19 +57,48 @@ def one_cycle(t, max_epochs, pct_start=0.3, div_factor=25.0, final_div_factor=1e
 
 SCHEDULES = {f.__name__: f for f in (constant, step, exponential, time, cosine, one_cycle)}
 
+# What must hold for a value, and how an error says it.
 _POSITIVE = (lambda v: 0 < v < math.inf, "a positive number")
 _NOT_NEGATIVE = (lambda v: 0 <= v < math.inf, "a non-negative number")
-_BOUNDS = dict.fromkeys(["step_size", "gamma", "div_factor", "final_div_factor"], _POSITIVE)
-_BOUNDS["pct_start"] = (lambda v: 0 < v < 1, "between 0 and 1")
-_WARMUP_START = 0.01  # the first step must move the weights, too
+_SHARE = (lambda v: 0 < v < 1, "between 0 and 1")
+# Where a parameter is not listed, it must not be negative.
+_BOUNDS = {
+    "step_size": _POSITIVE,
+    "gamma": _POSITIVE,
+    "div_factor": _POSITIVE,
+    "final_div_factor": _POSITIVE,
+    "pct_start": _SHARE,
+}
+# The factor at the beginning of a warmup: above 0, so that the first step moves the weights.
+_WARMUP_START = 0.01
 
 
 def lr_factors(schedule, t, max_epochs, warmup=0.0, **params):
-    """Return the factors on the learning rate at the times `t`, an array shaped like it.
+    """Return the factors on the learning rate at some times.
 
-    `schedule` is a name among ``SCHEDULES``, or a function ``f(t, max_epochs, **params)`` of an array of times. These
-    are epochs since the fit began; beyond `max_epochs` the last value holds. Over `warmup` epochs the factor is raised
-    linearly from 1 % to its full value.
+    Parameters
+    ----------
+    schedule : str or callable
+        A name among ``SCHEDULES``, or a function ``f(t, max_epochs, **params)`` of an array of
+        times.
+    t : array-like of float
+        Times in epochs since the fit began. The value at `max_epochs` holds beyond it.
+    max_epochs : int
+        The number of epochs planned.
+    warmup : float, default=0.0
+        Over so many epochs, the factor is raised linearly from 1 % to its full value.
+    **params
+        Parameters of the schedule.
+
+    Returns
+    -------
+    factors : ndarray
+        Of the shape of `t`.
+
+    Raises
+    ------
+    ValueError
+        If a name is not known, or a parameter of a named schedule is out of its range.
 
     Examples
     --------
@@ -75,19 +107,28 @@ def lr_factors(schedule, t, max_epochs, warmup=0.0, **params):
     >>> lr_factors("cosine", [0.0, 2.0, 4.0], max_epochs=4, warmup=2).round(3)
     array([0.01, 0.5 , 0.  ])
     """
-    if not callable(schedule):
-        check_name("lr_schedule", schedule, SCHEDULES)
-        known = [*inspect.signature(SCHEDULES[schedule]).parameters][2:] + ["warmup"]
-        for name, value in {"warmup": warmup, **params}.items():
-            check_name(f"a parameter of lr_schedule={schedule!r}", name, known)
-            holds, bound = _BOUNDS.get(name, _NOT_NEGATIVE)
-            if not isinstance(value, Real) or not holds(value):
-                raise ValueError(
-                    f"lr_schedule__{name} must be {bound}, got lr_schedule__{name}={value!r}"
-                )
-        schedule = SCHEDULES[schedule]
-    t = np.minimum(np.asarray(t, dtype=float), max_epochs)
-    factors = np.broadcast_to(schedule(t, max_epochs, **params), t.shape)
+    if callable(schedule):
+        compute = schedule
+    else:
+        _check_schedule(schedule, {"warmup": warmup, **params})
+        compute = SCHEDULES[schedule]
+    times = np.minimum(np.asarray(t, dtype=float), max_epochs)
+    factors = np.broadcast_to(compute(times, max_epochs, **params), times.shape)
     if warmup > 0:
-        factors = factors * np.minimum(1.0, _WARMUP_START + (1 - _WARMUP_START) * t / warmup)
+        raised = _WARMUP_START + (1 - _WARMUP_START) * times / warmup
+        factors = factors * np.minimum(1.0, raised)
     return factors
+
+
+def _check_schedule(schedule, params):
+    """Check the name of a schedule, and the names and values of its parameters."""
+    check_name("lr_schedule", schedule, SCHEDULES)
+    # After the time and the number of epochs.
+    own_names = list(inspect.signature(SCHEDULES[schedule]).parameters)[2:]
+    for name, value in params.items():
+        check_name(f"a parameter of lr_schedule={schedule!r}", name, [*own_names, "warmup"])
+        is_in_bounds, requirement = _BOUNDS.get(name, _NOT_NEGATIVE)
+        if not isinstance(value, Real) or not is_in_bounds(value):
+            raise ValueError(
+                f"lr_schedule__{name} must be {requirement}, got lr_schedule__{name}={value!r}"
+            )

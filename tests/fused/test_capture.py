@@ -4,7 +4,7 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from parity import RAGGED, X, X_reg, assert_parity, y, y_reg
+from parity import RAGGED, X, X_reg, assert_parity, search, y, y_reg
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
@@ -169,5 +169,9 @@ def test_few_steps_are_not_recorded(graphs, monkeypatch):
 
 
 def test_a_cpu_records_nothing():
-    lane = type("Lane", (), {"module": torch.nn.Linear(1, 1), "masks_follow_from_seeds": True})
-    assert not train.can_capture(lane)
+    plain = net().set_params(verbose=0)
+    _, _, report = search(plain, LANES, X, y)
+
+    assert {group["steps"] for group in report.groups} <= {"compiled", "stacked"}
+    blockers = [group["blockers"]["recorded"] for group in report.groups]
+    assert set(blockers) == {"steps are recorded on a GPU only"}

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout, silence_below
 from sktune.modules.reading import find_chain, is_watched
 from sktune.runtime.threads import flushed_denormals
@@ -26,15 +27,6 @@ _WIDEST, _LARGEST = (
     1 << 17,
 )  # features of a table, and its numbers, beyond which torch is faster
 _MOST_STEPS = 1000  # between which Ctrl-C is listened to
-_ACTIVATIONS = {
-    nn.ReLU: ("RELU", None),
-    nn.LeakyReLU: ("LEAKY_RELU", "negative_slope"),
-    nn.GELU: ("GELU", None),
-    nn.ELU: ("ELU", "alpha"),
-    nn.SiLU: ("SILU", None),
-    nn.Tanh: ("TANH", None),
-    nn.Sigmoid: ("SIGMOID", None),
-}
 _ADAM = ("ADAM", ("exp_avg", "exp_avg_sq"), lambda group: (*group["betas"], group["eps"]))
 # Of each optimizer the kernels' rule, its state, and the three options that are its own.
 _RULES = {
@@ -171,13 +163,31 @@ def _read_links(kernels, layers, width):
             width, place = n_outputs, place + sum(p.numel() for p in layer.parameters())
         elif isinstance(layer, HashedDropout):
             links.append((kernels.DROPOUT_LAYER, layer.index, 0, 0, 0))
-        elif type(layer) in _ACTIVATIONS and getattr(layer, "approximate", "none") == "none":
-            links.append((getattr(kernels, _ACTIVATIONS[type(layer)][0]), 0, 0, 0, 0))
         else:
-            return None
-        option = _ACTIVATIONS.get(type(layer), (None, None))[1]
-        numbers.append((getattr(layer, option) if option else 0.0, 0.0))
+            opcode = _find_opcode(kernels, layer)
+            if opcode is None:
+                return None
+            links.append((opcode, 0, 0, 0, 0))
+        numbers.append((_read_option(layer), 0.0))
     return np.array(links), np.array(numbers), width
+
+
+def _find_opcode(kernels, layer):
+    """Return the kernels' opcode of an activation layer, or None if they do not compute it."""
+    name = find_name(layer)
+    if name is None:
+        return None
+    for attribute, value in ACTIVATIONS[name].compiled_form.items():
+        if getattr(layer, attribute) != value:
+            return None
+    return getattr(kernels, name.upper(), None)
+
+
+def _read_option(layer):
+    """Return the number that parametrizes an activation layer; 0 if none does."""
+    name = find_name(layer)
+    option = None if name is None else ACTIVATIONS[name].option
+    return 0.0 if option is None else getattr(layer, option)
 
 
 def _read_loss(kernels, criterion, rows, n_outputs):

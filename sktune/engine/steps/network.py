@@ -63,8 +63,7 @@ class StackedNet:
             return self.chain.forward(X, place if training else None)
         if training:
             for layer, masks in zip(self.dropouts, self.masks, strict=True):
-                layer.lanes, masks.place = masks, place
-                layer.place = None  # a part of the lanes may have been at this place before
+                layer.train_lanes(masks, place)
         self.template.train(training)
         for leaf in self.leaves.values():
             leaf.requires_grad_()

@@ -216,6 +216,14 @@ class StackedOptimizer:
         for name, tensor in self.state.items():
             tensor[lanes] = chosen.state[name]
 
+    def load(self, lane, state):
+        """Put what :meth:`lane_state` returned into a lane."""
+        # the lanes' steps may differ from now on
+        self.rule = None
+        self.t[lane] = state["step"]
+        for name, tensor in self.state.items():
+            tensor[lane] = state[name]
+
     def lane_state(self, lane):
         """Return copies of a lane's steps and state tensors, by name."""
         return {

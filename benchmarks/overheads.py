@@ -9,9 +9,9 @@ Import: `import sktune` and `import skorch` in fresh interpreters, in turn. The 
 Around the training: the yardstick of search_speed.py (60 candidates x 5 folds) with 1 epoch and one thread, timed by
 timers that sit around functions of the library (timers.py), each figure divided by the number of fits:
 
-- collecting: all of ``_Call._collect``: reading the tasks, checking rows, initialising nets;
-- planning: all of ``group_lanes`` and ``find_obstacle``;
-- replay and scoring: all of ``_Job.run``, less the time in ``accuracy_score``. It holds scikit-learn's
+- collecting: all of ``Call._collect``: reading the tasks, checking rows, initialising nets;
+- planning: all of ``Call._plan``;
+- replay and scoring: all of ``Job.run``, less the time in ``accuracy_score``. It holds scikit-learn's
   ``_fit_and_score``, the adoption of what was trained, and the predictions, but for the forward pass, which belongs to
   the training of the group.
 
@@ -37,12 +37,11 @@ from harness import RESULTS, held_bytes, peak_bytes, run_fresh, save
 from search_speed import RUNNERS, YARDSTICKS, Yardstick
 from timers import Timer, running
 
-_BACKEND = "sktune.bridge.backend"
+_CALLS = "sktune.bridge.calls"
 TIMERS = [
-    Timer("collecting", f"{_BACKEND}:_Call._collect", "whole"),
-    Timer("planning", f"{_BACKEND}:group_lanes", "whole"),
-    Timer("planning", f"{_BACKEND}:find_obstacle", "whole"),
-    Timer("replay and scoring, but for the metric", f"{_BACKEND}:_Job.run"),
+    Timer("collecting", f"{_CALLS}:Call._collect", "whole"),
+    Timer("planning", f"{_CALLS}:Call._plan", "whole"),
+    Timer("replay and scoring, but for the metric", f"{_CALLS}:Job.run"),
     Timer("the metric", "sklearn.metrics:accuracy_score", "whole"),
 ]
 IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"

@@ -128,36 +128,34 @@ STEPS = "compiled steps"
 _BRIDGE, _ENGINE = "sktune.bridge.", "sktune.engine."
 _NET = "sktune:NeuralNetClassifier"
 _COPIES = [
-    f"{_ENGINE}group:Stacked{kind}.{name}"
+    f"{_ENGINE}steps.base:Stacked{kind}.{name}"
     for kind in ("Net", "Optimizer")
     for name in ("select", "put_back")
 ]
-_OF_SEARCH = [  # parts of a fused search, the unit that a part's cost is told for, and where it is spent
-    ("planning and collecting", "fit", f"{_BRIDGE}backend:_Call._prepare"),
-    ("planning and collecting", "fit", f"{_BRIDGE}backend:_Call._collect"),
-    ("planning and collecting", "fit", f"{_BRIDGE}backend:_Call._group"),
-    ("planning and collecting", "fit", f"{_BRIDGE}backend:find_obstacle", "whole"),
+# parts of a fused search, the unit that a part's cost is told for, and where it is spent
+_OF_SEARCH = [
+    ("planning and collecting", "fit", f"{_BRIDGE}calls:Call._train"),
+    ("planning and collecting", "fit", f"{_BRIDGE}calls:Call._collect"),
+    ("planning and collecting", "fit", f"{_BRIDGE}calls:Call._plan"),
+    ("planning and collecting", "fit", f"{_ENGINE}executor:plan_groups", "whole"),
     ("planning and collecting", "fit", f"{_BRIDGE}collect:Collector.prepare"),
     # steps of a pipeline, of which the yardsticks have none; and the rows, checked and converted
     ("preprocessing", "fit", "sklearn.pipeline:Pipeline._fit"),
     ("preprocessing", "fit", "sktune.checks.inputs:check_rows"),
     ("preprocessing", "fit", f"{_BRIDGE}tables:Tables.convert"),
-    ("preprocessing", "fit", f"{_BRIDGE}tables:Tables.share"),
+    ("preprocessing", "fit", f"{_BRIDGE}tables:Tables.add"),
     ("initialising", "fit", f"{_NET}.initialize"),
-    ("initialising", "fit", f"{_BRIDGE}collect:_follow"),
-    ("initialising", "fit", f"{_ENGINE}group:Group.__init__"),
+    ("initialising", "fit", f"{_BRIDGE}collect:Collector._follow"),
+    ("initialising", "fit", f"{_ENGINE}steps.compiled:CompiledSteps.prepare"),
+    ("initialising", "fit", f"{_ENGINE}steps.stacked:StackedSteps.prepare"),
     (STEPS, "fit-epoch", "sktune.engine.compiled.kernels:train_steps"),
     ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}group:Group._close_epoch"),
     ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}group:Group._retire"),
-    *(
-        ("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES
-    ),  # lanes copied out and back
-    (
-        "loop over steps",
-        "fit-epoch",
-        f"{_ENGINE}executor:Trainer.train",
-    ),  # what the parts above leave of the training
-    ("replay", "fit", f"{_BRIDGE}backend:_Job.run"),
+    # lanes copied out and back
+    *(("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES),
+    # what the parts above leave of the training
+    ("loop over steps", "fit-epoch", f"{_ENGINE}executor:Trainer.train"),
+    ("replay", "fit", f"{_BRIDGE}calls:Job.run"),
     ("scoring", "fit", "sklearn.model_selection._validation:_score"),
     ("refit", "refit", f"{_NET}.fit", "outermost"),
 ]

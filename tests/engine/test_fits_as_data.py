@@ -40,12 +40,12 @@ def collect(monkeypatch, net, candidates, X=X, y=y, cv=RAGGED):
             return []
 
         def train(self, plans):
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("the specs are known")
 
     candidates = [{name: [value] for name, value in one.items()} for one in candidates]
     with monkeypatch.context() as patch, joblib.parallel_config("sktune", n_jobs=1):
         patch.setattr(calls, "Trainer", Collecting)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="the specs are known"):
             GridSearchCV(net, candidates, cv=cv).fit(X, y)
     assert found
     return found

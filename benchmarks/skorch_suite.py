@@ -78,7 +78,7 @@ def take_anything():
     from sktune.checks import hyperparameters
     from sktune.estimators.fit_loop import Training
 
-    hyperparameters._RANGES.clear()
+    hyperparameters._ALLOWED.clear()
     Training._check_loss = lambda net, loss, training: None
     Training._check_weights = lambda net: None
 

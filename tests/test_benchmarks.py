@@ -317,7 +317,7 @@ def test_lenient_run_of_skorch_s_suite_takes_what_sktune_refuses(monkeypatch):
     net = NeuralNetClassifier(optimizer=torch.optim.SGD, lr=1e20, max_epochs=3, random_state=0)
     with pytest.raises(DivergenceError, match="training must stay finite"):
         net.fit(X, y)
-    monkeypatch.setattr(hyperparameters, "_RANGES", dict(hyperparameters._RANGES))
+    monkeypatch.setattr(hyperparameters, "_ALLOWED", dict(hyperparameters._ALLOWED))
     for name in ("_check_loss", "_check_weights"):
         monkeypatch.setattr(Training, name, getattr(Training, name))
     script.take_anything()

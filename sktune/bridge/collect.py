@@ -12,7 +12,9 @@ from torch import nn
 from sktune.bridge.blockers import why_alone, why_alone_initialized, why_pipeline_alone
 from sktune.bridge.pipelines import Recorder, fingerprint, lend
 from sktune.bridge.reading import (
+    check_follower,
     find_fixed_settings,
+    follow_batch_size,
     follow_spec,
     notice_first_outputs,
     read_spec,
@@ -25,7 +27,6 @@ from sktune.bridge.skorch_nets import (
     why_told,
 )
 from sktune.bridge.tables import Tables
-from sktune.checks.hyperparameters import check_hyperparameters
 from sktune.engine.planner import group_key
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
@@ -165,6 +166,8 @@ class Collector:
         self.skorch_rows = {}
         # the first of the fits that begin alike, by their rows and fixed settings
         self.first = {}
+        # specs and group keys with other sizes of batches, by the first fit and the size
+        self.other_batches = {}
         self.n_outputs = 0
         self.tracker = Tracker()
 
@@ -205,18 +208,28 @@ class Collector:
     def _follow(self, fit, first):
         """Prepare a fit that begins as another one does."""
         try:
-            check_hyperparameters(fit.net)
-            fit.spec = follow_spec(first.spec, fit.net, first.template)
+            check_follower(fit.net, first.net)
+            spec, fit.group_key = self._follow_batch_size(fit.net, first)
+            fit.spec = follow_spec(spec, fit.net)
         except Exception:
             _logger.debug("a fit cannot be prepared", exc_info=True)
             fit.reason = _FAILS
             return
         fit.template = first.template
-        fit.group_key = first.group_key
         fit.steps = first.steps
         fit.caught = first.caught
         fit.table = first.table
         fit.n_step_warnings = first.n_step_warnings
+
+    def _follow_batch_size(self, net, first):
+        """Return the spec of the first fit with a net's size of batches, and its group key."""
+        if net.batch_size == first.net.batch_size:
+            return first.spec, first.group_key
+        key = (id(first), net.batch_size)
+        if key not in self.other_batches:
+            spec = follow_batch_size(first.spec, net, first.template.net, self.tables)
+            self.other_batches[key] = (spec, group_key(spec, self.tables.by_name))
+        return self.other_batches[key]
 
     def _lead(self, fit, planned, draft, fold, seed):
         """Prepare a fit by running it up to its training, and tell whether that draws numbers."""

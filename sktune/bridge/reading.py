@@ -10,8 +10,10 @@ import torch
 from skorch import NeuralNet
 from skorch.regressor import NeuralNetRegressor
 from torch import nn
+from torch.utils.data import Subset
 
 from sktune.checks.advice import notice_outputs
+from sktune.checks.hyperparameters import check_hyperparameters, check_ranges
 from sktune.checks.inputs import check_rows
 from sktune.engine.sampling import SeededSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec, OptimizerSpec
@@ -35,7 +37,7 @@ _OPTIMIZER_OPTIONS = (
     *("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay"),
     "momentum_decay",
 )
-_FREE = {"lr", "l1", "l2", "max_epochs", "tol", "n_iter_no_change"}
+_FREE = {"lr", "l1", "l2", "max_epochs", "batch_size", "tol", "n_iter_no_change"}
 _FREE |= {f"optimizer__{name}" for name in _OPTIMIZER_OPTIONS}
 
 
@@ -82,12 +84,11 @@ def read_spec(net, dataset, planned, tables):
     )
 
 
-def follow_spec(spec, net, template):
-    """Return the spec of a fit that begins as another one does.
+def follow_spec(spec, net):
+    """Return the spec of a fit that begins as another one does, whose `spec` this is.
 
-    `spec` is that of the other fit, and `template` is its initialized net. The settings of `net`,
-    which is not initialized, may differ from those of the other in what :func:`find_fixed_settings`
-    leaves out.
+    `net`, which is not initialized, may differ from that of the other fit in the settings that
+    :func:`find_fixed_settings` leaves out, the size of batches aside.
     """
     dropout = spec.dropout
     if net.module is MLP:
@@ -103,6 +104,37 @@ def follow_spec(spec, net, template):
         n_epochs=int(net.max_epochs),
         stopping=BestEpoch.of(net, spec.rows.valid is not None),
     )
+
+
+def follow_batch_size(spec, net, template, tables):
+    """Return a spec with the batches of another net, whose `batch_size` is another one.
+
+    `template` is the initialized net that `spec` was read from.
+    """
+    twin = object.__new__(type(template))
+    vars(twin).update(vars(template), batch_size=net.batch_size)
+    rows = spec.rows
+    table = tables.by_name[rows.table]
+    others = {}
+    if rows.valid is not None:
+        others["n_valid_batches"] = count_valid_batches(twin, Subset(table, rows.valid))
+    if rows.test is not None:
+        others["test_batch_size"] = twin.get_iterator(Subset(table, rows.test)).sizes[0]
+    batch_size = rows.n_train if net.batch_size == -1 else int(net.batch_size)
+    return replace(
+        spec,
+        sampling=replace(spec.sampling, batch_size=batch_size),
+        rows=replace(rows, **others),
+    )
+
+
+def check_follower(net, first):
+    """Check the hyperparameters of a net that may differ from another, which has been checked."""
+    has_same_names = vars(net).keys() == vars(first).keys()
+    if has_same_names and net.lr_schedule == first.lr_schedule == "constant":
+        check_ranges(net)
+    else:
+        check_hyperparameters(net)
 
 
 def find_fixed_settings(net, as_text):
@@ -192,7 +224,7 @@ def _find_test_rows(net, planned, rows):
     with suppress(ValueError):
         check_rows(net, planned.whole[planned.test], reset=False)
         test = torch.as_tensor(planned.test)
-        batches = net.get_iterator(torch.utils.data.Subset(rows, test))
+        batches = net.get_iterator(Subset(rows, test))
         return {"test": test, "test_batch_size": batches.sizes[0]}
     return {}
 

@@ -69,6 +69,8 @@ _RANGES = {
     ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
     ("validation_fraction",): (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
 }
+# The same by a single name.
+_ALLOWED = {name: allowed for names, allowed in _RANGES.items() for name in names}
 
 
 def check_hyperparameters(net):
@@ -79,13 +81,24 @@ def check_hyperparameters(net):
     ValueError
         That states what a hyperparameter must be, and what it is.
     """
-    for names, allowed in _RANGES.items():
-        for name in vars(net).keys() & names:
-            _check_range(name, getattr(net, name), *allowed)
-    _check_early_stopping(net.early_stopping)
+    check_ranges(net)
     check_components(vars(net))
     check_names(net, net._named_params())
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
+
+
+def check_ranges(net):
+    """Check the ranges of a net's hyperparameters, but for those of its schedule.
+
+    Raises
+    ------
+    ValueError
+        That states what a hyperparameter must be, and what it is.
+    """
+    settings = vars(net)
+    for name in settings.keys() & _ALLOWED.keys():
+        _check_range(name, settings[name], *_ALLOWED[name])
+    _check_early_stopping(net.early_stopping)
 
 
 def _check_range(name, value, number_type, is_in_range, requirement):

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from sktune import MLP, DivergenceError, NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.compiled import program as compiled
 from sktune.runtime.seeds import INIT, mask_key, mix, permutation, random_int16, seeded
+from sktune.training.divergence import find_infinite
 from sktune.training.schedules import lr_factors
 
 NUMPY = check_random_state(None)  # the generator that the functions of numpy.random draw from
@@ -195,6 +196,14 @@ def test_optimizer_implementations_agree(fused):
 
     assert asked.optimizer_.defaults["fused"] is fused
     assert_same_weights(net, asked, atol=1e-12)
+
+
+def test_find_infinite_names_the_first_floating_tensor_that_is_not_finite():
+    finite = [("a", torch.zeros(2)), ("n", torch.tensor([1]))]
+    infinite = [("b", torch.tensor([0.0, torch.inf])), ("c", torch.tensor([torch.nan]))]
+    assert find_infinite(finite) is None
+    assert find_infinite(finite + infinite) == "b"
+    assert find_infinite(finite + infinite[1:]) == "c"
 
 
 @pytest.mark.parametrize(("l1", "l2"), [(0.3, 0.0), (0.0, 0.2), (0.3, 0.2)])

@@ -43,8 +43,10 @@ from sktune.runtime.dtypes import floating_dtype, narrow
 from sktune.runtime.seeds import FORWARD, INIT, SPLIT, draw_seed, mix, seeded
 from sktune.runtime.threads import few_threads
 from sktune.training.batches import Batches, Pairs, evaluation_batch_size
-from sktune.training.divergence import DivergenceError, is_representable
+from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.losses import match_nothing
+from sktune.training.penalties import compute_penalty
+from sktune.training.rates import LRSchedule, scale_rates
 from sktune.training.rows import (
     Encoded,
     Rows,
@@ -55,7 +57,6 @@ from sktune.training.rows import (
     restore_row,
     rows_of,
 )
-from sktune.training.schedules import lr_factors
 from sktune.training.stopping import BestEpoch
 
 _FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
@@ -562,10 +563,9 @@ class Training:
 
     def _run_compiled(self, program, batches, epoch, factors):
         """Run the batches of a training epoch in one go; the records are those of :meth:`run_single_epoch`."""
-        (group,), layers = self.optimizer_.param_groups, dropout_layers(self.module_)
-        rates = (
-            [group["initial_lr"] * f for f in factors] if factors else [group["lr"]] * len(batches)
-        )
+        (group,) = self.optimizer_.param_groups
+        layers = dropout_layers(self.module_)
+        rates = scale_rates(group, factors, len(batches))
         numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
         losses = train_module(program, self.optimizer_, batches, epoch, rates, *numbers)
         self._begin_step(epoch, len(losses) - 1, factors)
@@ -596,18 +596,21 @@ class Training:
 
         `epoch` counts from 0 over the whole history.
         """
-        options = self.get_params_for("lr_schedule")
-        if self.lr_schedule == "constant" and not options.get("warmup"):
-            return None  # the optimizer's rates are whoever's who set them, a scheduler callback's for one
+        return self._schedule().factors(epoch, n_batches)
+
+    def _schedule(self):
+        """Return the learning-rate schedule of the current call of ``fit`` or ``partial_fit``."""
         planned = self.max_epochs if self._schedule_epochs is None else self._schedule_epochs
-        times = epoch - self._schedule_start + np.arange(n_batches) / n_batches
-        return lr_factors(self.lr_schedule, times, planned, **options).tolist()
+        params = self.get_params_for("lr_schedule")
+        return LRSchedule(self.lr_schedule, planned, params, self._schedule_start)
 
     def _begin_step(self, epoch, batch, factors):
         self.dropout_.epoch, self.dropout_.batch = epoch, batch
         if factors is not None:
+            # A stream of rows has one factor for all the steps of an epoch.
+            factor = factors[min(batch, len(factors) - 1)]
             for group in self.optimizer_.param_groups:
-                group["lr"] = group["initial_lr"] * factors[min(batch, len(factors) - 1)]
+                (group["lr"],) = scale_rates(group, [factor], 1)
 
     def _set_training(self, training=True):
         """Set the mode where it is another; to go through all layers again would take as long as a small layer."""
@@ -691,11 +694,8 @@ class Training:
         return ((losses.flatten(1).mean(1) if losses.ndim > 1 else losses) * weight).mean()
 
     def _penalty(self):
-        """Return l1 * sum |w| + l2 * sum w^2 over the weights: parameters of two dimensions or more."""
-        weights = [p for p in self._whole_module().parameters() if p.ndim > 1 and p.requires_grad]
-        absolute = sum(w.abs().sum() for w in weights) if self.l1 else 0.0
-        squares = sum(w.square().sum() for w in weights) if self.l2 else 0.0
-        return self.l1 * absolute + self.l2 * squares
+        """Return the penalty of `l1` and `l2` on the module's weights."""
+        return compute_penalty(self._whole_module().parameters(), self.l1, self.l2)
 
     def _check_loss(self, loss, training):
         """Raise if a batch's loss is no finite number of the module's type, as it is beyond the fit."""
@@ -704,10 +704,10 @@ class Training:
             raise self._divergence(f"{kind} loss became {loss}")
 
     def _check_weights(self):
-        for name, tensor in [
-            item for _, part in self._components() for item in part.state_dict().items()
-        ]:
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        """Raise if a weight of a component is not finite."""
+        for _, part in self._components():
+            name = find_infinite(part.state_dict().items())
+            if name is not None:
                 raise self._divergence(f"{name} is no longer finite")
 
     def _divergence(self, what):

@@ -1,5 +1,7 @@
 """Whether a net is trained as sktune trains it, or some of its methods are others."""
 
+import operator
+
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {
     "initialize_module",
@@ -53,6 +55,18 @@ def find_patches(kinds):
     for kind in kinds:
         if (before := _METHODS.get(kind)) is not None:
             now = vars(kind)
+            if _is_same(now, before):
+                continue
             names += [name for name, method in now.items() if before.get(name) is not method]
             names += [name for name in before if name not in now]
     return names
+
+
+def _is_same(now, before):
+    """Tell whether two dicts hold the same objects under the same names, in the same order.
+
+    Equal objects are not enough: a patch may compare equal to all that it is compared with.
+    """
+    if len(now) != len(before) or list(now) != list(before):
+        return False
+    return all(map(operator.is_, now.values(), before.values()))

@@ -33,6 +33,19 @@ class DivergenceError(ArithmeticError):
         )
 
 
+def find_infinite(named_tensors):
+    """Return the name of the first floating tensor with a value that is not finite, or None.
+
+    Parameters
+    ----------
+    named_tensors : iterable of (str, Tensor)
+    """
+    for name, tensor in named_tensors:
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            return name
+    return None
+
+
 def is_representable(loss, dtype=None):
     """Tell whether a loss is finite and, if a floating type is given, within its range."""
     largest = math.inf if dtype is None else torch.finfo(dtype).max

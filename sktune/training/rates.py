@@ -49,7 +49,11 @@ class LRSchedule:
         `group` is a dict of the group's options: ``lr``, and ``initial_lr`` where a schedule
         multiplies that.
         """
-        factors = self.factors(epoch, n_steps)
-        if factors is None:
-            return [group["lr"]] * n_steps
-        return [group["initial_lr"] * factor for factor in factors]
+        return scale_rates(group, self.factors(epoch, n_steps), n_steps)
+
+
+def scale_rates(group, factors, n_steps):
+    """Return the learning rates of steps from :meth:`LRSchedule.factors`, for a group."""
+    if factors is None:
+        return [group["lr"]] * n_steps
+    return [group["initial_lr"] * factor for factor in factors]

@@ -116,11 +116,10 @@ class Recorded:
                 # of a pipeline that is verbose
                 print(f"[Pipeline] {message}, fitted before")
             is_last = number == len(self.steps) - 1
+            # nothing reads this table, but for that of a net that is trained alone
+            table = np.broadcast_to(0.0, (n_rows, 1))
             if is_last and self.fit.result is None:
                 table = self._hand_table()
-            else:
-                # nothing reads this table
-                table = np.broadcast_to(0.0, (n_rows, 1))
             return table, deepcopy(transformer)
 
         return answer

@@ -78,7 +78,10 @@ def check_splits_of(cv, X, y, params, take, is_sure):
     except Exception as error:
         if not is_sure:
             return
-        message = f"cv must divide the rows that are left to search on, {cv!r} fails with {type(error).__name__}: {error}"
+        message = (
+            f"cv must divide the rows that are left to search on, {cv!r} fails with "
+            f"{type(error).__name__}: {error}"
+        )
         raise ValueError(message) from error
     n_rows = count_rows(X)
     _check_within(cv, splits, n_rows)

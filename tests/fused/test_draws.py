@@ -34,9 +34,8 @@ def run_both(run):
         torch.manual_seed(0)
         with joblib.parallel_config(**config):
             result = run()
-        found.append(
-            (np.asarray(result), np.random.rand(), np.random.randn(), float(torch.rand(())))
-        )  # noqa: NPY002
+        uniform, normal = np.random.rand(), np.random.randn()  # noqa: NPY002
+        found.append((np.asarray(result), uniform, normal, float(torch.rand(()))))
     np.random.set_state(before[0])  # noqa: NPY002
     torch.set_rng_state(before[1])
     return *found, report

@@ -1080,6 +1080,14 @@ def test_iterators(params, n_batches):
     assert_same_weights(*nets)
 
 
+@pytest.mark.parametrize("module", [nn.Linear(1, 1), nn.Sequential(nn.Linear(1, 1))])
+def test_epoch_without_a_batch_is_an_error_of_any_module(module):
+    net = NeuralNetRegressor(module, batch_size=200, iterator_train__drop_last=True, device="cpu")
+
+    with pytest.raises(ValueError, match="an epoch must have at least one batch to train on"):
+        net.fit(X[:, :1], X[:, 0])
+
+
 @pytest.mark.parametrize(
     "params", [{"iterator_train__drop_last": True}, {"iterator_train": lambda *args, **kwargs: []}]
 )

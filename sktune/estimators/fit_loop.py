@@ -536,6 +536,9 @@ class Training:
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
+        if length_hint(batches, 1) == 0:
+            # the loop over the batches raises an error for that
+            return None
         if find_override(self) or not all(part.training for part in self._whole_module().modules()):
             return None
         are_usual = (self._modules, self._criteria, self._optimizers) == (

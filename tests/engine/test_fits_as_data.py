@@ -197,10 +197,25 @@ def test_fits_go_on_in_another_process(monkeypatch, tmp_path):
     env = {**os.environ, "PYTHONHASHSEED": "7"}
     subprocess.run([sys.executable, "-c", GO_ON, str(path)], env=env, check=True)
 
+    # Two processes that each compile the kernels, for lack of a cache, may round otherwise: that
+    # was seen once, so what is asserted here is closeness. To the last bit: see the test above.
     found = pickle.loads(path.read_bytes())
     for (specs, whole, first), (digests, second) in zip(kept, found, strict=True):
-        assert_joined(whole, first, second)
         assert digests == [spec.digest for spec in specs]
+        assert_close(whole, first, second)
+
+
+def assert_close(whole, first, second):
+    """Assert that two parts of a training are the whole of it, but for rounding."""
+    for result, begun, ended in zip(whole, first, second, strict=True):
+        assert (result.state.epoch, result.state.is_over) == (
+            ended.state.epoch,
+            ended.state.is_over,
+        )
+        for name, tensor in result.state.weights.items():
+            torch.testing.assert_close(ended.state.weights[name], tensor, rtol=1e-4, atol=1e-5)
+        joined = [*begun.curve["train_loss"], *ended.curve.get("train_loss", ())]
+        np.testing.assert_allclose(joined, result.curve["train_loss"], rtol=1e-4)
 
 
 CHANGES = [

@@ -68,7 +68,8 @@ class Tables:
             rows.X = whole
             rows.target = _spread(rows.target, positions, whole)
             rows.weight = _spread(rows.weight, positions, whole)
-        name = digest((self._digest(rows.X), rows.target, rows.weight, rows.dtype))
+        contents = (self._digest(rows.X), rows.target, rows.weight, rows.dtype)
+        name = digest((contents, str(rows.device)))
         self.by_name.setdefault(name, rows)
         return name, positions
 
@@ -76,7 +77,7 @@ class Tables:
         """Return the digest of a tensor or a sparse table that many folds share."""
         if sparse.issparse(X):
             return digest(X)
-        key = (X.data_ptr(), X.shape, X.dtype)
+        key = (X.data_ptr(), X.shape, X.stride(), X.dtype, X.device)
         if key not in self._digests:
             # the tensor is kept so that no other one gets its place in memory
             self._digests[key] = (digest(X), X)

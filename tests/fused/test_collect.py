@@ -213,6 +213,9 @@ def test_rows_of_one_memory_are_one_only_where_they_look_alike():
     assert one == other
     assert len({one, image, integers}) == 3
     assert list(tables.by_name.values()) == rows[:3]
+    square = torch.arange(16.0).view(4, 4)
+    turned = [Rows(look, target=np.zeros(4), dtype=torch.float32) for look in (square, square.T)]
+    assert tables.add(turned[0])[0] != tables.add(turned[1])[0]
 
 
 def to_images(X):

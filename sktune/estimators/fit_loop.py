@@ -536,9 +536,6 @@ class Training:
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
-        if length_hint(batches, 1) == 0:
-            # the loop over the batches raises an error for that
-            return None
         if find_override(self) or not all(part.training for part in self._whole_module().modules()):
             return None
         are_usual = (self._modules, self._criteria, self._optimizers) == (
@@ -613,7 +610,7 @@ class Training:
             # A stream of rows has one factor for all the steps of an epoch.
             factor = factors[min(batch, len(factors) - 1)]
             for group in self.optimizer_.param_groups:
-                (group["lr"],) = scale_rates(group, [factor], 1)
+                group["lr"] = group["initial_lr"] * factor
 
     def _set_training(self, training=True):
         """Set the mode where it is another; to go through all layers again would take as long as a small layer."""

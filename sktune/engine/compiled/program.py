@@ -101,9 +101,9 @@ def find_program(module, criterion, optimizer, options, batches):
     if not (_are_separate(parameters, module) and _is_plain(rows, parameters[0])):
         return None
     widths = [rows.X.shape[1], *(layer.out_features for layer in linears)]
-    is_narrow = (
-        max(widths) <= _WIDEST and max(widths) * max(batches.sizes, default=_LARGEST) <= _LARGEST
-    )
+    # without a batch there is nothing to train on, which is an error of the plain loop
+    most_rows = max(batches.sizes, default=math.inf)
+    is_narrow = max(widths) <= _WIDEST and max(widths) * most_rows <= _LARGEST
     if not is_narrow or (kernels := load_kernels(rows.X.numpy().dtype)) is None:
         return None
     chain = _read_links(kernels, layers, rows.X.shape[1])

@@ -16,6 +16,7 @@ from sktune.bridge.reading import (
     find_fixed_settings,
     follow_batch_size,
     follow_spec,
+    make_twin,
     notice_first_outputs,
     read_spec,
 )
@@ -33,7 +34,6 @@ from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.fit_loop import BUILT
 from sktune.estimators.hook import FitHook
 from sktune.modules.mlp import MLP
-from sktune.modules.structure import as_text
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.generators import Tracker
 from sktune.runtime.recorded_warnings import recorded_warnings
@@ -196,7 +196,7 @@ class Collector:
             # what the steps make of the rows
             settings = {**vars(draft), "steps": draft.steps[:-1], "memory": None}
             fold = (*fold, fingerprint(settings))
-        start = (fold, find_fixed_settings(net, as_text))
+        start = (fold, find_fixed_settings(net))
         fit.reason = why_alone(net) or why_pipeline_alone(pipeline)
         if not fit.reason and start in self.first:
             self._follow(fit, self.first[start])
@@ -391,18 +391,12 @@ def net_of(estimator):
 
 def _draft(estimator):
     """Return a twin of an estimator, which can be fitted in its place."""
-    net = _twin(net_of(estimator))
+    net = make_twin(net_of(estimator))
     if isinstance(net, NetworkEstimator):
         net.random_state = deepcopy(net.random_state)
     if not isinstance(estimator, Pipeline):
         return net
-    draft = _twin(estimator)
+    draft = make_twin(estimator)
     draft.steps = [*estimator.steps[:-1], (estimator.steps[-1][0], net)]
     draft.verbose = False
     return draft
-
-
-def _twin(estimator):
-    twin = object.__new__(type(estimator))
-    vars(twin).update(vars(estimator))
-    return twin

@@ -3,6 +3,7 @@
 import math
 from copy import copy, deepcopy
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,12 +13,12 @@ from torch import nn
 from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
 from sktune.engine.compiled.program import count_dtype
+from sktune.engine.specs import FitResult, FitSpec
 from sktune.engine.steps.optimizers import RULES
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.fit_loop import BUILT
-from sktune.estimators.hook import FitHook
+from sktune.estimators.hook import NO_HOOK, FitHook
 from sktune.modules.dropout import dropout_layers
-from sktune.runtime.dtypes import narrow
 from sktune.runtime.generators import Course
 from sktune.runtime.recorded_warnings import repeat_warnings
 from sktune.runtime.threads import limited_threads
@@ -47,7 +48,19 @@ def hand_out(fits, course=None):
         hook = HandOver(fits, course)
         hook.await_fit(fits[0].net)
         return hook
-    return FitHook()
+    return NO_HOOK
+
+
+class Trained(NamedTuple):
+    """What was trained for a fit, as long as the parts of the net are not built from it.
+
+    It does not know the net itself: nets of a search are freed as soon as they are let go.
+    """
+
+    template: object
+    spec: FitSpec
+    result: FitResult
+    test_rows: tuple
 
 
 class HandOver(FitHook):
@@ -64,7 +77,7 @@ class HandOver(FitHook):
         self.pipeline = fits[0].pipeline
         # the pipeline's own memory, which serves the fits that were not fused
         self.memory = self.pipeline and self.pipeline.memory
-        # template, spec, result and test rows of the fit whose parts are not built yet
+        # the Trained whose parts are not built yet, if there is one
         self.trained = None
         self.is_evaluated = False
         self.lock = Lock()
@@ -136,8 +149,7 @@ class HandOver(FitHook):
         net.history_ = _make_history(fit.template.net, curve)
         # the next fit replaces it: a history of the user's own would be emptied
         vars(net)["_own_history"] = net.history_
-        # and not the fit, which knows the net: nets of a search are freed when they are let go
-        self.trained = (fit.template.net, fit.spec, fit.result, fit.test_rows)
+        self.trained = Trained(fit.template.net, fit.spec, fit.result, fit.test_rows)
         self.is_evaluated = False
         if not isinstance(net, NetworkEstimator):
             self.build_parts(net)
@@ -150,9 +162,8 @@ class HandOver(FitHook):
     def forget_outputs(self):
         """Let go of the outputs for the test rows, and of the table that these rows stand in."""
         if self.trained is not None:
-            template, spec, result, _ = self.trained
-            result.outputs = None
-            self.trained = (template, spec, result, ())
+            self.trained.result.outputs = None
+            self.trained = self.trained._replace(test_rows=())
 
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""
@@ -165,8 +176,7 @@ class HandOver(FitHook):
                 return
             # they are copies: to start more threads takes longer than to copy
             with limited_threads(1):
-                template, spec, result, _ = self.trained
-                built = _build_parts(net, template, spec, result)
+                built = _build_parts(net, self.trained)
             for name, part in built.items():
                 vars(net).setdefault(name, part)
             self.trained = None
@@ -227,18 +237,16 @@ def _make_losses(curve):
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _build_parts(net, template, spec, result):
+def _build_parts(net, trained):
     """Return module, criterion, optimizer and the like as a training has left them."""
-    weights = result.state.fitted_weights
-    optimizer_state = result.state.optimizer
-    if spec.narrow_to is not None:
-        weights = narrow(weights, spec.narrow_to)
-        optimizer_state = narrow(optimizer_state, spec.narrow_to)
+    template, spec, result, _ = trained
+    weights = spec.narrow(result.state.fitted_weights)
+    optimizer_state = spec.narrow(result.state.optimizer)
     initial = template.module_
     tensors = (*initial.named_parameters(), *initial.named_buffers())
     # by the ids of those that they take the place of
-    trained = {id(tensor): _take_over(tensor, weights[name]) for name, tensor in tensors}
-    parts = {"module_": deepcopy(initial, dict(trained))}
+    learned = {id(tensor): _take_over(tensor, weights[name]) for name, tensor in tensors}
+    parts = {"module_": deepcopy(initial, dict(learned))}
     parts["criterion_"] = deepcopy(template.criterion_)
     if spec.narrow_to is not None:
         parts["criterion_"].to(spec.narrow_to)
@@ -246,7 +254,7 @@ def _build_parts(net, template, spec, result):
     if isinstance(net, NetworkEstimator):
         parts["dropout_"] = _build_masks(template, parts["module_"], spec, result.curve)
     parts["optimizer_"] = _load_optimizer(
-        template.optimizer_, trained, spec.optimizer.options, optimizer_state, result.lr
+        template.optimizer_, learned, spec.optimizer.options, optimizer_state, result.lr
     )
     return parts
 

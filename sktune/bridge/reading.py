@@ -23,8 +23,8 @@ from sktune.estimators.regressor import NeuralNetRegressor as OurRegressor
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import find_chain, has_other_forward
+from sktune.modules.structure import as_text
 from sktune.runtime.threads import limited_threads
-from sktune.training.rates import LRSchedule
 from sktune.training.rows import rows_of
 from sktune.training.stopping import BestEpoch
 
@@ -62,16 +62,15 @@ def read_spec(net, dataset, planned, tables):
     if positions is not None:
         others |= _find_test_rows(net, planned, tables.by_name[name])
     row_set = tables.find_row_set(name, positions, train, valid, **others)
-    batch_size = len(train) if net.batch_size == -1 else net.batch_size
     return FitSpec(
         module=InitialModule(net.module_, _find_recipe(net)),
         dropout=tuple(layer.p for layer in dropout_layers(net.module_)),
         loss=LossSpec(net.criterion_, net._match_rule, net._known_classes()),
         optimizer=read_optimizer(net.optimizer_),
-        schedule=_read_schedule(net),
+        schedule=net._schedule(),
         l1=float(net.l1),
         l2=float(net.l2),
-        sampling=SeededSampling(int(batch_size), bool(net.shuffle)),
+        sampling=SeededSampling(find_batch_size(net, len(train)), bool(net.shuffle)),
         rows=row_set,
         n_epochs=int(net.max_epochs),
         seed=net.seed_,
@@ -93,7 +92,7 @@ def follow_spec(spec, net):
     dropout = spec.dropout
     if net.module is MLP:
         dropout = (float(getattr(net, "module__dropout", 0.0)),) * len(dropout)
-    schedule = _read_schedule(net)
+    schedule = net._schedule()
     return replace(
         spec,
         dropout=dropout,
@@ -111,16 +110,16 @@ def follow_batch_size(spec, net, template, tables):
 
     `template` is the initialized net that `spec` was read from.
     """
-    twin = object.__new__(type(template))
-    vars(twin).update(vars(template), batch_size=net.batch_size)
+    twin = make_twin(template)
+    vars(twin)["batch_size"] = net.batch_size
     rows = spec.rows
     table = tables.by_name[rows.table]
     others = {}
     if rows.valid is not None:
         others["n_valid_batches"] = count_valid_batches(twin, Subset(table, rows.valid))
     if rows.test is not None:
-        others["test_batch_size"] = twin.get_iterator(Subset(table, rows.test)).sizes[0]
-    batch_size = rows.n_train if net.batch_size == -1 else int(net.batch_size)
+        others["test_batch_size"] = _find_test_batch_size(twin, table, rows.test)
+    batch_size = find_batch_size(net, rows.n_train)
     return replace(
         spec,
         sampling=replace(spec.sampling, batch_size=batch_size),
@@ -137,7 +136,7 @@ def check_follower(net, first):
         check_hyperparameters(net)
 
 
-def find_fixed_settings(net, as_text):
+def find_fixed_settings(net):
     """Return all settings of a net but those in which fits that begin alike may differ.
 
     It is an object that is equal to nothing else where the seed is not given.
@@ -178,10 +177,6 @@ def _follow_optimizer(other, net, *, is_scheduled):
     return spec
 
 
-def _read_schedule(net):
-    return LRSchedule(net.lr_schedule, net.max_epochs, net.get_params_for("lr_schedule"))
-
-
 def _find_recipe(net):
     """Return what the module was built from, if that is nothing of the user's; else None."""
     if type(net.module_) is not MLP or net.module is not MLP:
@@ -200,6 +195,18 @@ def _is_proven(net):
     is_sized = "module__n_outputs" not in vars(net)
     parts = (*net.module_.modules(), net.criterion_)
     return is_known and is_sized and not any(map(has_other_forward, parts))
+
+
+def find_batch_size(net, n_train):
+    """Return how many rows a net takes at once in training; -1 means all of them."""
+    return n_train if net.batch_size == -1 else int(net.batch_size)
+
+
+def make_twin(estimator):
+    """Return an estimator of the same class and attributes, which are not copied."""
+    twin = object.__new__(type(estimator))
+    vars(twin).update(vars(estimator))
+    return twin
 
 
 def count_valid_batches(net, valid):
@@ -224,9 +231,13 @@ def _find_test_rows(net, planned, rows):
     with suppress(ValueError):
         check_rows(net, planned.whole[planned.test], reset=False)
         test = torch.as_tensor(planned.test)
-        batches = net.get_iterator(Subset(rows, test))
-        return {"test": test, "test_batch_size": batches.sizes[0]}
+        return {"test": test, "test_batch_size": _find_test_batch_size(net, rows, test)}
     return {}
+
+
+def _find_test_batch_size(net, rows, test):
+    """Return how many of the test rows a net evaluates at once."""
+    return net.get_iterator(Subset(rows, test)).sizes[0]
 
 
 def notice_first_outputs(net, spec, tables):

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from sktune.bridge.reading import count_valid_batches, read_optimizer
+from sktune.bridge.reading import count_valid_batches, find_batch_size, read_optimizer
 from sktune.engine.sampling import DrawnSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec
 from sktune.modules.dropout import dropout_layers, serve_dropout
@@ -122,7 +122,7 @@ def read_skorch_spec(net, tables, rows, train, valid, generator_state):
         n_valid_batches=count_valid_batches(net, valid),
     )
     sampling = DrawnSampling(
-        batch_size=len(train) if net.batch_size == -1 else int(net.batch_size),
+        batch_size=find_batch_size(net, len(train)),
         shuffle=bool(net.get_params_for("iterator_train").get("shuffle", False)),
         generator_state=generator_state,
         has_valid=valid is not None,

@@ -87,10 +87,5 @@ def _find_class(role, name):
     return None
 
 
-def class_name(component):
-    """Return the name of a component's class; the component may be the class itself."""
-    return getattr(component, "__name__", type(component).__name__)
-
-
 def _simplify(name):
     return "".join(letter for letter in name.lower() if letter.isalnum())

@@ -8,7 +8,7 @@ import torch
 from scipy import sparse
 from skorch.utils import data_from_dataset
 
-from sktune.checks.components import class_name
+from sktune.runtime.names import class_name
 from sktune.training.losses import WAYS_FOR_LABELS
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from sklearn.utils.multiclass import check_classification_targets
 
-from sktune.checks.components import class_name
 from sktune.checks.inputs import find_row_count
+from sktune.runtime.names import class_name
 
 
 def encode_labels(y, classes, ignored=None):

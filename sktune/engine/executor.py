@@ -107,13 +107,16 @@ class Trainer:
 
     def train(self, plans):
         """Train groups: set each fit's `result`, or a `reason` why it has to be trained alone."""
+        if not plans:
+            return
         began = perf_counter()
         for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
             # groups compute on streams of their own: their rows are to be there
             torch.cuda.synchronize(device)
         executor = ThreadExecutor(min(self.n_workers, len(plans)), self.options.stop)
-        # this thread computes as well
-        with _product_precision(self.precision), _shared_threads(plans):
+        # this thread computes as well, with no more than its share of torch's threads
+        n_threads = max(plan.options.n_threads for plan in plans)
+        with _product_precision(self.precision), limited_threads(n_threads):
             while plans:
                 failed = []
                 for plan, outcome in executor.run(self._train_group, plans):
@@ -174,16 +177,6 @@ class Trainer:
             fit.failure = error
             fit.reason = "the fused engine failed"
         return []
-
-
-@contextmanager
-def _shared_threads(plans):
-    """Let this thread compute with its share of torch's threads."""
-    if not plans:
-        yield
-        return
-    with limited_threads(max(plan.options.n_threads for plan in plans)):
-        yield
 
 
 @contextmanager

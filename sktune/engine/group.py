@@ -14,10 +14,9 @@ from sktune.engine.steps import STEP_BACKENDS
 from sktune.engine.steps.base import StepOptions
 from sktune.engine.steps.loss import StackedLoss
 from sktune.modules.structure import watch_settings
-from sktune.runtime.dtypes import narrow
 from sktune.runtime.threads import flushed_denormals
 from sktune.training.batches import Batches
-from sktune.training.divergence import DivergenceError
+from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.rows import restore_row
 
 _KINDS = {"training": "train_loss", "validation": "valid_loss"}
@@ -136,9 +135,9 @@ class Group:
                 losses = self.backend.run_epoch(epoch, rates)
                 finished = self._close_epoch(epoch, losses, rates, began)
                 if epoch + 1 == until:
-                    self._pause(finished, epoch)
+                    self._retire(range(len(self.alive)), finished, epoch)
                 elif finished:
-                    self._retire(finished, epoch)
+                    self._retire(finished, finished, epoch)
                 epoch += 1
         self._write_curves()
         return self.results
@@ -180,15 +179,10 @@ class Group:
         """Give the lanes whose losses are no finite numbers an error; return their positions."""
         diverged = set()
         for kind, name in _KINDS.items():
-            if name not in record:
-                continue
-            largest = math.inf if self.narrow_to is None else torch.finfo(self.narrow_to).max
-            # infinite numbers and NaN are not below infinity either
-            is_bad = ~((np.abs(record[name]) < math.inf) & (np.abs(record[name]) <= largest))
-            for position in np.flatnonzero(is_bad):
-                if position not in diverged:
-                    diverged.add(int(position))
-                    loss = record[name][position].item()
+            losses = record[name].tolist() if name in record else []
+            for position, loss in enumerate(losses):
+                if position not in diverged and not is_representable(loss, self.narrow_to):
+                    diverged.add(position)
                     self._fail(position, epoch, f"{kind} loss became {loss}", record)
         return diverged
 
@@ -221,21 +215,17 @@ class Group:
             self.results[self.alive[fits.index(fit)]].stop_reason = reason
         return {fits.index(fit) for fit in event.stopped}
 
-    def _pause(self, finished, epoch):
-        """Take all lanes out; those that are not done can go on from there."""
-        self._retire(list(range(len(self.alive))), epoch, going_on=set(finished))
-
-    def _retire(self, positions, epoch, going_on=None):
+    def _retire(self, positions, finished, epoch):
         """Take lanes out, and go on with the others: lanes that are done take no more time.
 
-        `going_on` is None where all of them are done, or has those that are.
+        Those that are not among the `finished` can go on later, from their states.
         """
         for position in positions:
             lane = self.lanes[self.alive[position]]
             result = self.results[self.alive[position]]
             if result.error is None:
-                is_over = going_on is None or position in going_on
                 weights, optimizer = self.backend.state(position)
+                is_over = position in finished
                 result.state = lane.end_state(epoch + 1, weights, optimizer, is_over=is_over)
                 self._check_weights(position, result, epoch)
         self._compute_outputs(positions)
@@ -246,17 +236,12 @@ class Group:
 
     def _check_weights(self, position, result, epoch):
         """Give a lane whose weights are not finite an error in place of its state."""
-        for name, tensor in self._fitted_weights(result).items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                _, record = self.records[-1]
-                self._fail(position, epoch, f"{name} is no longer finite", record)
-                result.state = None
-                return
-
-    def _fitted_weights(self, result):
-        """Return the weights that a net ends with, in the type that it has outside of the fit."""
-        weights = result.state.fitted_weights
-        return weights if self.narrow_to is None else narrow(weights, self.narrow_to)
+        weights = self.lanes[0].spec.narrow(result.state.fitted_weights)
+        name = find_infinite(weights.items())
+        if name is not None:
+            _, record = self.records[-1]
+            self._fail(position, epoch, f"{name} is no longer finite", record)
+            result.state = None
 
     def _compute_outputs(self, positions):
         """Compute the outputs for the test rows of lanes, of no more rows at once than in a step."""
@@ -290,7 +275,7 @@ class Group:
             net = net.to(self.narrow_to)
         results = [self.results[self.alive[position]] for position in positions]
         for place, result in enumerate(results):
-            net.load(place, self._fitted_weights(result))
+            net.load(place, self.lanes[0].spec.narrow(result.state.fitted_weights))
         are_unchanged = self._watch(net)
         found = []
         for X, *_ in batches:
@@ -336,13 +321,8 @@ class Group:
 
     def _write_curves(self):
         """Put the numbers of all epochs into the results: a list for each of the columns."""
-        for lane, result in zip(self.lanes, self.results, strict=True):
+        for result in self.results:
             result.curve = {"epoch": []}
-            spec = lane.spec
-            counts = {"train_batch_count": len(lane.batches.sizes)}
-            if spec.rows.n_valid_batches is not None:
-                counts["valid_batch_count"] = spec.rows.n_valid_batches
-            lane.counts = counts
         for epoch, (alive, record) in enumerate(self.records, start=self.first_epoch + 1):
             columns = {name: values.tolist() for name, values in record.items()}
             for position, lane in enumerate(alive):
@@ -352,4 +332,7 @@ class Group:
                     curve.setdefault(name, []).append(values[position])
         for lane, result in zip(self.lanes, self.results, strict=True):
             n_epochs = len(result.curve["epoch"])
-            result.curve |= {name: [count] * n_epochs for name, count in lane.counts.items()}
+            result.curve["train_batch_count"] = [len(lane.batches.sizes)] * n_epochs
+            n_valid_batches = lane.spec.rows.n_valid_batches
+            if n_valid_batches is not None:
+                result.curve["valid_batch_count"] = [n_valid_batches] * n_epochs

@@ -148,7 +148,6 @@ class DrawnMasks:
     def __init__(self, generators, rates):
         self.generators = generators
         self.rates = rates
-        self.place = (0, 0)
 
     def select(self, lanes):
         """Return the masks of some lanes only."""

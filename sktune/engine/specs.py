@@ -15,6 +15,7 @@ from torch import nn
 from sktune.engine.digest import VERSIONS, digest
 from sktune.engine.sampling import Sampling
 from sktune.modules.dropout import serve_dropout
+from sktune.runtime.dtypes import narrow
 from sktune.runtime.seeds import INIT, mix, seeded
 from sktune.training.rates import LRSchedule
 from sktune.training.stopping import BestEpoch
@@ -199,6 +200,10 @@ class FitSpec:
 
     def __getstate__(self):
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def narrow(self, tensors):
+        """Return a dict of tensors in the floating type that the fitted net has."""
+        return tensors if self.narrow_to is None else narrow(tensors, self.narrow_to)
 
     @property
     def batch_sizes(self):

@@ -29,3 +29,8 @@ def did_you_mean(name, known):
     """Return ``"; did you mean 'x'?"`` for the nearest known name, or ``""`` if none is near."""
     near = get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def class_name(component):
+    """Return the name of a component's class; the component may be the class itself."""
+    return getattr(component, "__name__", type(component).__name__)

@@ -8,6 +8,8 @@ them, and raise if they do not belong together.
 import torch
 from torch import nn
 
+from sktune.runtime.names import class_name
+
 BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
 BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
@@ -37,9 +39,8 @@ WAYS_FOR_LABELS = (
 
 def refuse_table(shape, criterion):
     """Return the error for a label table under a criterion that cannot learn it."""
-    name = getattr(criterion, "__name__", type(criterion).__name__)
     return ValueError(
-        f"y must hold one label for each row under criterion={name}, "
+        f"y must hold one label for each row under criterion={class_name(criterion)}, "
         f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); {WAYS_FOR_LABELS}"
     )
 

@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.compiled import program as compiled
-from sktune.engine.steps import recording
+from sktune.engine.steps import recorded
 
 
 class Graph:
@@ -84,8 +84,8 @@ def graphs(monkeypatch):
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "current_stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(recording, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(recording, "find_recording_blocker", lambda spec: "")
+    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(recorded, "find_recording_blocker", lambda spec: "")
     monkeypatch.setattr(Graph, "replays", 0)
     monkeypatch.setattr(Graph, "made", 0)
     return Graph
@@ -162,7 +162,7 @@ def test_what_cannot_be_recorded_is_taken_as_it_is(graphs, monkeypatch):
 
 
 def test_few_steps_are_not_recorded(graphs, monkeypatch):
-    monkeypatch.setattr(recording, "FEWEST_STEPS", 6 * 5 + 1)
+    monkeypatch.setattr(recorded, "FEWEST_STEPS", 6 * 5 + 1)
     assert_parity(net(), LANES, X, y)
 
     assert not graphs.made

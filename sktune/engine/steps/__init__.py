@@ -5,7 +5,7 @@ takes the first of ``STEP_BACKENDS`` that has no blocker.
 """
 
 from sktune.engine.steps.compiled import CompiledSteps
-from sktune.engine.steps.recording import RecordedSteps
+from sktune.engine.steps.recorded import RecordedSteps
 from sktune.engine.steps.stacked import StackedSteps
 
 STEP_BACKENDS = [RecordedSteps, CompiledSteps, StackedSteps]

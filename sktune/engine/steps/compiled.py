@@ -1,5 +1,7 @@
 """Steps in one lane after the other, by the compiled kernels: an epoch of a lane in one call."""
 
+from types import SimpleNamespace
+
 import numpy as np
 
 from sktune.engine.compiled.program import find_program, read_data, read_order
@@ -30,7 +32,7 @@ class CompiledSteps(StepBackend):
                     spec.loss.criterion,
                     spec.optimizer.type,
                     spec.optimizer.options,
-                    _Batches(tables[spec.rows.table], spec.batch_sizes),
+                    SimpleNamespace(rows=tables[spec.rows.table], sizes=spec.batch_sizes),
                 )
                 if self.program is None or spec.n_outputs not in (None, self.program.n_outputs):
                     return "the compiled kernels do not know its layers, criterion or optimizer"
@@ -85,11 +87,3 @@ class CompiledSteps(StepBackend):
             # the last one is no number, or the steps behind it have no weight
             losses[position, len(found) :] = found[-1]
         return losses
-
-
-class _Batches:
-    """What the search for a program looks at."""
-
-    def __init__(self, rows, sizes):
-        self.rows = rows
-        self.sizes = sizes

@@ -41,18 +41,14 @@ class StackedLoss:
             # with the classes in the middle it is 3 x faster
             losses = self.criterion(outputs.mT, target)  # (L, B)
         else:
-            rows = self.match(outputs.flatten(0, 1), target.flatten(0, 1))
+            rows = self.spec.bring_together(outputs.flatten(0, 1), target.flatten(0, 1))
             losses = self.criterion(*rows)
             losses = losses.view(*outputs.shape[:2], -1).mean(2)  # (L, B)
         return (losses if weight is None else losses * weight).mean(1)
 
-    def match(self, y_pred, y_true):
-        """Return outputs and targets of rows as the criterion compares them."""
-        return self.spec.bring_together(y_pred, y_true)
-
     def of_net(self, y_pred, y_true):
         """Return the mean loss of the rows of a single net."""
-        return self.spec.criterion(*self.match(y_pred, y_true))
+        return self.spec.criterion(*self.spec.bring_together(y_pred, y_true))
 
     def accuracies(self, outputs, target):
         """Return the shares (L,) of labels that outputs (L, B, C, ...) predict rightly.

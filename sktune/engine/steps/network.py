@@ -8,6 +8,7 @@ from torch.func import functional_call, vmap
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.reading import find_chain
+from sktune.training.penalties import is_penalized
 
 
 class StackedNet:
@@ -31,7 +32,9 @@ class StackedNet:
         stacked = [_fixed(module) for module in modules]
         self.buffers = {name: torch.stack([s[name] for s in stacked]) for name in stacked[0]}
         # 1 at the weights, which l1 and l2 are meant for, 0 elsewhere; (P,)
-        is_weight = [torch.full((shape.numel(),), float(len(shape) > 1)) for shape in self.shapes]
+        is_weight = [
+            torch.full((shape.numel(),), float(is_penalized(shape))) for shape in self.shapes
+        ]
         self.weight_mask = torch.cat(is_weight).to(self.flat)
         self.masks, self.low = masks, low  # of each dropout layer; the type of products in training
         self._make_leaves()

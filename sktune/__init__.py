@@ -2,10 +2,10 @@
 
 from sktune.bridge import backend as _backend  # registers "sktune" with joblib
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
+from sktune.evaluation import HoldoutSearch
 from sktune.modules import MLP
 from sktune.search import (
     GridSearchCV,
-    HoldoutSearch,
     RandomizedSearchCV,
     default_space,
     loguniform_int,

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "sktune"
 # From top to bottom. A package imports from itself and from those below it.
 LAYERS = [
     "sktune",
+    "sktune.evaluation",
     "sktune.search",
     "sktune.inspection",
     "sktune.bridge",

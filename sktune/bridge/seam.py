@@ -1,7 +1,7 @@
 """Where scikit-learn's and joblib's private names are bound; nowhere else are they used.
 
 scikit-learn runs each cross-validation as joblib tasks. Which fits a task will make can be told from its
-arguments, which are read here by name. ``tests/fused/test_seam.py`` fails when a name moves; a task that does not
+arguments, which are read here by name. ``tests/bridge/test_seam.py`` fails when a name moves; a task that does not
 read as expected simply runs as it would have run.
 
 joblib tells a backend of a call before the tasks of the call can be seen. So each call is begun with one job, which

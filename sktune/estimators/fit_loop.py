@@ -90,7 +90,7 @@ class Training:
     skorch registers modules, criteria and optimizers when they are first set. The constructor sets nothing but its
     arguments: what skorch's would set besides has its value below. `_modules`, `_criteria`, `_optimizers`,
     `_initialize_*`, `_default_callbacks` and `_set_training` are the private names of skorch that sktune builds on:
-    ``tests/test_seams.py`` and ``tests/test_listeners.py`` fail when they move.
+    ``tests/estimators/test_skorch_seams.py`` and ``tests/estimators/test_listeners.py`` fail when they move.
     """
 
     prefixes_ = [*_LOOKED_UP, "callbacks", "compile"]

@@ -13,7 +13,7 @@ import torch
 
 from sktune.runtime.dtypes import wide_dtype
 
-# torch's private name for what its Adam(fused=True) calls; tests/fused/test_optim.py fails when it moves.
+# torch's private name for what its Adam(fused=True) calls; tests/engine/test_optimizers.py fails when it moves.
 fused_adam = torch._fused_adam_
 
 

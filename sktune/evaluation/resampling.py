@@ -1,8 +1,9 @@
 """Metrics of many resamples of the same rows, from terms that are computed once for each row.
 
 A scorer checks its input anew each time, which takes longer than the metric itself. The functions here do the
-arithmetic of scikit-learn's metrics on rows that have been checked; ``tests/test_resampling.py`` compares each of them
-with its scorer. What is not here is left to the scorer.
+arithmetic of scikit-learn's metrics on rows that have been checked;
+``tests/evaluation/test_resampling.py`` compares each of them with its scorer. What is not here is
+left to the scorer.
 """
 
 from functools import partial
@@ -25,7 +26,8 @@ class IrregularError(ValueError):
 
 def read_scorer(scorer):
     """Return metric, options, sign and responses of what ``make_scorer`` has made; None for any other scorer."""
-    # Private, and nothing public tells what a scorer computes. tests/test_resampling.py fails when they move.
+    # Private, and nothing public tells what a scorer computes.
+    # tests/evaluation/test_resampling.py fails when they move.
     names = ("_score_func", "_kwargs", "_sign", "_response_method")
     if not isinstance(scorer, type(metrics.make_scorer(metrics.accuracy_score))):
         return None

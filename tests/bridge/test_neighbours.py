@@ -28,7 +28,7 @@ from sktune import HoldoutSearch, NeuralNetClassifier
 from sktune.bridge.collect import Fit
 from sktune.engine.report import FusionReport
 from sktune.engine.specs import FitResult
-from sktune.search import holdout
+from sktune.evaluation import holdout
 
 NET = NeuralNetClassifier(module__hidden=(4,), lr=0.05, max_epochs=2, random_state=0, device="cpu")
 

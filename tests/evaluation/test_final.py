@@ -15,15 +15,15 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sktune.search import evaluation as evaluation_module
-from sktune.search.evaluation import (
+from sktune.evaluation import final as evaluation_module
+from sktune.evaluation.final import (
     evaluate_once,
     find_core,
     pass_to_last,
     score_baseline,
     scorer_params,
 )
-from sktune.search.sealing import take_rows
+from sktune.evaluation.sealing import take_rows
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(80, 3))

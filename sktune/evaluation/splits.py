@@ -8,7 +8,7 @@ import numpy as np
 from sklearn.model_selection import PredefinedSplit, check_cv
 from sklearn.pipeline import Pipeline
 
-from sktune.search.sealing import count_rows
+from sktune.evaluation.sealing import count_rows
 
 _LIST_OF_SPLITS = type(check_cv([([0], [1])]))  # what scikit-learn makes of an iterable
 _GRIDS = ("param_grid", "param_distributions", "search_spaces", "space")

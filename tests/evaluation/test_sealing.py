@@ -15,7 +15,7 @@ from sklearn.model_selection import (
     train_test_split,
 )
 
-from sktune.search.sealing import check_rows, seal_rows, take_params, take_rows
+from sktune.evaluation.sealing import check_rows, seal_rows, take_params, take_rows
 
 
 def seal(n_rows=20, y=None, groups=None, is_classifier=True, **settings):

@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from skorch.dataset import ValidSplit
 
 from sktune import HoldoutSearch, NeuralNetClassifier
-from sktune.search.splits import check_splits
+from sktune.evaluation.splits import check_splits
 
 N_ROWS = 60
 rng = np.random.default_rng(0)

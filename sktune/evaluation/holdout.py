@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sktune.bridge.seam import fused_tasks
-from sktune.search.evaluation import (
+from sktune.evaluation.final import (
     by_metric,
     find_best,
     find_core,
@@ -21,8 +21,8 @@ from sktune.search.evaluation import (
     score_sealed,
     split_params,
 )
-from sktune.search.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
-from sktune.search.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
+from sktune.evaluation.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
+from sktune.evaluation.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 
 # What the parameters are called by those who tune them, most important first.
 KNOWN_PARAMETERS = {

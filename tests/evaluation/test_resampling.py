@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, make_scorer
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.search.resampling import IrregularError, prepare_metric, read_scorer
+from sktune.evaluation.resampling import IrregularError, prepare_metric, read_scorer
 
 N_ROWS = 60
 rng = np.random.default_rng(0)

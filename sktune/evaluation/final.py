@@ -15,8 +15,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import process_routing
 
-from sktune.search.resampling import IrregularError, prepare_metric, read_scorer
-from sktune.search.sealing import count_rows, take_params, take_rows
+from sktune.evaluation.resampling import IrregularError, prepare_metric, read_scorer
+from sktune.evaluation.sealing import count_rows, take_params, take_rows
 
 RESPONSES = (
     "predict",
@@ -69,7 +69,8 @@ def search_as_given(core):
 
 def scorer_params(core, params):
     """Return what a search passes to its scorer when its ``fit`` gets `params`."""
-    # Private, but versions of scikit-learn differ in the answer. tests/test_evaluation.py compares it with a search.
+    # Private, but versions of scikit-learn differ in the answer: tests/evaluation/test_final.py
+    # compares it with a search.
     return dict(search_as_given(core)._get_routed_params_for_fit(params).scorer.score)
 
 

@@ -130,5 +130,5 @@ class RecordedSteps(StackedSteps):
         tensors = (part.X, part.target, part.weight, rates)
         if self.recorder is None or part.X.ndim != 3:
             return compute(tensors, step)
-        rule = self.optimizer.choose_rule(self.net.flat)
-        return self.recorder.take(compute, rule, tensors, step)
+        update = self.optimizer.choose_update(self.net.flat)
+        return self.recorder.take(compute, update, tensors, step)

@@ -9,7 +9,8 @@ import joblib
 import torch
 from skorch import NeuralNet
 
-from sktune.bridge.collect import Collector, Fit, net_of
+from sktune.bridge.collect import Collector
+from sktune.bridge.fits import Fit, net_of
 from sktune.bridge.install import hand_out
 from sktune.bridge.seam import run_in_turn, run_task
 from sktune.engine.executor import ProgressListener, Trainer

@@ -25,7 +25,7 @@ from torch import nn
 
 import sktune
 from sktune import HoldoutSearch, NeuralNetClassifier
-from sktune.bridge.collect import Fit
+from sktune.bridge.fits import Fit
 from sktune.engine.report import FusionReport
 from sktune.engine.specs import FitResult
 from sktune.evaluation import holdout

@@ -13,7 +13,7 @@ import torch
 from sklearn import get_config
 from sklearn.base import is_classifier
 from sklearn.utils.metadata_routing import process_routing
-from skorch import NeuralNetRegressor
+from skorch import NeuralNet, NeuralNetRegressor
 from skorch.dataset import Dataset, ValidSplit, get_len, unpack_data
 from skorch.exceptions import NotInitializedError
 from skorch.history import History
@@ -738,6 +738,8 @@ class Training:
         rest = {
             n: params[n] for n in others if n not in ours and n.partition("__")[0] not in _LOOKED_UP
         }
+        for name in self._find_plain(rest):
+            del rest[name]
         with unchanged_on_error(self):
             for name, value in params.items():
                 if name not in rest or (
@@ -757,6 +759,25 @@ class Training:
                 if group["lr"] != rate and "initial_lr" in group:
                     group["initial_lr"] = group["lr"]
         return self
+
+    def _find_plain(self, params):
+        """Return the names of those parameters that skorch, too, would set as attributes only.
+
+        They need not be passed to skorch, which would list the parameters of all nested objects to
+        check the names.
+        """
+        has_own_check = getattr(self.get_params, "__func__", None) is not NeuralNet.get_params
+        if self.initialized_ or has_own_check or self.virtual_params_:
+            return []
+        other_names = ("_", *self.prefixes_)
+        return [
+            name
+            for name in params
+            if name in vars(self)
+            and "__" not in name
+            and not name.endswith("_")
+            and not name.startswith(other_names)
+        ]
 
     def _set_later(self, params):
         """Return the names of those parameters that would have a trained module or criterion built anew."""

@@ -1,6 +1,7 @@
 """Whether a net is trained as sktune trains it, or some of its methods are others."""
 
 import operator
+from functools import lru_cache
 
 # What a subclass may change, for it runs as it would: before the training, or after it.
 _FREE = {
@@ -33,12 +34,22 @@ def find_override(net):
     kinds = type(net).__mro__
     base = next(kind for kind in kinds if kind.__module__.startswith(("sktune.", "skorch.")))
     own = [name for kind in kinds[: kinds.index(base)] for name in vars(kind)]
-    own += [name for name in vars(net) if callable(getattr(base, name, None))]
+    methods = _list_methods(base)
+    own += [name for name in vars(net) if name in methods and callable(getattr(base, name, None))]
     own += find_patches(kinds)
     for name in dict.fromkeys(own):
         if hasattr(base, name) and not (name in _FREE or name.startswith(("__", "set_"))):
             return name
     return None
+
+
+@lru_cache(maxsize=32)
+def _list_methods(kind):
+    """Return the names of the methods of a class as they are at the first call.
+
+    A method that is added later need not be listed: :func:`find_patches` finds it.
+    """
+    return frozenset(name for name in dir(kind) if callable(getattr(kind, name, None)))
 
 
 def remember_methods(*kinds):

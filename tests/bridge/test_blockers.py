@@ -1,4 +1,4 @@
-"""Openness: what is not fused says why, and gives the plain results; what says that it is fused, is."""
+"""A fit that is not fused says why, and has the results of a plain fit."""
 
 import re
 
@@ -220,7 +220,7 @@ class TwoModules(NeuralNetClassifier):
 
 
 class Renamed(NeuralNetClassifier):
-    """Changes what is run as ever: its constructor, how its module is built, and what follows the training."""
+    """Overrides only what fusing leaves to the net: what comes before and after the training."""
 
     def __init__(self, module=MLP, *, doubled=False, **kwargs):
         super().__init__(module, **kwargs)

@@ -15,15 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sktune.evaluation import final as evaluation_module
-from sktune.evaluation.final import (
-    evaluate_once,
-    find_core,
-    pass_to_last,
-    score_baseline,
-    scorer_params,
-)
+from sktune.evaluation import bootstrap as bootstrap_module
+from sktune.evaluation.final import evaluate_once, score_baseline
 from sktune.evaluation.sealing import take_rows
+from sktune.evaluation.searches import find_core, pass_to_last, scorer_params
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(80, 3))
@@ -445,7 +440,7 @@ MODELS = {
 
 def by_the_scorer_alone(monkeypatch, *args, **arguments):
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation_module, "prepare_metric", lambda *args: None)
+        patch.setattr(bootstrap_module, "prepare_metric", lambda *args: None)
         return evaluate(*args, **arguments)
 
 
@@ -522,7 +517,7 @@ def test_rows_are_not_taken_for_scorers_that_do_not_look_at_them(monkeypatch):
         taken.append(table is X)
         return take_rows(table, rows)
 
-    monkeypatch.setattr(evaluation_module, "take_rows", take)
+    monkeypatch.setattr(bootstrap_module, "take_rows", take)
     evaluate(CLASSIFIER, scoring="matthews_corrcoef", n_resamples=20)
     assert not any(taken)
     evaluate(CLASSIFIER, scoring=columns_too, n_resamples=20)
@@ -542,7 +537,7 @@ def test_an_estimator_of_metrics_that_disagrees_is_not_used(monkeypatch):
         return lambda rows: 0.123
 
     expected = evaluate(CLASSIFIER)
-    monkeypatch.setattr(evaluation_module, "prepare_metric", prepare)
+    monkeypatch.setattr(bootstrap_module, "prepare_metric", prepare)
 
     assert evaluate(CLASSIFIER) == expected
 

@@ -36,7 +36,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktune.evaluation.holdout import HoldoutSearch, best_model, seed_splits
+from sktune.evaluation.holdout import HoldoutSearch
+from sktune.evaluation.searches import best_model, seed_splits
 from sktune.search import GridSearchCV
 
 X, y = make_classification(60, n_features=4, flip_y=0.2, random_state=0)

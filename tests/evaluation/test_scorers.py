@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, make_scorer
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.evaluation.resampling import IrregularError, prepare_metric, read_scorer
+from sktune.evaluation.label_metrics import IrregularError
+from sktune.evaluation.scorers import prepare_metric, read_scorer
 
 N_ROWS = 60
 rng = np.random.default_rng(0)

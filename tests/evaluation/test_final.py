@@ -150,7 +150,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_groups_are_resampled_whole():
-    # Rows of a group are copies: they carry no more than one row would.
+    # The rows of a group are copies, with no more information than one row.
     copies, groups = 8, np.repeat(np.arange(10), 8)
     X_groups, y_groups = np.repeat(X[:10], copies, axis=0), np.repeat(y[:10], copies)
 
@@ -173,7 +173,8 @@ def test_weights_are_resampled_with_their_rows():
 
 
 def test_resamples_without_the_metric_are_left_out():
-    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-3:]]  # 3.5 % miss a class
+    # 3.5 % of the resamples lack a class.
+    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-3:]]
 
     low, high = evaluate(CLASSIFIER, X[few], y[few], scoring="roc_auc").interval
 
@@ -246,7 +247,8 @@ def test_a_score_method_sees_the_rows_of_its_step():
 
 
 def test_a_score_method_that_calls_its_parents_is_resampled():
-    model = KNeighborsClassifier().fit(X, y)  # its own calls the one of a parent class
+    # The score method of this class calls that of a parent class.
+    model = KNeighborsClassifier().fit(X, y)
 
     evaluation = evaluate(model, scoring=None)
 
@@ -272,7 +274,8 @@ def test_a_resample_is_never_shown_to_the_model(detour):
     evaluation = evaluate(make_pipeline(SHIFT, model), scoring=scoring)
 
     assert evaluation.score == accuracy_score(y, CLASSIFIER.predict(X + 0.5))
-    assert len(model.calls) == 2  # what the scorer asks for, once
+    # Each response that the scorer asks for is computed once.
+    assert len(model.calls) == 2
     assert no_interval(evaluation.interval)
 
 
@@ -303,7 +306,7 @@ def test_resamples_repeat_with_their_seed():
     assert first == second != other
 
 
-# ---------------------------------------------------------------- the search, and its estimator as given
+# --- the search, and its estimator as given ---
 
 
 def test_the_search_inside_pipelines_is_found():
@@ -381,7 +384,7 @@ def unweighted(model, X, y):
     [None, "accuracy", ["accuracy", "neg_max_error"], weighted, unweighted, "neg_max_error"],
 )
 def test_the_scorer_gets_weights_where_the_search_gives_them(scoring):
-    """A search over one split, once by scikit-learn and once by hand, on very uneven weights."""
+    """Compare a search over one split with one by hand, on very uneven weights."""
     weights = np.geomspace(1, 1e4, 80)
     rows = np.arange(80)
     cv = [(rows[:40], rows[40:])]
@@ -412,7 +415,7 @@ def test_routed_weights_reach_the_scorer_that_requests_them():
         assert scorer_params(search, {}) == {}
 
 
-# ---------------------------------------------------------------- metrics without their scorers
+# --- metrics without their scorers ---
 
 WEIGHTS = np.geomspace(0.1, 5, 80)
 MULTICLASS = np.digitize(X[:, 0], [-0.5, 0.5])
@@ -469,7 +472,7 @@ def test_intervals_are_those_by_the_scorer_alone(monkeypatch, kind, groups, weig
 
 
 def counted(metric, calls):
-    """Return a scorer of a metric that is not known, and that notes its calls."""
+    """Return a scorer of an unknown metric that records its calls."""
 
     def own(y, predicted):
         calls.append(len(y))
@@ -499,7 +502,8 @@ def test_scorers_are_called_for_what_is_not_known_only():
 
 
 def test_a_class_that_a_resample_lacks_does_not_count_against_other_metrics():
-    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-1:]]  # 35 % miss a class
+    # 35 % of the resamples lack a class.
+    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-1:]]
 
     interval = evaluate(CLASSIFIER, X[few], y[few], scoring=["accuracy", "neg_log_loss"]).interval
 

@@ -493,7 +493,7 @@ def test_two_processes_find_what_one_finds():
     np.testing.assert_array_equal(alone.predict_proba(X), shared.predict_proba(X))
 
 
-# --- pickling and worker processes ---
+# --- saved models and HTML ---
 
 PREDICT = """
 import pickle, sys

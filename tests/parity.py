@@ -1,4 +1,4 @@
-"""Fits made plainly and through the fused engine, and what must be equal between them."""
+"""Comparisons of plain fits with fits by the fused engine."""
 
 from contextlib import contextmanager
 
@@ -14,8 +14,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sktune.engine.compiled import program as compiled
 from sktune.engine.report import FusionReport
 
-# Fewer than 100 rows are trained on in float64. Of the two splits one has a row more: 73 and 74, the last of the
-# batches of 16 then holds 9 rows or 10.
+# Fewer than 100 rows are trained on in float64. The two splits have 73 and 74 training rows, so the
+# last batch of 16 has 9 or 10 rows.
 X, y = make_classification(110, n_features=6, n_informative=4, n_classes=3, random_state=0)
 X_reg, y_reg = make_regression(110, n_features=6, n_targets=2, random_state=0)
 y_reg = y_reg / y_reg.std(axis=0)
@@ -29,7 +29,7 @@ _SQUARES = ("exp_avg_sq", "square_avg", "sum")
 
 
 class Keep:
-    """A scorer that keeps what it scores."""
+    """A scorer that keeps the estimators that it scores."""
 
     def __init__(self, score=None):
         self.nets, self.score = [], score or (lambda net, X, y: net.score(X, y))
@@ -40,13 +40,13 @@ class Keep:
 
 
 def grid(*candidates):
-    """Return the ``param_grid`` of just these candidates."""
+    """Return the ``param_grid`` of these candidates only."""
     return [{name: [value] for name, value in candidate.items()} for candidate in candidates] or {}
 
 
 @contextmanager
 def compiled_steps(are_taken):
-    """Let nets train by compiled steps where they can, or not."""
+    """Switch compiled steps on or off."""
     before, compiled.enabled = compiled.enabled, are_taken
     try:
         yield
@@ -83,7 +83,7 @@ def search(
 
 
 def assert_parity(net, candidates, X, y, **options):
-    """Fit candidates plainly and fused, by compiled steps and by torch's; assert that nothing tells them apart.
+    """Fit candidates plainly and fused, with compiled steps and without, and compare the results.
 
     Return the report of the compiled ones.
     """
@@ -148,7 +148,7 @@ def assert_close(expected, found, rtol):
 
 
 def assert_same_scores(one, other, tolerance):
-    """Assert that two searches, or the dicts of two cross-validations, found the same."""
+    """Assert that two searches, or the dicts of two cross-validations, have equal results."""
     one, other = (getattr(found, "cv_results_", found) for found in (one, other))
     assert one.keys() == other.keys()
     for name in one:

@@ -695,6 +695,16 @@ def test_widths_that_do_not_fit_raise(count_calls):
     assert count_calls() == 0
 
 
+@pytest.mark.parametrize("name", ["LINEAR", "DROPOUT_LAYER", "unknown"])
+def test_an_opcode_that_is_no_activation_raises(name):
+    opcodes = importlib.import_module("sktune.engine.compiled.opcodes")
+    activations = importlib.import_module("sktune.engine.compiled.activations")
+    opcode = getattr(opcodes, name, 99)
+
+    with pytest.raises(ValueError, match="opcode must be one of"):
+        activations.activate(opcode, 0.0, np.ones(3), np.ones(3))
+
+
 def test_one_kernel_serves_all_of_a_type():
     """A second one would be compiled for seconds."""
     for kind, data in [(NeuralNetClassifier, (X, y)), (NeuralNetRegressor, (X_reg, y_reg))]:

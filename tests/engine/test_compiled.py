@@ -38,7 +38,7 @@ pytestmark = [
 
 @pytest.fixture
 def count_calls(monkeypatch):
-    """Return a function that tells how many epochs were trained by compiled steps since it was last asked."""
+    """Return a function that counts the epochs of compiled steps since its last call."""
     calls = []
 
     def bind(self, *args):

@@ -201,6 +201,6 @@ def _flatten(module, names):
 
 
 def _fixed(module):
-    """Return what a step of the optimizer leaves alone: buffers, and parameters without gradient."""
+    """Return what no step of the optimizer changes: buffers, and parameters without gradient."""
     frozen = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
     return frozen | dict(module.named_buffers())

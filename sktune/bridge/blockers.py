@@ -9,9 +9,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from sktune.bridge.skorch_nets import KINDS
-from sktune.engine.steps.optimizers import OFF, RULES
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.overrides import find_override, remember_methods
+from sktune.training.optimizers import OPTIMIZERS
 
 _STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
 
@@ -43,7 +43,7 @@ def why_alone(net):
     for name in ("warm_start", "compile", *(("train_split", "verbose") if is_ours else ())):
         if getattr(net, name):
             return f"it sets {name}"
-    if net.optimizer not in RULES:
+    if net.optimizer not in OPTIMIZERS:
         return (
             f"its optimizer {getattr(net.optimizer, '__name__', net.optimizer)} has no fused rule"
         )
@@ -83,7 +83,10 @@ def why_alone_initialized(net, rows):
         "its optimizer has several groups of parameters": others,
         "its optimizer has parameters that are not the module's": len(group["params"])
         != len([*module.parameters()]),
-        **{f"its optimizer sets {name}": group.get(name) for name in OFF},
+        **{
+            f"its optimizer sets {name}": group.get(name)
+            for name in OPTIMIZERS[type(net.optimizer_)].unsupported
+        },
         "its criterion is no plain mean over the rows": not is_mean,
         "its criterion ignores rows": _ignores(criterion, rows.target),
         "its embedding has a padding_idx, whose row vmap would train": pads,

@@ -6,15 +6,12 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from skorch.history import History
 from torch import nn
 
 from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
-from sktune.engine.compiled.program import count_dtype
 from sktune.engine.specs import FitResult, FitSpec
-from sktune.engine.steps.optimizers import RULES
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.fit_loop import BUILT
 from sktune.estimators.hook import NO_HOOK, FitHook
@@ -22,6 +19,7 @@ from sktune.modules.dropout import dropout_layers
 from sktune.runtime.generators import Course
 from sktune.runtime.recorded_warnings import repeat_warnings
 from sktune.runtime.threads import limited_threads
+from sktune.training.optimizer_state import load_state
 from sktune.training.rows import count_rows
 
 _LOWER_IS_BETTER = {
@@ -298,23 +296,5 @@ def _load_optimizer(initialized, trained, options, state, lr):
     group.update(options, params=parameters, lr=lr)
     known = {name: value for name, value in options.items() if name in optimizer.defaults}
     optimizer.defaults.update(known)
-    state, learned = dict(state), [p for p in group["params"] if p.requires_grad]
-    on_device = group.get("fused") or group.get(
-        "capturable"
-    )  # torch keeps the count where it is read
-    device = learned[0].device if on_device and learned else None
-    step = torch.tensor(state.pop("step"), dtype=count_dtype(group), device=device)
-    counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
-    if not group.get("momentum", 1):  # torch keeps no buffer then
-        state.pop("momentum_buffer", None)
-    numbers, sizes = RULES[type(optimizer)].numbers, [p.numel() for p in learned]
-    parts = {
-        name: t.expand(len(sizes)) if name in numbers else t.split(sizes)
-        for name, t in state.items()
-    }
-    for n, p in enumerate(learned if counted or state else ()):
-        moments = {
-            name: t[n].clone().view(() if name in numbers else p.shape) for name, t in parts.items()
-        }
-        optimizer.state[p] = {name: t.clone() for name, t in counted.items()} | moments
+    load_state(optimizer, state)
     return optimizer

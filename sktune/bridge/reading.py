@@ -25,6 +25,7 @@ from sktune.modules.mlp import MLP
 from sktune.modules.reading import find_chain, has_other_forward
 from sktune.modules.structure import as_text
 from sktune.runtime.threads import limited_threads
+from sktune.training.optimizers import list_free_options
 from sktune.training.rows import rows_of
 from sktune.training.stopping import BestEpoch
 
@@ -33,12 +34,7 @@ _PROVEN_CRITERIA = (nn.CrossEntropyLoss, nn.MSELoss)
 _TRIED_ROWS = 16
 
 # Parameters in which fits that begin alike may differ: the initialized net does not depend on them.
-_OPTIMIZER_OPTIONS = (
-    *("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay"),
-    "momentum_decay",
-)
 _FREE = {"lr", "l1", "l2", "max_epochs", "batch_size", "tol", "n_iter_no_change"}
-_FREE |= {f"optimizer__{name}" for name in _OPTIMIZER_OPTIONS}
 
 
 def read_spec(net, dataset, planned, tables):
@@ -153,6 +149,8 @@ def find_fixed_settings(net):
 
 
 def _is_free(name, net):
+    if name.startswith("optimizer__"):
+        return name.removeprefix("optimizer__") in list_free_options()
     is_dropout = name == "module__dropout" and net.module is MLP
     return name in _FREE or name.startswith("lr_schedule") or is_dropout
 

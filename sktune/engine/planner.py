@@ -7,9 +7,9 @@ import torch
 
 from sktune.engine.group import choose_backend
 from sktune.engine.steps.base import StepBackend, StepOptions
-from sktune.engine.steps.optimizers import RULES
 from sktune.modules.structure import structure_of
 from sktune.runtime.threads import limited_threads, needs_one_thread
+from sktune.training.optimizers import OPTIMIZERS
 
 # Lanes that fill a core: so many lanes of one stream make groups that share batches.
 _LANES_THAT_FILL_A_CORE = 8
@@ -64,7 +64,7 @@ def group_key(spec, tables):
     """
     rows = tables[spec.rows.table]
     options = spec.optimizer.options
-    shared = RULES[spec.optimizer.type].shared
+    shared = OPTIMIZERS[spec.optimizer.type].shared
     criterion = spec.loss.criterion
     batch_size = spec.sampling.batch_size
     if batch_size >= spec.rows.n_train:

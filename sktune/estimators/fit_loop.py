@@ -31,7 +31,8 @@ from sktune.checks.components import check_components
 from sktune.checks.hyperparameters import check_hyperparameters, check_names, unchanged_on_error
 from sktune.checks.inputs import as_given, check_rows, count_parts, passes_through, read_parts
 from sktune.checks.targets import encode_label
-from sktune.engine.compiled.program import find_program, has_one_count, train_module
+from sktune.engine.compiled.module_steps import train_module
+from sktune.engine.compiled.program import find_program
 from sktune.estimators.hook import NO_HOOK
 from sktune.estimators.listeners import QuietLog, hears_batches, hears_own_batches
 from sktune.estimators.overrides import find_override
@@ -45,6 +46,8 @@ from sktune.runtime.threads import few_threads
 from sktune.training.batches import Batches, Pairs, evaluation_batch_size
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.losses import match_nothing
+from sktune.training.optimizer_state import has_one_count
+from sktune.training.optimizers import prefers_fused
 from sktune.training.penalties import compute_penalty
 from sktune.training.rates import LRSchedule, scale_rates
 from sktune.training.rows import (
@@ -59,7 +62,6 @@ from sktune.training.rows import (
 )
 from sktune.training.stopping import BestEpoch
 
-_FUSED_OPTIMIZERS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.Adagrad)
 # Components that are looked up when they are needed: to set them changes nothing else.
 _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
 
@@ -249,20 +251,15 @@ class Training:
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer, in torch's fused implementation where it has one and nothing else was asked for."""
         args, kwargs = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
-        if self.optimizer in _FUSED_OPTIMIZERS and not {"fused", "foreach", "differentiable"} & set(
-            kwargs
-        ):
-            on = {
-                p.device.type for group in args[0] for p in group["params"] if p.is_floating_point()
-            }
-            has_sparse_gradients = any(
-                getattr(layer, "sparse", False) for layer in self._whole_module().modules()
-            )
-            fuses = {"cpu"} if self.optimizer is torch.optim.Adagrad else {"cpu", "cuda", "mps"}
-            # torch 2.13 updates a part of the parameters wrongly by SGD(fused=True) of half precision on a CPU
-            is_half = any(p.dtype.itemsize < 4 for group in args[0] for p in group["params"])
-            is_sound = not (is_half and self.optimizer is torch.optim.SGD)
-            kwargs["fused"] = on <= fuses and is_sound and not has_sparse_gradients
+        has_sparse_gradients = any(
+            getattr(layer, "sparse", False) for layer in self._whole_module().modules()
+        )
+        parameters = [p for group in args[0] for p in group["params"]]
+        is_fused = prefers_fused(
+            self.optimizer, kwargs, parameters, has_sparse_gradients=has_sparse_gradients
+        )
+        if is_fused is not None:
+            kwargs["fused"] = is_fused
         self.optimizer_ = self.optimizer(*args, **kwargs)
         self._keep_base_rates()
         return self

@@ -50,6 +50,16 @@ class loguniform_int:
         draws = np.clip(np.rint(draws), self.low, self.high).astype(np.int64)
         return int(draws) if size is None else draws
 
+    def ppf(self, q):
+        """Return the integer below which a draw falls with probability `q`, or an array of them."""
+        values = loguniform(self.low - 0.5, self.high + 0.5).ppf(q)
+        values = np.clip(np.rint(values), self.low, self.high).astype(np.int64)
+        return int(values) if np.ndim(q) == 0 else values
+
+    def cdf(self, value):
+        """Return the probability of a draw below `value`, half of its own probability included."""
+        return loguniform(self.low - 0.5, self.high + 0.5).cdf(value)
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class zero_or:
@@ -93,6 +103,22 @@ class zero_or:
             is_zero, 0.0, self.distribution.rvs(size=1 if size is None else size, random_state=rng)
         )
         return float(draws[0]) if size is None else draws
+
+    def ppf(self, q):
+        """Return the value below which a draw falls with probability `q`, or an array of them.
+
+        An AttributeError is raised if the distribution that is drawn from has no ``ppf``.
+        """
+        q = np.asarray(q, dtype=float)
+        share = np.clip((q - self.p_zero) / max(1 - self.p_zero, 1e-12), 0, 1)
+        values = np.where(q <= self.p_zero, 0.0, self.distribution.ppf(share))
+        return float(values) if q.ndim == 0 else values
+
+    def cdf(self, value):
+        """Return the probability of a draw up to `value`; of 0.0, half of its probability."""
+        if value <= 0:
+            return self.p_zero / 2 if value == 0 else 0.0
+        return self.p_zero + (1 - self.p_zero) * float(self.distribution.cdf(value))
 
     def __repr__(self):
         name = repr(self.distribution)

@@ -517,6 +517,8 @@ def test_parameters_of_a_pipelines_fit():
     assert_same_scores(plain, fused, tolerance=0)
 
 
+# joblib warns where writing to the disk takes long, as it does on a busy machine
+@pytest.mark.filterwarnings("ignore:Persisting input arguments took:UserWarning")
 def test_pipelines_keep_a_memory_of_their_own(tmp_path):
     pipeline = make_pipeline(Counting(), clone(NET), memory=joblib.Memory(tmp_path, verbose=0))
     plain, fused = both(lambda: cross_validate(pipeline, X, y, return_estimator=True), 5)

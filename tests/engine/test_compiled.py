@@ -20,6 +20,7 @@ from torch.nn.utils import prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine.compiled import loading
 from sktune.engine.compiled import program as compiled
 from sktune.runtime.threads import limited_threads
 
@@ -545,7 +546,7 @@ def test_rows_may_be_told_in_any_integers(monkeypatch, count_calls):
         *fit_both_ways(NeuralNetClassifier(**SETTINGS, train_split=split), X, y, monkeypatch)
     )
     assert count_calls() == 4
-    assert len(compiled.load_kernels(np.dtype(np.float64)).train_steps.signatures) <= 2
+    assert len(loading.load_kernels(np.dtype(np.float64)).train_steps.signatures) <= 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -715,8 +716,8 @@ def test_one_kernel_serves_all_of_a_type():
             {"optimizer": torch.optim.SGD, "l1": 0.1},
         ):
             kind(**SETTINGS, **options).fit(*data)
-    kernels = compiled.load_kernels(np.dtype(np.float64))
-    kernels_32 = compiled.load_kernels(np.dtype(np.float32))
+    kernels = loading.load_kernels(np.dtype(np.float64))
+    kernels_32 = loading.load_kernels(np.dtype(np.float32))
 
     assert kernels is kernels_32
     assert len(kernels.train_steps.signatures) == 2
@@ -736,8 +737,8 @@ def test_a_numba_that_does_not_work(fault, monkeypatch, count_calls):
     def broken(*args):
         raise TypeError("no such processor")
 
-    kernels = compiled.load_kernels(np.dtype(np.float64))
-    compiled.load_kernels.cache_clear()
+    kernels = loading.load_kernels(np.dtype(np.float64))
+    loading.load_kernels.cache_clear()
     if fault == "import":
         monkeypatch.setitem(sys.modules, "sktune.engine.compiled.kernels", None)
         monkeypatch.delattr("sktune.engine.compiled.kernels")
@@ -753,16 +754,16 @@ def test_a_numba_that_does_not_work(fault, monkeypatch, count_calls):
             warnings.simplefilter("error")
             NeuralNetClassifier(**SETTINGS).fit(X, y)
     finally:
-        compiled.load_kernels.cache_clear()
+        loading.load_kernels.cache_clear()
     assert count_calls() == 0
 
 
 def test_without_numba(monkeypatch, count_calls):
-    compiled.load_kernels.cache_clear()
+    loading.load_kernels.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(compiled, "find_spec", lambda name: None)
+        patch.setattr(loading, "find_spec", lambda name: None)
         net = NeuralNetClassifier(**SETTINGS).fit(X, y)
-    compiled.load_kernels.cache_clear()
+    loading.load_kernels.cache_clear()
 
     assert count_calls() == 0
     assert isinstance(net.module_, MLP)

@@ -265,7 +265,7 @@ def test_an_interrupt_ends_a_search_at_once_and_leaves_nothing_working():
         import torch
         from sklearn.datasets import load_iris
         from sktune import GridSearchCV, NeuralNetClassifier
-        from sktune.engine.compiled.program import load_kernels
+        from sktune.engine.compiled.loading import load_kernels
 
         load_kernels(np.dtype("float32"))  # the interrupt is to meet the training, not the compiler
         torch.set_num_threads(2)

@@ -183,5 +183,5 @@ class RecordedSteps(StackedSteps):
         is_table = part.X.ndim == 3  # (L, B, F)
         if self.recorder is None or not is_table:
             return compute(tensors, step)
-        rule = self.optimizer.choose_rule(self.net.flat)
-        return self.recorder.take(compute, rule, tensors, step)
+        update = self.optimizer.choose_update(self.net.flat)
+        return self.recorder.take(compute, update, tensors, step)

@@ -118,7 +118,7 @@ def _time_stages(
     padded = int(kernels._padded(n_rows, flat))
     last_layer = links[links[:, 0] == kernels.LINEAR][-1]
     width = int(last_layer[2])
-    space = kernels._make_space(links, X.shape[1], n_rows, flat)
+    space = kernels._make_workspace(links, X.shape[1], n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)
     yield _time(_repeat_loss, loss, space, width, *outcomes, rows, padded)

@@ -32,7 +32,8 @@ class Keep:
     """A scorer that keeps the estimators that it scores."""
 
     def __init__(self, score=None):
-        self.nets, self.score = [], score or (lambda net, X, y: net.score(X, y))
+        self.nets = []
+        self.score = score or (lambda net, X, y: net.score(X, y))
 
     def __call__(self, net, X, y, sample_weight=None):
         self.nets.append(net)
@@ -46,8 +47,9 @@ def grid(*candidates):
 
 @contextmanager
 def compiled_steps(are_taken):
-    """Switch compiled steps on or off."""
-    before, compiled.enabled = compiled.enabled, are_taken
+    """Let nets train by compiled steps where they can, or not."""
+    before = compiled.enabled
+    compiled.enabled = are_taken
     try:
         yield
     finally:
@@ -71,7 +73,8 @@ def search(
 
     Where it is not `fused`, torch takes each step.
     """
-    keep, report = Keep(), FusionReport()
+    keep = Keep()
+    report = FusionReport()
     settings = {"report": report, "max_lanes": max_lanes} if fused else {}
     steps = compiled_steps(compiled.enabled and fused)
     with steps, joblib.parallel_config("sktune" if fused else "sequential", **settings):
@@ -83,9 +86,9 @@ def search(
 
 
 def assert_parity(net, candidates, X, y, **options):
-    """Fit candidates plainly and fused, with compiled steps and without, and compare the results.
+    """Assert that candidates fitted one at a time and fused give the same nets and scores.
 
-    Return the report of the compiled ones.
+    They are fused once by torch's steps and once by compiled ones. Return the report of the last.
     """
     plain, references, _ = search(net, candidates, X, y, fused=False, **options)
     for are_compiled in sorted({False, compiled.enabled}):
@@ -102,10 +105,11 @@ def assert_parity(net, candidates, X, y, **options):
 def assert_same_net(plain, fused, rtol=1e-8):
     """Assert that weights, optimizer, learning rate and the losses of each epoch are equal."""
     assert_close(plain.module_.state_dict(), fused.module_.state_dict(), rtol)
-    ours, theirs = fused.optimizer_.state_dict(), plain.optimizer_.state_dict()
+    ours = fused.optimizer_.state_dict()
+    theirs = plain.optimizer_.state_dict()
     assert ours["state"].keys() == theirs["state"].keys()
-    for number, state in theirs["state"].items():
-        assert_close(state, ours["state"][number], rtol)
+    for parameter, state in theirs["state"].items():
+        assert_close(state, ours["state"][parameter], rtol)
     assert_same_groups(theirs["param_groups"], ours["param_groups"])
     columns = plain.history[-1].keys() - {"batches", "dur"}
     assert len(plain.history) == len(fused.history)
@@ -118,8 +122,8 @@ def assert_same_net(plain, fused, rtol=1e-8):
         np.testing.assert_allclose(
             *(getattr(c, "best_score_", 0) for c in (other, one)), rtol=rtol, err_msg=name
         )
-    one, other = (getattr(net, "dropout_", None) for net in (plain, fused))
-    assert one == other  # where the masks stand
+    # The step that the masks of dropout follow from.
+    assert getattr(plain, "dropout_", None) == getattr(fused, "dropout_", None)
 
 
 def assert_same_groups(theirs, ours):

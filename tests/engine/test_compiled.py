@@ -39,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture
 def count_calls(monkeypatch):
-    """Return a function that tells how many epochs were trained by compiled steps since it was last asked."""
+    """Return a function that counts the epochs of compiled steps since its last call."""
     calls = []
 
     def bind(self, *args):
@@ -694,6 +694,16 @@ def test_widths_that_do_not_fit_raise(count_calls):
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         NeuralNetClassifier(sequence(nn.Linear(5, 3)), **SETTINGS).fit(X, y)
     assert count_calls() == 0
+
+
+@pytest.mark.parametrize("name", ["LINEAR", "DROPOUT_LAYER", "unknown"])
+def test_an_opcode_that_is_no_activation_raises(name):
+    opcodes = importlib.import_module("sktune.engine.compiled.opcodes")
+    activations = importlib.import_module("sktune.engine.compiled.activations")
+    opcode = getattr(opcodes, name, 99)
+
+    with pytest.raises(ValueError, match="opcode must be one of"):
+        activations.activate(opcode, 0.0, np.ones(3), np.ones(3))
 
 
 def test_one_kernel_serves_all_of_a_type():

@@ -60,6 +60,9 @@ class FusingBackend(ParallelBackendBase):
     serves_one : bool, default=False
         Whether it serves one ``Parallel`` only, that of a search, and leaves alone what comes
         after it (a refit).
+    keeper : object, default=None
+        It hears of the tasks: ``begin_call(tasks)`` before those of a call run, and ``keep(task)``
+        when a task has fitted its estimator in this process.
     """
 
     supports_return_generator = True
@@ -77,6 +80,7 @@ class FusingBackend(ParallelBackendBase):
         report=None,
         progress=False,
         serves_one=False,
+        keeper=None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -90,6 +94,7 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.serves_one = serves_one
+        self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted
         surrounding = chosen_backend()
@@ -183,6 +188,8 @@ class _WatchingBackend(ParallelBackendBase):
             return
         items = list(tasks)
         call = self._make_call(read_tasks(items))
+        if self.owner.keeper is not None:
+            self.owner.keeper.begin_call([job.task for job in call.jobs])
         if not call.has_networks:
             call.report_all()
             tasks = make_stream(items, tasks.n_tasks)

@@ -9,7 +9,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.utils import check_random_state
 
 from sktune.runtime.names import check_name
-from sktune.search.grid import _FusedSearch
+from sktune.search.base import _FusedSearch
 from sktune.search.narrowing import narrow_space
 from sktune.search.seam import BaseSearchCV, fix_splits
 
@@ -46,7 +46,8 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
     narrow : float, default=0.5
         The part of a parameter's range that is left once the parameter has been tuned,
         ``0 < narrow <= 1``. See :func:`~sktune.search.narrowing.narrow_space`.
-    scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
+    scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
+            ensemble, ensemble_refit
         As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by which
         the best candidate of a stage is chosen, or be a callable.
     random_state : int, RandomState or None, default=None
@@ -105,6 +106,8 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         random_state=None,
         error_score=np.nan,
         return_train_score=False,
+        ensemble=None,
+        ensemble_refit=False,
     ):
         super().__init__(
             estimator=estimator,
@@ -121,6 +124,8 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         self.n_iter = n_iter
         self.sampler = sampler
         self.narrow = narrow
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit
         self.random_state = random_state
 
     def fit(self, X, y=None, **params):

@@ -4,16 +4,19 @@ from numbers import Integral
 
 from scipy import sparse
 from sklearn.pipeline import Pipeline
-from skorch.dataset import Dataset, ValidSplit
+from skorch.dataset import ValidSplit
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader
 
 from sktune.bridge.skorch_nets import KINDS
 from sktune.engine.steps.optimizers import OFF, RULES
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.overrides import find_override, remember_methods
-
-_STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
+from sktune.estimators.overrides import (
+    STANDARD_DATA,
+    find_override,
+    has_own_callbacks,
+    is_replaced,
+    remember_methods,
+)
 
 remember_methods(*KINDS)
 
@@ -27,13 +30,10 @@ def why_alone(net):
         return f"{type(net).__name__} overrides {name}"
     if vars(net).get("history_") is not None:
         return "it has a history of its own"
-    if (net.callbacks and net.callbacks != "disable") or any(
-        name.startswith("callbacks__") for name in vars(net)
-    ):
+    if has_own_callbacks(net) or any(name.startswith("callbacks__") for name in vars(net)):
         return "it has callbacks of its own"
-    for name, standard in _STANDARD.items():
-        options = net.get_params_for(name).keys() - (() if is_ours else {"shuffle"})
-        if getattr(net, name) is not standard or options:
+    for name in STANDARD_DATA:
+        if is_replaced(net, name, ignored=() if is_ours else ("shuffle",)):
             return f"it has a {name} of its own"
     if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
         return "it has a train_split of its own"

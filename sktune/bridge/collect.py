@@ -31,7 +31,7 @@ from sktune.bridge.tables import Tables
 from sktune.engine.planner import group_key
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.fit_loop import BUILT
+from sktune.estimators.components import BUILT
 from sktune.estimators.hook import FitHook
 from sktune.modules.mlp import MLP
 from sktune.runtime.dtypes import floating_dtype

@@ -16,7 +16,7 @@ from sktune.engine.compiled.program import count_dtype
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.engine.steps.optimizers import RULES
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.fit_loop import BUILT
+from sktune.estimators.components import BUILT
 from sktune.estimators.hook import NO_HOOK, FitHook
 from sktune.modules.dropout import dropout_layers
 from sktune.runtime.generators import Course

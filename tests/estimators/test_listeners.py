@@ -11,7 +11,7 @@ from torch import nn
 
 from sktune import NeuralNetClassifier
 from sktune.engine.compiled import program as compiled
-from sktune.estimators.listeners import QuietLog, has_own, hears_batches
+from sktune.estimators.overrides import QuietLog, has_own, hears_batches
 from sktune.modules.dropout import HashedDropout
 
 X, y = make_classification(200, 6, random_state=0)

@@ -109,8 +109,8 @@ class NetworkEstimator(Records, Training):
         Parameters
         ----------
         X : array-like, frame, sparse matrix or tensor, of shape (n_rows, n_features)
-            Or of shape (n_rows, ...), as the module takes it. Numbers of any dtype. A dict of arrays, or a Dataset that holds its targets, is handed
-            to skorch.
+            Or of shape (n_rows, ...), as the module takes it. Numbers of any dtype. A dict of
+            arrays, or a Dataset that holds its targets, is handed to skorch.
         y : array-like of shape (n_rows,) or, for regression, also (n_rows, n_outputs)
             A classifier also takes a table of 0 and 1, dense or sparse, with a column for each
             label: under a binary criterion, and with the MLP under the default one unless each row

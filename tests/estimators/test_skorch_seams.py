@@ -1,4 +1,4 @@
-"""What of skorch is private and yet built upon: each test says what has moved."""
+"""The private names of skorch that sktune uses: a test that fails says which one has moved."""
 
 import inspect
 

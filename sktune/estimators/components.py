@@ -250,7 +250,7 @@ class Components:
 
         Parameters of the module or the criterion of a trained net take effect with the next
         ``fit`` or ``partial_fit``, which builds them anew; until then the net predicts as before.
-        (skorch would build them at once, untrained. So does a net that has not been trained.)
+        skorch builds them at once, untrained; so does a net here that has not been trained yet.
         The numbers of an optimizer are changed in place.
         """
         check_names(self, self._names_to_check(params))
@@ -362,5 +362,5 @@ class Components:
 
 
 def _is_set_by_skorch(name):
-    """Tell whether skorch sets a parameter of an initialized net as sktune would."""
+    """Tell whether a parameter is left to skorch's ``set_params``."""
     return name not in _NOT_SET_BY_SKORCH and name.partition("__")[0] not in _LOOKED_UP

@@ -264,10 +264,7 @@ class Training(Components, Datasets):
         if isinstance(y_true, torch.Tensor) and y_true.ndim:
             y_pred = restore_row(y_pred, len(y_true))
         y_pred, y_true = self._match(y_pred, y_true)
-        if weight is None:
-            loss = self.criterion_(y_pred, y_true)
-        else:
-            loss = self._mean_loss(y_pred, y_true, weight)
+        loss = self._mean_loss(y_pred, y_true, weight)
         if training and (self.l1 or self.l2):
             return loss + self._penalty()
         return loss
@@ -289,7 +286,9 @@ class Training(Components, Datasets):
         return getattr(self.criterion_, "_orig_mod", self.criterion_)
 
     def _mean_loss(self, y_pred, y_true, weight):
-        """Return the mean over the rows of weight times loss."""
+        """Return the criterion's loss; with weights, the mean over the rows of weight times loss."""
+        if weight is None:
+            return self.criterion_(y_pred, y_true)
         criterion = self._plain_criterion()
         reduction = getattr(criterion, "reduction", None)
         criterion.reduction = "none"

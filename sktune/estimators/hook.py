@@ -31,7 +31,7 @@ class FitHook:
         return False
 
     def forget_outputs(self):
-        """Free what :meth:`find_outputs` returns; it is not called again."""
+        """Free what :meth:`find_outputs` returns: it is no longer needed."""
 
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""

@@ -286,7 +286,7 @@ class Training(Components, Datasets):
         return getattr(self.criterion_, "_orig_mod", self.criterion_)
 
     def _mean_loss(self, y_pred, y_true, weight):
-        """Return the criterion's loss; with weights, the mean over the rows of weight times loss."""
+        """Return the criterion's loss; with weights, the mean over rows of weight times loss."""
         if weight is None:
             return self.criterion_(y_pred, y_true)
         criterion = self._plain_criterion()

@@ -28,6 +28,7 @@ from torch.utils.data import TensorDataset
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.report import FusionReport
+from sktune.estimators.base import NetworkEstimator
 
 rng = np.random.RandomState(0)
 X = rng.randn(120, 4)
@@ -751,7 +752,7 @@ def doubled(method):
     return answer
 
 
-@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetClassifier.__mro__[1], "instance"])
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, NetworkEstimator, "instance"])
 @pytest.mark.parametrize(
     "module", [Linear, nn.Sequential(nn.Linear(4, 2))], ids=["module", "compiled"]
 )

@@ -4,17 +4,19 @@ from numbers import Integral
 
 from scipy import sparse
 from sklearn.pipeline import Pipeline
-from skorch.dataset import Dataset, ValidSplit
+from skorch.dataset import ValidSplit
 from torch.nn.parameter import is_lazy
-from torch.utils.data import DataLoader
 
 from sktune.bridge.skorch_nets import KINDS
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.overrides import find_override, remember_methods
+from sktune.estimators.overrides import (
+    STANDARD_DATA,
+    find_override,
+    has_own_callbacks,
+    is_replaced,
+    remember_methods,
+)
 from sktune.training.optimizers import OPTIMIZERS
-
-# Parts of skorch's nets that a fused fit may have, without options.
-_STANDARD = {"dataset": Dataset, "iterator_train": DataLoader, "iterator_valid": DataLoader}
 
 remember_methods(*KINDS)
 
@@ -28,12 +30,10 @@ def why_alone(net):
         return f"{type(net).__name__} overrides {name}"
     if vars(net).get("history_") is not None:
         return "it has a history of its own"
-    has_callbacks = net.callbacks and net.callbacks != "disable"
-    if has_callbacks or any(name.startswith("callbacks__") for name in vars(net)):
+    if has_own_callbacks(net) or any(name.startswith("callbacks__") for name in vars(net)):
         return "it has callbacks of its own"
-    for name, standard in _STANDARD.items():
-        options = net.get_params_for(name).keys() - (() if is_ours else {"shuffle"})
-        if getattr(net, name) is not standard or options:
+    for name in STANDARD_DATA:
+        if is_replaced(net, name, ignored=() if is_ours else ("shuffle",)):
             return f"it has a {name} of its own"
     if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
         return "it has a train_split of its own"

@@ -7,7 +7,7 @@ from sklearn.pipeline import Pipeline
 
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.fit_loop import BUILT
+from sktune.estimators.components import BUILT
 
 
 @dataclass

@@ -13,7 +13,7 @@ from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.fit_loop import BUILT
+from sktune.estimators.components import BUILT
 from sktune.estimators.hook import NO_HOOK, FitHook
 from sktune.modules.dropout import dropout_layers
 from sktune.runtime.generators import Course

@@ -31,7 +31,8 @@ from torch import nn
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
 from sktune.bridge import collect
 from sktune.engine.report import FusionReport
-from sktune.estimators.fit_loop import BUILT, Training
+from sktune.estimators.components import BUILT
+from sktune.estimators.fit_loop import Training
 
 SETTINGS = {
     "module__hidden": (8,),

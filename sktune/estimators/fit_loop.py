@@ -165,7 +165,11 @@ class Training(Components, Datasets):
         self.history.record(prefix + "_batch_count", n_batches)
 
     def _find_program(self, batches):
-        """Return what trains this net by compiled steps, if nobody has changed what a step is; else None."""
+        """Return what trains this net by compiled steps, or None.
+
+        It is None where a step is not what sktune takes for one: a method is overridden, a hook is
+        set, or the optimizer has other parameters.
+        """
         if find_override(self) or not all(part.training for part in self._whole_module().modules()):
             return None
         are_usual = (self._modules, self._criteria, self._optimizers) == (
@@ -192,7 +196,10 @@ class Training(Components, Datasets):
         return program if fits else None
 
     def _run_compiled(self, program, batches, epoch, factors):
-        """Run the batches of a training epoch in one go; the records are those of :meth:`run_single_epoch`."""
+        """Run the batches of a training epoch in one go.
+
+        The records are those of :meth:`run_single_epoch`.
+        """
         (group,) = self.optimizer_.param_groups
         layers = dropout_layers(self.module_)
         rates = scale_rates(group, factors, len(batches))

@@ -27,8 +27,8 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
     learning rate depends on the batch size, say, and no stage of a single parameter can see it.
 
     The estimator as it is makes the first candidate, the stage ``"baseline"``. A stage takes over
-    the parameters of the best candidate so far, of whatever stage. A parameter that an earlier stage
-    has tuned is looked for around its best value only, in a part `narrow` of its range. All
+    the parameters of the best candidate so far, of whatever stage. A parameter that an earlier
+    stage has tuned is looked for around its best value only, in a part `narrow` of its range. All
     candidates have the same splits, and the networks of a stage are trained together.
 
     Parameters
@@ -48,8 +48,8 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         ``0 < narrow <= 1``. See :func:`~sktune.search.narrowing.narrow_space`.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
             ensemble, ensemble_refit
-        As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by which
-        the best candidate of a stage is chosen, or be a callable.
+        As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by
+        which the best candidate of a stage is chosen, or be a callable.
     random_state : int, RandomState or None, default=None
         From which the candidates follow.
 

@@ -76,12 +76,12 @@ def count_steps(optimizer, n_steps):
 
 
 def load_state(optimizer, flat_state):
-    """Give an optimizer of one group, which has taken no step, the state that a training ended with.
+    """Give an optimizer that has taken no step the state that a training ended with.
 
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        Of a class in :data:`~sktune.training.optimizers.OPTIMIZERS`.
+        With one group of parameters, of a class in :data:`~sktune.training.optimizers.OPTIMIZERS`.
     flat_state : dict
         ``step``, the number of steps, and the state tensors by name: flat (P,), over all parameters
         with a gradient in their order, or of one element for a tensor of one number.

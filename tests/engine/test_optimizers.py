@@ -182,7 +182,7 @@ def test_a_part_of_the_lanes_steps_alone():
 
 
 class SignSGD(torch.optim.Optimizer):
-    """A step of the rate's length against the sign of the averaged gradient (Bernstein et al. 2018)."""
+    """Steps against the sign of the averaged gradient (Bernstein et al. 2018)."""
 
     def __init__(self, params, lr=0.01, average=0.9, weight_decay=0.0):
         super().__init__(params, {"lr": lr, "average": average, "weight_decay": weight_decay})

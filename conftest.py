@@ -6,18 +6,9 @@ from pathlib import Path
 
 # Numba keeps compiled code until the file changes in which it begins, and does not look at the
 # others that it is made of: tests are to run what the sources say now.
-_sources = [
-    Path(__file__).with_name("sktune") / name
-    for name in (
-        "engine/compiled/activations.py",
-        "engine/compiled/dropout.py",
-        "engine/compiled/kernels.py",
-        "engine/compiled/losses.py",
-        "engine/compiled/opcodes.py",
-        "engine/compiled/vectors.py",
-        "runtime/seeds.py",
-    )
-]
+_package = Path(__file__).with_name("sktune")
+_sources = sorted((_package / "engine" / "compiled").glob("*.py"))
+_sources.append(_package / "runtime" / "seeds.py")
 _stamp = zlib.crc32(b"".join(path.read_bytes() for path in _sources))
 os.environ["NUMBA_CACHE_DIR"] = str(
     Path(__file__).with_name(".pytest_cache") / f"numba-{_stamp:08x}"

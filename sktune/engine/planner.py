@@ -199,7 +199,7 @@ def _balance(plans, n_workers):
 
 def _can_divide(plan):
     """Tell whether halves of a group are still worth a worker of their own."""
-    fewest = 1 if plan.backend.name == "compiled" else _FEWEST_STACKED_LANES
+    fewest = 1 if plan.backend.goes_lane_by_lane else _FEWEST_STACKED_LANES
     return len(plan.fits) > 1 and len(plan.fits) >= 2 * fewest
 
 

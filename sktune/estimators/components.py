@@ -18,7 +18,7 @@ from sktune.modules.mlp import MLP
 from sktune.runtime.devices import resolve_device
 from sktune.runtime.dtypes import floating_dtype, narrow
 from sktune.runtime.seeds import INIT, draw_seed, mix, seeded
-from sktune.training.optimizers import prefers_fused
+from sktune.training.optimizers import prefers_torch_fused
 
 # Parameters that are read when they are needed: to set them changes no component.
 _LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
@@ -225,7 +225,7 @@ class Components:
             getattr(layer, "sparse", False) for layer in self._whole_module().modules()
         )
         parameters = [p for group in args[0] for p in group["params"]]
-        is_fused = prefers_fused(
+        is_fused = prefers_torch_fused(
             self.optimizer, kwargs, parameters, has_sparse_gradients=has_sparse_gradients
         )
         if is_fused is not None:

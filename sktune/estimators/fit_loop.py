@@ -190,10 +190,11 @@ class Training(Components, Datasets):
         ):
             return None
         program = find_program(self.module_, self.criterion_, type(optimizer), group, batches)
-        fits = program is not None and program.n_outputs == getattr(
-            self, "n_outputs_", program.n_outputs
-        )
-        return program if fits else None
+        if isinstance(program, str):
+            # the reason why the kernels cannot train it
+            return None
+        n_outputs = getattr(self, "n_outputs_", program.n_outputs)
+        return program if program.n_outputs == n_outputs else None
 
     def _run_compiled(self, program, batches, epoch, factors):
         """Run the batches of a training epoch in one go.

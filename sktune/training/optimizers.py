@@ -7,8 +7,10 @@ optimizer here: stacked steps, compiled steps, the planner, and the way back int
 The update of an optimizer is a function ``update(p, g, state, t, options)`` over stacked networks.
 It changes the parameters `p` (L, P) and the tensors of `state` in place, where `g` (L, P) is the
 gradient, `t` (L, 1) are the steps done including this one, and `options` holds a column (L, 1) for
-each hyperparameter and a value for each shared option. No update branches on a hyperparameter: a
-column may hold zeros in some lanes only. Weight decay is done before.
+each hyperparameter and a value for each shared option. No update branches on a column, which may
+hold zeros in some lanes only. An update leaves `g` as it is, which may be the memory of the
+networks' gradients. The weight decay has been added to `g`, or has been taken off `p`, by
+:class:`~sktune.engine.steps.optimizers.StackedOptimizer`.
 """
 
 from collections.abc import Callable
@@ -102,15 +104,15 @@ class CompiledForm:
 
     Attributes
     ----------
-    opcode : str
-        The name of the kernels' constant.
+    constant : str
+        The name of the optimizer's opcode in ``sktune/engine/compiled/kernels.py``.
     options : tuple of str
         The three options that the kernel reads, in its order.
     unsupported : tuple of str
         Options that the kernel does not know.
     """
 
-    opcode: str
+    constant: str
     options: tuple
     unsupported: tuple = ("amsgrad", "maximize", "differentiable", "capturable")
 
@@ -127,7 +129,8 @@ class OptimizerRule:
         Options that may differ between networks that are trained together, beside the learning rate
         and the weight decay. ``beta1`` and ``beta2`` are the two ``betas``.
     state : dict of StateTensor
-        The tensors of the optimizer's state by torch's names, without ``step``.
+        The tensors of the optimizer's state by torch's names, without ``step``. The compiled
+        kernels get them in this order.
     shared : tuple of str
         Options on which the update depends, and that must be equal in networks trained together.
     unsupported : tuple of str
@@ -137,9 +140,10 @@ class OptimizerRule:
     decouples_weight_decay : bool, default=False
         Whether the weight decay is always that of Loshchilov and Hutter (2019); otherwise it is so
         where the option ``decoupled_weight_decay`` is set.
-    fused_devices : frozenset of str
-        The types of devices on which torch has a fused implementation of the optimizer.
-    is_fused_in_half : bool, default=True
+    torch_fused_devices : frozenset of str
+        The types of devices on which torch has an implementation of the optimizer in one kernel,
+        ``fused=True``, for a single network.
+    is_torch_fused_in_half : bool, default=True
         Whether this implementation is right for parameters of half precision.
     compiled : CompiledForm or None, default=None
         How the compiled kernels take the optimizer's steps; None if they do not.
@@ -152,8 +156,8 @@ class OptimizerRule:
     unsupported: tuple = ("maximize",)
     counts_steps: bool = True
     decouples_weight_decay: bool = False
-    fused_devices: frozenset = frozenset()
-    is_fused_in_half: bool = True
+    torch_fused_devices: frozenset = frozenset()
+    is_torch_fused_in_half: bool = True
     compiled: CompiledForm | None = None
 
     def is_decoupled(self, options):
@@ -182,9 +186,9 @@ OPTIMIZERS = {
         _MOMENTUM,
         shared=("nesterov",),
         counts_steps=False,
-        fused_devices=_ALL_DEVICES,
+        torch_fused_devices=_ALL_DEVICES,
         # torch 2.13 updates only a part of the parameters rightly, on a CPU
-        is_fused_in_half=False,
+        is_torch_fused_in_half=False,
         compiled=CompiledForm("SGD", ("momentum", "dampening", "nesterov")),
     ),
     torch.optim.Adam: OptimizerRule(
@@ -193,7 +197,7 @@ OPTIMIZERS = {
         _MOMENTS,
         shared=("decoupled_weight_decay",),
         unsupported=("amsgrad", "maximize"),
-        fused_devices=_ALL_DEVICES,
+        torch_fused_devices=_ALL_DEVICES,
         compiled=_COMPILED_ADAM,
     ),
     torch.optim.AdamW: OptimizerRule(
@@ -202,7 +206,7 @@ OPTIMIZERS = {
         _MOMENTS,
         unsupported=("amsgrad", "maximize"),
         decouples_weight_decay=True,
-        fused_devices=_ALL_DEVICES,
+        torch_fused_devices=_ALL_DEVICES,
         compiled=_COMPILED_ADAM,
     ),
     torch.optim.NAdam: OptimizerRule(
@@ -221,7 +225,7 @@ OPTIMIZERS = {
         update_adagrad,
         ("lr_decay", "eps"),
         {"sum": StateTensor(initial="initial_accumulator_value")},
-        fused_devices=frozenset({"cpu"}),
+        torch_fused_devices=frozenset({"cpu"}),
     ),
 }
 
@@ -247,8 +251,8 @@ def list_free_options():
     return names
 
 
-def prefers_fused(optimizer, options, parameters, *, has_sparse_gradients=False):
-    """Tell whether an optimizer is to be built in torch's fused implementation.
+def prefers_torch_fused(optimizer, options, parameters, *, has_sparse_gradients=False):
+    """Tell whether an optimizer is to be built with ``fused=True``.
 
     Parameters
     ----------
@@ -267,13 +271,13 @@ def prefers_fused(optimizer, options, parameters, *, has_sparse_gradients=False)
         None if the choice is not ours: torch has no such implementation, or the user has chosen.
     """
     rule = OPTIMIZERS.get(optimizer)
-    if rule is None or not rule.fused_devices:
+    if rule is None or not rule.torch_fused_devices:
         return None
     if {"fused", "foreach", "differentiable"} & options.keys():
         return None
     parameters = list(parameters)
     devices = {p.device.type for p in parameters if p.is_floating_point()}
     is_half = any(p.dtype.itemsize < 4 for p in parameters)
-    if has_sparse_gradients or (is_half and not rule.is_fused_in_half):
+    if has_sparse_gradients or (is_half and not rule.is_torch_fused_in_half):
         return False
-    return devices <= rule.fused_devices
+    return devices <= rule.torch_fused_devices

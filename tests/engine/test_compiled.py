@@ -105,7 +105,7 @@ CONFIGURATIONS = {
     **{f"activation {name}": {"module__activation": name} for name in COMPILED_ACTIVATIONS},
     "no activation": {"module__activation": "identity", "module__dropout": 0.3},
     "activation by class": {"module__activation": nn.LeakyReLU(0.3)},
-    "all activations, much dropout": {"module__activation": "silu", "module__dropout": 0.6},
+    "much dropout": {"module__activation": "silu", "module__dropout": 0.6},
     "adamw": {
         "optimizer__weight_decay": 0.3,
         "optimizer__betas": (0.8, 0.95),
@@ -342,7 +342,6 @@ BEYOND = {
     "a hook": {"module": hooked(sequence(nn.Linear(6, 3)))},
     "a layer that stands twice": {"module": shared(nn.ReLU())},
     "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
-    "weights of two types": {"module": sequence(nn.Linear(6, 6), nn.Softplus(), nn.Linear(6, 3))},
     "another criterion": {"criterion": nn.MultiMarginLoss},
     "a criterion without a dict": {"criterion": Slots},
     "smoothed labels": {"criterion__label_smoothing": 0.1},

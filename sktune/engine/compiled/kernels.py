@@ -66,8 +66,9 @@ __all__ = [
     "train_steps",
 ]
 
-# Rules of optimizers.
-SGD, ADAM = range(2)
+# Optimizers.
+SGD = 0
+ADAM = 1
 
 _kept = njit(fastmath={"contract"}, cache=True, **OPTIONS)
 # A sum that is taken in any order.
@@ -353,30 +354,56 @@ def _penalize(links, flat, gradient, l1, l2):
 def _update(rule, options, rate, t, p, g, first, second):
     """Take step t, from 1, of an optimizer, as :mod:`torch.optim` does.
 
-    `options` are weight decay, whether it is decoupled from the gradient, and three numbers of the
-    rule's.
+    `options` are the weight decay, whether it is decoupled from the gradient, and the three options
+    of the optimizer: `beta1`, `beta2` and `eps`, or `momentum`, `dampening` and `nesterov`.
     """
-    zero, one, like = cast(0.0, p[0]), cast(1.0, p[0]), p[0]
-    a, b, c = cast(options[2], like), cast(options[3], like), cast(options[4], like)
-    fresh_a, fresh_b = cast(1 - options[2], like), cast(1 - options[3], like)
-    keep = cast(1 - rate * options[0], like) if options[1] else one
-    decay = zero if options[1] else cast(options[0], like)
+    zero = cast(0.0, p[0])
+    one = cast(1.0, p[0])
+    # the factor of decoupled weight decay, and the weight decay within the gradient
+    keep = cast(1 - rate * options[0], p[0]) if options[1] else one
+    decay = zero if options[1] else cast(options[0], p[0])
     if rule == ADAM:
-        step, root = (
-            cast(rate / (1 - options[2] ** t), like),
-            cast(1 / math.sqrt(1 - options[3] ** t), like),
-        )
-        for i in range(len(p)):
-            x = g[i] + decay * p[i]
-            mean, square = first[i] + (x - first[i]) * fresh_a, second[i] * b + x * x * fresh_b
-            first[i], second[i] = mean, square
-            p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + c)
+        _update_adam(options[2:5], rate, t, p, g, first, second, keep, decay)
+    elif rule == SGD:
+        _update_sgd(options[2:5], rate, t, p, g, first, decay)
     else:
-        fresh, step = fresh_b if t > 1 and a != 0 else one, cast(rate, like)
-        for i in range(len(p)):
-            x = g[i] + decay * p[i]
-            first[i] = first[i] * a + x * fresh
-            p[i] -= step * (x + a * first[i] if c else first[i])
+        raise ValueError("unknown opcode of an optimizer")
+
+
+@compiled
+def _update_adam(options, rate, t, p, g, exp_avg, exp_avg_sq, keep, decay):
+    """Take a step of Adam (Kingma and Ba 2015, algorithm 1) or AdamW."""
+    like = p[0]
+    # 1 - beta is taken in float64: in float32 it would have few digits
+    fresh1 = cast(1 - options[0], like)
+    beta2 = cast(options[1], like)
+    fresh2 = cast(1 - options[1], like)
+    eps = cast(options[2], like)
+    step = cast(rate / (1 - options[0] ** t), like)
+    root = cast(1 / math.sqrt(1 - options[1] ** t), like)
+    for i in range(len(p)):
+        x = g[i] + decay * p[i]
+        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
+        square = exp_avg_sq[i] * beta2 + x * x * fresh2
+        exp_avg[i] = mean
+        exp_avg_sq[i] = square
+        p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + eps)
+
+
+@compiled
+def _update_sgd(options, rate, t, p, g, buffer, decay):
+    """Take a step of SGD with momentum (Sutskever et al. 2013)."""
+    like = p[0]
+    momentum = cast(options[0], like)
+    # the buffer begins with the first gradient, undamped; without momentum nothing is damped
+    is_damped = t > 1 and momentum != 0
+    fresh = cast(1 - options[1], like) if is_damped else cast(1.0, like)
+    is_nesterov = options[2] != 0
+    step = cast(rate, like)
+    for i in range(len(p)):
+        x = g[i] + decay * p[i]
+        buffer[i] = buffer[i] * momentum + x * fresh
+        p[i] -= step * (x + momentum * buffer[i] if is_nesterov else buffer[i])
 
 
 @_kept

@@ -29,10 +29,11 @@ _WIDEST = 2048
 _LARGEST = 1 << 17
 # Ctrl-C is listened to after so many steps.
 _MOST_STEPS = 1000
+_NO_CHAIN = "its module is no chain of linear layers, known activations and dropout"
 
 
 def find_program(module, criterion, optimizer, options, batches):
-    """Return what trains networks like this one on such batches, or None.
+    """Return what trains networks like this one on such batches, or why the kernels cannot.
 
     Parameters
     ----------
@@ -47,32 +48,41 @@ def find_program(module, criterion, optimizer, options, batches):
 
     Returns
     -------
-    program : Program or None
+    program : Program or str
+        A str tells the reason, in the user's words.
     """
-    if not enabled or torch.get_num_threads() != 1 or not _is_known(optimizer, options):
-        return None
+    if not enabled:
+        return "compiled steps are switched off (SKTUNE_COMPILED=0)"
+    if torch.get_num_threads() != 1:
+        return "several threads compute it together"
+    if not _is_known(optimizer, options):
+        return "the compiled kernels do not know its optimizer, or an option of it"
     layers = find_chain(module)
     if layers is None:
-        return None
+        return _NO_CHAIN
     linears = [layer for layer in layers.values() if isinstance(layer, nn.Linear)]
     parameters = [p for layer in linears for p in layer.parameters()]
     rows = getattr(batches, "rows", None)
-    if not own_their_memory(parameters, module) or not is_readable_table(rows, parameters[0]):
-        return None
+    if not own_their_memory(parameters, module):
+        return "its parameters are tied, watched by a hook, of several types or not all of layers"
+    if not is_readable_table(rows, parameters[0]):
+        return "its rows are no dense table of the parameters' type on the CPU"
     n_features = rows.X.shape[1]
     widest = max(n_features, *(layer.out_features for layer in linears))
     # without a batch there is nothing to train on, which is an error of the usual loop
     most_rows = max(batches.sizes, default=math.inf)
     if widest > _WIDEST or widest * most_rows > _LARGEST:
-        return None
+        return "its layers or batches are so large that torch is faster"
     kernels = load_kernels(rows.X.numpy().dtype)
     if kernels is None:
-        return None
+        return "Numba is not installed, or does not work"
     chain = read_chain(kernels, layers, n_features)
     if chain is None:
-        return None
+        return _NO_CHAIN
     loss = read_loss(kernels, criterion, rows, chain.n_outputs)
-    return None if loss is None else Program(kernels, chain, loss, OPTIMIZERS[optimizer])
+    if loss is None:
+        return "the compiled kernels do not know its criterion, or its targets do not fit to it"
+    return Program(kernels, chain, loss, OPTIMIZERS[optimizer])
 
 
 def _is_known(optimizer, options):
@@ -145,13 +155,13 @@ class Program:
             first that is not finite.
         """
         sizes = np.array(sizes, dtype=np.int64)
-        # the kernels take two state arrays, and no more
+        # the kernels take two state arrays, in the order of the entry in OPTIMIZERS
         first, second = [*(state[name] for name in self.state), flat[:0]][:2]
         net = (
             self.chain.links,
             self._fill_factors(dropout),
             self.loss,
-            getattr(self.kernels, self.rule.compiled.opcode),
+            getattr(self.kernels, self.rule.compiled.constant),
             self._pack_options(options, penalties),
             flat,
             gradient,

@@ -42,9 +42,9 @@ class StepBackend(ABC):
     """A way to take training steps in many nets of one architecture.
 
     The planner makes one of these for fits that are alike (their ``group_key`` is equal), and asks
-    it once for its :meth:`blocker`. Each group gets a copy, and is trained by it: first
-    :meth:`prepare`, then :meth:`run_epoch` for epoch after epoch, with :meth:`select` and
-    :meth:`state` where lanes are done.
+    it for its :meth:`blocker`; once more for a group that gets several threads. Each group gets a
+    copy, and is trained by it: first :meth:`prepare`, then :meth:`run_epoch` for epoch after epoch,
+    with :meth:`select` and :meth:`state` where lanes are done.
 
     Attributes
     ----------
@@ -54,7 +54,10 @@ class StepBackend(ABC):
         The optimizers of all lanes.
     """
 
+    # what the report calls this way
     name = ""
+    # whether the lanes are trained one after the other, so that small groups cost nothing
+    goes_lane_by_lane = False
 
     @abstractmethod
     def blocker(self, specs, tables, options):

@@ -13,6 +13,7 @@ class CompiledSteps(StepBackend):
     """Steps that the compiled kernels take: chains of layers on a CPU, in one thread."""
 
     name = "compiled"
+    goes_lane_by_lane = True
 
     def __init__(self):
         self.program = None
@@ -34,8 +35,10 @@ class CompiledSteps(StepBackend):
                     spec.optimizer.options,
                     SimpleNamespace(rows=tables[spec.rows.table], sizes=spec.batch_sizes),
                 )
-                if self.program is None or spec.n_outputs not in (None, self.program.n_outputs):
-                    return "the compiled kernels do not know its layers, criterion or optimizer"
+                if isinstance(self.program, str):
+                    return self.program
+                if spec.n_outputs not in (None, self.program.n_outputs):
+                    return "its module has another number of outputs than its targets need"
         return ""
 
     def prepare(self, lanes, options):
@@ -70,7 +73,8 @@ class CompiledSteps(StepBackend):
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
         losses = np.zeros((len(rates), max(map(len, rates))))
-        steps_done = self.optimizer.t.numpy()  # (L, 1)
+        # (L, 1); the array shares the memory of the tensor: to write to it counts the steps
+        steps_done = self.optimizer.t.numpy()
         orders = {}
         for position, lane in enumerate(self.lanes):
             self.options.check()

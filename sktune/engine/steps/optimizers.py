@@ -21,8 +21,8 @@ class FusedAdam:
     """
 
     def __init__(self, flat, columns, is_decoupled):
-        # the update of each weight, (L, P)
-        self.update = torch.empty_like(flat)
+        # what is added to each weight, (L, P)
+        self.change = torch.empty_like(flat)
         # CUDA reads the count as float32, whatever the parameters' type
         self.steps = torch.zeros((), device=flat.device)
         self.options = {name: columns[name][0].item() for name in ("beta1", "beta2", "eps")}
@@ -33,10 +33,10 @@ class FusedAdam:
 
     def __call__(self, p, g, state, t, options):
         """Take a step as :func:`update_adam` does, and the decoupled weight decay."""
-        torch.mul(p, self.shrinkage, out=self.update)
+        torch.mul(p, self.shrinkage, out=self.change)
         self.steps.add_(1)
         fused_adam(
-            [self.update],
+            [self.change],
             [g],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],
@@ -44,7 +44,7 @@ class FusedAdam:
             [self.steps],
             **self.options,
         )
-        p.addcmul_(self.update, options["lr"])
+        p.addcmul_(self.change, options["lr"])
 
 
 class StackedOptimizer:
@@ -108,7 +108,10 @@ class StackedOptimizer:
         self.update(flat, gradient, state, self.t, options)
 
     def choose_update(self, flat):
-        """Return the update of the next step: torch's fused kernel where lanes are alike enough."""
+        """Choose the update of the next steps, unless that is done, and return it.
+
+        It is torch's fused kernel where the lanes are alike enough.
+        """
         if self.update is None:
             self.has_decay = bool(self.columns["weight_decay"].any())
             self.update = self._open_fused(flat) if self._can_fuse(flat) else self.rule.update

@@ -68,21 +68,21 @@ class CapturedSteps:
         self.n_calls = {}
         self.recordings = {}
 
-    def take(self, compute, rule, tensors, step):
+    def take(self, compute, update, tensors, step):
         """Return what ``compute(tensors, step)`` returns; the next step may overwrite it.
 
         Parameters
         ----------
         compute : callable
-            It must do the same operations for the same `rule` and tensors of the same shapes.
-        rule : object
-            The rule of the optimizer.
+            It must do the same operations for the same `update` and tensors of the same shapes.
+        update : callable
+            The optimizer's, from :meth:`StackedOptimizer.choose_update`.
         tensors : tuple of Tensor (L, B, ...) or None
         step : tuple of int
             (epoch, batch).
         """
         layouts = [None if t is None else (t.shape, t.stride()) for t in tensors]
-        key = (rule, *layouts)
+        key = (update, *layouts)
         self.n_calls[key] = self.n_calls.get(key, 0) + 1
         if self.n_calls[key] <= _N_WARMUP_STEPS:
             return compute(tensors, step)

@@ -3,6 +3,7 @@
 from sktune.bridge import backend as _backend  # registers "sktune" with joblib
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
+from sktune.inspection import LRRangeDisplay, lr_range_test
 from sktune.modules import MLP
 from sktune.search import (
     GridSearchCV,
@@ -21,11 +22,13 @@ __all__ = [
     "DivergenceError",
     "GridSearchCV",
     "HoldoutSearch",
+    "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "RandomizedSearchCV",
     "default_space",
     "loguniform_int",
+    "lr_range_test",
     "powers_of_two",
     "zero_or",
 ]

@@ -38,7 +38,8 @@ class LRRangeResult:
         The training loss without any training, over all splits.
     smoothed_losses : ndarray of shape (num,)
         The training losses over all splits, smoothed over the rates; inf where the fit diverged.
-        All that follows is read off these.
+        All that follows is read off these: of the training, because the lowest loss of rows that
+        were held out moves to other rates with the number of epochs.
     lower_edge : float
         The lowest rate of those around the best one at which the loss falls by at least a tenth of
         the largest fall.

@@ -10,6 +10,7 @@ from skorch.dataset import get_len, unpack_data
 
 from sktune.bridge.seam import fused_tasks
 from sktune.inspection.nets import find_net, transform_rows
+from sktune.runtime.threads import few_threads
 from sktune.training.divergence import DivergenceError
 
 # A rate by which no weight changes: what it ends with is the loss without training.
@@ -107,10 +108,12 @@ def _compute_loss(net, X, y):
     """Return the mean loss of a fitted net on some rows, by its own criterion."""
     losses = []
     sizes = []
-    for batch in net.get_iterator(net.get_dataset(X, y), training=False):
-        losses.append(net.validation_step(batch)["loss"].item())
-        rows, _ = unpack_data(batch)
-        sizes.append(get_len(rows))
+    # for small networks, to start more threads takes longer than the batches do
+    with few_threads(net.module_, get_len(X)):
+        for batch in net.get_iterator(net.get_dataset(X, y), training=False):
+            losses.append(net.validation_step(batch)["loss"].item())
+            rows, _ = unpack_data(batch)
+            sizes.append(get_len(rows))
     return float(np.average(losses, weights=sizes))
 
 

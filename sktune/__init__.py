@@ -3,7 +3,7 @@
 from sktune.bridge import backend as _backend  # registers "sktune" with joblib
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
-from sktune.inspection import LRRangeDisplay, lr_range_test
+from sktune.inspection import LRRangeDisplay, find_max_batch_size, lr_range_test
 from sktune.modules import MLP
 from sktune.search import (
     GridSearchCV,
@@ -27,6 +27,7 @@ __all__ = [
     "NeuralNetRegressor",
     "RandomizedSearchCV",
     "default_space",
+    "find_max_batch_size",
     "loguniform_int",
     "lr_range_test",
     "powers_of_two",

@@ -34,8 +34,8 @@ def make_bowl(seed=0):
 
 def make_linear(**options):
     options = {"batch_size": -1, "random_state": 0} | options
-    sgd = torch.optim.SGD
-    return NeuralNetRegressor(nn.Linear(4, 1), optimizer=sgd, **options)
+    sizes = {"module__in_features": 4, "module__out_features": 1}
+    return NeuralNetRegressor(nn.Linear, optimizer=torch.optim.SGD, **sizes, **options)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.5])
@@ -45,7 +45,7 @@ def test_quadratic_bowl_diverges_at_two_over_the_largest_eigenvalue(num, momentu
     whole = [(np.arange(len(X)), np.arange(len(X)))]
     net = make_linear(optimizer__momentum=momentum)
 
-    result = lr_range_test(net, X, y, lr_min=1e-4, lr_max=10, num=num, cv=whole, n_epochs=200)
+    result = lr_range_test(net, X, y, lr_min=1e-6, lr_max=10, num=num, cv=whole, n_epochs=200)
 
     step = result.rates[1] / result.rates[0]
     # with momentum: Polyak 1964, theorem 9
@@ -58,7 +58,7 @@ def test_sweep_of_the_bowl():
     X, y, largest = make_bowl()
 
     result = lr_range_test(
-        make_linear(), X, y, lr_min=1e-4, lr_max=10, num=200, method="sweep", random_state=0
+        make_linear(), X, y, lr_min=1e-6, lr_max=10, num=200, method="sweep", random_state=0
     )
 
     # the loss has to grow for some steps before it is above that without training

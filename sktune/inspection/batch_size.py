@@ -10,8 +10,9 @@ from skorch.dataset import get_len
 
 from sktune.inspection.nets import find_net
 
-# An optimizer makes its state in the first step, which the second step needs beside all else.
-_N_STEPS = 2
+# An optimizer makes its state in the first step, which a later one needs beside all else. Of two
+# steps, the second may be the smaller rest of an epoch.
+_N_STEPS = 3
 # What torch says where a device has no exception of its own for it.
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
@@ -21,8 +22,8 @@ def find_max_batch_size(
 ):
     """Find the largest batch that a network can be trained with in the memory there is.
 
-    Copies of the estimator take two steps each. The batch is doubled until the memory is exceeded,
-    and otherwise halved until it is not.
+    Copies of the estimator take three steps each. The batch is doubled until the memory is
+    exceeded; if the first one exceeds it, it is halved until it does not.
 
     Parameters
     ----------

@@ -209,8 +209,8 @@ def _check_that_something_learns(rates, falls, untrained_loss):
     is_lost = falls < -abs(untrained_loss)
     widen = "raise num, lower lr_min" if is_lost.any() else f"raise lr_max={rates[-1]:.3g}"
     raise ValueError(
-        f"a rate must lower the training loss by {_MIN_FALL:.0%} at least, but none of {len(rates)} "
-        f"does, from {rates[0]:.3g} to {rates[-1]:.3g}: {widen}, or raise n_epochs"
+        f"a rate must lower the training loss by {_MIN_FALL:.0%} at least, but none of "
+        f"{len(rates)} does, from {rates[0]:.3g} to {rates[-1]:.3g}: {widen}, or raise n_epochs"
     )
 
 

@@ -132,10 +132,7 @@ def test_losses_of_fits_that_are_not_fused():
 @pytest.mark.parametrize("kind", ["sktune", "skorch"])
 def test_random_state_repeats_the_result(kind, method):
     options = {"num": 100, "lr_max": 1000} if method == "sweep" else {**FEW, "lr_max": 1000}
-    if kind == "sktune":
-        net = NeuralNetClassifier()
-    else:
-        net = make_skorch_net()
+    net = NeuralNetClassifier() if kind == "sktune" else make_skorch_net()
     state = torch.get_rng_state()
 
     results = [

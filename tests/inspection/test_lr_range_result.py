@@ -12,7 +12,7 @@ def make_losses(begins=1e-4, ends=1e-1):
     """Return losses that fall to 0.2 between two rates, and are NaN above ten times the second."""
     progress = np.log(RATES / begins) / np.log(ends / begins)
     losses = 1 - 0.8 * np.clip(progress, 0, 1)
-    losses[RATES > 10 * ends] = np.nan
+    losses[RATES / ends > 10] = np.nan
     return losses
 
 
@@ -71,8 +71,14 @@ def test_a_fold_that_diverges_is_a_rate_that_diverges():
 @pytest.mark.parametrize(
     ("losses", "match"),
     [
-        (np.full(36, 1.0), r"must lower the training loss by 1%.*raise lr_max=10, or raise n_epoch"),
-        (np.where(RATES < 1, 1.0, np.nan), "lower the training loss by 1%.*raise num, lower lr_min"),
+        (
+            np.full(36, 1.0),
+            "lower the training loss by 1%.*raise lr_max=10, or raise n_epochs",
+        ),
+        (
+            np.where(RATES < 1, 1.0, np.nan),
+            "the training loss by 1%.*raise num, lower lr_min",
+        ),
         (np.full(36, np.nan), "at which training is finite, got lr_min=1e-06: try lr_min=1e-09"),
         (make_losses(ends=9.9), "lr_max must be a rate at which training diverges.*lr_max=1e.03"),
         (make_losses(begins=1e-9), "lr_min must be a rate that is too low to learn.*lr_min=1e-08"),

@@ -28,6 +28,7 @@ from sktune.modules.mlp import MLP
 from sktune.modules.reading import keeps_integers
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
 from sktune.runtime.threads import few_threads, limited_threads
+from sktune.training.lr_scaling import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset
 
 _FEW_ROWS = 100
@@ -40,7 +41,7 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(Records, Training):
+class NetworkEstimator(ScalesRates, Records, Training):
     """What the networks share of scikit-learn's face."""
 
     def _assign(self, arguments):

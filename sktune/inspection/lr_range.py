@@ -183,6 +183,9 @@ def _seeded_generators(net, seed):
 
 def _choose_n_epochs(net, n_rows):
     """Return how many epochs take enough steps for a difference to be seen."""
-    batch_size = n_rows if net.batch_size == -1 else net.batch_size
+    batch_size = net.batch_size
+    # -1 is all rows at once; what is no size at all, fit refuses in its own words
+    if not isinstance(batch_size, Integral) or batch_size < 1:
+        batch_size = n_rows
     n_steps = math.ceil(n_rows / batch_size)
     return max(_MIN_EPOCHS, math.ceil(_MIN_STEPS / n_steps))

@@ -29,6 +29,7 @@ class Limited(nn.Module):
 
     seen = []
     alive = weakref.WeakSet()
+    most_alive = 0
 
     def __init__(self, limit=70, error="cuda", late=False):
         super().__init__()
@@ -37,7 +38,10 @@ class Limited(nn.Module):
         self.error = error
         self.late = late
         self.n_calls = 0
+        # only the garbage collector frees this
+        self.circle = [self]
         Limited.alive.add(self)
+        Limited.most_alive = max(Limited.most_alive, len(Limited.alive))
 
     def forward(self, X):
         self.n_calls += 1
@@ -54,6 +58,7 @@ class Limited(nn.Module):
 @pytest.fixture(autouse=True)
 def _forget():
     Limited.seen.clear()
+    Limited.most_alive = 0
 
 
 def make_net(kind=NeuralNetRegressor, **options):
@@ -98,6 +103,7 @@ def test_nothing_is_left_in_memory(limit):
     find_max_batch_size(make_net(module__limit=limit), X, y)
 
     assert len(Limited.alive) == 0
+    assert Limited.most_alive == 1
 
 
 def test_each_size_is_tried_also_after_the_first_step():

@@ -246,6 +246,14 @@ def test_errors_of_fit_are_raised_as_they_are(method):
         lr_range_test(NeuralNetClassifier(random_state=0), holes, y, method=method)
 
 
+@pytest.mark.parametrize("batch_size", [0, "64"])
+def test_errors_of_hyperparameters_are_raised_as_they_are(batch_size):
+    net = NeuralNetClassifier(random_state=0, batch_size=batch_size)
+
+    with pytest.raises(ValueError, match="batch_size must be an int of at least 1, or -1"):
+        lr_range_test(net, X, y)
+
+
 def test_rates_that_are_too_narrow():
     net = NeuralNetClassifier(random_state=0)
 

@@ -8,6 +8,7 @@ from sktune.modules import MLP
 from sktune.search import (
     GridSearchCV,
     RandomizedSearchCV,
+    StagedSearch,
     default_space,
     loguniform_int,
     powers_of_two,
@@ -26,6 +27,7 @@ __all__ = [
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "RandomizedSearchCV",
+    "StagedSearch",
     "default_space",
     "find_max_batch_size",
     "loguniform_int",

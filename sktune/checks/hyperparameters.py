@@ -11,7 +11,7 @@ import torch
 from sktune.checks.arguments import constructor_arguments, own_arguments
 from sktune.checks.components import check_components
 from sktune.checks.synonyms import suggest
-from sktune.training.lr_scaling import find_lr_factor
+from sktune.training.rates import find_lr_factor
 from sktune.training.schedules import SCHEDULES, lr_factors
 
 # What other libraries' ``fit`` calls validation rows.

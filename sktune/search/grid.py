@@ -1,33 +1,16 @@
 """scikit-learn's searches, whose networks are trained together."""
 
+import numpy as np
 from sklearn import model_selection
 
-from sktune.bridge.seam import fused_tasks
-from sktune.engine.report import FusionReport
-
-
-class _FusedSearch:
-    def fit(self, X, y=None, **params):
-        """Run fit with all sets of parameters, as in scikit-learn."""
-        report = FusionReport()
-        with fused_tasks(report=report, progress=self.verbose > 0):
-            super().fit(X, y, **params)
-        self.fusion_ = report
-        return self
-
-    @property
-    def curves_(self):
-        """How each fused fit went: a pandas frame of candidate, split, epoch, losses and learning rate."""
-        from pandas import DataFrame  # only those who look at curves need it
-
-        return DataFrame(self.fusion_.curves.columns)
+from sktune.search.base import _FusedSearch
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     """Search over every combination of the values given, with cross-validation.
 
-    It is :class:`sklearn.model_selection.GridSearchCV`, with the same signature and meaning. Networks of sktune,
-    alone or as the last step of a Pipeline, are trained together.
+    It is :class:`sklearn.model_selection.GridSearchCV`, with the same signature and meaning.
+    Networks of sktune, alone or as the last step of a Pipeline, are trained together.
 
     Parameters
     ----------
@@ -36,16 +19,44 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     param_grid : dict or list of dicts
         Names of parameters to lists of values.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads
-        that groups of networks are trained in (None: as many as torch has), and of processes for what is not trained
-        so. With `verbose` above 0 a progress bar is shown on stderr.
+        As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads that
+        groups of networks are trained in (None: as many as torch has), and of processes for what is
+        not trained so. With `verbose` above 0 a progress bar is shown on stderr.
+    ensemble : {"greedy", "folds"} or None, default=None
+        Whether to predict with an ensemble of the models that were trained for the folds, rather
+        than with the single best estimator. ``"folds"`` averages those of the best candidate.
+        ``"greedy"`` chooses candidates, with repetition, whose averaged out-of-fold predictions
+        have the smallest log loss or squared error (Caruana et al. 2004). Networks that were
+        trained together are kept for it; other models are fitted once more.
+    ensemble_refit : bool, default=False
+        Whether the members of the ensemble are fitted to all rows, each once, rather than being the
+        mean of their models of the folds.
 
     Attributes
     ----------
     fusion_ : FusionReport
         What was trained together, and why a fit was not; ``print`` it for a summary.
     cv_results_ : dict
-        As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by their number.
+        As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
+        their number.
+    ensemble_ : estimator
+        Where `ensemble` is set: what ``predict``, ``predict_proba`` and ``score`` use.
+        ``best_estimator_`` stays the single refitted one.
+    ensemble_weights_ : ndarray (n_candidates,)
+        The weight of each candidate in the ensemble.
+    ensemble_score_ : float
+        The mean score of the ensemble's out-of-fold predictions, to be set beside ``best_score_``.
+        It is optimistic, as the weights were chosen by the same predictions.
+    oof_predictions_ : ndarray (n_candidates, n_rows, n_outputs) of float32, or None
+        The out-of-fold predictions: probabilities of the classes, or targets; NaN for candidates
+        with a failed fit and for rows that no split tests. None, with a warning, if they would take
+        more than 256 MiB.
+
+    Raises
+    ------
+    ValueError
+        In ``fit``, for an ensemble of classifiers without ``predict_proba``, of several targets of
+        classification, or under a scoring that needs ``decision_function``.
 
     Examples
     --------
@@ -60,20 +71,55 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     0
     """
 
+    def __init__(
+        self,
+        estimator,
+        param_grid,
+        *,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        error_score=np.nan,
+        return_train_score=False,
+        ensemble=None,
+        ensemble_refit=False,
+    ):
+        super().__init__(
+            estimator=estimator,
+            param_grid=param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit
+
 
 class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     """Search over candidates drawn from distributions, with cross-validation.
 
-    It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in :class:`GridSearchCV`.
+    It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in
+    :class:`GridSearchCV`.
 
     Parameters
     ----------
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions with ``rvs``, as in :mod:`scipy.stats` and
-        :mod:`sktune.search.spaces`.
+        Names of parameters to lists of values or to distributions with ``rvs``, as in
+        :mod:`scipy.stats` and :mod:`sktune.search.spaces`.
     n_iter : int, default=10
         How many candidates to draw.
-    estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
+    random_state : int, RandomState or None, default=None
+        From which the candidates follow.
+    estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
+            ensemble, ensemble_refit
         See :class:`GridSearchCV`, also for the attributes.
 
     Examples
@@ -84,6 +130,42 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     >>> X, y = load_iris(return_X_y=True)
     >>> net = NeuralNetClassifier(max_epochs=20, random_state=0)
     >>> space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": [0.0, 0.2]}
-    >>> len(RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y).cv_results_["params"])
+    >>> search = RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y)
+    >>> len(search.cv_results_["params"])
     4
     """
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_iter=10,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        error_score=np.nan,
+        return_train_score=False,
+        ensemble=None,
+        ensemble_refit=False,
+    ):
+        super().__init__(
+            estimator=estimator,
+            param_distributions=param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit

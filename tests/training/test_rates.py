@@ -11,7 +11,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktune import GridSearchCV, NeuralNetClassifier, NeuralNetRegressor
-from sktune.training.lr_scaling import LR_SCALINGS, find_lr_factor
+from sktune.training.rates import LR_SCALINGS, find_lr_factor
 
 X, y = load_iris(return_X_y=True)
 X = (X - X.mean(axis=0)).astype(np.float32)

@@ -68,6 +68,16 @@ def test_a_fold_that_diverges_is_a_rate_that_diverges():
     assert 0.2 < make_result(losses).divergent_edge < 0.4
 
 
+def test_rates_that_are_worse_than_the_best_do_not_diverge():
+    losses = make_losses()
+    losses[(RATES > 0.1) & (RATES < 1.01)] = 0.7
+
+    result = make_result(losses)
+
+    assert result.good_region[1] < 0.11
+    assert 1.0 < result.divergent_edge < 2.0
+
+
 @pytest.mark.parametrize(
     ("losses", "match"),
     [

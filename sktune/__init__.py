@@ -3,6 +3,7 @@
 from sktune.bridge import backend as _backend  # registers "sktune" with joblib
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
+from sktune.inspection import LRRangeDisplay, find_max_batch_size, lr_range_test
 from sktune.modules import MLP
 from sktune.search import (
     GridSearchCV,
@@ -22,12 +23,15 @@ __all__ = [
     "DivergenceError",
     "GridSearchCV",
     "HoldoutSearch",
+    "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "RandomizedSearchCV",
     "StagedSearch",
     "default_space",
+    "find_max_batch_size",
     "loguniform_int",
+    "lr_range_test",
     "powers_of_two",
     "zero_or",
 ]

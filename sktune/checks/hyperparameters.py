@@ -11,6 +11,7 @@ import torch
 from sktune.checks.arguments import constructor_arguments, own_arguments
 from sktune.checks.components import check_components
 from sktune.checks.synonyms import suggest
+from sktune.training.rates import find_lr_factor
 from sktune.training.schedules import SCHEDULES, lr_factors
 
 # What other libraries' ``fit`` calls validation rows.
@@ -61,6 +62,7 @@ _RANGES = {
         lambda v: v >= 1 or v == -1,
         "an int of at least 1, or -1 for all rows at once",
     ),
+    ("lr_scaling_batch_size",): (Integral, lambda v: v >= 1, "an int of at least 1"),
     ("l1", "l2", "tol", "optimizer__weight_decay"): (
         Real,
         lambda v: 0 <= v < math.inf,
@@ -99,6 +101,7 @@ def check_ranges(net):
     for name in settings.keys() & _ALLOWED.keys():
         _check_range(name, settings[name], *_ALLOWED[name])
     _check_early_stopping(net.early_stopping)
+    find_lr_factor(net)
 
 
 def _check_range(name, value, number_type, is_in_range, requirement):

@@ -27,6 +27,7 @@ from sktune.modules.mlp import MLP
 from sktune.modules.reading import keeps_integers
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
 from sktune.runtime.threads import few_threads, limited_threads
+from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset
 
 _FEW_ROWS = 100
@@ -39,7 +40,7 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(Records, Training):
+class NetworkEstimator(ScalesRates, Records, Training):
     """The base class of the networks, scikit-learn estimators that train as skorch does."""
 
     def _assign(self, arguments):

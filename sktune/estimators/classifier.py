@@ -48,6 +48,13 @@ class NeuralNetClassifier(Labels, NetworkEstimator, skorch.NeuralNetClassifier):
         ``"constant"``, ``"step"``, ``"exponential"``, ``"time"``, ``"cosine"`` or ``"one_cycle"``,
         with parameters ``lr_schedule__x``; ``lr_schedule__warmup`` is a number of epochs. See
         :mod:`sktune.training.schedules`.
+    lr_scaling : {"linear", "sqrt"} or None, default=None
+        How the learning rate follows the batch size: the optimizer gets `lr` times
+        ``batch_size / lr_scaling_batch_size`` (Goyal et al. 2017) or the square root of that, and
+        with None `lr` itself. It holds for ``optimizer__lr`` and the rates of groups as well.
+    lr_scaling_batch_size : int, default=64
+        The batch size that `lr` is meant for. By default it is that of `batch_size`, so that
+        nothing changes until that does.
     shuffle : bool, default=True
         Whether each epoch takes the rows in a new order.
     class_weight : dict, "balanced" or None, default=None
@@ -126,6 +133,7 @@ class NeuralNetClassifier(Labels, NetworkEstimator, skorch.NeuralNetClassifier):
         tol=1e-4, random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None,
         train_split=None, classes=None, predict_nonlinearity="auto",
         iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
+        lr_scaling=None, lr_scaling_batch_size=64,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
     ):  # fmt: skip
         self._assign(locals())

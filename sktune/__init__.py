@@ -5,6 +5,7 @@ from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
 from sktune.modules import MLP
 from sktune.search import (
+    BayesSearchCV,
     GridSearchCV,
     RandomizedSearchCV,
     default_space,
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "BayesSearchCV",
     "DivergenceError",
     "GridSearchCV",
     "HoldoutSearch",

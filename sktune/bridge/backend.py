@@ -51,6 +51,8 @@ class FusingBackend(ParallelBackendBase):
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
     serves_one : bool, default=False
         Whether it serves one ``Parallel`` only, that of a search, and leaves alone what comes after it (a refit).
+    listeners : sequence of objects with ``on_epoch``, default=()
+        They hear of each epoch of the fits that are trained together, and may stop fits.
     """
 
     supports_return_generator = True
@@ -60,7 +62,7 @@ class FusingBackend(ParallelBackendBase):
 
     def __init__(
         self, *args, max_lanes=None, device=None, precision=None, report=None, progress=False, serves_one=False,
-        **kwargs,
+        listeners=(), **kwargs,
     ):  # fmt: skip
         super().__init__(*args, **kwargs)
         if precision not in (None, "tf32", "bf16"):
@@ -73,6 +75,7 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.serves_one = serves_one
+        self.listeners = listeners
         self.is_over = False
         # what the context around this one has chosen
         around = chosen_backend()

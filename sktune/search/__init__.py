@@ -1,9 +1,11 @@
 """Searches over candidates, whose networks are trained together."""
 
+from sktune.search.bayes import BayesSearchCV
 from sktune.search.grid import GridSearchCV, RandomizedSearchCV
 from sktune.search.spaces import default_space, loguniform_int, powers_of_two, zero_or
 
 __all__ = [
+    "BayesSearchCV",
     "GridSearchCV",
     "RandomizedSearchCV",
     "default_space",

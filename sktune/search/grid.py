@@ -1,26 +1,13 @@
 """scikit-learn's searches, whose networks are trained together."""
 
+import numpy as np
 from sklearn import model_selection
+from sklearn.model_selection import ParameterSampler
 
-from sktune.bridge.seam import fused_tasks
-from sktune.engine.report import FusionReport
-
-
-class _FusedSearch:
-    def fit(self, X, y=None, **params):
-        """Run fit with all sets of parameters, as in scikit-learn."""
-        report = FusionReport()
-        with fused_tasks(report=report, progress=self.verbose > 0):
-            super().fit(X, y, **params)
-        self.fusion_ = report
-        return self
-
-    @property
-    def curves_(self):
-        """How each fused fit went: a pandas frame of candidate, split, epoch, losses and learning rate."""
-        from pandas import DataFrame  # only those who look at curves need it
-
-        return DataFrame(self.fusion_.curves.columns)
+from sktune.search.base import _FusedSearch
+from sktune.search.rounds import Rounds, SearchInRounds
+from sktune.search.samplers.distributions import Space
+from sktune.search.sizes import default_batch_size
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
@@ -61,7 +48,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     """
 
 
-class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
+class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     """Search over candidates drawn from distributions, with cross-validation.
 
     It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in :class:`GridSearchCV`.
@@ -75,6 +62,14 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
         How many candidates to draw.
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
         See :class:`GridSearchCV`, also for the attributes.
+    stop, patience, tol, timeout
+        See :class:`BayesSearchCV`. With `stop` or `timeout` the candidates, which are the same, are
+        evaluated in rounds on the same splits; without them all are evaluated at once.
+
+    Attributes
+    ----------
+    stop_reason_ : str
+        Why the search has ended, in words and numbers.
 
     Examples
     --------
@@ -87,3 +82,70 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     >>> len(RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y).cv_results_["params"])
     4
     """
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_iter=10,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        error_score=np.nan,
+        return_train_score=False,
+        stop=None,
+        patience=1,
+        tol=0.25,
+        timeout=None,
+    ):
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.stop = stop
+        self.patience = patience
+        self.tol = tol
+        self.timeout = timeout
+
+    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+        """Evaluate all candidates at once, or in rounds if the search may stop before their end."""
+        if self.stop is None and self.timeout is None:
+            # older releases of scikit-learn do not have the argument
+            context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+            super()._run_search(evaluate_candidates, **context)
+            self.stop_reason_ = "all candidates are evaluated"
+            return
+        sampler = ParameterSampler(
+            self.param_distributions, self.n_iter, random_state=self.random_state
+        )
+        candidates = list(sampler)
+        space = None if self.stop is None else Space(self.param_distributions)
+        rule = self._make_rule(space, is_adaptive=False, seed=0)
+        rounds = Rounds(self, evaluate_candidates, callback_ctx)
+        size = default_batch_size(self, len(candidates))
+        found = []
+        reason = ""
+        while not reason:
+            batch = candidates[len(found) : len(found) + size]
+            outcomes = rounds.evaluate(batch)
+            points = [None if space is None else space.find_point(params) for params in batch]
+            found += zip(points, outcomes, strict=True)
+            n_next = min(size, len(candidates) - len(found))
+            reason = self._find_reason(rounds, rule, found, n_next)
+        rounds.end()
+        self.stop_reason_ = reason

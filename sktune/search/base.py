@@ -1,0 +1,27 @@
+"""What the searches have in common: networks that are trained together."""
+
+from sktune.bridge.seam import fused_tasks
+from sktune.engine.report import FusionReport
+
+
+class _FusedSearch:
+    """What all searches have in common, beside a search of scikit-learn's as another base."""
+
+    def fit(self, X, y=None, **params):
+        """Run fit with all sets of parameters, as in scikit-learn."""
+        options = self._fusing_options()
+        with fused_tasks(**options):
+            super().fit(X, y, **params)
+        self.fusion_ = options["report"]
+        return self
+
+    def _fusing_options(self):
+        """Return the options of the backend that trains the fits."""
+        return {"report": FusionReport(), "progress": self.verbose > 0}
+
+    @property
+    def curves_(self):
+        """How each fused fit went: a frame of candidate, split, epoch, losses and learning rate."""
+        from pandas import DataFrame  # only those who look at curves need it
+
+        return DataFrame(self.fusion_.curves.columns)

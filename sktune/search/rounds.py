@@ -1,0 +1,268 @@
+"""Searches that evaluate their candidates in rounds, each of which is one call of evaluate_candidates.
+
+Of scikit-learn's searches some private names are built upon here, and in no other file:
+``_run_search``, which is called with ``evaluate_candidates``; ``_format_results``, which makes
+``cv_results_`` of what the tasks returned; ``_select_best_index``; ``_checked_cv_orig``.
+``tests/search/test_rounds.py`` fails when one of them moves.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sktune.engine.report import FusionReport
+from sktune.search.base import _FusedSearch
+from sktune.search.stopping import Deadline, StoppingRule, check_stopping
+
+
+@dataclass
+class Outcome:
+    """What came of a candidate.
+
+    Parameters
+    ----------
+    params : dict
+    rows : list of dict
+        What scikit-learn's tasks returned, one for each split: ``test_scores``, ``fit_time`` and
+        others.
+    is_complete : bool
+        Whether all fits have been trained to their end.
+    """
+
+    params: dict
+    rows: list
+    is_complete: bool = True
+
+    @property
+    def has_failed(self):
+        """Whether a fit has failed."""
+        return any(row.get("fit_error") is not None for row in self.rows)
+
+    def scores(self, metric):
+        """Return the scores on the test rows of each split."""
+        found = [row["test_scores"] for row in self.rows]
+        if isinstance(found[0], dict):
+            found = [scores[metric] for scores in found]
+        return np.array(found, dtype=float)
+
+    def score(self, metric):
+        """Return the mean score; NaN if the candidate has failed."""
+        return float("nan") if self.has_failed else float(self.scores(metric).mean())
+
+
+class Session:
+    """What one ``fit`` of a search in rounds keeps until it is over.
+
+    Parameters
+    ----------
+    timeout : float or None
+    """
+
+    def __init__(self, timeout=None):
+        self.report = FusionReport()
+        self.deadline = Deadline(timeout)
+        # outcomes of an earlier search that this one goes on with
+        self.restored = []
+        # what has been evaluated by this one
+        self.outcomes = []
+        # candidates that are evaluated only because scikit-learn asks for an evaluation
+        self.is_repetition = False
+        # what a study has to be of to be gone on with
+        self.digests = {}
+
+    def __reduce__(self):
+        # tasks in other processes get the search, and need nothing of this
+        return Session, ()
+
+    @property
+    def kept(self):
+        """The outcomes that belong into ``cv_results_``."""
+        own = [] if self.is_repetition else self.outcomes
+        return [*self.restored, *(outcome for outcome in own if outcome.is_complete)]
+
+    def take(self, candidates, n_splits, out):
+        """Take what the tasks of all rounds have returned."""
+        stopped = {stop["candidate"] for stop in self.report.stopped}
+        self.outcomes = []
+        for number, params in enumerate(candidates):
+            rows = out[number * n_splits : (number + 1) * n_splits]
+            self.outcomes.append(Outcome(params, rows, number not in stopped))
+
+
+class FixedSplits:
+    """A splitter that splits once and gives the same splits in each round.
+
+    Parameters
+    ----------
+    cv : splitter
+    check : callable or None
+        ``check(splits)`` may raise an error before anything is trained.
+    """
+
+    def __init__(self, cv, check=None):
+        self.cv = cv
+        self.check = check
+        self.splits = None
+
+    def split(self, X, y=None, **params):
+        """Return the splits, which are made when they are first asked for."""
+        if self.splits is None:
+            self.splits = list(self.cv.split(X, y, **params))
+            if self.check is not None:
+                self.check(self.splits)
+        return iter(self.splits)
+
+    def get_n_splits(self, X=None, y=None, **params):
+        """Return the number of splits."""
+        return self.cv.get_n_splits(X, y, **params)
+
+    @property
+    def mean_sizes(self):
+        """The mean numbers of rows to train on and to score on."""
+        sizes = [(_count(train), _count(test)) for train, test in self.splits]
+        n_train, n_test = np.mean(sizes, axis=0)
+        return float(n_train), float(n_test)
+
+
+def _count(rows):
+    """Return how many rows are told by number or by mask."""
+    rows = np.asarray(rows)
+    return int(rows.sum()) if rows.dtype == bool else len(rows)
+
+
+class Rounds:
+    """The rounds of one search.
+
+    Parameters
+    ----------
+    search : SearchInRounds
+    evaluate_candidates : callable
+        scikit-learn's.
+    callback_ctx : CallbackContext or None
+        scikit-learn's, from 1.9.
+    check_splits : callable or None
+        See :class:`FixedSplits`.
+    """
+
+    def __init__(self, search, evaluate_candidates, callback_ctx=None, check_splits=None):
+        self.search = search
+        self.session = search._session
+        self.evaluate_candidates = evaluate_candidates
+        self.splits = FixedSplits(search._checked_cv_orig, check_splits)
+        self.context = None
+        if callback_ctx is not None:
+            context = callback_ctx.subcontext(task_name="search", max_subtasks=None)
+            self.context = context.call_on_fit_task_begin(estimator=search)
+
+    def evaluate(self, candidates):
+        """Return the outcomes of candidates, whose networks are trained together."""
+        session = self.session
+        n_before = len(session.outcomes)
+        session.report.n_earlier = n_before
+        if self.context is None:
+            self.evaluate_candidates(candidates, cv=self.splits)
+        else:
+            context = self.context.subcontext(
+                task_name="round",
+                max_subtasks=len(candidates) * self.search.n_splits_,
+                sequential_subtasks=False,
+            ).call_on_fit_task_begin(estimator=self.search)
+            self.evaluate_candidates(candidates, cv=self.splits, callback_ctx=context)
+            context.call_on_fit_task_end(estimator=self.search)
+        return session.outcomes[n_before:]
+
+    def end(self):
+        """Tell scikit-learn's callbacks that the last round is over."""
+        if self.context is not None:
+            self.context.call_on_fit_task_end(estimator=self.search)
+
+
+class SearchInRounds(_FusedSearch):
+    """What searches in rounds have in common, beside a search of scikit-learn's as another base."""
+
+    def fit(self, X, y=None, **params):
+        """Run fit with the candidates of each round, as in scikit-learn."""
+        check_stopping(self)
+        self._check_fit(X, y, params)
+        self._session = Session(self.timeout)
+        try:
+            self._begin_fit(X, y, params)
+            return super().fit(X, y, **params)
+        finally:
+            del self._session
+
+    def _check_fit(self, X, y, params):
+        """Raise an error about what can be known to be wrong before anything is trained."""
+
+    def _begin_fit(self, X, y, params):
+        """Note in the session what the rounds have to know of the data."""
+
+    def _fusing_options(self):
+        options = super()._fusing_options()
+        options["report"] = self._session.report
+        if self.timeout is not None:
+            options["listeners"] = (self._session.deadline,)
+        return options
+
+    def _format_results(self, candidate_params, n_splits, out, more_results=None):
+        """Make ``cv_results_`` of the candidates that are complete, and of restored ones."""
+        session = self._session
+        session.take(candidate_params, n_splits, out)
+        kept = session.kept
+        if not kept:
+            raise ValueError(
+                "timeout must leave the time for one round of candidates, "
+                f"got timeout={self.timeout}, after which none was complete"
+            )
+        candidates = [outcome.params for outcome in kept]
+        rows = [row for outcome in kept for row in outcome.rows]
+        return super()._format_results(candidates, n_splits, rows, more_results)
+
+    def _find_metric(self, outcome):
+        """Return the name of the score that guides the search; a ValueError if there is none."""
+        scores = outcome.rows[0]["test_scores"]
+        if not isinstance(scores, dict):
+            return "score"
+        if not isinstance(self.refit, str) or self.refit not in scores:
+            raise ValueError(
+                "refit must name the score that guides the search, one of "
+                f"{sorted(scores)}, got refit={self.refit!r}"
+            )
+        return self.refit
+
+    def _make_rule(self, space, is_adaptive, seed):
+        """Return the rule by which the search stops; None if there is none."""
+        if self.stop is None:
+            return None
+        if self.n_splits_ < 2:
+            raise ValueError(
+                "stop='auto' must have at least 2 splits to tell the error of a score by, "
+                f"got {self.n_splits_}"
+            )
+        return StoppingRule(space, self.tol, self.patience, is_adaptive, seed)
+
+    def _find_reason(self, rounds, rule, found, n_next):
+        """Return why to stop after a round, or an empty text.
+
+        `found` are pairs of a Point and an Outcome of the candidates so far.
+        """
+        if rounds.session.deadline.is_over:
+            n_complete = sum(outcome.is_complete for _, outcome in found)
+            return f"the timeout of {self.timeout} s is over, {n_complete} candidates are complete"
+        if n_next < 1:
+            return f"all {len(found)} candidates are evaluated"
+        if rule is None:
+            return ""
+        scored = [
+            (point, outcome)
+            for point, outcome in found
+            if point is not None and not outcome.has_failed and outcome.is_complete
+        ]
+        if not scored:
+            return ""
+        metric = self._find_metric(scored[0][1])
+        scored = [(p, o.scores(metric)) for p, o in scored]
+        scored = [(p, scores) for p, scores in scored if np.isfinite(scores).all()]
+        points = [point for point, _ in scored]
+        fold_scores = [scores for _, scores in scored]
+        return rule.check(points, fold_scores, *rounds.splits.mean_sizes, n_next)

@@ -2,17 +2,23 @@
 
 Of scikit-learn's searches some private names are built upon here, and in no other file:
 ``_run_search``, which is called with ``evaluate_candidates``; ``_format_results``, which makes
-``cv_results_`` of what the tasks returned; ``_select_best_index``; ``_checked_cv_orig``.
+``cv_results_`` of what the tasks returned; ``_checked_cv_orig``; and the text of an error.
 ``tests/search/test_rounds.py`` fails when one of them moves.
 """
 
+import re
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
+from sklearn.exceptions import FitFailedWarning
 
 from sktune.engine.report import FusionReport
 from sktune.search.base import _FusedSearch
 from sktune.search.stopping import Deadline, StoppingRule, check_stopping
+
+# How scikit-learn's error begins where every fit of a call has failed.
+_ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
 
 
 @dataclass
@@ -65,6 +71,8 @@ class Session:
         self.restored = []
         # what has been evaluated by this one
         self.outcomes = []
+        # those of rounds in which every fit has failed, by their numbers
+        self.failed = {}
         # candidates that are evaluated only because scikit-learn asks for an evaluation
         self.is_repetition = False
         # what a study has to be of to be gone on with
@@ -83,10 +91,36 @@ class Session:
     def take(self, candidates, n_splits, out):
         """Take what the tasks of all rounds have returned."""
         stopped = {stop["candidate"] for stop in self.report.stopped}
-        self.outcomes = []
+        outcomes = []
         for number, params in enumerate(candidates):
+            while len(outcomes) in self.failed:
+                outcomes.append(self.failed[len(outcomes)])
             rows = out[number * n_splits : (number + 1) * n_splits]
-            self.outcomes.append(Outcome(params, rows, number not in stopped))
+            outcomes.append(Outcome(params, rows, len(outcomes) not in stopped))
+        self.outcomes = outcomes
+
+    def take_failed(self, candidates, error, error_score):
+        """Take the candidates of a round in which every fit has failed, with the error of these."""
+        rows = (self.kept or self.outcomes)[0].rows
+        for params in candidates:
+            failed = [_make_failed_row(row, error, error_score) for row in rows]
+            outcome = Outcome(params, failed)
+            self.failed[len(self.outcomes)] = outcome
+            self.outcomes.append(outcome)
+
+
+def _make_failed_row(row, error, error_score):
+    """Return what a task would have returned that has failed; `row` is that of another one."""
+    failed = dict(row)
+    for name in ("fit_time", "score_time"):
+        failed[name] = float("nan")
+    for name in ("test_scores", "train_scores"):
+        if isinstance(row.get(name), dict):
+            failed[name] = dict.fromkeys(row[name], error_score)
+        elif name in row:
+            failed[name] = error_score
+    failed["fit_error"] = str(error)
+    return failed
 
 
 class FixedSplits:
@@ -159,17 +193,27 @@ class Rounds:
         session = self.session
         n_before = len(session.outcomes)
         session.report.n_earlier = n_before
+        try:
+            self._call_scikit_learn(candidates)
+        except ValueError as error:
+            # a search that has found candidates does not end with a round of worse ones
+            if not session.kept or not _ALL_FAILED.match(str(error)):
+                raise
+            warnings.warn(str(error), FitFailedWarning, stacklevel=2)
+            session.take_failed(candidates, error, self.search.error_score)
+        return session.outcomes[n_before:]
+
+    def _call_scikit_learn(self, candidates):
         if self.context is None:
             self.evaluate_candidates(candidates, cv=self.splits)
-        else:
-            context = self.context.subcontext(
-                task_name="round",
-                max_subtasks=len(candidates) * self.search.n_splits_,
-                sequential_subtasks=False,
-            ).call_on_fit_task_begin(estimator=self.search)
-            self.evaluate_candidates(candidates, cv=self.splits, callback_ctx=context)
-            context.call_on_fit_task_end(estimator=self.search)
-        return session.outcomes[n_before:]
+            return
+        context = self.context.subcontext(
+            task_name="round",
+            max_subtasks=len(candidates) * self.search.n_splits_,
+            sequential_subtasks=False,
+        ).call_on_fit_task_begin(estimator=self.search)
+        self.evaluate_candidates(candidates, cv=self.splits, callback_ctx=context)
+        context.call_on_fit_task_end(estimator=self.search)
 
     def end(self):
         """Tell scikit-learn's callbacks that the last round is over."""
@@ -187,7 +231,11 @@ class SearchInRounds(_FusedSearch):
         self._session = Session(self.timeout)
         try:
             self._begin_fit(X, y, params)
-            return super().fit(X, y, **params)
+            super().fit(X, y, **params)
+            if len(self._session.kept) > len(self.cv_results_["params"]):
+                # the last round has failed, and scikit-learn does not know of its candidates
+                self.cv_results_ = self._make_results()
+            return self
         finally:
             del self._session
 
@@ -206,9 +254,11 @@ class SearchInRounds(_FusedSearch):
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
         """Make ``cv_results_`` of the candidates that are complete, and of restored ones."""
-        session = self._session
-        session.take(candidate_params, n_splits, out)
-        kept = session.kept
+        self._session.take(candidate_params, n_splits, out)
+        return self._make_results(more_results)
+
+    def _make_results(self, more_results=None):
+        kept = self._session.kept
         if not kept:
             raise ValueError(
                 "timeout must leave the time for one round of candidates, "
@@ -216,7 +266,7 @@ class SearchInRounds(_FusedSearch):
             )
         candidates = [outcome.params for outcome in kept]
         rows = [row for outcome in kept for row in outcome.rows]
-        return super()._format_results(candidates, n_splits, rows, more_results)
+        return super()._format_results(candidates, self.n_splits_, rows, more_results)
 
     def _find_metric(self, outcome):
         """Return the name of the score that guides the search; a ValueError if there is none."""

@@ -110,12 +110,9 @@ def test_splits_are_fixed_on_noise():
     rng = np.random.RandomState(0)
     noise = rng.normal(size=(200, 3))
     labels = rng.randint(2, size=200)
-    # one candidate, over and over: with new splits each time the best of 40 is one of luck
-    space = {"C": [1.0], "verbose": uniform(0, 1e-9)}
-    model = LogisticRegression()
-    space = {"C": uniform(1.0, 1e-9)}
-    search = BayesSearchCV(
-        model, space, n_iter=30, batch_size=1, cv=ShuffleSplit(3, test_size=0.2), random_state=0
+    # about one candidate, over and over: on other splits the best of 30 would be one of luck
+    search = search_classical(
+        {"C": uniform(1.0, 1e-9)}, n_iter=30, batch_size=1, cv=ShuffleSplit(3, test_size=0.2)
     ).fit(noise, labels)
 
     assert np.ptp(search.cv_results_["mean_test_score"]) == 0
@@ -175,9 +172,12 @@ def test_several_scores_and_the_one_that_guides(sampler):
         search_classical(scoring=scoring, refit=False).fit(X, y)
 
 
-def test_failed_fits_are_told_as_failed():
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_failed_fits_are_told_as_failed(batch_size):
     space = {"lr": loguniform(1e-4, 1)}
-    search = BayesSearchCV(Peak(fails_below=1e-2), space, n_iter=8, cv=2, random_state=0)
+    search = BayesSearchCV(
+        Peak(fails_below=1e-2), space, n_iter=12, batch_size=batch_size, cv=2, random_state=0
+    )
 
     with (
         pytest.warns(FitFailedWarning, match="is too small"),
@@ -195,9 +195,8 @@ def test_failed_fits_are_told_as_failed():
 
 
 def test_a_number_as_error_score_is_no_score_to_the_sampler():
-    search = BayesSearchCV(
-        Peak(fails_below=1e-2), {"lr": loguniform(1e-4, 1)}, n_iter=8, cv=2, random_state=0
-    )
+    space = {"lr": loguniform(1e-4, 1)}
+    search = BayesSearchCV(Peak(fails_below=1e-2), space, n_iter=8, cv=2, random_state=0)
     with pytest.warns(FitFailedWarning, match="is too small"):
         search.set_params(error_score=0.0).fit(X, y)
 
@@ -362,15 +361,29 @@ def test_optuna_is_asked_for_where_it_is_missing(monkeypatch):
         search_classical().fit(X, y)
 
 
-def test_optuna_s_own_distributions_and_integers():
+def test_takes_optunas_own_distributions():
+    distributions = optuna.distributions
     space = {
-        "lr": optuna.distributions.FloatDistribution(1e-4, 1, log=True),
-        "decay": optuna.distributions.CategoricalDistribution((0.0, 0.1)),
-        "fails_below": loguniform_int(1, 3),
+        "C": distributions.FloatDistribution(1e-4, 1, log=True),
+        "max_iter": distributions.IntDistribution(200, 210, step=5),
+        "fit_intercept": distributions.CategoricalDistribution((True, False)),
+        "random_state": loguniform_int(1, 3),
     }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        search = BayesSearchCV(Peak(), space, n_iter=4, cv=2, random_state=0, error_score=0.0)
+    search = search_classical(space).fit(X, y)
+
+    later = search.cv_results_["params"][1:]
+    assert {type(params["random_state"]) for params in later} == {int}
+    assert {params["max_iter"] for params in later} <= {200, 205, 210}
+
+
+def test_a_last_round_that_fails_is_in_the_results():
+    space = {"lr": [1.0, 1e-3]}
+    search = BayesSearchCV(
+        Peak(fails_below=1e-2), space, n_iter=2, batch_size=1, cv=2, random_state=0
+    )
+    with pytest.warns(UserWarning, match="too small|non-finite"):
         search.fit(X, y)
 
-    assert {type(p["fails_below"]) for p in search.cv_results_["params"][1:]} == {int}
+    assert search.cv_results_["params"] == [{"lr": 1.0}, {"lr": 1e-3}]
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+    assert search.best_index_ == 0

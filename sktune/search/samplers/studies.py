@@ -72,7 +72,20 @@ class SearchStudy:
 
     def _open(self, storage):
         """Return a new study, or the one that a file holds."""
-        backend = None if storage is None else self._open_file(storage)
+        if storage is None:
+            return self._create(None)
+        storages = self.optuna.storages
+        try:
+            backend = storages.journal.JournalFileBackend(str(storage))
+            return self._create(storages.JournalStorage(backend))
+        # what a file of others makes Optuna raise depends on what it holds
+        except Exception as error:
+            raise ValueError(
+                "storage must be the path of Optuna's journal file, in a folder that can be "
+                f"written to, got storage={storage!r} ({type(error).__name__}: {error})"
+            ) from error
+
+    def _create(self, backend):
         # the study's own sampler is asked for nothing
         sampler = self.optuna.samplers.RandomSampler(seed=0)
         with quiet_optuna():
@@ -83,16 +96,6 @@ class SearchStudy:
                 direction="maximize",
                 load_if_exists=True,
             )
-
-    def _open_file(self, storage):
-        storages = self.optuna.storages
-        try:
-            return storages.JournalStorage(storages.journal.JournalFileBackend(str(storage)))
-        except (OSError, TypeError, ValueError, KeyError) as error:
-            raise ValueError(
-                "storage must be the path of Optuna's journal file, in a folder that can be "
-                f"written to, got storage={storage!r} ({type(error).__name__}: {error})"
-            ) from error
 
     def _check_owner(self, storage):
         """Refuse a study of others; mark trials that were left running as failed."""

@@ -211,8 +211,8 @@ class BayesianRounds:
 
     def _restore(self):
         """Take over the candidates that the storage holds."""
-        for point, rows in self.study.restore():
-            params = self.own if point is None else self.space.params_at(point)
+        for number, (point, rows) in enumerate(self.study.restore()):
+            params = self._params_of(point, is_own=number == 0)
             self.found.append((point, Outcome(params, rows)))
         self.session.restored = [outcome for _, outcome in self.found]
 
@@ -278,9 +278,16 @@ class BayesianRounds:
             chosen.append(point)
         return chosen
 
+    def _params_of(self, point, is_own):
+        """Return the parameters of a candidate; the estimator's own are to the last bit its own."""
+        return self.own if is_own else self.space.params_at(point)
+
     def _evaluate(self, points):
         """Evaluate candidates, and tell the study and the sampler what came of them."""
-        candidates = [self.own if p is None else self.space.params_at(p) for p in points]
+        n_before = len(self.found)
+        candidates = [
+            self._params_of(point, is_own=n_before + n == 0) for n, point in enumerate(points)
+        ]
         trials = self.study.begin(points, candidates)
         outcomes = self.rounds.evaluate(candidates)
         metric = self.search._find_metric(outcomes[0])

@@ -116,7 +116,7 @@ class StoppingRule:
             return ""
         scores = fold_scores.mean(axis=1)
         error = corrected_standard_error(fold_scores[scores.argmax()], n_train, n_test)
-        gain = self.expect_gain(points, scores, n_next)
+        gain = self.expect_gain(points, scores, _estimate_noise(fold_scores), n_next)
         # a best score without any spread, such as a perfect one, leaves nothing to tell apart
         self.n_in_a_row = self.n_in_a_row + 1 if gain <= self.tol * error else 0
         if self.n_in_a_row < self.patience:
@@ -126,15 +126,19 @@ class StoppingRule:
             f"the folds cannot tell {error:.2g} apart"
         )
 
-    def expect_gain(self, points, scores, n_next):
-        """Return what the best of the next candidates is expected to be better than the best so far."""
+    def expect_gain(self, points, scores, noise, n_next):
+        """Return by how much the best of the next candidates is expected to be better.
+
+        `noise` is the part of the variance of the scores that says nothing of the candidates.
+        """
         scores = _lift_outliers(scores)
         spread = scores.std()
         if spread == 0:
             return 0.0
         rng = np.random.RandomState(self.seed)
         targets = (scores - scores.mean()) / spread
-        surrogate = Surrogate(self.space.features(points), targets)
+        least_noise = min(max(noise / spread**2, 1e-4), 1.0)
+        surrogate = Surrogate(self.space.features(points), targets, least_noise)
         if self.is_adaptive:
             candidates = draw_candidates(self.space, points, targets, rng)
         else:
@@ -150,6 +154,19 @@ class StoppingRule:
             picks = pick_best(draws[_N_DRAWS:, : len(candidates)])
         gains = draws[:_N_DRAWS, picks].max(axis=1) - incumbent[:_N_DRAWS]
         return float(np.maximum(gains, 0.0).mean() * spread)
+
+
+def _estimate_noise(fold_scores):
+    """Return the variance of a mean score that is noise, from an array (n_candidates, n_splits).
+
+    It is what is left of the scores without the effects of candidates and of splits, as in an
+    analysis of variance with two factors. Its median over the candidates does without outliers.
+    """
+    n_splits = fold_scores.shape[1]
+    left = fold_scores - fold_scores.mean(axis=1, keepdims=True)
+    left = left - np.median(left, axis=0)
+    variances = (left**2).sum(axis=1) / (n_splits - 1)
+    return float(np.median(variances)) / n_splits
 
 
 def _lift_outliers(scores):

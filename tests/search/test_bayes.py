@@ -340,7 +340,10 @@ def test_storage_of_another_search_is_refused(tmp_path, change, what):
     ],
 )
 def test_bad_input_is_named_before_anything_is_trained(params, message, monkeypatch):
-    monkeypatch.setattr(LogisticRegression, "fit", None)
+    def fit(self, X, y):
+        raise AssertionError("nothing must be trained")
+
+    monkeypatch.setattr(LogisticRegression, "fit", fit)
 
     with pytest.raises(ValueError, match=message):
         search_classical().set_params(**params).fit(X, y)
@@ -381,7 +384,10 @@ def test_a_last_round_that_fails_is_in_the_results():
     search = BayesSearchCV(
         Peak(fails_below=1e-2), space, n_iter=2, batch_size=1, cv=2, random_state=0
     )
-    with pytest.warns(UserWarning, match="too small|non-finite"):
+    with (
+        pytest.warns(FitFailedWarning, match="too small"),
+        pytest.warns(UserWarning, match="non-finite"),
+    ):
         search.fit(X, y)
 
     assert search.cv_results_["params"] == [{"lr": 1.0}, {"lr": 1e-3}]

@@ -32,12 +32,15 @@ class Surrogate:
     features : ndarray of shape (n, n_features)
     targets : ndarray of shape (n,)
         Of about zero mean and unit variance.
+    least_noise : float
+        The variance of the targets that is known to be noise.
     """
 
-    def __init__(self, features, targets):
+    def __init__(self, features, targets, least_noise=1e-4):
         n_features = features.shape[1]
         matern = Matern(np.full(n_features, 0.5), (0.05, 20.0), nu=2.5)
-        kernel = ConstantKernel(1.0, (0.05, 20.0)) * matern + WhiteKernel(0.1, (1e-4, 2.0))
+        noise = WhiteKernel(max(0.1, least_noise), (least_noise, max(2.0, 2 * least_noise)))
+        kernel = ConstantKernel(1.0, (1e-3, 20.0)) * matern + noise
         self.process = GaussianProcessRegressor(kernel, optimizer=_maximize, alpha=1e-8)
         with warnings.catch_warnings():
             # a length at its bound is a parameter that does not matter

@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from time import monotonic
 
 import numpy as np
+from scipy.stats import f as f_distribution
 
 from sktune.search.samplers.gaussian_process import Surrogate, draw_candidates, pick_best
 
@@ -12,6 +13,8 @@ from sktune.search.samplers.gaussian_process import Surrogate, draw_candidates, 
 _FEWEST = 10
 # Draws from the surrogate, the mean of which is what a batch is expected to gain.
 _N_DRAWS = 256
+# The level of the test whether candidates differ at all.
+_LEVEL = 0.05
 # A score so many interquartile ranges below the lower quartile counts as one at that border.
 _FAR = 3.0
 
@@ -116,7 +119,9 @@ class StoppingRule:
             return ""
         scores = fold_scores.mean(axis=1)
         error = corrected_standard_error(fold_scores[scores.argmax()], n_train, n_test)
-        gain = self.expect_gain(points, scores, _estimate_noise(fold_scores), n_next)
+        gain = 0.0
+        if _do_differ(fold_scores):
+            gain = self.expect_gain(points, scores, _estimate_noise(fold_scores), n_next)
         # a best score without any spread, such as a perfect one, leaves nothing to tell apart
         self.n_in_a_row = self.n_in_a_row + 1 if gain <= self.tol * error else 0
         if self.n_in_a_row < self.patience:
@@ -154,6 +159,23 @@ class StoppingRule:
             picks = pick_best(draws[_N_DRAWS:, : len(candidates)])
         gains = draws[:_N_DRAWS, picks].max(axis=1) - incumbent[:_N_DRAWS]
         return float(np.maximum(gains, 0.0).mean() * spread)
+
+
+def _do_differ(fold_scores):
+    """Tell whether candidates differ by more than chance, by an F test of scores (n, n_splits).
+
+    It is that of an analysis of variance with two factors, candidates and splits. Without it a
+    Gaussian process finds some pattern in any noise.
+    """
+    n_candidates, n_splits = fold_scores.shape
+    means = fold_scores.mean(axis=1, keepdims=True)
+    left = fold_scores - means - fold_scores.mean(axis=0) + fold_scores.mean()
+    freedom = (n_candidates - 1, (n_candidates - 1) * (n_splits - 1))
+    between = n_splits * means.var(ddof=1)
+    within = (left**2).sum() / freedom[1]
+    if within == 0:
+        return bool(between > 0)
+    return bool(f_distribution.sf(between / within, *freedom) < _LEVEL)
 
 
 def _estimate_noise(fold_scores):

@@ -118,7 +118,10 @@ class StoppingRule:
         if len(points) < _FEWEST:
             return ""
         scores = fold_scores.mean(axis=1)
-        error = corrected_standard_error(fold_scores[scores.argmax()], n_train, n_test)
+        # a few splits of one candidate tell its error badly: it is the median of the better half
+        better = fold_scores[scores >= np.median(scores)]
+        errors = [corrected_standard_error(own, n_train, n_test) for own in better]
+        error = float(np.median(errors))
         gain = 0.0
         if _do_differ(fold_scores):
             gain = self.expect_gain(points, scores, _estimate_noise(fold_scores), n_next)

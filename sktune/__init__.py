@@ -7,6 +7,7 @@ from sktune.modules import MLP
 from sktune.search import (
     BayesSearchCV,
     GridSearchCV,
+    OneStandardError,
     RandomizedSearchCV,
     default_space,
     loguniform_int,
@@ -25,6 +26,7 @@ __all__ = [
     "HoldoutSearch",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
+    "OneStandardError",
     "RandomizedSearchCV",
     "default_space",
     "loguniform_int",

@@ -2,11 +2,13 @@
 
 from sktune.search.bayes import BayesSearchCV
 from sktune.search.grid import GridSearchCV, RandomizedSearchCV
+from sktune.search.simplicity import OneStandardError
 from sktune.search.spaces import default_space, loguniform_int, powers_of_two, zero_or
 
 __all__ = [
     "BayesSearchCV",
     "GridSearchCV",
+    "OneStandardError",
     "RandomizedSearchCV",
     "default_space",
     "loguniform_int",

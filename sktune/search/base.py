@@ -1,7 +1,10 @@
 """What the searches have in common: networks that are trained together."""
 
+from sklearn import model_selection
+
 from sktune.bridge.seam import fused_tasks
 from sktune.engine.report import FusionReport
+from sktune.search.simplicity import OneStandardError, check_order
 
 
 class _FusedSearch:
@@ -9,11 +12,20 @@ class _FusedSearch:
 
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
+        check_order(self)
         options = self._fusing_options()
         with fused_tasks(**options):
             super().fit(X, y, **params)
         self.fusion_ = options["report"]
         return self
+
+    @staticmethod
+    def _select_best_index(refit, refit_metric, results):
+        """Return the candidate to refit; scikit-learn asks this private method for it."""
+        if isinstance(refit, str) and refit == "one_standard_error":
+            return OneStandardError(metric=refit_metric)(results)
+        select = model_selection.GridSearchCV._select_best_index
+        return select(refit, refit_metric, results)
 
     def _fusing_options(self):
         """Return the options of the backend that trains the fits."""

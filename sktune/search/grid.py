@@ -23,7 +23,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     param_grid : dict or list of dicts
         Names of parameters to lists of values.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads
+        As in :class:`sklearn.model_selection.GridSearchCV`. With ``refit="one_standard_error"``
+        the simplest candidate within one standard error of the best is chosen: see
+        :class:`OneStandardError`. `n_jobs` is the number of threads
         that groups of networks are trained in (None: as many as torch has), and of processes for what is not trained
         so. With `verbose` above 0 a progress bar is shown on stderr.
 

@@ -273,12 +273,13 @@ class SearchInRounds(_FusedSearch):
         scores = outcome.rows[0]["test_scores"]
         if not isinstance(scores, dict):
             return "score"
-        if not isinstance(self.refit, str) or self.refit not in scores:
+        metric = getattr(self.refit, "metric", self.refit)
+        if not isinstance(metric, str) or metric not in scores:
             raise ValueError(
                 "refit must name the score that guides the search, one of "
                 f"{sorted(scores)}, got refit={self.refit!r}"
             )
-        return self.refit
+        return metric
 
     def _make_rule(self, space, is_adaptive, seed):
         """Return the rule by which the search stops; None if there is none."""

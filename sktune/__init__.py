@@ -6,7 +6,9 @@ from sktune.evaluation import HoldoutSearch
 from sktune.inspection import LRRangeDisplay, find_max_batch_size, lr_range_test
 from sktune.modules import MLP
 from sktune.search import (
+    BayesSearchCV,
     GridSearchCV,
+    OneStandardError,
     RandomizedSearchCV,
     StagedSearch,
     default_space,
@@ -20,12 +22,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "MLP",
+    "BayesSearchCV",
     "DivergenceError",
     "GridSearchCV",
     "HoldoutSearch",
     "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
+    "OneStandardError",
     "RandomizedSearchCV",
     "StagedSearch",
     "default_space",

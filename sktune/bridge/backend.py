@@ -60,6 +60,8 @@ class FusingBackend(ParallelBackendBase):
     serves_one : bool, default=False
         Whether it serves one ``Parallel`` only, that of a search, and leaves alone what comes
         after it (a refit).
+    listeners : sequence of objects with ``on_epoch``, default=()
+        They hear of each epoch of the fits that are trained together, and may stop fits.
     keeper : object, default=None
         It hears of the tasks: ``begin_call(tasks)`` before those of a call run, and ``keep(task)``
         when a task has fitted its estimator in this process.
@@ -80,6 +82,7 @@ class FusingBackend(ParallelBackendBase):
         report=None,
         progress=False,
         serves_one=False,
+        listeners=(),
         keeper=None,
         **kwargs,
     ):
@@ -94,6 +97,7 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.serves_one = serves_one
+        self.listeners = listeners
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted

@@ -107,7 +107,7 @@ class Call:
         plans = self._plan(trainer, tables)
         shows_bar = self.owner.progress or self.parallel.verbose > 0
         self.bar = make_bar(sum(map(_count_epochs, self.fits)), "epoch", shows_bar)
-        trainer.listeners = [ProgressListener(self.bar)]
+        trainer.listeners = [ProgressListener(self.bar), *self.owner.listeners]
         trainer.train(plans)
         alone = [job for job in self.jobs if all(fit.result is None for fit in job.fits)]
         if self.n_jobs > 1 and alone:

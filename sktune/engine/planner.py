@@ -157,13 +157,18 @@ def _divide_by_rows(members, max_lanes):
         yield from _divide_evenly(together, max_lanes)
 
 
+def count_lanes(device):
+    """Return how many lanes a group has at most on a kind of device, such as ``"cpu"``."""
+    return _MOST_LANES.get(device, _MOST_LANES_ELSEWHERE)
+
+
 def _divide_evenly(fits, max_lanes):
     """Yield groups of at most so many lanes.
 
     On a CPU, fits on the same rows that are many enough stay among themselves: they share batches.
     """
     device = torch.device(fits[0].spec.device).type
-    most = max_lanes or _MOST_LANES.get(device, _MOST_LANES_ELSEWHERE)
+    most = max_lanes or count_lanes(device)
     streams = {}
     for fit in fits:
         streams.setdefault((fit.spec.rows, fit.spec.seed), []).append(fit)

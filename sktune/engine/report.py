@@ -23,16 +23,24 @@ class FusionReport:
         Of each epoch of each fit in a group: candidate, split, epoch, losses and learning rate.
     seconds : float
         The wall time in which the groups were trained.
+    stopped : list of dict
+        Of each fit that a listener has ended early: ``candidate``, ``split`` and ``reason``.
+    n_earlier : int
+        The candidates of earlier rounds: a search in rounds numbers its candidates from there.
     """
 
     groups: list = field(default_factory=list)
     alone: list = field(default_factory=list)
     curves: Curves = field(default_factory=Curves)
     seconds: float = 0.0
+    stopped: list = field(default_factory=list)
+    n_earlier: int = 0
 
     def add(self, fit):
         """Take note of a fit that is over."""
         candidate, split = fit.place
+        if candidate is not None:
+            candidate += self.n_earlier
         if fit.result is None:
             # Equal reasons are one text, which a pickle holds once.
             reason = sys.intern(str(fit.reason))
@@ -40,6 +48,14 @@ class FusionReport:
             self._leave_group(fit)
         else:
             self.curves.add(candidate, split, fit.result.curve)
+            self._note_stop(candidate, split, fit)
+
+    def _note_stop(self, candidate, split, fit):
+        """Take note of a fit that a listener has ended before its last epoch."""
+        reason = fit.result.stop_reason
+        if reason and fit.result.error is None and fit.result.state.epoch < fit.spec.n_epochs:
+            reason = sys.intern(reason)
+            self.stopped.append({"candidate": candidate, "split": split, "reason": reason})
 
     def _leave_group(self, fit):
         """Count a fit no longer among those of its group, where its training was in vain."""

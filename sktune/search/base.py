@@ -2,11 +2,13 @@
 
 from copy import copy
 
+from sklearn import model_selection
 from sklearn.utils.metaestimators import available_if
 
 from sktune.bridge.seam import fused_tasks
 from sktune.engine.report import FusionReport
-from sktune.search.ensembles import build_ensemble, check_ensemble, open_models
+from sktune.search.ensembles.building import build_ensemble, check_ensemble, open_models
+from sktune.search.simplicity import OneStandardError, check_order
 
 
 def _predicts_by(name):
@@ -30,6 +32,7 @@ class _FusedSearch:
 
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
+        check_order(self)
         options = self._fusing_options()
         if self.ensemble is not None:
             check_ensemble(self, y)
@@ -42,6 +45,14 @@ class _FusedSearch:
         if self.ensemble is not None:
             build_ensemble(self, options["keeper"])
         return self
+
+    @staticmethod
+    def _select_best_index(refit, refit_metric, results):
+        """Return the candidate to refit; scikit-learn asks this private method for it."""
+        if isinstance(refit, str) and refit == "one_standard_error":
+            return OneStandardError(metric=refit_metric)(results)
+        select = model_selection.GridSearchCV._select_best_index
+        return select(refit, refit_metric, results)
 
     def _fusing_options(self):
         """Return the options of the backend that trains the fits."""

@@ -2,8 +2,12 @@
 
 import numpy as np
 from sklearn import model_selection
+from sklearn.model_selection import ParameterSampler
 
 from sktune.search.base import _FusedSearch
+from sktune.search.rounds.search_in_rounds import Rounds, SearchInRounds
+from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.samplers.distributions import Space
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
@@ -19,7 +23,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     param_grid : dict or list of dicts
         Names of parameters to lists of values.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads that
+        As in :class:`sklearn.model_selection.GridSearchCV`. With ``refit="one_standard_error"`` the
+        simplest candidate within one standard error of the best is chosen: see
+        :class:`OneStandardError`. `n_jobs` is the number of threads that
         groups of networks are trained in (None: as many as torch has), and of processes for what is
         not trained so. With `verbose` above 0 a progress bar is shown on stderr.
     ensemble : {"greedy", "folds"} or None, default=None
@@ -103,7 +109,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         self.ensemble_refit = ensemble_refit
 
 
-class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
+class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     """Search over candidates drawn from distributions, with cross-validation.
 
     It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in
@@ -121,6 +127,14 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
             ensemble, ensemble_refit
         See :class:`GridSearchCV`, also for the attributes.
+    stop, patience, tol, timeout
+        See :class:`BayesSearchCV`. With `stop` or `timeout` the candidates, which are the same, are
+        evaluated in rounds on the same splits; without them all are evaluated at once.
+
+    Attributes
+    ----------
+    stop_reason_ : str
+        Why the search has ended, in words and numbers.
 
     Examples
     --------
@@ -150,6 +164,10 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
         random_state=None,
         error_score=np.nan,
         return_train_score=False,
+        stop=None,
+        patience=1,
+        tol=0.25,
+        timeout=None,
         ensemble=None,
         ensemble_refit=False,
     ):
@@ -169,3 +187,35 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
         )
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
+        self.stop = stop
+        self.patience = patience
+        self.tol = tol
+        self.timeout = timeout
+
+    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+        """Evaluate all candidates at once, or in rounds if the search may stop before their end."""
+        if self.stop is None and self.timeout is None:
+            # older releases of scikit-learn do not have the argument
+            context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
+            super()._run_search(evaluate_candidates, **context)
+            self.stop_reason_ = "all candidates are evaluated"
+            return
+        sampler = ParameterSampler(
+            self.param_distributions, self.n_iter, random_state=self.random_state
+        )
+        candidates = list(sampler)
+        space = None if self.stop is None else Space(self.param_distributions)
+        rule = self._make_rule(space, is_adaptive=False, seed=0)
+        rounds = Rounds(self, evaluate_candidates, callback_ctx)
+        size = default_batch_size(self, len(candidates))
+        found = []
+        reason = ""
+        while not reason:
+            batch = candidates[len(found) : len(found) + size]
+            outcomes = rounds.evaluate(batch)
+            points = [None if space is None else space.find_point(params) for params in batch]
+            found += zip(points, outcomes, strict=True)
+            n_next = min(size, len(candidates) - len(found))
+            reason = self._find_reason(rounds, rule, found, n_next)
+        rounds.end()
+        self.stop_reason_ = reason

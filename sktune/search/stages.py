@@ -11,7 +11,7 @@ from sklearn.utils import check_random_state
 from sktune.runtime.names import check_name
 from sktune.search.base import _FusedSearch
 from sktune.search.narrowing import narrow_space
-from sktune.search.seam import BaseSearchCV, fix_splits
+from sktune.search.rounds.seam import BaseSearchCV, fix_splits
 
 SAMPLERS = ("grid", "random")
 # What a stage has that an option given as a dict does not name.

@@ -5,7 +5,7 @@ from sklearn import model_selection
 from sklearn.dummy import DummyClassifier
 from sklearn.model_selection import KFold
 
-from sktune.search.seam import BaseSearchCV, FixedSplits, fix_splits
+from sktune.search.rounds.seam import BaseSearchCV, FixedSplits, fix_splits
 
 X = np.zeros((8, 1))
 y = np.array(4 * [0, 1])

@@ -9,13 +9,14 @@
 - ``_checked_cv_orig``, the splitter that the search uses.
 """
 
+import numpy as np
 from sklearn.model_selection._search import BaseSearchCV
 
 __all__ = ["BaseSearchCV", "FixedSplits", "fix_splits"]
 
 
 class FixedSplits:
-    """A splitter that splits once, and then returns the same splits again.
+    """A splitter that splits once and gives the same splits in each round.
 
     A search that asks for candidates in several rounds needs it: a splitter that shuffles without a
     seed would give each round other splits. Scores of different rounds could not be compared, and
@@ -24,26 +25,39 @@ class FixedSplits:
     Parameters
     ----------
     cv : splitter
-        With scikit-learn's ``split`` and ``get_n_splits``.
+    check : callable or None
+        ``check(splits)`` may raise an error before anything is trained.
     """
 
-    def __init__(self, cv):
+    def __init__(self, cv, check=None):
         self.cv = cv
-        self._splits = None
+        self.check = check
+        self.splits = None
 
-    def split(self, X, y=None, groups=None, **params):
-        """Return the splits of the first call, a list of pairs of rows."""
-        if self._splits is None:
-            if groups is not None:
-                params["groups"] = groups
-            self._splits = list(self.cv.split(X, y, **params))
-        return self._splits
+    def split(self, X, y=None, **params):
+        """Return the splits, which are made when they are first asked for."""
+        if self.splits is None:
+            self.splits = list(self.cv.split(X, y, **params))
+            if self.check is not None:
+                self.check(self.splits)
+        return iter(self.splits)
 
-    def get_n_splits(self, X=None, y=None, groups=None, **params):
+    def get_n_splits(self, X=None, y=None, **params):
         """Return the number of splits."""
-        if groups is not None:
-            params["groups"] = groups
         return self.cv.get_n_splits(X, y, **params)
+
+    @property
+    def mean_sizes(self):
+        """The mean numbers of rows to train on and to score on."""
+        sizes = [(_count(train), _count(test)) for train, test in self.splits]
+        n_train, n_test = np.mean(sizes, axis=0)
+        return float(n_train), float(n_test)
+
+
+def _count(rows):
+    """Return how many rows are told by number or by mask."""
+    rows = np.asarray(rows)
+    return int(rows.sum()) if rows.dtype == bool else len(rows)
 
 
 def fix_splits(search):

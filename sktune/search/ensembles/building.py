@@ -10,8 +10,8 @@ from sklearn.utils.validation import _check_method_params, _num_samples
 
 from sktune.bridge.seam import fused_tasks
 from sktune.runtime.names import check_name
-from sktune.search.fold_models import FoldModels, average_predictions
-from sktune.search.greedy import select_greedily
+from sktune.search.ensembles.fold_models import FoldModels, average_predictions
+from sktune.search.ensembles.greedy import select_greedily
 
 KINDS = ("greedy", "folds")
 # Out-of-fold predictions of more bytes than this are not kept by a search.

@@ -1,0 +1,308 @@
+"""Bayesian optimization: each round of candidates is chosen by the scores of those before."""
+
+from numbers import Integral
+
+import numpy as np
+from sklearn import model_selection
+from sklearn.utils import check_random_state
+
+from sktune.engine.digest import digest
+from sktune.search.rounds.search_in_rounds import Outcome, Rounds, SearchInRounds
+from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.samplers.distributions import Space, read_own_settings
+from sktune.search.samplers.optional import import_optuna
+from sktune.search.samplers.optuna_samplers import check_sampler, make_sampler
+from sktune.search.samplers.studies import SearchStudy, describe_estimator, describe_space
+
+# Of a space with no more candidates than these none is evaluated twice.
+_SMALL = 10_000
+
+
+class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
+    """Search by Bayesian optimization, with cross-validation.
+
+    A sampler chooses a batch of candidates by the scores so far; their networks are trained
+    together, on the same splits in each round; the sampler is told their scores. It has the face of
+    :class:`sklearn.model_selection.RandomizedSearchCV`, and takes any estimator: what is no network
+    is fitted one by one. Optuna is needed: ``pip install "sktune[bayes]"``.
+
+    Parameters
+    ----------
+    estimator : estimator object
+        What to tune. Its own settings are the first candidate.
+    param_distributions : dict or list of dicts
+        Names of parameters to lists of values, to frozen distributions of one number of
+        :mod:`scipy.stats`, to :class:`zero_or` and :class:`loguniform_int`, or to distributions of
+        :mod:`optuna.distributions`. Of several dicts each is a space of its own, as in a search
+        over kinds of models with other parameters each.
+    n_iter : int, default=30
+        How many candidates to evaluate, those of a `storage` that is gone on with included.
+    sampler : {"tpe", "gp"}, optuna sampler, or callable, default="tpe"
+        ``"tpe"`` is Optuna's Tree-structured Parzen Estimator with its defaults (Bergstra et al.
+        2011). ``"gp"`` is a Gaussian process, fitted once for each batch, with Thompson sampling
+        (Kandasamy et al. 2018). A sampler of Optuna's is copied, and has a seed of its own; a
+        callable, such as the class of one, is called with ``seed=``.
+    batch_size : int, default=None
+        How many candidates to evaluate in a round. None is what trains at no extra cost, and a
+        third of `n_iter` at most: for networks on a CPU 32, on a GPU 512 fits; for what is fitted
+        one by one, as many as keep `n_jobs` busy.
+    storage : str or path, default=None
+        Optuna's journal file, which the candidates are kept in, and in which a search that was
+        broken off is gone on with: the same estimator, space, data, splits and scoring. None: each
+        ``fit`` begins anew.
+    random_state : int, RandomState instance or None, default=None
+        Seeds the sampler.
+    stop : {"auto"}, default=None
+        ``"auto"`` ends the search when another batch is expected to gain less than `tol` times the
+        standard error of the best score (corrected: Nadeau & Bengio 2003; the idea: Makarova et al.
+        2022). None goes on to `n_iter`.
+    patience : int, default=1
+        How many rounds in a row have to say so.
+    tol : float, default=0.25
+        See `stop`.
+    timeout : float, default=None
+        Seconds until the search ends: networks that are trained together end with their epoch. The
+        candidates that are complete are returned, and the best is refitted. What is fitted one by
+        one ends with its round.
+    scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
+        See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
+        search.
+
+    Attributes
+    ----------
+    cv_results_ : dict
+        As in scikit-learn.
+    best_estimator_, best_score_, best_params_, best_index_, scorer_, n_splits_, refit_time_, \
+    multimetric_, classes_, n_features_in_, feature_names_in_
+        As in scikit-learn.
+    study_ : optuna.Study
+        The candidates with their parameters and scores, for the plots of
+        :mod:`optuna.visualization`.
+    stop_reason_ : str
+        Why the search has ended, in words and numbers.
+    fusion_ : FusionReport
+        What was trained together, and why a fit was not; ``print`` it for a summary.
+
+    Examples
+    --------
+    >>> from scipy.stats import loguniform
+    >>> from sklearn.datasets import load_iris
+    >>> from sktune import BayesSearchCV, NeuralNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> net = NeuralNetClassifier(max_epochs=20, random_state=0)
+    >>> space = {"lr": loguniform(1e-5, 1e-1), "module__dropout": [0.0, 0.2]}
+    >>> search = BayesSearchCV(net, space, n_iter=12, cv=3, random_state=0).fit(X, y)
+    >>> len(search.cv_results_["params"]), len(search.study_.trials)
+    (12, 12)
+    >>> search.stop_reason_
+    'all 12 candidates are evaluated'
+    """
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_iter=30,
+        sampler="tpe",
+        batch_size=None,
+        storage=None,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        error_score=np.nan,
+        return_train_score=False,
+        stop=None,
+        patience=1,
+        tol=0.25,
+        timeout=None,
+    ):
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.storage = storage
+        self.stop = stop
+        self.patience = patience
+        self.tol = tol
+        self.timeout = timeout
+
+    def _check_fit(self, X, y, params):
+        """Raise an error about what can be known to be wrong before anything is trained."""
+        for name, value in (("n_iter", self.n_iter), ("batch_size", self.batch_size)):
+            if name == "batch_size" and value is None:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"{name} must be at least 1, got {name}={value!r}")
+        import_optuna()
+        check_sampler(self.sampler)
+        Space(self.param_distributions).check_names(self.estimator)
+
+    def _begin_fit(self, X, y, params):
+        """Note what a study has to be of to be gone on with."""
+        if self.storage is None:
+            return
+        self._session.digests = {
+            "data": digest((X, y, params)),
+            "estimator": describe_estimator(self.estimator),
+            "scoring": digest((self.scoring, self.refit, self.return_train_score)),
+        }
+
+    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
+        """Ask for a batch, evaluate it, tell its scores, until the search ends."""
+        BayesianRounds(self, evaluate_candidates, callback_ctx).run()
+
+
+class BayesianRounds:
+    """The rounds of one fit of a :class:`BayesSearchCV`.
+
+    Parameters
+    ----------
+    search : BayesSearchCV
+    evaluate_candidates : callable
+    callback_ctx : CallbackContext or None
+    """
+
+    def __init__(self, search, evaluate_candidates, callback_ctx):
+        self.search = search
+        self.session = search._session
+        self.space = Space(search.param_distributions)
+        self.study = SearchStudy(self.space, search.storage)
+        if search.storage is not None:
+            space = {"space": describe_space(self.space)}
+            self.study.check(space | self.session.digests)
+        self.rounds = Rounds(search, evaluate_candidates, callback_ctx, self._check_splits)
+        self.own = read_own_settings(search.estimator, self.space.names)
+        # pairs of a Point and an Outcome; None is a candidate that is not in the space
+        self.found = []
+        # what a sampler has asked for twice, and waits for
+        self.repeated = []
+        self._restore()
+        seed = check_random_state(search.random_state).randint(2**31 - 1)
+        # a search that goes on is not to draw once more what it began with
+        seed = (seed + len(self.found)) % 2**31
+        self.rng = check_random_state(seed)
+        self.sampler = make_sampler(search.sampler, self.space, seed)
+        self.rule = search._make_rule(self.space, is_adaptive=True, seed=seed)
+        self.batch_size = search.batch_size or default_batch_size(search, search.n_iter)
+        if self.found:
+            self._tell(self.found)
+
+    def _check_splits(self, splits):
+        """Refuse to go on with a study on other splits."""
+        if self.search.storage is not None:
+            rows = [[np.asarray(part) for part in split] for split in splits]
+            self.study.check({"splits (cv must have a random_state if it shuffles)": digest(rows)})
+
+    def _restore(self):
+        """Take over the candidates that the storage holds."""
+        for number, (point, rows) in enumerate(self.study.restore()):
+            params = self._params_of(point, is_own=number == 0)
+            self.found.append((point, Outcome(params, rows)))
+        self.session.restored = [outcome for _, outcome in self.found]
+
+    def run(self):
+        """Evaluate rounds of candidates until the search ends."""
+        search = self.search
+        if self.found and self._count_next() == 0:
+            # scikit-learn asks for an evaluation in any case
+            self.session.is_repetition = True
+            self.rounds.evaluate([self.found[0][1].params])
+        is_over = self.found and self._count_next() == 0
+        reason = self._find_reason() if is_over else ""
+        while not reason:
+            self._evaluate(self._choose())
+            reason = self._find_reason()
+        self.rounds.end()
+        search.stop_reason_ = reason
+        search.study_ = self.study.study
+
+    def _find_reason(self):
+        return self.search._find_reason(self.rounds, self.rule, self.found, self._count_next())
+
+    @property
+    def _is_small(self):
+        n_values = self.space.n_values
+        return n_values is not None and n_values <= _SMALL
+
+    def _list_known(self):
+        """Return the set of the candidates so far that are in the space."""
+        return {point for point, _ in self.found if point is not None}
+
+    def _count_next(self):
+        """Return how many candidates the next round has."""
+        n_next = min(self.batch_size, self.search.n_iter - len(self.found))
+        if self._is_small:
+            n_next = min(n_next, self.space.n_values - len(self._list_known()))
+        return max(n_next, 0)
+
+    def _choose(self):
+        """Return the Points of the next batch; the first of all is the estimator as it is."""
+        n = self._count_next()
+        if self.found:
+            return self._ask(n, self._list_known())
+        own = self.space.find_point(self.own)
+        return [own, *self._ask(n - 1, {own})]
+
+    def _ask(self, n, known):
+        """Ask the sampler for candidates; in a small space others take the place of known ones."""
+        if n == 0:
+            return []
+        points = self.sampler.ask(n)
+        if not self._is_small:
+            return points
+        chosen = []
+        for point in points:
+            if point in known:
+                self.repeated.append(point)
+                free = [other for other in self.space.list_points() if other not in known]
+                if not free:
+                    break
+                point = free[self.rng.randint(len(free))]
+            known = known | {point}
+            chosen.append(point)
+        return chosen
+
+    def _params_of(self, point, is_own):
+        """Return the parameters of a candidate; the estimator's own are to the last bit its own."""
+        return self.own if is_own else self.space.params_at(point)
+
+    def _evaluate(self, points):
+        """Evaluate candidates, and tell the study and the sampler what came of them."""
+        n_before = len(self.found)
+        candidates = [
+            self._params_of(point, is_own=n_before + n == 0) for n, point in enumerate(points)
+        ]
+        trials = self.study.begin(points, candidates)
+        outcomes = self.rounds.evaluate(candidates)
+        metric = self.search._find_metric(outcomes[0])
+        self.study.end(trials, outcomes, metric)
+        pairs = list(zip(points, outcomes, strict=True))
+        self.found += pairs
+        known = dict(self.found)
+        repeated = [(point, known[point]) for point in self.repeated]
+        self.repeated = []
+        self._tell([*pairs, *repeated])
+
+    def _tell(self, pairs):
+        """Tell the sampler the scores of candidates; what is not finite counts as failed."""
+        metric = self.search._find_metric(pairs[0][1])
+        known = [(point, outcome.score(metric)) for point, outcome in pairs if point is not None]
+        scores = [score if np.isfinite(score) else float("nan") for _, score in known]
+        self.sampler.tell([point for point, _ in known], scores)

@@ -1,0 +1,1 @@
+"""Searches that evaluate their candidates in rounds, and when they stop."""

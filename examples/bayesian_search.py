@@ -1,13 +1,11 @@
 """Bayesian optimization: candidates chosen by the scores of those before, and a search that ends by itself."""
 
 import numpy as np
-from scipy.stats import loguniform, uniform
+from scipy.stats import loguniform, randint, uniform
 from sklearn.datasets import load_digits
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
-from sktune import BayesSearchCV, NeuralNetClassifier, RandomizedSearchCV, zero_or
+from sktune import BayesSearchCV, NeuralNetClassifier, RandomizedSearchCV, loguniform_int, zero_or
 
 X, y = load_digits(return_X_y=True)
 X = X / 16
@@ -38,15 +36,12 @@ search = BayesSearchCV(
 print(f"\nStopped after {len(search.cv_results_['params'])} candidates: {search.stop_reason_}.")
 
 # Other estimators are searched, too; what is as good as the best, but simpler, can be chosen.
-model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=200))
 search = BayesSearchCV(
-    model,
-    {"logisticregression__C": loguniform(1e-3, 1e2)},
-    n_iter=8,
+    DecisionTreeClassifier(random_state=0),
+    {"max_depth": randint(2, 20), "min_samples_leaf": loguniform_int(1, 30)},
+    n_iter=12,
     refit="one_standard_error",
     cv=3,
     random_state=0,
 ).fit(X, y)
-print(
-    f"\nLogistic regression: C={search.best_params_['logisticregression__C']:.3g}, {search.best_score_:.3f}"
-)
+print(f"\nA tree: {search.best_params_}, {search.best_score_:.3f}")

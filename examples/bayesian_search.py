@@ -1,4 +1,4 @@
-"""Bayesian optimization: candidates chosen by the scores of those before, and a search that ends by itself."""
+"""Bayesian optimization: candidates chosen by earlier scores, and a search that ends by itself."""
 
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
@@ -29,7 +29,7 @@ for name, search in searches.items():
 # The first candidate is the net as it is.
 print(f"As it is: {searches['gp'].cv_results_['mean_test_score'][0]:.3f}")
 
-# 300 candidates, unless another round of them is expected to gain too little to be told from chance.
+# 300 candidates, unless a round is expected to gain too little to be told from chance.
 search = BayesSearchCV(
     net, space, n_iter=300, batch_size=20, stop="auto", cv=3, random_state=0
 ).fit(X, y)

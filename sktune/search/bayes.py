@@ -65,7 +65,8 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         candidates that are complete are returned, and the best is refitted. What is fitted one by
         one ends with its round.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the search.
+        See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
+        search.
 
     Attributes
     ----------

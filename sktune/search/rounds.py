@@ -1,4 +1,4 @@
-"""Searches that evaluate their candidates in rounds, each of which is one call of evaluate_candidates.
+"""Searches that evaluate their candidates in rounds, each a call of ``evaluate_candidates``.
 
 Of scikit-learn's searches some private names are built upon here, and in no other file:
 ``_run_search``, which is called with ``evaluate_candidates``; ``_format_results``, which makes

@@ -105,8 +105,8 @@ def make_measure(order, names):
     sides = set(order.values()) if isinstance(order, Mapping) else {None}
     if not order or not sides <= {"low", "high"}:
         raise ValueError(
-            "the order of simplicity must be a dict of parameters to 'low' or 'high', or a function of "
-            f"the parameters, got {order!r} for {sorted(set(names))}: give "
+            "the order of simplicity must be a dict of parameters to 'low' or 'high', or a function "
+            f"of the parameters, got {order!r} for {sorted(set(names))}: give "
             "refit=OneStandardError({...})"
         )
     return lambda params: tuple(_measure(params, name, side) for name, side in order.items())

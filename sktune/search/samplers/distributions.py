@@ -1,8 +1,8 @@
 """Search spaces as samplers know them: each parameter as a number from 0 to 1, and back.
 
 A :class:`Dimension` maps the unit interval to the values of one parameter, as the quantile function
-of its distribution does. So equal steps in the interval are equally likely, which is the scale that a
-Gaussian process needs; Optuna samples what it has a distribution for by that, and all else by the
+of its distribution does. So equal steps in the interval are equally likely, which is the scale
+that a Gaussian process needs; Optuna samples what it has a distribution for by that, and all else by the
 position in the interval.
 """
 
@@ -324,8 +324,8 @@ def make_dimension(name, values):
     if is_list and len(values) > 0:
         return Choices(tuple(_as_python(value) for value in values))
     raise ValueError(
-        f"the values of {name!r} must be a list that is not empty, a frozen scipy distribution of one "
-        f"number, zero_or, loguniform_int or an Optuna distribution, got {values!r}"
+        f"the values of {name!r} must be a list that is not empty, a frozen scipy distribution "
+        f"of one number, zero_or, loguniform_int or an Optuna distribution, got {values!r}"
     )
 
 
@@ -405,7 +405,8 @@ class Space:
         is_list = isinstance(parts, Sequence) and not isinstance(parts, (str, bytes))
         if not is_list or not all(isinstance(part, Mapping) for part in parts):
             raise TypeError(
-                f"param_distributions must be a dict or a list of dicts, got {param_distributions!r}"
+                "param_distributions must be a dict or a list of dicts, "
+                f"got {param_distributions!r}"
             )
         if not parts or not all(parts):
             raise ValueError(

@@ -90,7 +90,7 @@ def rank_to_normal(scores):
 
 
 def draw_candidates(space, points, scores, rng):
-    """Return the candidates that a batch is chosen from: some of the whole space, some near the best."""
+    """Return what a batch is chosen from: some of the whole space, and some near the best."""
     candidates = space.draw(_N_DRAWN, rng)
     best = np.argsort(scores)[::-1][:_N_BEST]
     for index in best:

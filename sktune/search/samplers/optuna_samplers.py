@@ -80,7 +80,7 @@ class OptunaSampler:
         return len(self.study.get_trials(deepcopy=False)) - 1
 
     def _label(self, part, name):
-        """Return what the study calls a parameter: each part of a space has parameters of its own."""
+        """Return what the study calls a parameter, which each part of a space has for itself."""
         return name if len(self.space.parts) == 1 else f"{part}: {name}"
 
 

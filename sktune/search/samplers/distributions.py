@@ -459,9 +459,12 @@ class Space:
         return Point(point.part, tuple(positions))
 
     def find_point(self, params):
-        """Return the Point of a candidate; None if it is not in the space."""
+        """Return the Point of a candidate; None if it is not in the space.
+
+        Parameters of no part, which an estimator may have of its own, do not matter.
+        """
         for number, part in enumerate(self.parts):
-            if part.keys() != params.keys():
+            if not part.keys() <= params.keys():
                 continue
             try:
                 positions = [part[name].position_of(params[name]) for name in part]

@@ -1,7 +1,7 @@
 """The joblib backend ``"sktune"``: collect the tasks of a call, train their nets together, then run each task."""
 
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import joblib
 import torch
@@ -51,6 +51,9 @@ class FusingBackend(ParallelBackendBase):
         Whether to show a progress bar; ``verbose`` above 0 does so, too.
     serves_one : bool, default=False
         Whether it serves one ``Parallel`` only, that of a search, and leaves alone what comes after it (a refit).
+    keeper : object, default=None
+        ``keeper.wrap(item)`` returns what runs in the place of a task, and ``keeper.receive(result)``
+        gets the result of each, in their order, before scikit-learn does.
     """
 
     supports_return_generator = True
@@ -60,7 +63,7 @@ class FusingBackend(ParallelBackendBase):
 
     def __init__(
         self, *args, max_lanes=None, device=None, precision=None, report=None, progress=False, serves_one=False,
-        **kwargs,
+        keeper=None, **kwargs,
     ):  # fmt: skip
         super().__init__(*args, **kwargs)
         if precision not in (None, "tf32", "bf16"):
@@ -73,6 +76,7 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.serves_one = serves_one
+        self.keeper = keeper
         self.is_over = False
         # what the context around this one has chosen
         around = chosen_backend()
@@ -147,11 +151,20 @@ class _Watching(ParallelBackendBase):
 
     def _take(self, tasks):
         """Return the results of a call in a generator; a first None tells that the work has begun."""
+        with closing(self._compute(tasks)) as results:
+            for number, result in enumerate(results):
+                if number > 0 and self.owner.keeper is not None:
+                    self.owner.keeper.receive(result)
+                yield result
+
+    def _compute(self, tasks):
         tasks = _begin(tasks)
         if not (tasks.first and is_fit(tasks.first[0])):
             yield from self._pass_on(tasks)
             return
         items = list(tasks)
+        if self.owner.keeper is not None:
+            items = [self.owner.keeper.wrap(item) for item in items]
         call = self._make_call(read_tasks(items))
         if not call.has_networks:
             call.report_all()
@@ -163,7 +176,7 @@ class _Watching(ParallelBackendBase):
                 "fits that are trained together have no timeout: "
                 f"timeout={self.parallel.timeout} is not used"
             )
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn(message, UserWarning, stacklevel=4)
         del tasks, items
         yield from call.run()
 

@@ -10,6 +10,7 @@ returns results of its own or has the same ``Parallel`` begin anew with another 
 """
 
 import inspect
+import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -17,10 +18,13 @@ import joblib
 import numpy as np
 from joblib.parallel import FallbackToBackend, default_parallel_config, get_active_backend
 from joblib.parallel import _backend as _in_thread
+from sklearn import get_config, metrics
 from sklearn.base import clone
 from sklearn.model_selection import _validation, check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import process_routing
 from sklearn.utils.metaestimators import _safe_split
+from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import _check_method_params
 
 __all__ = [
@@ -28,15 +32,20 @@ __all__ = [
     "PlannedFit",
     "Task",
     "chosen_backend",
+    "fit_together",
     "fused_tasks",
     "get_active_backend",
     "intercept",
     "is_fit",
     "other_backend",
     "pass_on",
+    "read_scorer",
     "read_tasks",
+    "route_params",
     "run_in_turn",
     "run_task",
+    "take_split",
+    "take_test_rows",
 ]
 
 _OPENS_ITSELF = (
@@ -282,3 +291,93 @@ def run_in_turn(parallel, tasks):
         yield from parallel._get_sequential_output(tasks)
     finally:
         parallel._get_sequential_output = take
+
+
+def route_params(search, scorer, params):
+    """Return what the ``fit`` of a search hands to its estimator, and to one of its scorers.
+
+    Parameters
+    ----------
+    search : estimator object
+        Of scikit-learn's classes.
+    scorer : callable
+        That of the metric named by ``search.refit``, or the only one.
+    params : dict
+        What ``search.fit`` was given.
+
+    Returns
+    -------
+    fit_params, score_params : dict
+    """
+    with warnings.catch_warnings():
+        # the search itself has warned of weights that its scorers do not take
+        warnings.simplefilter("ignore")
+        routed = search._get_routed_params_for_fit(params)
+    fit_params = dict(routed.estimator.fit)
+    score_params = dict(routed.scorer.score)
+    is_one = search.scoring is None or isinstance(search.scoring, str) or callable(search.scoring)
+    if is_one or not score_params:
+        return fit_params, score_params
+    if get_config()["enable_metadata_routing"]:
+        scorers, _ = search._get_scorers()
+        score_params = dict(process_routing(scorers, "score", **score_params)[search.refit].score)
+    elif not scorer._accept_sample_weight():
+        score_params.pop("sample_weight", None)
+    return fit_params, score_params
+
+
+def take_test_rows(task):
+    """Return the test rows of a task that fits one estimator on one split, as its scorer gets them."""
+    arguments = task.arguments
+    rows = (arguments["test"], arguments["train"])
+    X_test, _ = _safe_split(arguments["estimator"], arguments["X"], arguments["y"], *rows)
+    return X_test
+
+
+def take_split(estimator, X, y, params, rows):
+    """Return some rows of X and y, and of the parameters that have an entry for each row."""
+    X_part, y_part = _safe_split(estimator, X, y, rows)
+    return X_part, y_part, _check_method_params(X, params=params, indices=rows)
+
+
+def fit_together(estimators, X, y, fit_params, n_jobs):
+    """Fit each estimator to all rows, in one call of joblib; return the fitted ones in that order."""
+    rows = np.arange(len(y))
+    options = {
+        "train": rows,
+        # something must be scored: the score is not used
+        "test": rows[:1],
+        "scorer": _score_nothing,
+        "parameters": None,
+        "fit_params": fit_params,
+        "score_params": None,
+        "verbose": 0,
+        "error_score": "raise",
+        "return_estimator": True,
+    }
+    with fused_tasks():
+        fit = delayed(_validation._fit_and_score)
+        results = Parallel(n_jobs=n_jobs)(fit(model, X, y, **options) for model in estimators)
+    return [result["estimator"] for result in results]
+
+
+def _score_nothing(estimator, X, y):
+    return 0.0
+
+
+def read_scorer(scorer):
+    """Return what ``make_scorer`` has made a scorer of; None for any other scorer.
+
+    It is a tuple of metric, options, sign and the names of the responses, the first of which a
+    model has is used.
+    """
+    # Private, and nothing public tells what a scorer computes.
+    # tests/evaluation/test_resampling.py fails when they move.
+    names = ("_score_func", "_kwargs", "_sign", "_response_method")
+    if not isinstance(scorer, type(metrics.make_scorer(metrics.accuracy_score))):
+        return None
+    if not all(hasattr(scorer, name) for name in names):
+        return None
+    metric, options, sign, responses = (getattr(scorer, name) for name in names)
+    responses = (responses,) if isinstance(responses, str) else tuple(responses)
+    return metric, dict(options), sign, responses

@@ -15,7 +15,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import process_routing
 
-from sktune.evaluation.resampling import IrregularError, prepare_metric, read_scorer
+from sktune.bridge.seam import read_scorer
+from sktune.evaluation.resampling import IrregularError, prepare_metric
 from sktune.evaluation.sealing import count_rows, take_params, take_rows
 
 RESPONSES = (

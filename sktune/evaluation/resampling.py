@@ -12,6 +12,8 @@ import numpy as np
 from sklearn import metrics
 from sklearn.base import ClassifierMixin, RegressorMixin
 
+from sktune.bridge.seam import read_scorer
+
 _OWN_ACCURACY = (
     "sktune.estimators.classifier",
     "NeuralNetClassifier.score",
@@ -22,20 +24,6 @@ _MISSING = "the metric must have rows of each kind that it needs, the resample l
 
 class IrregularError(ValueError):
     """A resample lacks what the metric needs, such as a class: the scorer itself has to say what that means."""
-
-
-def read_scorer(scorer):
-    """Return metric, options, sign and responses of what ``make_scorer`` has made; None for any other scorer."""
-    # Private, and nothing public tells what a scorer computes.
-    # tests/evaluation/test_resampling.py fails when they move.
-    names = ("_score_func", "_kwargs", "_sign", "_response_method")
-    if not isinstance(scorer, type(metrics.make_scorer(metrics.accuracy_score))):
-        return None
-    if not all(hasattr(scorer, name) for name in names):
-        return None
-    metric, options, sign, responses = (getattr(scorer, name) for name in names)
-    responses = (responses,) if isinstance(responses, str) else tuple(responses)
-    return metric, dict(options), sign, responses
 
 
 def _read_score_method(model):

@@ -1,18 +1,23 @@
 """scikit-learn's searches, whose networks are trained together."""
 
+import numpy as np
 from sklearn import model_selection
 
 from sktune.bridge.seam import fused_tasks
 from sktune.engine.report import FusionReport
+from sktune.search.ensembles.mixin import EnsembleSearch
 
 
-class _FusedSearch:
+class _FusedSearch(EnsembleSearch):
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
         report = FusionReport()
-        with fused_tasks(report=report, progress=self.verbose > 0):
+        kept = self._begin_ensemble(y)
+        with fused_tasks(report=report, progress=self.verbose > 0, keeper=kept):
             super().fit(X, y, **params)
         self.fusion_ = report
+        if kept is not None:
+            self._end_ensemble(kept, X, y, params)
         return self
 
     @property
@@ -39,6 +44,17 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads
         that groups of networks are trained in (None: as many as torch has), and of processes for what is not trained
         so. With `verbose` above 0 a progress bar is shown on stderr.
+    ensemble : {"greedy", "folds"} or None, default=None
+        What ``predict``, ``predict_proba`` and ``score`` answer with instead of the best estimator. "folds" averages
+        the models that the best candidate was given on the splits. "greedy" averages candidates, each of them the
+        average of its models, chosen with replacement by their out-of-fold predictions
+        (Caruana et al. 2004). Probabilities of classifiers are averaged, and predictions of regressors. The models of
+        all candidates are held in memory until the choice is made.
+    ensemble_refit : bool, default=False
+        Whether the candidates that "greedy" chooses are fitted again to all rows, in place of their models of the
+        splits.
+    max_oof_mb : float, default=256
+        `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
 
     Attributes
     ----------
@@ -46,6 +62,23 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         What was trained together, and why a fit was not; ``print`` it for a summary.
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by their number.
+    ensemble_ : AverageClassifier or AverageRegressor
+        With `ensemble`. ``best_estimator_`` stays the single model that is fitted to all rows.
+    ensemble_weights_ : ndarray of shape (n_candidates,)
+        Weight of each candidate; their sum is 1.
+    ensemble_score_ : float
+        Mean over the splits of the score of the averaged out-of-fold predictions, by the metric of ``best_score_``. It
+        does not tell what is gained by averaging the models of a candidate, of which one alone predicts each test row.
+    oof_predictions_ : ndarray of float32, shape (n_candidates, n_rows) or (n_candidates, n_rows, n_outputs)
+        With `ensemble`: what each candidate predicts for the test rows of the splits, averaged where a row is tested
+        repeatedly, and nan where it is never tested, or the candidate has failed.
+
+    Raises
+    ------
+    ValueError
+        By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit` by one metric, the
+        models have no ``predict_proba`` (of classifiers), or the scoring needs what an ensemble does not have. A
+        candidate that fails on a split is never a member.
 
     Examples
     --------
@@ -58,7 +91,43 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     {'lr': 0.01}
     >>> len(search.fusion_.alone)
     0
+    >>> _ = search.set_params(ensemble="folds").fit(X, y)
+    >>> len(search.ensemble_.members_)
+    3
     """
+
+    def __init__(
+        self,
+        estimator,
+        param_grid,
+        *,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        error_score=np.nan,
+        return_train_score=False,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
+    ):
+        super().__init__(
+            estimator,
+            param_grid,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb
 
 
 class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
@@ -75,6 +144,8 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
         How many candidates to draw.
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
         See :class:`GridSearchCV`, also for the attributes.
+    ensemble, ensemble_refit, max_oof_mb
+        See :class:`GridSearchCV`.
 
     Examples
     --------
@@ -87,3 +158,40 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     >>> len(RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y).cv_results_["params"])
     4
     """
+
+    def __init__(
+        self,
+        estimator,
+        param_distributions,
+        *,
+        n_iter=10,
+        scoring=None,
+        n_jobs=None,
+        refit=True,
+        cv=None,
+        verbose=0,
+        pre_dispatch="2*n_jobs",
+        random_state=None,
+        error_score=np.nan,
+        return_train_score=False,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
+    ):
+        super().__init__(
+            estimator,
+            param_distributions,
+            n_iter=n_iter,
+            scoring=scoring,
+            n_jobs=n_jobs,
+            refit=refit,
+            cv=cv,
+            verbose=verbose,
+            pre_dispatch=pre_dispatch,
+            random_state=random_state,
+            error_score=error_score,
+            return_train_score=return_train_score,
+        )
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb

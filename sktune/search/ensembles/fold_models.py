@@ -1,0 +1,123 @@
+"""The model of each candidate and split, and its predictions, kept while a search runs."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sktune.bridge.seam import Task, is_fit, take_test_rows
+
+_KEPT = "sktune_fold_model"
+
+
+@dataclass
+class FoldModel:
+    """A model that a search has fitted to the training rows of a split.
+
+    Attributes
+    ----------
+    estimator : estimator object
+    predictions : ndarray of shape (n_test_rows,) or (n_test_rows, n_outputs)
+        Of the test rows of the split.
+    """
+
+    estimator: object
+    predictions: np.ndarray
+
+
+class KeepingFit:
+    """The function of a task, which also returns the model that it fits, and its predictions.
+
+    It runs wherever the task runs, also in another process.
+
+    Parameters
+    ----------
+    call : callable
+        What scikit-learn has made the function of the task.
+    method : {"predict_proba", "predict"}
+        What predicts.
+    """
+
+    def __init__(self, call, method):
+        self.call = call
+        self.method = method
+
+    @property
+    def function(self):
+        """scikit-learn's function, by which a task is known to be a fit."""
+        return getattr(self.call, "function", self.call)
+
+    def __call__(self, *args, **kwargs):
+        task = Task((self.call, args, kwargs))
+        result = self.call(*args, **kwargs, return_estimator=True)
+        estimator = result.pop("estimator")
+        result[_KEPT] = None
+        if result["fit_error"] is None:
+            predictions = getattr(estimator, self.method)(take_test_rows(task))
+            result[_KEPT] = FoldModel(estimator, np.asarray(predictions))
+        return result
+
+
+class FoldModels:
+    """Keeps the fold models of one search; it is the `keeper` of the joblib backend.
+
+    Parameters
+    ----------
+    method : {"predict_proba", "predict"}
+        What the ensemble averages.
+
+    Attributes
+    ----------
+    models : list of FoldModel or None
+        In scikit-learn's order: all splits of the first candidate, then those of the next. None
+        stands for a fit that failed.
+    tests : list of ndarray of int
+        The test rows of each of them.
+    """
+
+    def __init__(self, method):
+        self.method = method
+        self.models = []
+        self.tests = []
+
+    def wrap(self, item):
+        """Return a task, (function, args, kwargs), whose result brings its model."""
+        if not is_fit(item):
+            return item
+        task = Task(item)
+        self._check(task.last_step)
+        self.tests.append(np.asarray(task.arguments["test"]))
+        function, args, kwargs = item
+        return KeepingFit(function, self.method), args, kwargs
+
+    def receive(self, result):
+        """Take the model out of the result of a task."""
+        if isinstance(result, dict) and _KEPT in result:
+            self.models.append(result.pop(_KEPT))
+
+    def arrange(self, n_splits):
+        """Return the models of each candidate in a list, one for each split, and the test rows of each split.
+
+        Raises
+        ------
+        ValueError
+            If candidates were tried on different splits, whose predictions cannot be averaged.
+        """
+        by_candidate = []
+        tests = self.tests[:n_splits]
+        for start in range(0, len(self.models), n_splits):
+            found = self.tests[start : start + n_splits]
+            if not all(map(np.array_equal, found, tests)):
+                raise ValueError(
+                    "an ensemble needs all candidates to be tried on the same splits, "
+                    f"candidate {start // n_splits} was tried on others; "
+                    "give cv an integer random_state"
+                )
+            by_candidate.append(self.models[start : start + n_splits])
+        return by_candidate, tests
+
+    def _check(self, last_step):
+        if last_step is not None and not hasattr(last_step, self.method):
+            raise ValueError(
+                f"an ensemble needs {self.method} of each model, "
+                f"{type(last_step).__name__} does not have it"
+            )

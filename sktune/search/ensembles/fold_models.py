@@ -47,6 +47,7 @@ class KeepingFit:
         return getattr(self.call, "function", self.call)
 
     def __call__(self, *args, **kwargs):
+        """Run the task; its result has one more entry, a FoldModel or None."""
         task = Task((self.call, args, kwargs))
         result = self.call(*args, **kwargs, return_estimator=True)
         estimator = result.pop("estimator")

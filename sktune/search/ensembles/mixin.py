@@ -16,6 +16,9 @@ from sktune.search.ensembles.greedy import select_greedily
 from sktune.search.ensembles.scoring import RESPONSES, SplitScorer, check_scorer, find_scorer
 
 KINDS = ("greedy", "folds")
+# Each average is scored by a call of the scorer, unless its metric is one of those of `greedy`:
+# among fewer candidates, the best ones (Caruana, Munson and Niculescu-Mizil 2006, section 4.2).
+_MOST_SCORED = 20
 _FITTED = ("ensemble_", "ensemble_weights_", "ensemble_score_", "oof_predictions_")
 
 
@@ -119,10 +122,14 @@ class EnsembleSearch:
             members, of_members = _list_members(models, weights)
         self.ensemble_ = average_fitted(members, of_members, like=self.best_estimator_)
 
+    @property
+    def _metric(self):
+        """The name in ``cv_results_`` of the metric that counts."""
+        return self.refit if self.multimetric_ else "score"
+
     def _find_whole(self, models):
         """Tell of each candidate whether each of its fits succeeded and has finite scores."""
-        metric = self.refit if self.multimetric_ else "score"
-        scores = self.cv_results_[f"mean_test_{metric}"]
+        scores = self.cv_results_[f"mean_test_{self._metric}"]
         found = []
         for of_candidate, score in zip(models, scores, strict=True):
             is_fitted = all(model is not None for model in of_candidate)
@@ -173,11 +180,20 @@ class EnsembleSearch:
                 )
             weights[self.best_index_] = 1.0
             return weights
-        chosen = [part[are_whole] for part in predictions]
-        weights[are_whole] = select_greedily(
-            chosen, lambda split, averages: scorers[split].score_each(averages)
+        library = np.flatnonzero(are_whole)
+        if scorers[0].known is None:
+            library = self._find_best(library)
+        weights[library] = select_greedily(
+            [part[library] for part in predictions],
+            lambda split, averages: scorers[split].score_each(averages),
         )
         return weights
+
+    def _find_best(self, candidates):
+        """Return the best of some candidates, in their order."""
+        scores = self.cv_results_[f"mean_test_{self._metric}"][candidates]
+        best = np.argsort(-scores, kind="stable")[:_MOST_SCORED]
+        return candidates[np.sort(best)]
 
     @staticmethod
     def _score_average(weights, predictions, scorers):

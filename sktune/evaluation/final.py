@@ -15,9 +15,10 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import process_routing
 
-from sktune.bridge.seam import read_scorer
+from sktune.bridge.seam import read_scorer, route_params
 from sktune.evaluation.resampling import IrregularError, prepare_metric
 from sktune.evaluation.sealing import count_rows, take_params, take_rows
+from sktune.search.ensembles.scoring import find_scorer
 
 RESPONSES = (
     "predict",
@@ -127,8 +128,8 @@ def _list_metrics(core):
 
 def score_sealed(search, X, y, params, **settings):
     """Return what :class:`~sktune.HoldoutSearch` says of a fitted search after calling its model on sealed rows."""
-    core, X, params = pass_to_last(search, X, params)
-    params = scorer_params(core, params)
+    core, X, given = pass_to_last(search, X, params)
+    params = scorer_params(core, given)
     scoring = getattr(core, "scoring", None)
     score, interval = evaluate_once(
         core.best_estimator_, X, y, scoring=scoring, params=params, **settings
@@ -137,7 +138,24 @@ def score_sealed(search, X, y, params, **settings):
         name: find_best(core, "mean", name) - value for name, value in by_metric(score).items()
     }
     optimism = optimism if isinstance(score, dict) else optimism["score"]
-    return {"test_score_": score, "test_interval_": interval, "optimism_": optimism}
+    found = {"test_score_": score, "test_interval_": interval, "optimism_": optimism}
+    if hasattr(core, "ensemble_"):
+        found |= _score_ensemble(core, X, y, given, settings)
+    return found
+
+
+def _score_ensemble(core, X, y, params, settings):
+    """Return score and interval of the ensemble of a search, by the one metric that it was chosen by."""
+    scorer = find_scorer(core)
+    _, score_params = route_params(core, scorer, params)
+    scoring = None if core.scoring is None else scorer
+    score, interval = evaluate_once(
+        core.ensemble_, X, y, scoring=scoring, params=score_params, **settings
+    )
+    if isinstance(score, dict):
+        score = score[core.refit]
+        interval = interval[core.refit]
+    return {"ensemble_test_score_": score, "ensemble_test_interval_": interval}
 
 
 def evaluate_once(

@@ -1,6 +1,7 @@
 """A search beside which a test set stays sealed until the end."""
 
 import time
+from copy import copy
 from html import escape
 
 import numpy as np
@@ -90,6 +91,9 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         Percentile bootstrap interval of the test score, over the sealed rows or whole groups of them; too narrow if
         those depend on each other, as in a time series. (nan, nan) if the metric is undefined on most resamples, or
         the scorer needs more of the model than its responses.
+    ensemble_test_score_, ensemble_test_interval_ : float, and tuple of float
+        Only if the search has an ensemble: what the ensemble scores on the same sealed rows, by the metric that the
+        search refits by. The methods below are those of the single model; the ensemble is ``search_.ensemble_``.
     optimism_ : float, or dict by metric
         The best candidate's cross-validated score minus its test score: what choosing the best of many added.
     search_time_ : float
@@ -166,7 +170,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         fitted |= score_sealed(
             fitted["search_"], *take(test), groups=take_rows(groups, test), **settings
         )
-        vars(self).pop("best_score_", None)
+        for name in ("best_score_", "ensemble_test_score_", "ensemble_test_interval_"):
+            vars(self).pop(name, None)
         vars(self).update(fitted, dev_indices_=dev, test_indices_=test)
         return self
 
@@ -242,7 +247,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         if routing_enabled() and params:
             params = process_routing(self, "score", **params).search.score
-        return self.search_.score(X, y, **params)
+        return without_ensemble(self.search_).score(X, y, **params)
 
     def summary(self):
         """Say in a few aligned lines what was sealed, searched and found; return a str."""
@@ -298,6 +303,16 @@ def best_model(search):
     return Pipeline([*before, (name, best_model(last))])
 
 
+def without_ensemble(search):
+    """Return a fitted search, maybe in a Pipeline, whose answers are those of its single best model."""
+    if isinstance(search, Pipeline):
+        *before, (name, last) = search.steps
+        return Pipeline([*before, (name, without_ensemble(last))])
+    search = copy(search)
+    vars(search).pop("ensemble_", None)
+    return search
+
+
 def _summary_rows(tuned):
     """Yield the label and the text of each line of a fitted HoldoutSearch's summary."""
     core, _ = find_core(tuned.search_)
@@ -329,6 +344,10 @@ def _summary_rows(tuned):
             f"Optimism of {metric}" if len(names) > 1 else "Optimism",
             f"{optimisms[metric]:+.4f} (best CV − test)",
         )
+    if hasattr(tuned, "ensemble_test_score_"):
+        low, high = map(_number, tuned.ensemble_test_interval_)
+        interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
+        yield "Test of the ensemble", f"{_number(tuned.ensemble_test_score_)} ({interval})"
 
 
 def _describe_fits(core):

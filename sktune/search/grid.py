@@ -47,10 +47,10 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ensemble : {"greedy", "folds"} or None, default=None
         What ``predict``, ``predict_proba`` and ``score`` answer with instead of the best estimator. "folds" averages
         the models that the best candidate was given on the splits. "greedy" averages candidates, each of them the
-        average of its models, chosen with replacement by their out-of-fold predictions
-        (Caruana et al. 2004); those of accuracy, log loss, squared and absolute
-        errors and R² are scored together, and under other metrics the choice is among the 20 best. Probabilities of classifiers are averaged, and predictions of regressors. The models of
-        all candidates are held in memory until the choice is made.
+        average of its models, chosen with replacement by their out-of-fold predictions (Caruana et al. 2004).
+        Probabilities of classifiers are averaged, and predictions of regressors. Under accuracy, log loss, squared
+        and absolute error and R² all candidates are scored together; under other metrics, which take longer, the
+        choice is among the 20 best. The models of all candidates are held in memory until the choice is made.
     ensemble_refit : bool, default=False
         Whether the candidates that "greedy" chooses are fitted again to all rows, in place of their models of the
         splits.

@@ -20,7 +20,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
-from sktune import GridSearchCV, NeuralNetClassifier, NeuralNetRegressor, RandomizedSearchCV
+from sktune import (
+    GridSearchCV,
+    HoldoutSearch,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+    RandomizedSearchCV,
+)
 from sktune.search.ensembles.greedy import select_greedily
 from sktune.search.ensembles.scoring import SplitScorer
 from sktune.search.ensembles.stacked_nets import stack_alike
@@ -116,7 +122,7 @@ def test_greedy_finds_two_that_complement_each_other():
         ("neg_root_mean_squared_error", True),
         ("neg_mean_absolute_error", True),
         ("r2", True),
-        ("max_error", False),
+        ("neg_median_absolute_error", False),
     ],
 )
 def test_averages_are_scored_as_the_scorer_does(scoring, is_known, weighted):
@@ -125,7 +131,7 @@ def test_averages_are_scored_as_the_scorer_does(scoring, is_known, weighted):
     classes = np.array(["a", "b", "c"]) if is_classifier else None
     target = classes[np.arange(30) % 3] if is_classifier else rng.normal(size=30)
     averages = rng.dirichlet(np.ones(3), (5, 30)) if is_classifier else rng.normal(size=(5, 30))
-    params = {"sample_weight": rng.random(30)} if weighted and scoring != "max_error" else {}
+    params = {"sample_weight": rng.random(30)} if weighted else {}
 
     scorer = SplitScorer(get_scorer(scoring), np.zeros((30, 1)), target, params, classes=classes)
 
@@ -238,7 +244,8 @@ def test_weights_and_groups(scoring):
 def test_routed_weights(several):
     net = clone(NET).set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
     scorer = get_scorer("neg_log_loss").set_score_request(sample_weight=True)
-    scoring = {"loss": scorer, "accuracy": "accuracy"} if several else scorer
+    accuracy = get_scorer("accuracy").set_score_request(sample_weight=False)
+    scoring = {"loss": scorer, "accuracy": accuracy} if several else scorer
     refit = "loss" if several else True
     settings = {"scoring": scoring, "refit": refit, "cv": GroupKFold(3)}
     weight = np.linspace(0.1, 2.0, 120)
@@ -253,7 +260,7 @@ def test_routed_weights(several):
 
 class FailsOnce(LogisticRegression):
     def fit(self, X, y):
-        if self.C == 10.0 and X[0, 0] == FIRST:
+        if self.C == 10.0 and X[0, 0] != FIRST:
             raise RuntimeError("this split fails")
         return super().fit(X, y)
 
@@ -367,7 +374,7 @@ def test_random_splits_may_not_differ_between_candidates():
 
 def test_predictions_that_are_too_large_are_left_out():
     search = GridSearchCV(LogisticRegression(), {}, cv=3, ensemble="greedy", max_oof_mb=1e-3)
-    with pytest.warns(UserWarning, match=r"max_oof_mb=0.001, it would take 0.0014 MB"):
+    with pytest.warns(UserWarning, match=r"max_oof_mb=0.001, it would take 0.00137 MB"):
         search.fit(X, y)
 
     assert not hasattr(search, "oof_predictions_")
@@ -409,3 +416,48 @@ def test_nets_of_one_architecture_are_one_model():
     assert [weight for _, weight in models] == [4, 1, 1]
     expected = np.mean([nets[n].predict_proba(X_new) for n in (0, 1, 2, 4)], axis=0)
     np.testing.assert_allclose(models[0][0].predict_proba(X_new), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("scoring", [None, "neg_log_loss", ["accuracy", "roc_auc_ovr"]])
+def test_holdout_search_scores_both_on_the_same_rows(scoring):
+    refit = "roc_auc_ovr" if isinstance(scoring, list) else True
+    search = GridSearchCV(NET, RATES, cv=3, scoring=scoring, refit=refit, ensemble="folds")
+    tuned = HoldoutSearch(search, random_state=0, n_resamples=20).fit(X, y)
+
+    rows, target = X[tuned.test_indices_], y[tuned.test_indices_]
+    assert tuned.ensemble_test_score_ == pytest.approx(tuned.search_.score(rows, target))
+    low, high = tuned.ensemble_test_interval_
+    assert low <= tuned.ensemble_test_score_ <= high
+    single = tuned.test_score_["roc_auc_ovr"] if refit is not True else tuned.test_score_
+    assert tuned.score(rows, target) == pytest.approx(single)
+    assert f"{tuned.ensemble_test_score_:.4f}" in tuned.summary().splitlines()[-1]
+    assert "Test of the ensemble" in tuned.summary()
+    tuned.set_params(search__ensemble=None).fit(X, y)
+    assert "ensemble" not in tuned.summary()
+
+
+class Certain(ClassifierMixin, BaseEstimator):
+    """Predicts one class, with a probability of 1."""
+
+    def __init__(self, seed=0):
+        self.seed = seed
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X):
+        return np.eye(3, dtype=np.float32)[np.zeros(len(X), int)]
+
+    def predict(self, X):
+        return self.classes_[np.zeros(len(X), int)]
+
+
+@pytest.mark.parametrize("n_splits", [3, 7, 11])
+def test_probabilities_are_at_most_one(n_splits):
+    grid = {"seed": [0, 1, 2]}
+    settings = {"cv": n_splits, "scoring": "neg_log_loss", "ensemble": "greedy"}
+    search = GridSearchCV(Certain(), grid, **settings).fit(X, y)
+
+    assert search.predict_proba(X).max() <= 1
+    assert search.ensemble_score_ == pytest.approx(search.best_score_)

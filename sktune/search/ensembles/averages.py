@@ -32,7 +32,8 @@ class _Average(BaseEstimator):
         weights = np.ones(len(self.members_)) if self.weights is None else np.asarray(self.weights)
         total = 0.0
         for model, weight in stack_alike(self.members_, weights / weights.sum()):
-            total = total + weight * self._predict_one(model, X)
+            # a Python number keeps the type of the predictions
+            total = total + float(weight) * self._predict_one(model, X)
         return total
 
     def __sklearn_tags__(self):
@@ -59,7 +60,8 @@ class AverageClassifier(ClassifierMixin, _Average):
 
     def predict_proba(self, X):
         """Return the averaged probabilities: an ndarray of shape (n_rows, n_classes)."""
-        return self._average(X)
+        # metrics refuse what rounding has put above 1
+        return np.minimum(self._average(X), 1)
 
     def predict_log_proba(self, X):
         """Return the logarithms of :meth:`predict_proba`: -inf where a probability is 0."""

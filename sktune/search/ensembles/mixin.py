@@ -212,7 +212,7 @@ class EnsembleSearch:
         if size > self.max_oof_mb:
             warnings.warn(
                 f"oof_predictions_ is left out: it must take at most max_oof_mb={self.max_oof_mb}, "
-                f"it would take {size:.1f} MB",
+                f"it would take {size:.3g} MB",
                 UserWarning,
                 stacklevel=4,
             )

@@ -136,7 +136,8 @@ class SplitScorer:
         """Return what the scorer says of an average: an ndarray of shape (n_rows, ...)."""
         model = KnownRegressor(average)
         if self.classes is not None:
-            model = KnownClassifier(average, self.classes)
+            # metrics refuse what rounding has put above 1
+            model = KnownClassifier(np.minimum(average, 1), self.classes)
         score = self.scorer(model, self.X, self.y, **self.params)
         return score[self.metric] if isinstance(score, dict) else score
 

@@ -8,7 +8,15 @@ from pathlib import Path
 # others that it is made of: tests are to run what the sources say now.
 _sources = [
     Path(__file__).with_name("sktune") / name
-    for name in ("engine/compiled/kernels.py", "engine/compiled/vectors.py", "runtime/seeds.py")
+    for name in (
+        "engine/compiled/activations.py",
+        "engine/compiled/dropout.py",
+        "engine/compiled/kernels.py",
+        "engine/compiled/losses.py",
+        "engine/compiled/opcodes.py",
+        "engine/compiled/vectors.py",
+        "runtime/seeds.py",
+    )
 ]
 _stamp = zlib.crc32(b"".join(path.read_bytes() for path in _sources))
 os.environ["NUMBA_CACHE_DIR"] = str(

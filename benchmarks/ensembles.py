@@ -3,11 +3,12 @@
     python benchmarks/ensembles.py                # a few minutes
     python benchmarks/ensembles.py --seeds 1
 
-On each data set, a random search over learning rate, weight decay, dropout and width chooses by cross-validated log
-loss on two thirds of the rows. The best model fitted to all of these, the average of the best candidate's models of the
-folds, and the greedy ensemble (of the models of the folds, and refitted) then predict the other third. The candidates
-and splits of one seed are the same for all of them. A figure is the mean over the seeds, each of which has a split, a
-space of candidates and initial weights of its own.
+On each data set, a random search over learning rate, weight decay, dropout and width chooses by
+cross-validated log loss on two thirds of the rows. Four models then predict the other third: the
+best one fitted to all rows searched on, the average of the best candidate's models of the folds,
+the greedy ensemble of the models of the folds, and the greedy ensemble refitted. The candidates and
+splits of one seed are the same for all of them. A figure is the mean over the seeds, each of which
+has a division of the rows, candidates and initial weights of its own.
 """
 
 from __future__ import annotations

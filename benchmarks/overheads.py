@@ -1,24 +1,28 @@
-"""What does not grow with the training: imports, the least search, what a search spends on a fit around its training.
+"""Costs that do not grow with the training: imports, a minimal search, the work around the fits.
 
     python benchmarks/overheads.py
-    python benchmarks/overheads.py --large      # also the memory and time of a search on 1,000,000 rows
+    python benchmarks/overheads.py --large      # also a search on 1,000,000 rows
 
-Import: `import sktune` and `import skorch` in fresh interpreters, in turn. The least search: one candidate, 2 folds,
-5 epochs on the digits, by sktune and by scikit-learn with skorch, in turn in one process.
+Import: ``import sktune`` and ``import skorch`` in fresh interpreters, in turn.
 
-Around the training: the yardstick of search_speed.py (60 candidates x 5 folds) with 1 epoch and one thread, timed by
-timers that sit around functions of the library (timers.py), each figure divided by the number of fits:
+Minimal search: one candidate, 2 folds, 5 epochs on the digits, by sktune and by scikit-learn with
+skorch, in turn in one process.
+
+Around the training: the yardstick of search_speed.py (60 candidates x 5 folds) with 1 epoch and one
+thread. Timers around functions of the library (timers.py) measure it, and each figure is divided by
+the number of fits:
 
 - collecting: all of ``Call._collect``: reading the tasks, checking rows, initialising nets;
 - planning: all of ``Call._plan``;
-- replay and scoring: all of ``Job.run``, less the time in ``accuracy_score``. It holds scikit-learn's
-  ``_fit_and_score``, the adoption of what was trained, and the predictions, but for the forward pass, which belongs to
-  the training of the group.
+- replay and scoring: all of ``Job.run``, less the time in ``accuracy_score``. It contains
+  scikit-learn's ``_fit_and_score``, the adoption of the trained weights, and the predictions. The
+  forward pass of the predictions is not in it, since it belongs to the training of the group.
 
-Large: 1,000,000 x 50 float32 rows, 4 candidates x 3 folds x 1 epoch at batch 1024, by sktune and by a loop written by
-hand with one thread and with all of them, each in a process of its own that has first run a small search. Memory is
-the most that the process has held, less what it held before the data were made, over the bytes of the data (X and y),
-which are themselves counted: 1 would be the data alone.
+Large: 1,000,000 x 50 float32 rows, 4 candidates x 3 folds x 1 epoch at batch 1024, by sktune and by
+a loop written by hand with one thread and with all of them. Each runs in a process of its own that
+has first run a small search. The memory is the peak of the process, less what it held before the
+data were made, divided by the bytes of the data (X and y). The data are counted: 1 would be the
+data alone.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ LARGE_PEERS = {
 
 
 def make_large(n_rows):
-    """Return rows without ever holding more than them, or little more."""
+    """Return X and y, without much more memory than they need themselves."""
     X = np.random.default_rng(0).standard_normal((n_rows, 50), dtype=np.float32)
     return X, (X[:, :5].sum(1) > 0).astype(np.int64)
 
@@ -73,7 +77,7 @@ def large_yardstick(n_rows):
 
 
 def measure_imports(repeats):
-    """Return the milliseconds of each import, medians of fresh interpreters in turn, and their ratio."""
+    """Return the median milliseconds of each import in fresh interpreters, and their ratio."""
     seconds = {name: [] for name in ("sktune", "skorch")}
     for _ in range(repeats):
         for name in seconds:
@@ -91,22 +95,21 @@ def measure_least_search(repeats):
         for name in seconds:
             began = time.perf_counter()
             RUNNERS[name](X, y, yardstick, args)
-            if repeat:  # the first is to warm up
+            # The first repeat is to warm up.
+            if repeat:
                 seconds[name].append(time.perf_counter() - began)
     return side_by_side(seconds)
 
 
 def side_by_side(seconds):
-    ratio = median(
-        ours / theirs for ours, theirs in zip(seconds["sktune"], seconds["skorch"], strict=True)
-    )
-    return {f"{name}_ms": 1e3 * median(values) for name, values in seconds.items()} | {
-        "ratio": ratio
-    }
+    pairs = zip(seconds["sktune"], seconds["skorch"], strict=True)
+    figures = {f"{name}_ms": 1e3 * median(values) for name, values in seconds.items()}
+    figures["ratio"] = median(ours / theirs for ours, theirs in pairs)
+    return figures
 
 
 def measure_around_training(n_candidates, repeats):
-    """Return the milliseconds per fit of what a search does around its training, each the median over the repeats."""
+    """Return the milliseconds per fit of each part around the training, medians of the repeats."""
     yardstick = replace(YARDSTICKS["digits"], candidates=n_candidates, epochs=1)
     X, y = yardstick.load()
     n_threads = torch.get_num_threads()
@@ -135,28 +138,28 @@ def measure_large(n_rows):
 
 
 def run_large(peer, n_rows):
-    """Run a peer in this process, on few rows to warm up and then on all; print the figures as JSON."""
+    """Run a peer in this process and print the figures as JSON.
+
+    It runs on few rows first, to warm up.
+    """
     args = argparse.Namespace(device="cpu", n_jobs=0, profile=False)
-    runner, few, yardstick = RUNNERS[peer], large_yardstick(3000), large_yardstick(n_rows)
+    runner = RUNNERS[peer]
+    few = large_yardstick(3000)
     runner(*few.load(), few, args)
+    yardstick = large_yardstick(n_rows)
     before = held_bytes()
     X, y = yardstick.load()
     began = time.perf_counter()
     figures = runner(X, y, yardstick, args)
     seconds = time.perf_counter() - began
-    if report := figures.pop("report", None):
+    report = figures.pop("report", None)
+    if report:
         figures["fused"] = sum(group["lanes"] for group in report.groups)
-    memory = (peak_bytes() - before) / (X.nbytes + y.nbytes)
-    print(
-        json.dumps(
-            {
-                **figures,
-                "seconds": seconds,
-                "memory": memory,
-                "data_mib": (X.nbytes + y.nbytes) / 2**20,
-            }
-        )
-    )
+    n_bytes = X.nbytes + y.nbytes
+    figures["seconds"] = seconds
+    figures["memory"] = (peak_bytes() - before) / n_bytes
+    figures["data_mib"] = n_bytes / 2**20
+    print(json.dumps(figures))
 
 
 def show(found):
@@ -168,17 +171,21 @@ def show(found):
     print("\nms per fit, around its training")
     for part, ms in found["around_training"].items():
         print(f"{part:<42}{ms:>10.3f}")
-    if large := found.get("large"):
-        ours = large["sktune"]
-        print(
-            f"\n{'4 candidates x 3 folds x 1 epoch':<42}{'seconds':>10}{'ratio':>10}{'memory / data':>16}"
-        )
-        for name, row in large.items():
-            ratio = row["seconds"] / ours["seconds"]
-            print(f"{name:<42}{row['seconds']:>10.2f}{ratio:>10.2f}{row['memory']:>16.2f}")
-        print(
-            f"data: {ours['data_mib']:.0f} MiB; of sktune's 12 fits {ours['fused']} were trained together"
-        )
+    if "large" in found:
+        show_large(found["large"])
+
+
+def show_large(figures):
+    ours = figures["sktune"]
+    title = "4 candidates x 3 folds x 1 epoch"
+    print(f"\n{title:<42}{'seconds':>10}{'ratio':>10}{'memory / data':>16}")
+    for name, row in figures.items():
+        ratio = row["seconds"] / ours["seconds"]
+        print(f"{name:<42}{row['seconds']:>10.2f}{ratio:>10.2f}{row['memory']:>16.2f}")
+    print(
+        f"data: {ours['data_mib']:.0f} MiB; "
+        f"of sktune's 12 fits {ours['fused']} were trained together"
+    )
 
 
 def main(argv=None):
@@ -195,9 +202,8 @@ def main(argv=None):
     if args.peer:
         run_large(args.peer, args.rows)
         return
-    repeats, n_candidates = (
-        (1, 2) if args.quick else (args.repeats, YARDSTICKS["digits"].candidates)
-    )
+    repeats = 1 if args.quick else args.repeats
+    n_candidates = 2 if args.quick else YARDSTICKS["digits"].candidates
     found = {
         "import": measure_imports(repeats),
         "least_search": measure_least_search(repeats),

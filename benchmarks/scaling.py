@@ -1,20 +1,27 @@
-"""What a fit costs when many are trained together, beside one at a time, as lanes, batches, nets and rows grow.
+"""The cost of a fit that is trained with others, and of one at a time, at several sizes.
 
     python benchmarks/scaling.py                          # all sweeps
     python benchmarks/scaling.py --sweeps lanes rows      # some of them
     python benchmarks/scaling.py --threads 1
 
-Both sides are scikit-learn's GridSearchCV over the same sktune net, learning rates and folds; the fused side runs it
-in ``joblib.parallel_config("sktune")``, the plain one as it is, with ``n_jobs=1``: one fit after the other. The data
-are generated and shaped like the digits (64 numbers, 10 classes, float32). A lane is a fit; `rows` is how many each
-trains on, and a quarter as many are scored. One factor varies, the others stay at their defaults: 20 lanes (10 learning
-rates x 2 folds), batches of 64, one hidden layer of 128, 1,500 rows, 3 epochs. The convolution net has images of 8 x 8.
+Both sides are scikit-learn's GridSearchCV over the same sktune net, learning rates and folds. The
+fused side runs it in ``joblib.parallel_config("sktune")``, the plain side with ``n_jobs=1``: one
+fit after the other. The data are generated and have the shape of the digits (64 numbers, 10
+classes, float32).
 
-The time is that of the whole search without a refit, divided by fits and epochs; the two sides take turns, and ratios
-are medians of each turn's ratio, above 1 where fused is faster. Where there are more than 8 lanes, one at a time is
-measured on 8 of them, and its cost per fit taken to be that of all; what a search does once, some milliseconds, is then
-shared by 8 fits and not by all. The table says on how many fits it was measured. `how` tells whether the fused side
-did train them together: ``fused``, ``alone`` (one at a time, for the reasons below the table) or ``mixed``.
+A lane is a fit. `rows` is the number of rows that each fit trains on; a quarter as many are scored.
+One factor varies, the others stay at their defaults: 20 lanes (10 learning rates x 2 folds),
+batches of 64, one hidden layer of 128, 1,500 rows, 3 epochs. The convolution net has images of
+8 x 8.
+
+The time is that of the whole search without a refit, divided by fits and epochs. The two sides take
+turns. A ratio is the median of each turn's ratio, above 1 where fused is faster. Where there are
+more than 8 lanes, one at a time is measured on 8 of them, and its cost per fit is taken to be that
+of all. Then the constant cost of a search, some milliseconds, is shared by 8 fits only. The table
+says on how many fits it was measured.
+
+`how` tells whether the fused side did train the fits together: ``fused``, ``alone`` (one at a time,
+for the reasons below the table) or ``mixed``.
 
 The exit status is 1 where training together is slower than one at a time by more than 5 %.
 """
@@ -57,7 +64,8 @@ class Case:
         return 2 if self.lanes > 1 else 1
 
 
-SWEEPS = {  # the factor that varies, and the cases
+# The factor that varies, and the cases.
+SWEEPS = {
     "lanes": ("lanes", [Case(lanes=n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)]),
     "batch size": ("batch_size", [Case(batch_size=n) for n in (16, 64, 256, 1024)]),
     "width": ("width", [Case(width=n) for n in (32, 128, 512, 1024)]),
@@ -100,30 +108,34 @@ def make_net(case):
 
 
 def search(case, X, y, n_jobs=None):
-    """Return the seconds that a search of a case takes, a fit and an epoch."""
+    """Return the seconds of a search, divided by its fits and epochs."""
     grid = {"lr": np.geomspace(1e-4, 1e-2, case.lanes // case.folds).tolist()}
     folds = ShuffleSplit(case.folds, train_size=case.rows, test_size=case.rows // 4, random_state=0)
+    net = make_net(case)
     began = time.perf_counter()
-    GridSearchCV(
-        make_net(case), grid, cv=folds, refit=False, error_score="raise", n_jobs=n_jobs
-    ).fit(X, y)
+    GridSearchCV(net, grid, cv=folds, refit=False, error_score="raise", n_jobs=n_jobs).fit(X, y)
     return (time.perf_counter() - began) / (case.lanes * case.epochs)
 
 
 def search_fused(case, X, y):
-    """Return the seconds, and what the library reports."""
+    """Return the seconds of :func:`search`, and the report of the fusion."""
     report = FusionReport()
     with joblib.parallel_config("sktune", report=report):
         return search(case, X, y), report
 
 
 def measure(case, repeats):
-    """Return a row of the table: both sides in turn, each once unmeasured on a small part of the case."""
+    """Return a row of the table.
+
+    Both sides run once on a small part of the case, to warm up, and then take turns.
+    """
     X, y = make_rows(case)
     few = replace(case, lanes=min(case.lanes, MOST_PLAIN_FITS))
     tiny = replace(case, lanes=min(case.lanes, 2), epochs=1)
-    search_fused(tiny, X, y), search(tiny, X, y, n_jobs=1)
-    fused, plain = [], []
+    search_fused(tiny, X, y)
+    search(tiny, X, y, n_jobs=1)
+    fused = []
+    plain = []
     for _ in range(repeats):
         seconds, report = search_fused(case, X, y)
         fused.append(seconds)
@@ -140,7 +152,12 @@ def measure(case, repeats):
 
 def tell_how(report):
     n_fused = sum(group["lanes"] for group in report.groups)
-    how = "mixed" if n_fused and report.alone else "fused" if n_fused else "alone"
+    if not n_fused:
+        how = "alone"
+    elif report.alone:
+        how = "mixed"
+    else:
+        how = "fused"
     return {
         "how": how,
         "groups": len(report.groups),
@@ -149,8 +166,9 @@ def tell_how(report):
 
 
 def measure_all(names, repeats, quick):
-    """Return the rows of all sweeps; a case that several have in common is measured once."""
-    measured, rows = {}, []
+    """Return the rows of all sweeps. A case that several sweeps share is measured once."""
+    measured = {}
+    rows = []
     for name in names:
         factor, cases = SWEEPS[name]
         for case in cases:
@@ -170,15 +188,15 @@ def show(rows, repeats):
     print(f"\nms per fit and epoch; medians of {repeats}; ratio: one at a time over fused")
     print(f"{'':<26}{'fused':>10}{'one at a time':>15}{'(fits)':>8}{'ratio':>8}  how")
     for row in rows:
-        cells = f"{row['label']:<26}{row['fused_ms']:>10.3f}{row['plain_ms']:>15.3f}{row['plain_fits']:>8}"
-        print(f"{cells}{row['ratio']:>8.2f}  {row['how']}")
+        costs = f"{row['fused_ms']:>10.3f}{row['plain_ms']:>15.3f}{row['plain_fits']:>8}"
+        print(f"{row['label']:<26}{costs}{row['ratio']:>8.2f}  {row['how']}")
     for row in rows:
         for reason in row["reasons"]:
             print(f"{row['label']}: {reason}")
 
 
 def draw(rows, path):
-    """Draw a panel for each sweep: cost of a fit and epoch over the factor."""
+    """Draw a panel for each sweep: the cost of a fit and epoch over the factor."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullLocator
 
@@ -186,9 +204,8 @@ def draw(rows, path):
     n_columns = min(3, len(names))
     n_lines = -(-len(names) // n_columns)
     figure = Figure(figsize=(4 * n_columns, 3 * n_lines), layout="constrained")
-    for name, axes in zip(
-        names, figure.subplots(n_lines, n_columns, squeeze=False).flat, strict=False
-    ):
+    panels = figure.subplots(n_lines, n_columns, squeeze=False).flat
+    for name, axes in zip(names, panels, strict=False):
         own = [row for row in rows if row["sweep"] == name]
         values = [row["case"][row["factor"]] for row in own]
         axes.loglog(values, [row["plain_ms"] for row in own], "o-", label="one at a time")
@@ -230,7 +247,8 @@ def main(argv=None):
     save({"settings": {"repeats": repeats}, "rows": rows}, args.json)
     draw(rows, args.json.with_suffix(".png"))
     show(rows, repeats)
-    if (slow := find_slow(rows)) and not args.quick:
+    slow = find_slow(rows)
+    if slow and not args.quick:
         raise SystemExit(
             f"trained together, these are slower than one at a time: {', '.join(slow)}"
         )

@@ -1,22 +1,29 @@
-"""How long a whole random search takes: sktune beside scikit-learn with skorch, with its own MLP, and a loop by hand.
+"""The time of a whole random search by sktune, skorch, scikit-learn's MLP and a hand-written loop.
 
-    python benchmarks/search_speed.py                          # digits: 60 candidates x 5 folds x 20 epochs
+    python benchmarks/search_speed.py                      # digits: 60 candidates x 5 folds
     python benchmarks/search_speed.py --candidates 8 --repeats 3
-    python benchmarks/search_speed.py --yardstick wide         # 10,000 x 100 rows, 256-256: 12 candidates x 3 folds
-    python benchmarks/search_speed.py --profile                # where sktune's time goes, part by part
+    python benchmarks/search_speed.py --yardstick wide     # 10,000 x 100 rows, layers 256-256
+    python benchmarks/search_speed.py --profile            # the parts of sktune's time
 
-AdamW, random learning rate, weight decay, dropout and, on the digits, batch size (scikit-learn's MLP has no dropout
-and takes Adam with its L2 penalty). All peers draw the same candidates and meet the same folds, take turns in one run,
-and get their best settings: skorch without callbacks, printing or validation split, on float32 rows and with torch's
-fused optimizer. `n_jobs` is tried at 1 and 2, the better one counts; where the layers are wide, so are one thread and
-all of them. Each peer runs in a process of its own, once to warm up (worker processes start, libraries load) and then
-to be timed; its peak memory is that of its process plus those of the processes that it started. The last row is the
-time that the matrix products alone would take at this machine's measured peak.
+The digits have 20 epochs; `wide` has 12 candidates x 3 folds. The optimizer is AdamW. Learning
+rate, weight decay, dropout and, on the digits, the batch size are random. scikit-learn's MLP has no
+dropout, and takes Adam with its L2 penalty.
 
-`--profile` runs sktune alone, in one process with one thread, and refits the best candidate, which the comparison
-leaves out. Timers sit around the library's functions (timers.py); what no timer is around is the rest: scikit-learn's
-own splitting, cloning and tables of results for the most part. The compiled steps are one function: their time is
-divided among their stages in proportion to what these take alone (stages.py).
+All peers get the same candidates and the same folds, take turns in one run, and have their best
+settings: skorch has no callbacks, printing or validation split, gets float32 rows and uses torch's
+fused optimizer. `n_jobs` is tried at 1 and 2, and the better one counts. Where the layers are wide,
+so are one thread and all of them.
+
+Each peer runs in a process of its own, first to warm up (worker processes start, libraries load)
+and then to be timed. Its peak memory is that of its process plus those of the processes that it
+started. The last row is the time that the matrix products alone would take at this machine's
+measured peak.
+
+`--profile` runs sktune alone, in one process with one thread, and refits the best candidate, which
+the comparison leaves out. Timers around the library's functions measure the parts (timers.py). The
+rest is mostly scikit-learn's own splitting, cloning and tables of results. The compiled steps are
+one function: their time is divided among their stages in proportion to the time of each stage when
+it runs alone (stages.py).
 """
 
 from __future__ import annotations
@@ -53,14 +60,17 @@ def wide():
 
 @dataclass(frozen=True)
 class Yardstick:
-    load: Callable  # rows
-    hidden: tuple  # widths of the hidden layers
+    # Returns X and y.
+    load: Callable
+    # Widths of the hidden layers.
+    hidden: tuple
     batch_sizes: list
     candidates: int
     folds: int
     epochs: int
     peers: tuple
-    wanted: dict  # how many times as long as sktune a peer is to take, at its best
+    # For some peers: how many times as long as sktune they are expected to take at least.
+    wanted: dict
 
     @property
     def n_fits(self):
@@ -72,10 +82,15 @@ class Yardstick:
         return list(ParameterSampler(space, self.candidates, random_state=0))
 
     def grid(self, **names):
-        """Return ready-made candidates as a list of grids of one: all peers get the same, under their own names."""
-        return [
-            {names[k]: [v] for k, v in candidate.items() if k in names} for candidate in self.draw()
-        ]
+        """Return a list of grids with one candidate each.
+
+        The candidates are the same for all peers. `names` gives the name of each hyperparameter at
+        the peer; those that it lacks are left out.
+        """
+        grids = []
+        for candidate in self.draw():
+            grids.append({names[k]: [value] for k, value in candidate.items() if k in names})
+        return grids
 
     def search(self, kind, net, n_jobs, refit=False, **names):
         return kind(
@@ -169,9 +184,8 @@ def run_mlp(X, y, yardstick, args):
 
     from sklearn.neural_network import MLPClassifier
 
-    warnings.simplefilter(
-        "ignore"
-    )  # that it has not converged is the point of a fixed number of epochs
+    # It warns that it has not converged, but the number of epochs is fixed on purpose.
+    warnings.simplefilter("ignore")
     os.environ["PYTHONWARNINGS"] = "ignore"
     names = {"lr": "learning_rate_init", "weight_decay": "alpha", "batch_size": "batch_size"}
     epochs = yardstick.epochs
@@ -220,7 +234,10 @@ RUNNERS = {"sktune": run_sktune, "skorch": run_skorch, "MLPClassifier": run_mlp,
 
 
 def run_peer(args):
-    """Run one peer in this process: once to warm up, on few candidates, then timed; print the figures as JSON."""
+    """Run one peer in this process and print the figures as JSON.
+
+    It runs on few candidates first, to warm up.
+    """
     yardstick = chosen_yardstick(args)
     X, y = yardstick.load()
     runner = RUNNERS[args.peer]
@@ -228,15 +245,15 @@ def run_peer(args):
     began = time.perf_counter()
     figures = runner(X, y, yardstick, args)
     figures["seconds"] = time.perf_counter() - began
-    if (report := figures.pop("report", None)) and sum(
-        group["lanes"] for group in report.groups
-    ) != yardstick.n_fits:
+    report = figures.pop("report", None)
+    if report and sum(group["lanes"] for group in report.groups) != yardstick.n_fits:
         raise SystemExit(f"the fused path did not run for all fits:\n{report}")
     figures["peak_mib"] = peak_bytes() / 2**20
     if args.profile:
         with recording() as recorder, running(search_timers()) as watch:
             runner(X, y, yardstick, args)
-        shares, parts = recorder.split(), dict(watch.seconds)
+        shares = recorder.split()
+        parts = dict(watch.seconds)
         whole = parts.pop(STEPS) / sum(shares.values())
         parts |= {stage: whole * seconds for stage, seconds in shares.items()}
         figures |= {"parts": parts, "calls": dict(watch.calls)}
@@ -245,7 +262,7 @@ def run_peer(args):
 
 
 def products_at_peak(yardstick, X, y, device):
-    """Return the seconds that the products of all fits take at the rate of a large product, all threads at work."""
+    """Return the seconds of all fits' matrix products at the rate of a large one on all threads."""
     a = torch.randn(1024, 1024, device=device)
     rates = []
     for _ in range(20):
@@ -255,7 +272,8 @@ def products_at_peak(yardstick, X, y, device):
     n_rows = len(X) * (yardstick.folds - 1) / yardstick.folds
     sizes = layer_sizes(yardstick, X, y)
     products = [n_in * n_out for n_in, n_out in zip(sizes, sizes[1:], strict=False)]
-    # forward, gradient of the weights, and of the inputs, which the first layer's need none of
+    # The forward pass, the gradients of the weights, and those of the inputs, which the first layer
+    # does not need.
     flops = 2 * n_rows * (3 * sum(products) - products[0])
     return yardstick.n_fits * yardstick.epochs * flops / max(rates)
 
@@ -266,7 +284,7 @@ def measure(yardstick, args):
         for peer in yardstick.peers:
             name, _, setting = peer.partition(", ")
             n_jobs = setting.removeprefix("n_jobs=") if setting.startswith("n_jobs=") else "0"
-            # processes share the cores; one process has them all where that is better (see README)
+            # Processes share the cores. One process has all of them where that is better (README).
             has_all = name == "sktune" or setting == "all threads"
             figures[peer].append(run_alone(args, name, n_jobs, os.cpu_count() if has_all else 1))
             print(
@@ -297,12 +315,11 @@ def run_alone(args, peer, n_jobs, threads):
 def medians(runs):
     """Return the median of each figure over the runs, figures in dicts likewise."""
     first = runs[0]
-    return {
-        k: medians([r[k] for r in runs])
-        if isinstance(first[k], dict)
-        else median(r[k] for r in runs)
-        for k in first
-    }
+    result = {}
+    for name, value in first.items():
+        values = [run[name] for run in runs]
+        result[name] = medians(values) if isinstance(value, dict) else median(values)
+    return result
 
 
 def show(results, floor, yardstick, args):
@@ -325,7 +342,8 @@ def title(yardstick):
 
 def compare_with_wanted(results, yardstick):
     """Return wanted and found ratios of peers, each at its best setting."""
-    ours, found = results["sktune"]["seconds"], {}
+    ours = results["sktune"]["seconds"]
+    found = {}
     for name, wanted in yardstick.wanted.items():
         seconds = min(
             figure["seconds"] for peer, figure in results.items() if peer.partition(", ")[0] == name
@@ -335,7 +353,7 @@ def compare_with_wanted(results, yardstick):
 
 
 def show_profile(figures, yardstick, args):
-    """Print the parts of the time; that of a fit's share of each, or of an epoch's of a fit."""
+    """Print the parts of the time, in all and per fit or per epoch of a fit."""
     total = sum(figures["parts"].values())
     print(f"\n{title(yardstick)}, then a refit; one thread; medians of {args.repeats}")
     for line in tell_parts(figures["parts"], figures["calls"], yardstick.n_fits, yardstick.epochs):
@@ -354,7 +372,8 @@ def chosen_yardstick(args):
 
 def result_path(args):
     name = "search_profile" if args.profile else "search_speed"
-    return RESULTS / f"{name}{'' if args.yardstick == 'digits' else '_' + args.yardstick}.json"
+    suffix = "" if args.yardstick == "digits" else f"_{args.yardstick}"
+    return RESULTS / f"{name}{suffix}.json"
 
 
 def make_parser():
@@ -394,10 +413,8 @@ def main(argv=None):
         show_profile(figures, yardstick, args)
         save({"settings": settings | {"threads": 1}, "profile": figures}, path)
         return
-    results, floor = (
-        measure(yardstick, args),
-        products_at_peak(yardstick, *yardstick.load(), args.device),
-    )
+    results = measure(yardstick, args)
+    floor = products_at_peak(yardstick, *yardstick.load(), args.device)
     show(results, floor, yardstick, args)
     against = compare_with_wanted(results, yardstick)
     record = {
@@ -409,9 +426,11 @@ def main(argv=None):
     save(record, path)
     for name, ratio in against.items():
         print(
-            f"{name}, at its best, over sktune: wanted {ratio['wanted']:.1f}, found {ratio['found']:.2f}"
+            f"{name}, at its best, over sktune: "
+            f"wanted {ratio['wanted']:.1f}, found {ratio['found']:.2f}"
         )
-    if missed := [name for name, ratio in against.items() if ratio["found"] < ratio["wanted"]]:
+    missed = [name for name, ratio in against.items() if ratio["found"] < ratio["wanted"]]
+    if missed:
         raise SystemExit(f"sktune was not as much faster as wanted than {', '.join(missed)}")
 
 

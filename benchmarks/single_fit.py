@@ -1,11 +1,12 @@
-"""What one fit costs beside a hand-written PyTorch loop, and beside skorch.
+"""The time of one fit by sktune, by skorch and by a hand-written PyTorch loop.
 
     python benchmarks/single_fit.py                # a few minutes
     python benchmarks/single_fit.py --threads 1
 
-Every peer trains the same network (one hidden layer of 128, AdamW in torch's fused implementation) on the same
-float32 rows, and the peers take turns within each repetition. The cost of an epoch is the slope between a short
-and a long fit, so that what a fit does once does not count; the long fit is shown whole beside it.
+Every peer trains the same network (one hidden layer of 128, AdamW in torch's fused implementation)
+on the same float32 rows, and the peers take turns within each repetition. The cost of an epoch is
+the slope between a short and a long fit, so that the constant cost of a fit does not count. The
+whole time of the long fit is shown beside it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ from torch import nn
 
 import sktune
 
-HIDDEN, LR = 128, 1e-3
-WORKLOADS = [  # rows, batch size, dropout
+HIDDEN = 128
+LR = 1e-3
+# Rows, batch size and dropout.
+WORKLOADS = [
     (1797, 64, 0.0),
     (1797, 64, 0.2),
     (10_000, 128, 0.0),
@@ -49,7 +52,7 @@ def make_module(dropout):
 
 
 class Loop:
-    """The loop that one would write by hand: data in memory, as few lines as it takes."""
+    """The loop that one would write by hand, with all data in memory."""
 
     def __init__(self, batch_size, dropout, epochs):
         self.batch_size, self.dropout, self.epochs = batch_size, dropout, epochs
@@ -85,7 +88,10 @@ def make_sktune(batch_size, dropout, epochs):
 
 
 def make_skorch(batch_size, dropout, epochs):
-    """skorch at its quickest: no validation split, no callbacks, all rows at once when predicting."""
+    """Return skorch's net in its fastest setting.
+
+    It has no validation split and no callbacks, and predicts all rows at once.
+    """
     return skorch.NeuralNetClassifier(
         make_module(dropout),
         criterion=nn.CrossEntropyLoss,
@@ -118,7 +124,8 @@ def interleave(tasks, repetitions):
     seconds = {name: [] for name in tasks}
     names = list(tasks)
     for repetition in range(repetitions):
-        for name in names[:: 1 if repetition % 2 else -1]:  # who follows whom changes
+        # The order alternates, so that no task always follows the same one.
+        for name in names if repetition % 2 else reversed(names):
             seconds[name].append(tasks[name]())
     return seconds
 

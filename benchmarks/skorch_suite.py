@@ -1,8 +1,9 @@
-"""skorch's own test suite, run against sktune's nets: what a user of skorch would miss.
+"""Run skorch's own test suite against sktune's nets.
 
-``python benchmarks/skorch_suite.py PATH_TO_SKORCH`` runs the suite of a checkout of skorch twice: as it is, and with
-sktune's nets in the place of skorch's classifier and regressor. Thin subclasses give them skorch's defaults. It prints
-the tests that pass with skorch and fail with sktune. `docs/differences.md` tells why those that remain do.
+``python benchmarks/skorch_suite.py PATH_TO_SKORCH`` runs the suite of a checkout of skorch twice:
+as it is, and with sktune's nets in place of skorch's classifier and regressor. Thin subclasses give
+them skorch's defaults. The script prints the tests that pass with skorch and fail with sktune.
+`docs/differences.md` gives the reasons.
 
 This file is also the pytest plugin of the two runs.
 """
@@ -16,7 +17,10 @@ import tempfile
 import types
 from pathlib import Path
 
-_RECORD, _NETS, _LENIENT = "SKORCH_SUITE_RECORD", "SKORCH_SUITE_NETS", "SKORCH_SUITE_LENIENT"
+# The environment variables by which a run of the suite gets its settings.
+_RECORD = "SKORCH_SUITE_RECORD"
+_NETS = "SKORCH_SUITE_NETS"
+_LENIENT = "SKORCH_SUITE_LENIENT"
 _HERE = Path(__file__).resolve().parent
 
 
@@ -27,7 +31,8 @@ def make_nets():
 
     import sktune
 
-    stratified, plain = ValidSplit(5, stratified=True), ValidSplit(5)
+    stratified = ValidSplit(5, stratified=True)
+    plain = ValidSplit(5)
     defaults = {
         "optimizer": torch.optim.SGD,
         "lr": 0.01,
@@ -56,24 +61,25 @@ def make_nets():
 
 
 def replace_nets():
-    """Put sktune's nets in the place of skorch's, under every name by which the suite imports them."""
+    """Replace skorch's nets by sktune's, under every name by which the suite imports them."""
     import skorch
     import skorch.classifier
     import skorch.regressor
 
     classifier, regressor = make_nets()
     for net in (classifier, regressor):
-        # a class that is pickled must be found by its name
-        net.__qualname__, net.__module__ = net.__name__, __name__
+        # pickle finds a class by its name.
+        net.__qualname__ = net.__name__
+        net.__module__ = __name__
         globals()[net.__name__] = net
     skorch.NeuralNetClassifier = skorch.classifier.NeuralNetClassifier = classifier
     skorch.NeuralNetRegressor = skorch.regressor.NeuralNetRegressor = regressor
 
 
 def take_anything():
-    """Let nets take ranges that sktune refuses (no epochs, a rate of 0), and train on after their loss is no number.
+    """Switch off sktune's checks of ranges (such as ``max_epochs=0``) and of diverged losses.
 
-    Many tests of the suite do so by the way. What they test besides is seen only without these checks.
+    Many tests of the suite fail by these checks, although they test something else.
     """
     from sktune.checks import hyperparameters
     from sktune.estimators.fit_loop import Training
@@ -84,13 +90,14 @@ def take_anything():
 
 
 class Recorder:
-    """The pytest plugin that writes down how each test ended."""
+    """A pytest plugin that writes the outcome of each test to a file."""
 
     def __init__(self, path):
-        self.path, self.outcomes = path, {}
+        self.path = path
+        self.outcomes = {}
 
     def pytest_runtest_logreport(self, report):
-        """Keep the outcome of a test, and the last line of what went wrong."""
+        """Keep the outcome of a test, and the first line of its error."""
         if report.when == "call" or report.outcome != "passed":
             crash = getattr(report.longrepr, "reprcrash", None)
             line = str(crash.message).strip() if crash else ""
@@ -106,7 +113,8 @@ def pytest_configure(config):
     if "flaky" not in sys.modules:
         try:
             import flaky  # noqa: F401
-        except ImportError:  # the suite wants to repeat one test with it
+        except ImportError:
+            # The suite uses it to repeat one test.
             module = types.ModuleType("flaky")
             module.flaky = lambda **options: lambda test: test
             sys.modules["flaky"] = module
@@ -114,12 +122,13 @@ def pytest_configure(config):
         replace_nets()
         if os.environ.get(_LENIENT):
             take_anything()
-    if path := os.environ.get(_RECORD):
+    path = os.environ.get(_RECORD)
+    if path:
         config.pluginmanager.register(Recorder(path))
 
 
 def run_suite(checkout, nets, tests, *, lenient=False):
-    """Run a suite with the nets of ``"skorch"`` or ``"sktune"``; return how each test ended."""
+    """Run the suite with the nets of ``"skorch"`` or ``"sktune"``; return the outcomes by test."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "outcomes.json"
         paths = [str(checkout), str(_HERE), str(_HERE.parent), os.environ.get("PYTHONPATH", "")]
@@ -130,48 +139,43 @@ def run_suite(checkout, nets, tests, *, lenient=False):
             _NETS: nets,
         }
         environment[_LENIENT] = "1" if lenient else ""
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-q",
-            "-p",
-            "skorch_suite",
-            "-p",
-            "no:cacheprovider",
-        ]
-        command += [
-            "-o",
-            "addopts=",
-            "--tb=line",
-            "--no-header",
-            "--continue-on-collection-errors",
-            *tests,
-        ]
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "--no-header"]
+        command += ["-p", "skorch_suite", "-p", "no:cacheprovider"]
+        command += ["-o", "addopts=", "--continue-on-collection-errors", *tests]
         done = subprocess.run(
             command, cwd=checkout, env=environment, capture_output=True, text=True
         )
         if not record.exists():
             raise RuntimeError(
-                f"the suite must run with {nets}'s nets, but pytest said: {done.stdout}{done.stderr}"
+                f"the suite must run with {nets}'s nets, "
+                f"but pytest said: {done.stdout}{done.stderr}"
             )
         return json.loads(record.read_text())
 
 
 def compare(plain, ours):
-    """Return the tests that pass with skorch, and those of them that do not pass with sktune, with what they say."""
+    """Return the tests that pass with skorch, and the messages of those that fail with sktune.
+
+    Parameters
+    ----------
+    plain, ours : dict of str -> [outcome, message]
+        Outcomes with the nets of skorch and with those of sktune.
+    """
     passing = [name for name, (outcome, _) in plain.items() if outcome == "passed"]
     missing = ["missing", "the test was not collected"]
-    failing = {
-        name: ours.get(name, missing)[1]
-        for name in passing
-        if ours.get(name, missing)[0] != "passed"
-    }
+    failing = {}
+    for name in passing:
+        outcome, message = ours.get(name, missing)
+        if outcome != "passed":
+            failing[name] = message
     return passing, failing
 
 
 def main(arguments=None):
-    """Run both, and print where they differ; the exit status is 1 if a test fails with sktune alone."""
+    """Run the suite with both nets, and print where they differ.
+
+    The exit status is 1 if a test passes with skorch and fails with sktune.
+    """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "checkout", type=Path, help="a checkout of skorch, at the version that is installed"
@@ -201,9 +205,8 @@ def main(arguments=None):
         raise RuntimeError(f"tests must be found that pass with skorch, got none in {checkout}")
     for name, message in failing.items():
         print(f"{name}\n    {message}")
-    print(
-        f"{len(passing) - len(failing)} of {len(passing)} tests that pass with skorch pass with sktune"
-    )
+    n_passed = len(passing) - len(failing)
+    print(f"{n_passed} of {len(passing)} tests that pass with skorch pass with sktune")
     return bool(failing)
 
 

@@ -1,8 +1,8 @@
-"""What the compiled steps of a search spend on each of their stages.
+"""The time that the compiled steps of a search spend on each of their stages.
 
-A timer cannot stand between two stages of a compiled step. So each stage is repeated alone, in a compiled loop too, on
-nets, rows and batches that the search itself has trained; the time that the steps of such a net took in the search is
-divided in proportion.
+No timer can run between two stages of a compiled step. So each stage is repeated alone, in a
+compiled loop, on nets, rows and batches that the search has trained. The time of such a net's steps
+in the search is divided in proportion to the times of the stages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numba import njit
 from sktune.engine.compiled import kernels
 
 STAGES = ("gathering batches", "forward", "loss", "backward", "optimizer")
-_SECONDS = 0.02  # for which a stage is repeated, five times; the quickest counts
+# How long a stage is repeated. The fastest of five such series counts.
+_SECONDS = 0.02
 
 
 @njit(nogil=True)
@@ -51,13 +52,20 @@ def _repeat_update(n, rule, options, flat, gradient, first, second):
 
 
 class Recorder:
-    """Stands in for ``kernels.train_steps``, and keeps what it was given for the first net of each batch size."""
+    """A replacement of ``kernels.train_steps`` that measures it and keeps some of its arguments.
+
+    They are kept for the first net of each number of parameters and each batch size.
+    """
 
     def __init__(self, train_steps):
-        self.train_steps, self.seconds, self.calls = train_steps, Counter(), {}
+        self.train_steps = train_steps
+        self.seconds = Counter()
+        self.calls = {}
 
     def __call__(self, *args):
-        key = len(args[5]), int(args[12][0])  # parameters, rows of a batch
+        n_parameters = len(args[5])
+        n_rows_of_batch = int(args[12][0])
+        key = (n_parameters, n_rows_of_batch)
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
         began = perf_counter()
@@ -105,23 +113,25 @@ def _time_stages(
 ):
     """Yield the seconds of each stage of one step."""
     X, *outcomes = data
-    n_rows, rows = int(sizes[0]), order[: sizes[0]]
-    padded, width = (
-        int(kernels._padded(n_rows, flat)),
-        int(links[links[:, 0] == kernels.LINEAR][-1, 2]),
-    )
-    space = kernels._make_space(links, X.shape[1], n_rows, flat)
+    n_rows = int(sizes[0])
+    rows = order[:n_rows]
+    padded = int(kernels._padded(n_rows, flat))
+    last_layer = links[links[:, 0] == kernels.LINEAR][-1]
+    width = int(last_layer[2])
+    space = kernels._make_workspace(links, X.shape[1], n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)
     yield _time(_repeat_loss, loss, space, width, *outcomes, rows, padded)
-    space.tables[-1] = 1e-3  # a gradient, where the loss has been taken a thousand times
+    # The repeated loss has overwritten the gradient of the outputs.
+    space.tables[-1] = 1e-3
     yield _time(_repeat_backward, links, flat, gradient, space, padded, n_rows)
     yield _time(_repeat_update, rule, options, flat, gradient, first, second)
 
 
 def _time(repeat, *args):
     repeat(1, *args)
-    n, seconds = 1, 0.0
+    n = 1
+    seconds = 0.0
     while seconds < _SECONDS:
         n *= 2
         began = perf_counter()

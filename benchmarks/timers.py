@@ -1,7 +1,8 @@
-"""Where the time goes: timers around a library's functions, put there from outside.
+"""Timers around the functions of a library, for a profile of its parts.
 
-A second counts for the innermost function that has a timer. A name that is no longer where it was is an error, and so
-is a part of the time that nothing was counted for: a profile must not lose what has moved.
+Time is counted for the innermost function that has a timer. It is an error if a function is no
+longer found under its name, or if a part of the profile was never called, so that no part is lost
+when code moves.
 """
 
 from __future__ import annotations
@@ -24,8 +25,11 @@ REST = "rest"
 class Timer:
     """A timer around the function at `path`, ``module:name`` or ``module:class.name``.
 
-    `how` is ``"self"``: what nested timers take is theirs; ``"whole"``: it is not; or ``"outermost"``: as ``"whole"``,
-    but calls within another timer have none.
+    `how` tells what is counted:
+
+    - ``"self"``: the time without that of nested timers;
+    - ``"whole"``: the time with that of nested timers, which then count nothing;
+    - ``"outermost"``: as ``"whole"``, but nothing for calls within another timer.
     """
 
     part: str
@@ -37,8 +41,11 @@ class Stopwatch:
     """Seconds and calls of each part."""
 
     def __init__(self):
-        self.seconds, self.calls = Counter(), Counter()
-        self.running, self.is_whole, self.since = [REST], False, perf_counter()
+        self.seconds = Counter()
+        self.calls = Counter()
+        self.running = [REST]
+        self.is_whole = False
+        self.since = perf_counter()
 
     def charge(self):
         """Count the time since the last change for the part that runs."""
@@ -72,7 +79,7 @@ class Stopwatch:
 
 @contextmanager
 def running(timers):
-    """Let timers run; the stopwatch that this yields has their times in the end."""
+    """Run timers in a block, and yield the stopwatch that has their times at the end."""
     watch = Stopwatch()
     with ExitStack() as stack:
         for timer in timers:
@@ -84,9 +91,11 @@ def running(timers):
         watch.since = perf_counter()
         yield watch
         watch.charge()
-    if silent := {timer.part for timer in timers} - watch.calls.keys():
+    silent = {timer.part for timer in timers} - watch.calls.keys()
+    if silent:
         raise LookupError(
-            f"nothing was counted for {sorted(silent)}: what is named in its timers is no longer called"
+            f"nothing was counted for {sorted(silent)}: "
+            "what is named in its timers is no longer called"
         )
 
 
@@ -103,7 +112,7 @@ def locate(timer):
 
 
 def _excuse(stack, owner, name, timed):
-    """Let a timed method count as the class's own: one that is patched is a reason to train a net alone."""
+    """Register a timed method as the class's own, since patched methods keep a net from fusion."""
     known = overrides._METHODS.get(owner)
     if known is not None:
         stack.callback(_restore, known, name, known.get(name))
@@ -118,28 +127,30 @@ def _restore(known, name, before):
 
 
 def _put_back(owner, name, own):
-    if own is None:  # inherited
+    # An inherited function has no entry of its own.
+    if own is None:
         delattr(owner, name)
     else:
         setattr(owner, name, own)
 
 
 STEPS = "compiled steps"
-_BRIDGE, _ENGINE = "sktune.bridge.", "sktune.engine."
+_BRIDGE = "sktune.bridge."
+_ENGINE = "sktune.engine."
 _NET = "sktune:NeuralNetClassifier"
 _COPIES = [
     f"{_ENGINE}steps.base:Stacked{kind}.{name}"
     for kind in ("Net", "Optimizer")
     for name in ("select", "put_back")
 ]
-# parts of a fused search, the unit that a part's cost is told for, and where it is spent
+# The parts of a fused search, the unit of a part's cost, and the functions that belong to it.
 _OF_SEARCH = [
     ("planning and collecting", "fit", f"{_BRIDGE}calls:Call._train"),
     ("planning and collecting", "fit", f"{_BRIDGE}calls:Call._collect"),
     ("planning and collecting", "fit", f"{_BRIDGE}calls:Call._plan"),
     ("planning and collecting", "fit", f"{_ENGINE}executor:plan_groups", "whole"),
     ("planning and collecting", "fit", f"{_BRIDGE}collect:Collector.prepare"),
-    # steps of a pipeline, of which the yardsticks have none; and the rows, checked and converted
+    # The steps of a Pipeline, which the yardsticks lack, and the checks and conversion of the rows.
     ("preprocessing", "fit", "sklearn.pipeline:Pipeline._fit"),
     ("preprocessing", "fit", "sktune.checks.inputs:check_rows"),
     ("preprocessing", "fit", f"{_BRIDGE}tables:Tables.convert"),
@@ -151,9 +162,9 @@ _OF_SEARCH = [
     (STEPS, "fit-epoch", "sktune.engine.compiled.kernels:train_steps"),
     ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}group:Group._close_epoch"),
     ("per-epoch bookkeeping", "fit-epoch", f"{_ENGINE}group:Group._retire"),
-    # lanes copied out and back
+    # Lanes that are copied out and back.
     *(("per-epoch bookkeeping", "fit-epoch", path) for path in _COPIES),
-    # what the parts above leave of the training
+    # The training without the parts above.
     ("loop over steps", "fit-epoch", f"{_ENGINE}executor:Trainer.train"),
     ("replay", "fit", f"{_BRIDGE}calls:Job.run"),
     ("scoring", "fit", "sklearn.model_selection._validation:_score"),
@@ -175,5 +186,6 @@ def tell_parts(seconds, calls, n_fits, n_epochs):
     for part in [REST, *_UNITS]:
         for name in STAGES if part == STEPS else [part]:
             unit = _UNITS.get(part, "fit")
-            row = f"{name:<26}{seconds[name]:>9.3f}{seconds[name] / total:>9.1%}"
-            yield f"{row}{1e3 * seconds[name] / divisors[unit]:>10.3f} {unit:<10}{calls.get(part, ''):>8}"
+            whole = f"{seconds[name]:>9.3f}{seconds[name] / total:>9.1%}"
+            cost = f"{1e3 * seconds[name] / divisors[unit]:>10.3f} {unit:<10}"
+            yield f"{name:<26}{whole}{cost}{calls.get(part, ''):>8}"

@@ -1,7 +1,8 @@
-"""The main job on handwritten digits: search α and λ with cross-validation, then open the sealed test set once.
+"""Tune a network on handwritten digits, and score it once on a sealed test set.
 
-Run with ``make demo``, or ``python examples/digits_demo.py``. The 300 fits are trained together: about 5 s on two
-cores that have nothing else to do, and ten more the first time, to compile the steps.
+The search chooses the learning rate α and the regularization strength λ by cross-validation. Run it
+with ``make demo``, or ``python examples/digits_demo.py``. The 300 fits are trained together, which
+takes about 5 s on two idle cores, and ten more the first time, to compile the steps.
 """
 
 import time
@@ -21,7 +22,8 @@ SPACE = {
 
 def main():
     X, y = load_digits(return_X_y=True)
-    X = X / 16  # pixels are counts from 0 to 16
+    # Pixels are counts from 0 to 16.
+    X = X / 16
 
     net = NeuralNetClassifier(max_epochs=20, random_state=0)
     search = RandomizedSearchCV(
@@ -35,9 +37,8 @@ def main():
     print()
     print(tuned.summary())
     print(f"\n{tuned.search_.fusion_}")
-    print(
-        f"{time.perf_counter() - start:.0f} s in all, with the baseline, the refit and the one evaluation."
-    )
+    seconds = time.perf_counter() - start
+    print(f"{seconds:.0f} s in all, with the baseline, the refit and the one evaluation.")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""A grid against random search with the same number of fits, when all that is known of α is its order of magnitude.
+"""Compare a grid with random search at the same number of fits.
 
-A grid of 12 candidates has three learning rates; 12 random candidates have twelve. And where a range spans orders of
-magnitude, draw evenly over these (log-uniform): a plain uniform draw from 0.00001 to 1 is above 0.1 nine times in ten.
-Any one random search may be unlucky, so each is repeated: over 14 repeats the mean test scores were 0.922 (log-uniform;
-12 of them above the grid) and 0.891 (uniform), against the grid's 0.896.
+Only a wide range is known for the learning rate α. A grid of 12 candidates has three learning
+rates; 12 random candidates have twelve. Where a range spans orders of magnitude, the distribution
+should be log-uniform: a uniform draw from 0.00001 to 1 is above 0.1 nine times in ten. A single
+random search may be unlucky, so each is repeated. Over 14 repeats the mean test scores were 0.922
+(log-uniform; 12 of them above the grid) and 0.891 (uniform), against the grid's 0.896.
 
-With a path as argument (``python examples/grid_against_random_search.py scores.png``) a picture is written there.
+With a path as argument (``python examples/grid_against_random_search.py scores.png``) a picture is
+written there.
 """
 
 import sys
@@ -16,7 +18,8 @@ from sklearn.datasets import load_digits
 
 from sktune import GridSearchCV, HoldoutSearch, NeuralNetClassifier, RandomizedSearchCV
 
-LOWEST, HIGHEST = 1e-5, 1.0
+LOWEST = 1e-5
+HIGHEST = 1.0
 GRID = {
     "lr": np.geomspace(LOWEST, HIGHEST, 3).tolist(),
     "optimizer__weight_decay": [1e-5, 1e-2],
@@ -27,8 +30,10 @@ SPACES = {
     "random, uniform α": {"lr": uniform(LOWEST, HIGHEST - LOWEST), **OTHERS},
     "random, log-uniform α": {"lr": loguniform(LOWEST, HIGHEST), **OTHERS},
 }
-N_ROWS = 400  # searched; the other 1397 are sealed, enough to tell small differences
-N_REPEATS = 4  # of the random searches, whose luck differs
+# Rows to search on. The other 1397 are sealed, which is enough to tell small differences.
+N_ROWS = 400
+# Random searches with different seeds.
+N_REPEATS = 4
 
 
 def main():
@@ -41,17 +46,15 @@ def main():
             for seed in range(N_REPEATS)
         ]
 
-    print(
-        f"{'12 candidates × 2 folds':<24} {'learning rates':>14} {'best CV score':>14} {'test score':>12}   best α"
-    )
+    title = "12 candidates × 2 folds"
+    print(f"{title:<24} learning rates  best CV score   test score   best α")
     found = {}
     for name, repeats in searches.items():
         found[name] = []
         for search in repeats:
-            # no interval is shown, so one resample for it is enough
-            tuned = HoldoutSearch(
-                search, test_size=len(X) - N_ROWS, n_resamples=1, random_state=0
-            ).fit(X / 16, y)
+            # No interval is shown, so one resample is enough.
+            tuned = HoldoutSearch(search, test_size=len(X) - N_ROWS, n_resamples=1, random_state=0)
+            tuned.fit(X / 16, y)
             found[name].append(tuned)
             n_rates = len(set(tuned.cv_results_["param_lr"]))
             scores = f"{tuned.best_score_:14.3f} {tuned.test_score_:12.3f}"
@@ -65,7 +68,7 @@ def main():
 
 
 def draw_scores(found, path):
-    """Draw each candidate's score over its learning rate."""
+    """Draw the score of each candidate over its learning rate."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(

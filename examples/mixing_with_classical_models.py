@@ -1,4 +1,7 @@
-"""A network among scikit-learn's own models: averaged, stacked, bagged, calibrated, and chosen by a search."""
+"""Combine a network with scikit-learn's own models.
+
+The network is averaged, stacked, bagged, calibrated, and chosen by a search.
+"""
 
 from scipy.stats import loguniform
 from sklearn.calibration import CalibratedClassifierCV

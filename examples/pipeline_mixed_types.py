@@ -1,6 +1,7 @@
-"""A table of mixed types, with gaps: everything that learns from the rows sits in the Pipeline, and is tuned with it.
+"""Tune a Pipeline on a table of numbers and categories with missing values.
 
-The table is generated: customers of a made-up gym, some of whom left within the year.
+All steps that learn from the rows are in the Pipeline, and are tuned with it. The table is
+generated: customers of a made-up gym, some of whom left within the year.
 """
 
 import numpy as np
@@ -17,7 +18,7 @@ CATEGORIES = ["plan", "city"]
 
 
 def make_table(n_rows, seed):
-    """Draw customers, some values of them missing, and whether they stayed."""
+    """Return random customers, with some values missing, and whether they stayed."""
     rng = np.random.default_rng(seed)
     table = pd.DataFrame(
         {
@@ -33,7 +34,8 @@ def make_table(n_rows, seed):
         - 0.06 * (table["monthly_fee"] - 30)
         - 1.5 * (table["plan"] == "day")
     )
-    pull -= 0.0015 * (table["age"] - 45) ** 2  # the young and the old leave
+    # The young and the old leave.
+    pull -= 0.0015 * (table["age"] - 45) ** 2
     stays = pull + rng.logistic(scale=0.5, size=n_rows) > 0.5
     for name in NUMBERS + CATEGORIES:
         table.loc[rng.random(n_rows) < 0.08, name] = None
@@ -43,25 +45,22 @@ def make_table(n_rows, seed):
 def main():
     X, y = make_table(n_rows=600, seed=0)
     print(X.head(3).to_string())
-    print(
-        f"{len(X)} rows, {X.isna().any(axis=1).mean():.0%} of them with a gap; {np.mean(y == 'leaves'):.0%} leave.\n"
-    )
+    incomplete = X.isna().any(axis=1).mean()
+    leaving = np.mean(y == "leaves")
+    print(f"{len(X)} rows, {incomplete:.0%} of them with a missing value; {leaving:.0%} leave.\n")
 
-    columns = make_column_transformer(
-        (make_pipeline(SimpleImputer(add_indicator=True), StandardScaler()), NUMBERS),
-        (
-            make_pipeline(
-                SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
-            ),
-            CATEGORIES,
-        ),
+    numbers = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+    categories = make_pipeline(
+        SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown="ignore")
     )
+    columns = make_column_transformer((numbers, NUMBERS), (categories, CATEGORIES))
     net = NeuralNetClassifier(
         max_epochs=15, module__hidden=(32,), class_weight="balanced", random_state=0
     )
     model = make_pipeline(columns, net)
 
-    # The names reach into the Pipeline, and the preparation of the columns can be searched like the rest.
+    # The names have the prefixes of the Pipeline's steps. The preparation of the columns can be
+    # searched, too.
     space = default_space(model)
     space["columntransformer__pipeline-1__simpleimputer__strategy"] = ["mean", "median"]
     search = RandomizedSearchCV(
@@ -71,10 +70,10 @@ def main():
 
     print()
     print(tuned.summary())
-    stranger = pd.DataFrame(
-        [[30, 0.5, np.nan, "day", "Erfurt"]], columns=X.columns
-    )  # a city never seen
-    label, probability = tuned.predict(stranger)[0], tuned.predict_proba(stranger).max()
+    # A city that is not in the table.
+    stranger = pd.DataFrame([[30, 0.5, np.nan, "day", "Erfurt"]], columns=X.columns)
+    label = tuned.predict(stranger)[0]
+    probability = tuned.predict_proba(stranger).max()
     print(f"\nA customer of 30 from a city never seen, fee unknown: {label} ({probability:.0%})")
 
 

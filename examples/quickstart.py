@@ -1,4 +1,7 @@
-"""A network as a scikit-learn estimator: labels, pipelines, cross-validation, repeatability, saving."""
+"""Use a network as a scikit-learn estimator.
+
+The script shows text labels, a Pipeline, cross-validation, repeatable fits and pickling.
+"""
 
 import pickle
 
@@ -37,9 +40,8 @@ restored = pickle.loads(pickle.dumps(model))
 same = np.array_equal(model.predict_proba(X_test), restored.predict_proba(X_test))
 print("So does the model pickled and restored:", same)
 
+unstable = make_pipeline(StandardScaler(), NeuralNetClassifier(lr=1e35, random_state=0))
 try:
-    make_pipeline(StandardScaler(), NeuralNetClassifier(lr=1e35, random_state=0)).fit(
-        X_train, y_train
-    )
+    unstable.fit(X_train, y_train)
 except DivergenceError as error:
     print("A net that diverges raises:", error)

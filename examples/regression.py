@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sktune import HoldoutSearch, NeuralNetRegressor, RandomizedSearchCV, default_space
 
-# The disease progression of 442 patients: a target from 25 to 346, which a net learns best when it is scaled.
-# TransformedTargetRegressor scales it in fit and scales the predictions back.
+# The target is the disease progression of 442 patients, from 25 to 346. A net learns it best when
+# it is scaled. TransformedTargetRegressor scales it in fit, and scales the predictions back.
 X, y = load_diabetes(return_X_y=True)
 net = NeuralNetRegressor(lr=3e-3, max_epochs=20, module__hidden=(32,), random_state=0)
 unscaled = make_pipeline(StandardScaler(), net)
@@ -27,7 +27,7 @@ for name, candidate in {
     "net, target scaled": model,
 }.items():
     with warnings.catch_warnings():
-        # The net warns of targets far from zero: here it is to be seen why.
+        # The net warns of targets far from zero. This comparison shows why.
         warnings.filterwarnings("ignore", message="the targets y should be scaled")
         score = cross_val_score(candidate, X, y, cv=5, scoring="r2").mean()
     print(f"  {name:<22} {score:6.3f}")
@@ -39,7 +39,7 @@ tuned = HoldoutSearch(search, random_state=0).fit(X, y)
 print("\nThe net, tuned:")
 print(tuned.summary())
 
-# A shot from a slope: where it lands and how long it flies, from speed, angle and height. Both by one net.
+# One net for two targets: how far a shot flies, and for how long, given speed, angle and height.
 rng = np.random.default_rng(0)
 speed, angle, height = rng.uniform([5, 0.1, 0], [30, 1.4, 20], size=(600, 3)).T
 rise = speed * np.sin(angle)
@@ -57,5 +57,6 @@ model = TransformedTargetRegressor(
 predicted = model.fit(train, targets_train).predict(test)
 distance, duration = r2_score(targets_test, predicted, multioutput="raw_values")
 print(
-    f"\nTwo targets by one net, R² on {len(test)} other shots: distance {distance:.3f}, duration {duration:.3f}"
+    f"\nTwo targets by one net, R² on {len(test)} other shots: "
+    f"distance {distance:.3f}, duration {duration:.3f}"
 )

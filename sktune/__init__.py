@@ -7,6 +7,7 @@ from sktune.modules import MLP
 from sktune.search import (
     GridSearchCV,
     RandomizedSearchCV,
+    StagedSearch,
     default_space,
     loguniform_int,
     powers_of_two,
@@ -24,6 +25,7 @@ __all__ = [
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "RandomizedSearchCV",
+    "StagedSearch",
     "default_space",
     "loguniform_int",
     "powers_of_two",

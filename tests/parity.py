@@ -1,4 +1,4 @@
-"""Fits made plainly and through the fused engine, and what must be equal between them."""
+"""Comparisons of plain fits with fits by the fused engine."""
 
 from contextlib import contextmanager
 
@@ -14,8 +14,8 @@ from sklearn.model_selection import GridSearchCV, KFold
 from sktune.engine.compiled import program as compiled
 from sktune.engine.report import FusionReport
 
-# Fewer than 100 rows are trained on in float64. Of the two splits one has a row more: 73 and 74, the last of the
-# batches of 16 then holds 9 rows or 10.
+# Fewer than 100 rows are trained on in float64. The two splits have 73 and 74 training rows, so the
+# last batch of 16 has 9 or 10 rows.
 X, y = make_classification(110, n_features=6, n_informative=4, n_classes=3, random_state=0)
 X_reg, y_reg = make_regression(110, n_features=6, n_targets=2, random_state=0)
 y_reg = y_reg / y_reg.std(axis=0)
@@ -29,10 +29,11 @@ _SQUARES = ("exp_avg_sq", "square_avg", "sum")
 
 
 class Keep:
-    """A scorer that keeps what it scores."""
+    """A scorer that keeps the estimators that it scores."""
 
     def __init__(self, score=None):
-        self.nets, self.score = [], score or (lambda net, X, y: net.score(X, y))
+        self.nets = []
+        self.score = score or (lambda net, X, y: net.score(X, y))
 
     def __call__(self, net, X, y, sample_weight=None):
         self.nets.append(net)
@@ -40,14 +41,15 @@ class Keep:
 
 
 def grid(*candidates):
-    """Return the ``param_grid`` of just these candidates."""
+    """Return the ``param_grid`` of these candidates only."""
     return [{name: [value] for name, value in candidate.items()} for candidate in candidates] or {}
 
 
 @contextmanager
 def compiled_steps(are_taken):
     """Let nets train by compiled steps where they can, or not."""
-    before, compiled.enabled = compiled.enabled, are_taken
+    before = compiled.enabled
+    compiled.enabled = are_taken
     try:
         yield
     finally:
@@ -71,7 +73,8 @@ def search(
 
     Where it is not `fused`, torch takes each step.
     """
-    keep, report = Keep(), FusionReport()
+    keep = Keep()
+    report = FusionReport()
     settings = {"report": report, "max_lanes": max_lanes} if fused else {}
     steps = compiled_steps(compiled.enabled and fused)
     with steps, joblib.parallel_config("sktune" if fused else "sequential", **settings):
@@ -83,9 +86,9 @@ def search(
 
 
 def assert_parity(net, candidates, X, y, **options):
-    """Fit candidates plainly and fused, by compiled steps and by torch's; assert that nothing tells them apart.
+    """Assert that candidates fitted one at a time and fused give the same nets and scores.
 
-    Return the report of the compiled ones.
+    They are fused once by torch's steps and once by compiled ones. Return the report of the last.
     """
     plain, references, _ = search(net, candidates, X, y, fused=False, **options)
     for are_compiled in sorted({False, compiled.enabled}):
@@ -102,10 +105,11 @@ def assert_parity(net, candidates, X, y, **options):
 def assert_same_net(plain, fused, rtol=1e-8):
     """Assert that weights, optimizer, learning rate and the losses of each epoch are equal."""
     assert_close(plain.module_.state_dict(), fused.module_.state_dict(), rtol)
-    ours, theirs = fused.optimizer_.state_dict(), plain.optimizer_.state_dict()
+    ours = fused.optimizer_.state_dict()
+    theirs = plain.optimizer_.state_dict()
     assert ours["state"].keys() == theirs["state"].keys()
-    for number, state in theirs["state"].items():
-        assert_close(state, ours["state"][number], rtol)
+    for parameter, state in theirs["state"].items():
+        assert_close(state, ours["state"][parameter], rtol)
     assert_same_groups(theirs["param_groups"], ours["param_groups"])
     columns = plain.history[-1].keys() - {"batches", "dur"}
     assert len(plain.history) == len(fused.history)
@@ -118,8 +122,8 @@ def assert_same_net(plain, fused, rtol=1e-8):
         np.testing.assert_allclose(
             *(getattr(c, "best_score_", 0) for c in (other, one)), rtol=rtol, err_msg=name
         )
-    one, other = (getattr(net, "dropout_", None) for net in (plain, fused))
-    assert one == other  # where the masks stand
+    # The step that the masks of dropout follow from.
+    assert getattr(plain, "dropout_", None) == getattr(fused, "dropout_", None)
 
 
 def assert_same_groups(theirs, ours):
@@ -148,7 +152,7 @@ def assert_close(expected, found, rtol):
 
 
 def assert_same_scores(one, other, tolerance):
-    """Assert that two searches, or the dicts of two cross-validations, found the same."""
+    """Assert that two searches, or the dicts of two cross-validations, have equal results."""
     one, other = (getattr(found, "cv_results_", found) for found in (one, other))
     assert one.keys() == other.keys()
     for name in one:

@@ -1,4 +1,4 @@
-"""The benchmarks run; their figures are not looked at."""
+"""The benchmarks run and record figures, whose values are not tested."""
 
 import json
 import subprocess
@@ -21,7 +21,8 @@ pytestmark = pytest.mark.skipif(not FOLDER.exists(), reason="benchmarks are not 
 @pytest.fixture(autouse=True)
 def _in_folder(monkeypatch):
     monkeypatch.syspath_prepend(FOLDER)
-    monkeypatch.setenv("PYTHONWARNINGS", "")  # one of the scripts sets it
+    # One of the scripts sets it.
+    monkeypatch.setenv("PYTHONWARNINGS", "")
 
 
 def run(name, tmp_path, *arguments):
@@ -32,7 +33,7 @@ def run(name, tmp_path, *arguments):
 
 
 def run_peer(name, capsys, *arguments):
-    """Run a peer as it runs in a process of its own; return the figures that it prints."""
+    """Run a peer in this process; return the figures that it prints."""
     import_module(name).main(list(arguments))
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
@@ -78,7 +79,7 @@ def test_search_speed_peers(yardstick, peer, capsys):
 
 
 def test_search_speed(tmp_path, capsys, monkeypatch):
-    """The table, the record and what is wanted, of peers that are not run."""
+    """Test the table, the record and the expected ratios, without running the peers."""
     script = import_module("search_speed")
     seconds = {"sktune": 1.0, "skorch": 2.5, "loop": 2.0, "MLPClassifier": 1.5}
 
@@ -100,9 +101,8 @@ def test_search_speed(tmp_path, capsys, monkeypatch):
     assert found["peers"].keys() == set(script.YARDSTICKS["wide"].peers)
     assert found["settings"]["candidates"] == 12
     assert "MLPClassifier, n_jobs=2" in capsys.readouterr().out
-    assert (
-        run("search_speed", tmp_path)["settings"]["candidates"] == 60
-    )  # of the digits nothing is wanted
+    # No ratio is expected for the digits.
+    assert run("search_speed", tmp_path)["settings"]["candidates"] == 60
 
 
 def test_result_paths_differ():
@@ -214,7 +214,9 @@ def test_overheads(tmp_path, capsys, monkeypatch):
 def test_overheads_large(peer, capsys):
     found = run_peer("overheads", capsys, "--peer", peer, "--rows", "4000")
 
-    assert found["seconds"] > 0 <= found["memory"]  # the tests before this one may have held more
+    assert found["seconds"] > 0
+    # It may be 0, since earlier tests in this process may have held more.
+    assert found["memory"] >= 0
     assert found["data_mib"] == pytest.approx(4000 * (50 * 4 + 8) / 2**20)
     assert found.get("fused", 12) == 12
 
@@ -237,7 +239,7 @@ def test_overheads_large_table(tmp_path, capsys, monkeypatch):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that stands still but for what is added to it."""
+    """Replace the clock of the timers by one that the test advances."""
     times = [0.0]
     monkeypatch.setattr(import_module("timers"), "perf_counter", lambda: sum(times))
     return times
@@ -254,7 +256,7 @@ def inner(clock):
 
 
 def unused():
-    """Do nothing; nothing calls it."""
+    """Do nothing. No test calls this function."""
 
 
 def timer(name, how="self"):
@@ -311,7 +313,7 @@ def test_timers_miss_what_is_no_longer_called():
 
 
 def test_lenient_run_of_skorch_s_suite_takes_what_sktune_refuses(monkeypatch):
-    """The checks are switched off by private names, which may move."""
+    """The script switches the checks off by private names, which may move."""
     script = import_module("skorch_suite")
     X, y = np.eye(8, dtype=np.float32) * 1e30, np.arange(8) % 2
     net = NeuralNetClassifier(optimizer=torch.optim.SGD, lr=1e20, max_epochs=3, random_state=0)

@@ -1,4 +1,4 @@
-"""scikit-learn's own checks, all of them, with no expected failure."""
+"""All of scikit-learn's estimator checks, without expected failures."""
 
 from sklearn.utils.estimator_checks import parametrize_with_checks
 

@@ -1,4 +1,4 @@
-"""Every script of examples/ runs by itself, warns of nothing and leaves no file behind."""
+"""Every script in examples/ runs, issues no warning and leaves no file behind."""
 
 import os
 import subprocess
@@ -9,7 +9,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-QUICK = {"quickstart.py"}  # the others take a while; `make examples` runs them all
+# The others take longer; `make examples` runs all of them.
+QUICK = {"quickstart.py"}
 
 
 def run_example(path, folder, *arguments):

@@ -1,4 +1,4 @@
-"""The library's shape: imports run downwards only, and a package stays small."""
+"""Imports run downwards only, and packages have few modules."""
 
 import ast
 from graphlib import CycleError, TopologicalSorter
@@ -26,7 +26,7 @@ DEPTH = {name: depth for depth, name in enumerate(LAYERS)}
 
 
 def depth_of(package):
-    """Return the depth of a package; one within another is as deep as that."""
+    """Return the depth of a package. A subpackage has the depth of its outer package."""
     return DEPTH[".".join(package.split(".")[:2])]
 
 
@@ -34,7 +34,7 @@ MOST_FILES = 10
 
 
 def module_name(path):
-    """Return the dotted name of a file; a package is named by its folder."""
+    """Return the dotted name of a file; ``__init__.py`` has the name of its package."""
     parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -43,12 +43,12 @@ FILES = {module_name(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def package_of(name):
-    """Return the package that a module stands in; a package stands in itself."""
+    """Return the package that contains a module; for a package, the package itself."""
     return name if FILES[name].stem == "__init__" else name.rpartition(".")[0]
 
 
 def list_imports(source, package, known):
-    """Return the modules of sktune that `source` imports, wherever in it, as dotted names.
+    """Return the dotted names of the modules of sktune that `source` imports anywhere.
 
     `package` is where relative imports start. Of ``from a import b``, b counts if it is among the
     `known` modules, and otherwise a.
@@ -108,7 +108,7 @@ def test_imports_run_downwards(name):
 
 
 def test_modules_import_each_other_in_no_circle():
-    # a package's own file gathers what its modules offer: to import it is to import them
+    # Importing a package imports all modules that its ``__init__.py`` imports.
     sorter = TopologicalSorter({name: imports_of(name) - {name} for name in FILES})
 
     try:

@@ -1,4 +1,4 @@
-"""A net is an estimator among others: scikit-learn's own tools take it wherever they take one."""
+"""scikit-learn's own tools take a net wherever they take an estimator."""
 
 import os
 import pickle
@@ -67,7 +67,9 @@ ROOT = Path(__file__).parents[1]
 _iris = load_iris()
 X = StandardScaler().fit_transform(_iris.data)
 Y = _iris.target_names[_iris.target]  # "setosa", "versicolor", "virginica"
-X2, Y2 = X[50:], Y[50:]  # the two that overlap
+# Two classes that overlap.
+X2 = X[50:]
+Y2 = Y[50:]
 XR, YR = make_regression(100, 4, n_targets=2, noise=1.0, random_state=0)
 YR = YR / YR.std(axis=0)
 
@@ -94,7 +96,7 @@ UNSEEDED, UNSEEDED_REGRESSOR = make_classifier(random_state=None), make_regresso
 
 
 def make_mixed_frame(n_rows=90):
-    """Return a frame of numbers, strings, booleans and categories with gaps, and string labels."""
+    """Return a frame of mixed types with missing values, and string labels."""
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(
         {
@@ -120,7 +122,7 @@ def make_columns(sparse_output=False):
     )
 
 
-# --- ensembles and other estimators around a net --------------------------------------------------------------------
+# --- ensembles and other estimators around a net ---
 
 
 @pytest.mark.parametrize(
@@ -257,12 +259,13 @@ def test_thresholds(model):
 
     assert set(model.predict(X2)) == set(Y2)
     assert model.score(X2, Y2) > 0.8
-    if isinstance(model, FixedThresholdClassifier):  # so low a threshold finds more of them
+    # A lower threshold finds more of the positive class.
+    if isinstance(model, FixedThresholdClassifier):
         plain = model.estimator_.predict(X2)
         assert np.sum(model.predict(X2) == "virginica") > np.sum(plain == "virginica")
 
 
-# --- pipelines ------------------------------------------------------------------------------------------------------
+# --- pipelines ---
 
 
 @pytest.mark.parametrize("sparse_output", [False, True])
@@ -307,7 +310,7 @@ def test_sample_weights_reach_the_net_in_a_pipeline():
     assert set(model.predict(X)) == {"versicolor", "virginica"}
 
 
-# --- model selection and inspection ---------------------------------------------------------------------------------
+# --- model selection and inspection ---
 
 
 def test_cross_val_predict():
@@ -356,7 +359,8 @@ def test_partial_dependence():
         clone(REGRESSOR).fit(XR, YR[:, 0]), XR, features=[1], grid_resolution=5
     )
 
-    assert by_class[-1] - by_class[0] > 0.2  # long petals: virginica
+    # Long petals are typical of virginica.
+    assert by_class[-1] - by_class[0] > 0.2
     assert by_target["average"].shape == (1, 5)
 
 
@@ -413,7 +417,7 @@ def test_scorers_of_a_regressor_by_name():
     assert scores["test_r2"].mean() > 0.7
 
 
-# --- searches -------------------------------------------------------------------------------------------------------
+# --- searches ---
 
 
 def test_search_that_chooses_between_a_net_and_boosting():
@@ -489,7 +493,7 @@ def test_two_processes_find_what_one_finds():
     np.testing.assert_array_equal(alone.predict_proba(X), shared.predict_proba(X))
 
 
-# --- what leaves the process ----------------------------------------------------------------------------------------
+# --- saved models and HTML ---
 
 PREDICT = """
 import pickle, sys
@@ -497,7 +501,8 @@ import joblib, numpy as np
 X = np.load("X.npy")
 with open("model.pickle", "rb") as file:
     restored = pickle.load(file), joblib.load("model.joblib"), pickle.load(file)
-np.savez("answers.npz", *(model.predict_proba(X) for model in restored), labels=restored[0].predict(X))
+labels = restored[0].predict(X)
+np.savez("answers.npz", *(model.predict_proba(X) for model in restored), labels=labels)
 """
 
 

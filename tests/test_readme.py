@@ -1,4 +1,7 @@
-"""The ```python blocks of the README run one by one, as a reader would paste them; those of a docs/ page in a row."""
+"""The Python blocks of the README and of the pages in docs/ run.
+
+Each block of the README runs alone; the blocks of a page run one after the other, as one script.
+"""
 
 import re
 from pathlib import Path
@@ -27,7 +30,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "Agg")
 
     def execute(path, line, code, namespace):
-        # the empty lines make a traceback show the file's own line numbers
+        # With the empty lines, a traceback shows the line numbers of the file.
         exec(compile("\n" * line + code, path, "exec"), namespace)
 
     return execute

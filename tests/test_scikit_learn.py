@@ -1,4 +1,4 @@
-"""scikit-learn's own tests of its searches, under the backend: none fails that passes without it."""
+"""scikit-learn's own tests of its searches pass under the backend if they pass without it."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A plugin of pytest's: ``-p under_backend`` runs any tests under the backend ``"sktune"``."""
+"""A pytest plugin: ``-p under_backend`` runs any tests under the backend ``"sktune"``."""
 
 import joblib
 import pytest

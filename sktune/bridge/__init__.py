@@ -1,1 +1,1 @@
-"""Between scikit-learn and the engine: the joblib backend, tasks read into fits, results handed back."""
+"""Between scikit-learn and the engine: tasks become fits, and trained fits become results."""

@@ -1,4 +1,4 @@
-"""One call of a Parallel, whose tasks fit networks: trained together, then run task by task."""
+"""One call of a Parallel: its nets are trained together, then its tasks run one by one."""
 
 import logging
 import warnings
@@ -9,7 +9,8 @@ import joblib
 import torch
 from skorch import NeuralNet
 
-from sktune.bridge.collect import Collector, Fit, net_of
+from sktune.bridge.collect import Collector
+from sktune.bridge.fits import Fit, net_of
 from sktune.bridge.install import hand_out
 from sktune.bridge.seam import run_in_turn, run_task
 from sktune.engine.executor import ProgressListener, Trainer
@@ -19,21 +20,23 @@ from sktune.runtime.progress import make_bar
 
 _logger = logging.getLogger(__name__)
 
+_UNREADABLE = "its task cannot be read: it has parameters or rows that do not go together"
+
 
 class Call:
-    """One call of a Parallel, of tasks in which scikit-learn fits estimators.
+    """One call of a Parallel, whose tasks are fits by scikit-learn.
 
     Parameters
     ----------
     owner : FusingBackend
     other : joblib backend
-        It would compute the call without `owner`.
+        The backend that would compute the call without `owner`.
     parallel : joblib.Parallel
     tasks : list of Task
     n_jobs : int
-        How many tasks at once `other` would run.
+        How many tasks `other` would run at once.
     n_workers : int
-        How many groups are trained at once at most.
+        The largest number of groups that are trained at once.
     """
 
     def __init__(self, owner, other, parallel, tasks, n_jobs, n_workers):
@@ -56,13 +59,14 @@ class Call:
         return [fit for job in self.jobs for fit in job.fits]
 
     def report_all(self):
-        """Take note of all fits, as far as they have come."""
+        """Add all fits to the report; a job that has not been prepared counts as one fit."""
         for job in self.jobs:
-            for fit in [job.make_fit()] if job.fits is None else job.fits:
+            fits = [job.make_unprepared_fit()] if job.fits is None else job.fits
+            for fit in fits:
                 self.owner.report.add(fit)
 
     def run(self):
-        """Train the networks, then run each task; return the results as joblib's generators do."""
+        """Train the networks, then run each task; yield None first, then the results."""
         try:
             yield from run_in_turn(self.parallel, self._run_jobs())
         finally:
@@ -71,17 +75,18 @@ class Call:
             self.report_all()
 
     def _run_jobs(self):
+        """Train the networks, then yield what runs each task: a function and its arguments."""
         self._train()
         for job in self.jobs:
             yield job.run, (), {}
-        # each net of skorch's would have begun to draw from the global generator
+        # a plain fit of a net of skorch draws from the global generator: so does this one
         for job in self.jobs:
             if job.seed is not None and any(fit.result is not None for fit in job.fits):
                 _draw_torch_seed(torch.default_generator)
 
     @contextmanager
     def within_tasks(self):
-        """Let what a task does in parallel find what it would find without the owner."""
+        """Let parallel calls within a task find the backend that they would find otherwise."""
         with self.owner.outside():
             if self.n_jobs == 1:
                 yield
@@ -91,7 +96,7 @@ class Call:
                 yield
 
     def _train(self):
-        """Train the fits that can be fused; run the tasks of the others elsewhere, if asked to."""
+        """Train the fits that can be fused; run the tasks of the others in processes, if asked."""
         tables = self._collect()
         trainer = Trainer(
             self.n_workers,
@@ -109,21 +114,21 @@ class Call:
             self._run_elsewhere(alone)
 
     def _plan(self, trainer, tables):
-        """Arrange the fits that have a spec in groups."""
+        """Return the plans of the groups, of the fits that have a spec."""
         fits = [fit for fit in self.fits if fit.spec is not None]
         plans = trainer.plan(fits, tables)
         for fit in fits:
             if not fit.reason:
-                # it will not have to be trained alone
+                # the fit will not be trained alone
                 fit.table = None
         return plans
 
     def _collect(self):
         """Prepare the fits; return their tables.
 
-        Rows are held of one fold at a time, for which the fits are prepared fold by fold. Where
-        that draws random numbers they are prepared in the order of the tasks, which then find the
-        generators as they were.
+        They are prepared fold by fold, so that the rows of one fold only are held at a time. If
+        that draws random numbers, they are prepared in the order of the tasks instead, and the
+        generators are set back for the tasks.
         """
         generator = torch.Generator()
         generator.set_state(torch.get_rng_state())
@@ -133,11 +138,11 @@ class Call:
         began = collector.tracker.states
         # steps of a pipeline may have tasks of their own
         with self.within_tasks():
-            left = self.jobs
+            remaining = self.jobs
             if not any(job.draws_seeds for job in self.jobs):
-                left = self._collect_by_fold(collector)
-            self._collect_in_order(collector, left)
-        # tasks in other processes draw from generators of their own: there is no order to be kept
+                remaining = self._collect_by_fold(collector)
+            self._collect_in_order(collector, remaining)
+        # tasks in other processes draw from generators of their own, in no fixed order
         if self.n_jobs == 1:
             collector.tracker.go_back(began)
         else:
@@ -146,15 +151,18 @@ class Call:
         return collector.tables.by_name
 
     def _collect_by_fold(self, collector):
-        """Prepare fits until one draws, which is undone; return the jobs that are left."""
+        """Prepare fits until one draws random numbers; return the jobs that remain.
+
+        The preparation that has drawn is undone.
+        """
         began = collector.tracker.states
         by_fold = {}
         for job in self.jobs:
             by_fold.setdefault(job.fold, []).append(job)
-        for members in by_fold.values():
+        for jobs in by_fold.values():
             known = {}
             collector.steps.clear()
-            for job in members:
+            for job in jobs:
                 job.collect(collector, known)
                 if any(fit.draws for fit in job.fits):
                     collector.tracker.go_back(began)
@@ -163,6 +171,7 @@ class Call:
         return []
 
     def _collect_in_order(self, collector, jobs):
+        """Prepare fits in the order of the tasks, and note where each began to draw."""
         known = {}
         for job in jobs:
             before = collector.tracker.states
@@ -171,7 +180,7 @@ class Call:
                 job.before = before
 
     def _run_elsewhere(self, jobs):
-        """Run tasks by the other backend, and keep their results."""
+        """Run tasks in the other backend, and keep their results."""
         return_as = "generator" if self.other.supports_return_generator else "list"
         parallel = joblib.Parallel(n_jobs=self.n_jobs, backend=self.other, return_as=return_as)
         with self.owner.outside():
@@ -181,22 +190,40 @@ class Call:
 
 
 class Job:
-    """A task, and the fits that it will adopt."""
+    """A task of a call, and the fits that it makes.
+
+    Parameters
+    ----------
+    call : Call
+    task : Task
+
+    Attributes
+    ----------
+    has_network : bool
+        Whether the task fits a network.
+    fits : list of Fit or None
+        None before they are prepared.
+    draws_seeds : bool
+        Whether the seed of the network is not given.
+    fold : int
+        Equal for tasks on the same split.
+    """
 
     def __init__(self, call, task):
         self.call = call
         self.task = task
         self.has_network = isinstance(task.last_step, NeuralNet)
         self.fits = None
-        # what a net of skorch's draws from
+        # the seed of the fits of a net of skorch
         self.seed = None
-        # the states of the random generators before its fits were prepared; None if that drew nothing
+        # the states of the random generators before the fits were prepared; None if the
+        # preparation drew nothing
         self.before = None
         self.has_result = False
         self.result = None
 
     def read(self, generator):
-        """Set the parameters of a network, and draw what a net of skorch's would draw from."""
+        """Set the parameters of a network, and draw a seed for a net of skorch."""
         self.draws_seeds = False
         self.fold = id(self.task.arguments.get("train"))
         if not self.has_network:
@@ -204,31 +231,32 @@ class Job:
         try:
             net = net_of(self.task.estimator)
         except Exception:
-            # a parameter that it does not have: the task will say so
+            # a parameter that the estimator does not have: the task will raise the error again
             return
         if isinstance(net, NeuralNet) and not isinstance(net, NetworkEstimator):
             self.seed = _draw_torch_seed(generator)
         self.draws_seeds = not isinstance(getattr(net, "random_state", 0), Integral)
 
     def collect(self, collector, known):
-        """Prepare the fits up to their training, or take note of the reason why not."""
+        """Prepare the fits up to their training, or note the reason why they are not fused."""
         if self.has_network:
-            try:
-                self.fits = collector.prepare(self.task.planned_fits(known), self.seed)
-            except Exception:
-                # it will fail in its own place
-                _logger.debug("a task cannot be read", exc_info=True)
-                reason = (
-                    "its task cannot be read: it has parameters or rows that do not go together"
-                )
-                self.fits = [Fit(reason=reason)]
+            self.fits = self._prepare(collector, known)
         else:
-            self.fits = [self.make_fit()]
+            self.fits = [self.make_unprepared_fit()]
         for fit in self.fits:
             fit.place = self.task.place
 
-    def make_fit(self):
-        """Return what stands for a fit that is not prepared."""
+    def _prepare(self, collector, known):
+        """Return the prepared fits; if an error is raised, one fit with the reason."""
+        try:
+            return collector.prepare(self.task.planned_fits(known), self.seed)
+        except Exception:
+            # the task will raise the error again
+            _logger.debug("a task cannot be read", exc_info=True)
+            return [Fit(reason=_UNREADABLE)]
+
+    def make_unprepared_fit(self):
+        """Return a fit that says why it is not prepared."""
         last = self.task.last_step
         if self.has_network:
             reason = "the search ended before it began"
@@ -239,13 +267,13 @@ class Job:
         return Fit(place=self.task.place, reason=reason)
 
     def keep(self, result):
-        """Take the result that the task had elsewhere."""
+        """Keep the result of a task that was run by another backend."""
         self.has_result = True
         self.result = result
         self._conclude(_has_failed(result))
 
     def run(self):
-        """Run the task, whose fits adopt what was trained for them; return its result."""
+        """Run the task, whose fits adopt what was trained for them, and return its result."""
         if self.has_result:
             return self.result
         hook = hand_out(self.fits, Course(self.before))
@@ -260,6 +288,7 @@ class Job:
         return result
 
     def _conclude(self, has_failed):
+        """Update the bar, and free what the fits no longer need."""
         for fit in self.fits:
             if fit.failure is not None:
                 _conclude_failure(fit, has_failed)
@@ -272,7 +301,10 @@ class Job:
 
 
 def _conclude_failure(fit, has_failed):
-    """Say whose fault it was that the training of a fit failed, once the fit has run alone."""
+    """Report why a fused training failed, once the fit has run alone.
+
+    If it has failed alone as well, the cause is the user's code or data, and not the engine.
+    """
     error = fit.failure
     fit.failure = None
     if has_failed:
@@ -283,15 +315,15 @@ def _conclude_failure(fit, has_failed):
 
 
 def _count_epochs(fit):
-    """Return the epochs of a fit, as far as they are known."""
+    """Return how many epochs a fit has; 1 if that is not known."""
     return 1 if fit.spec is None else fit.spec.n_epochs
 
 
 def _draw_torch_seed(generator):
-    """Return a number that a net of skorch's begins to draw from, which has no seed."""
+    """Draw a seed for a net of skorch, which has none."""
     return int(torch.randint(2**62, (), generator=generator))
 
 
 def _has_failed(result):
-    """Tell whether a task had an error that scikit-learn has scored."""
+    """Tell whether the fit of a task raised an error, to which scikit-learn gives a score."""
     return isinstance(result, dict) and result.get("fit_error") is not None

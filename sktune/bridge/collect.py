@@ -2,21 +2,19 @@
 
 import logging
 from contextlib import nullcontext
-from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from numbers import Integral
 
-from sklearn.pipeline import Pipeline
 from torch import nn
 
 from sktune.bridge.blockers import why_alone, why_alone_initialized, why_pipeline_alone
+from sktune.bridge.fits import Fit, Template, make_draft, net_of
 from sktune.bridge.pipelines import Recorder, fingerprint, lend
 from sktune.bridge.reading import (
     check_follower,
     find_fixed_settings,
     follow_batch_size,
     follow_spec,
-    make_twin,
     notice_first_outputs,
     read_spec,
 )
@@ -29,9 +27,7 @@ from sktune.bridge.skorch_nets import (
 )
 from sktune.bridge.tables import Tables
 from sktune.engine.planner import group_key
-from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.fit_loop import BUILT
 from sktune.estimators.hook import FitHook
 from sktune.modules.mlp import MLP
 from sktune.runtime.dtypes import floating_dtype
@@ -45,155 +41,74 @@ _logger = logging.getLogger(__name__)
 
 # Criteria of torch's that draw no random numbers when they are built.
 _KNOWN_CRITERIA = (
-    *(nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss, nn.NLLLoss),
-    *(nn.L1Loss, nn.SmoothL1Loss, nn.HuberLoss),
+    nn.CrossEntropyLoss,
+    nn.MSELoss,
+    nn.BCEWithLogitsLoss,
+    nn.NLLLoss,
+    nn.L1Loss,
+    nn.SmoothL1Loss,
+    nn.HuberLoss,
 )
 _FAILS = "its fit fails before the training begins"
-# Numbers that the outputs for test rows may be, of all fits of a search.
+# How many numbers may be kept as outputs for the test rows, over all fits of a search.
 _MOST_OUTPUTS = 1 << 24
-
-
-@dataclass
-class Template:
-    """An initialized net from which fits begin alike, and what its preparation has set in it.
-
-    `attributes` are those that an unfitted net does not have; its parts (module, optimizer and the
-    like) are not among them.
-    """
-
-    net: object
-    attributes: dict
-
-    @classmethod
-    def of(cls, net, unfitted):
-        """Return that of an initialized net, which was a twin of the `unfitted` one."""
-        before = vars(unfitted)
-        attributes = {}
-        for name, value in vars(net).items():
-            is_new = name not in before or before[name] is not value
-            if is_new and name not in BUILT and name != "_narrow_to":
-                attributes[name] = value
-        return cls(net, attributes)
-
-
-@dataclass
-class Fit:
-    """A fit that a task will make, prepared up to its training.
-
-    Parameters
-    ----------
-    place : tuple of (int or None, int or None)
-        The numbers of candidate and split.
-    key : object
-        It tells the rows of the fit.
-    net : object
-        The task's own net; it stays unfitted until the task runs.
-    pipeline : Pipeline or None
-        The pipeline that ends in the net.
-    spec : FitSpec or None
-        What is trained, unless the fit stays out.
-    template : Template or None
-        What the net becomes beside that.
-    group_key : object
-        It is equal for fits that can be trained together.
-    reason : str
-        Why the fit stays out.
-    result : FitResult or None
-        What was trained.
-    test_rows : tuple of (ndarray, ndarray), or ()
-        A table, and which of its rows the fitted net will be asked for.
-    steps : list of tuple of (int, transformer)
-        The fitted steps of the pipeline, and how many rows each returned.
-    table : object
-        What the steps made of the rows, as long as the net may have to be trained alone.
-    caught : list
-        What the preparation warned of, the steps first: they warned `n_step_warnings` times.
-    seconds : float
-        The fit's share of the training's time.
-    group : dict or None
-        What the report tells of those that it was trained with.
-    failure : Exception or None
-        An error in its training, which may be the engine's fault or the user's.
-    draws : bool
-        Whether the preparation drew from the generators that the whole process shares.
-    before, between, after : tuple or None
-        The states of these generators when the preparation began, after the steps, and in the end;
-        None where it drew nothing.
-    """
-
-    place: tuple = (None, None)
-    key: object = None
-    net: object = None
-    pipeline: object = None
-    spec: FitSpec | None = None
-    template: Template | None = None
-    group_key: object = None
-    reason: str = ""
-    result: FitResult | None = None
-    test_rows: tuple = ()
-    steps: list = field(default_factory=list)
-    table: object = None
-    caught: list = field(default_factory=list)
-    n_step_warnings: int = 0
-    seconds: float = 0.0
-    group: dict | None = None
-    failure: Exception | None = None
-    draws: bool = False
-    before: tuple | None = None
-    between: tuple | None = None
-    after: tuple | None = None
-    # equal to nothing of another fit
-    identity: object = field(default_factory=object)
 
 
 class Collector:
     """Prepares the fits of a call.
 
-    Fits on the same rows share their table, and nets that differ in nothing but some numbers begin
-    with the same weights: only the first of them is initialized.
+    Fits on the same rows share their table. Nets that differ only in settings such as the learning
+    rate begin with the same weights: only the first of them is initialized, and the others follow.
 
     Parameters
     ----------
     device : str or None
-        Where all nets are trained; None is where each of them says.
+        Where all nets are trained; None leaves that to each net.
     """
 
     def __init__(self, device=None):
         self.device = device
         self.tables = Tables()
-        # fitted steps of pipelines, by what they were fitted to
+        # fitted steps of pipelines, by the steps' settings and the rows that they were fitted to
         self.steps = {}
+        # the tables of skorch's nets, by rows, type and device
         self.skorch_rows = {}
-        # the first of the fits that begin alike, by their rows and fixed settings
+        # the first of the fits that begin alike, by rows and fixed settings
         self.first = {}
-        # specs and group keys with other sizes of batches, by the first fit and the size
+        # specs and group keys with another batch size, by the first fit and the batch size
         self.other_batches = {}
+        # numbers that are kept as outputs for the test rows
         self.n_outputs = 0
         self.tracker = Tracker()
 
     def prepare(self, planned_fits, seed=None):
-        """Return a :class:`Fit` for each planned one of a task, whose estimator stays as it is.
+        """Return a :class:`Fit` for each planned fit of a task, whose estimator stays unfitted.
 
-        `seed` is for nets of skorch's, which have none of their own.
+        Parameters
+        ----------
+        planned_fits : iterable of PlannedFit
+        seed : int or None
+            What nets of skorch draw from; they have no seed of their own.
         """
         draft = None
         fits = []
-        for n, planned in enumerate(planned_fits):
+        for number, planned in enumerate(planned_fits):
             if self.device is not None:
                 net_of(planned.estimator).set_params(device=self.device)
-            # a second draft goes on where the first has ended
-            draft = _draft(planned.estimator if draft is None else draft)
-            fits.append(self._prepare(planned, draft, seed and seed + n))
+            # a second fit of the estimator goes on where the first has ended
+            draft = make_draft(planned.estimator if draft is None else draft)
+            fits.append(self._prepare(planned, draft, seed and seed + number))
         return fits
 
     def _prepare(self, planned: PlannedFit, draft, seed):
+        """Prepare one fit, by following another one or by running a draft of the estimator."""
         estimator = planned.estimator
         net = net_of(estimator)
         pipeline = None if net is estimator else estimator
         fit = Fit(net=net, pipeline=pipeline, key=planned.key)
         fold = planned.key
         if pipeline is not None:
-            # what the steps make of the rows
+            # the rows that the net gets depend on the steps
             settings = {**vars(draft), "steps": draft.steps[:-1], "memory": None}
             fold = (*fold, fingerprint(settings))
         start = (fold, find_fixed_settings(net))
@@ -206,7 +121,7 @@ class Collector:
         return fit
 
     def _follow(self, fit, first):
-        """Prepare a fit that begins as another one does."""
+        """Prepare a fit that begins as the `first` one does."""
         try:
             check_follower(fit.net, first.net)
             spec, fit.group_key = self._follow_batch_size(fit.net, first)
@@ -222,7 +137,7 @@ class Collector:
         fit.n_step_warnings = first.n_step_warnings
 
     def _follow_batch_size(self, net, first):
-        """Return the spec of the first fit with a net's size of batches, and its group key."""
+        """Return the spec of the `first` fit with the batch size of `net`, and its group key."""
         if net.batch_size == first.net.batch_size:
             return first.spec, first.group_key
         key = (id(first), net.batch_size)
@@ -232,9 +147,9 @@ class Collector:
         return self.other_batches[key]
 
     def _lead(self, fit, planned, draft, fold, seed):
-        """Prepare a fit by running it up to its training, and tell whether that draws numbers."""
+        """Prepare a fit by running it up to its training; note whether that draws numbers."""
         draws_nothing = _draws_nothing(fit)
-        # a task may have drawn since the fit before, to split its rows
+        # the task may have drawn to split its rows since the fit before this one
         if not draws_nothing and self.tracker.has_moved():
             fit.draws = True
         fit.before = self.tracker.states
@@ -247,25 +162,24 @@ class Collector:
         fit.after = self.tracker.states
 
     def _try_draft(self, fit, planned, draft, fold, seed):
-        """Run the fit of a draft; where that fails, the fit will fail once more in its own place."""
+        """Run the fit of a draft; if that fails, the fit will fail again when the task runs."""
         try:
             self._run_draft(fit, planned, draft, fold, seed)
         except Exception:
             _logger.debug("a fit cannot be prepared", exc_info=True)
             fit.reason = _FAILS
-        if fit.pipeline is not None:
-            steps = [step for _, step in fit.pipeline.steps[:-1]]
-            n_steps = sum(step not in (None, "passthrough") for step in steps)
-            if len(fit.steps) < n_steps:
-                fit.table = None
+        if fit.pipeline is not None and len(fit.steps) < _count_steps(fit.pipeline):
+            # a step has failed: the table is not what the net would get
+            fit.table = None
 
     def _run_draft(self, fit, planned, draft, fold, seed):
+        """Fit a draft, stop it where its training would begin, and read its net."""
         net = net_of(draft)
         X = planned.X
         if fit.pipeline is not None:
             X = lend(X)
             draft.memory = Recorder(fit, self.steps, fit.pipeline.memory, self.tracker)
-        # the arguments of the training loop
+        # gets the arguments of the training loop
         found = []
         if isinstance(net, NetworkEstimator):
             vars(net)["_hook"] = Collecting(found, self._converter(net, fit, fold, planned))
@@ -278,25 +192,24 @@ class Collector:
         with recorded_warnings() as fit.caught, stopped:
             draft.fit(*arguments, **planned.params)
         vars(net).pop("_hook", None)
-        told, *rows = found[0]
-        if told:
-            fit.reason = told
+        fit.reason, *datasets = found[0]
+        if fit.reason:
             return
-        # the rows are gathered once: to start more threads takes longer
+        # the rows are gathered only once, which takes less time than starting more threads
         with limited_threads(1):
-            read(fit, net, fold, planned, *rows)
+            read(fit, net, fold, planned, *datasets)
         if fit.spec is not None:
             fit.template = Template.of(net, fit.net)
             fit.group_key = group_key(fit.spec, self.tables.by_name)
 
     def _converter(self, net, fit, fold, planned):
-        """Return what converts the table of a net; that of a pipeline's net is none of the user's."""
-        if fit.pipeline is not None:
-            planned = None
-        return lambda X: self.tables.convert(net, _fold_of(fit, fold), planned, X)
+        """Return a function that converts the table of a net."""
+        # the rows that a pipeline's net gets are not rows of the user's table
+        source = planned if fit.pipeline is None else None
+        return lambda X: self.tables.convert(net, _fold_of(fit, fold), source, X)
 
     def _read(self, fit, net, fold, planned, dataset):
-        """Read the spec of an initialized net of sktune's, or find a reason why there is none."""
+        """Read the spec of an initialized net of sktune, or set the reason why there is none."""
         rows, _ = rows_of(dataset)
         fit.reason = why_alone_initialized(net, rows)
         if fit.reason:
@@ -307,7 +220,7 @@ class Collector:
         fit.caught = [*fit.caught, *caught]
 
     def _read_skorch(self, fit, net, fold, planned, train, valid, generator_state):
-        """Read the spec of an initialized net of skorch's, or find a reason why there is none."""
+        """Read the spec of an initialized net of skorch, or set the reason why there is none."""
         key = (_fold_of(fit, fold), floating_dtype(net.module_), net.device)
         if key not in self.skorch_rows:
             self.skorch_rows[key] = read_rows(net, train)
@@ -322,7 +235,7 @@ class Collector:
             fit.spec = spec
 
     def _keep(self, fit, start, planned):
-        """Take note of a fit that can be fused, and of the test rows that it will be asked for."""
+        """Keep what others can follow, and the test rows for which outputs are computed."""
         if fit.spec is None:
             return
         if not fit.draws:
@@ -330,19 +243,26 @@ class Collector:
         if not fit.spec.runs_user_code:
             # it will not have to be trained alone
             fit.table = None
-        rows = fit.spec.rows
-        if rows.test is not None:
-            self.n_outputs += len(rows.test) * fit.template.net.n_outputs_
-            if self.n_outputs <= _MOST_OUTPUTS:
-                fit.test_rows = (planned.whole, rows.test.numpy())
-            else:
-                fit.spec = replace(fit.spec, keeps_outputs=False)
+        test = fit.spec.rows.test
+        if test is None:
+            return
+        self.n_outputs += len(test) * fit.template.net.n_outputs_
+        if self.n_outputs <= _MOST_OUTPUTS:
+            fit.test_rows = (planned.whole, test.numpy())
+        else:
+            fit.spec = replace(fit.spec, keeps_outputs=False)
 
 
 class Collecting(FitHook):
     """Stops the fit of a net where its training would begin.
 
-    `found` gets the arguments of the training loop, and `convert` converts the table.
+    Parameters
+    ----------
+    found : list
+        It gets a tuple: the reason why the arguments of the training loop keep the fit out of a
+        group, or ``""``; and the dataset.
+    convert : callable
+        Converts the table.
     """
 
     forgets_given_table = True
@@ -352,25 +272,30 @@ class Collecting(FitHook):
         self.convert = convert
 
     def convert_table(self, net, X):
-        """Return a table as the module takes it, shared with other fits."""
+        """Return the table as the module takes it, shared with other fits."""
         return self.convert(X)
 
     def replace_training(self, net, dataset, epochs, fit_params):
-        """Take the arguments of the training loop, and why they keep the fit out of a group."""
+        """Keep the dataset, and why the arguments keep the fit out of a group; stop the fit."""
         self.found.append((why_told(epochs, **fit_params), dataset))
         return True
 
 
 def _fold_of(fit, fold):
-    """Return what tells the rows that the net gets.
+    """Return a key that is equal for fits whose nets get the same rows.
 
-    Those of steps that have drawn random numbers are no other fit's.
+    Rows of steps that have drawn random numbers are not shared with another fit.
     """
     return (*fit.key, fit.identity) if fit.draws else fold
 
 
+def _count_steps(pipeline):
+    """Return how many steps a pipeline fits before its last one."""
+    return sum(step not in (None, "passthrough") for _, step in pipeline.steps[:-1])
+
+
 def _draws_nothing(fit):
-    """Tell whether no code but sktune's and torch's prepares a fit, and its seed is given."""
+    """Tell whether only code of sktune and torch prepares a fit, and its seed is given."""
     net = fit.net
     is_ours = type(net).__module__.startswith("sktune.")
     is_known = is_ours and net.module is MLP and net.criterion in _KNOWN_CRITERIA
@@ -378,25 +303,7 @@ def _draws_nothing(fit):
 
 
 def _draw_as(fit):
-    """Draw the seed of a net that is not prepared, for others to draw theirs after it."""
+    """Draw the seed of a net that is not prepared, so that later fits draw the right ones."""
     is_ours = isinstance(fit.net, NetworkEstimator)
     if is_ours and fit.pipeline is None and fit.net.random_state is None:
         draw_seed(None)
-
-
-def net_of(estimator):
-    """Return what an estimator is, or a pipeline ends in."""
-    return estimator.steps[-1][1] if isinstance(estimator, Pipeline) else estimator
-
-
-def _draft(estimator):
-    """Return a twin of an estimator, which can be fitted in its place."""
-    net = make_twin(net_of(estimator))
-    if isinstance(net, NetworkEstimator):
-        net.random_state = deepcopy(net.random_state)
-    if not isinstance(estimator, Pipeline):
-        return net
-    draft = make_twin(estimator)
-    draft.steps = [*estimator.steps[:-1], (estimator.steps[-1][0], net)]
-    draft.verbose = False
-    return draft

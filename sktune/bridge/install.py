@@ -1,4 +1,4 @@
-"""A fit of a task, handed back: the task runs, and finds its steps fitted and its net trained."""
+"""Handing a trained fit back: the task runs, with its steps fitted and its net trained."""
 
 import math
 from copy import copy, deepcopy
@@ -6,55 +6,67 @@ from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from skorch.history import History
 from torch import nn
 
 from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
-from sktune.engine.compiled.program import count_dtype
 from sktune.engine.specs import FitResult, FitSpec
-from sktune.engine.steps.optimizers import RULES
 from sktune.estimators.base import NetworkEstimator
-from sktune.estimators.fit_loop import BUILT
+from sktune.estimators.components import BUILT
 from sktune.estimators.hook import NO_HOOK, FitHook
 from sktune.modules.dropout import dropout_layers
 from sktune.runtime.generators import Course
 from sktune.runtime.recorded_warnings import repeat_warnings
 from sktune.runtime.threads import limited_threads
+from sktune.training.optimizer_state import load_state
 from sktune.training.rows import count_rows
 
+# The scores that skorch's callbacks record.
 _LOWER_IS_BETTER = {
     "train_loss": True,
     "valid_loss": True,
     "valid_acc": False,
-}  # what skorch's callbacks record
+}
 
-_ELSEWHERE = (
+_DRAWN_BEFORE = (
     "random numbers were drawn before its turn that nobody expected: its own would be others"
 )
 
 
 def hand_out(fits, course=None):
-    """Let the estimator of a task adopt, fit by fit, what was trained for it; return the hook.
+    """Have the estimator of a task adopt, fit by fit, what was trained for it; return the hook.
 
-    The `course` sets the random generators to where these fits left them when they were prepared.
+    Parameters
+    ----------
+    fits : list of Fit
+        In the order in which the task makes them.
+    course : Course, default=None
+        It sets the random generators to the states in which the preparation of each fit left them.
     """
     course = course or Course(None)
-    is_of_use = course.states is not None or any(
-        fit.result is not None or fit.table is not None for fit in fits
-    )
-    if is_of_use and fits[0].net is not None:
-        hook = HandOver(fits, course)
-        hook.await_fit(fits[0].net)
-        return hook
-    return NO_HOOK
+    has_something = any(fit.result is not None or fit.table is not None for fit in fits)
+    is_needed = has_something or course.states is not None
+    if not is_needed or fits[0].net is None:
+        return NO_HOOK
+    hook = HandOver(fits, course)
+    hook.await_fit(fits[0].net)
+    return hook
 
 
 class Trained(NamedTuple):
-    """What was trained for a fit, as long as the parts of the net are not built from it.
+    """What was trained for a fit, kept until the parts of the net are built from it.
 
-    It does not know the net itself: nets of a search are freed as soon as they are let go.
+    It holds no reference to the net, so that the net can be freed early.
+
+    Parameters
+    ----------
+    template : NeuralNet
+        The initialized net that the fit began with.
+    spec : FitSpec
+    result : FitResult
+    test_rows : tuple of (ndarray, ndarray), or ()
+        See :class:`~sktune.bridge.fits.Fit`.
     """
 
     template: object
@@ -66,18 +78,24 @@ class Trained(NamedTuple):
 class HandOver(FitHook):
     """Hands the fits of a task, in their order, to the one net that the task fits.
 
-    After each fit that was trained together with others the net is fitted, but has no module yet:
-    most nets of a search are only scored, and for that the outputs for the test rows suffice, which
-    were computed after the training. The parts of the net are built when they are first asked for.
+    After a fused fit the net is fitted, but has no module yet. Most nets of a search are only
+    scored, for which the outputs for the test rows suffice; these were computed after the training.
+    The parts of the net are built when they are first asked for.
+
+    Parameters
+    ----------
+    fits : list of Fit
+    course : Course
+        See :func:`hand_out`.
     """
 
     def __init__(self, fits, course):
         self.waiting = list(fits)
         self.course = course
         self.pipeline = fits[0].pipeline
-        # the pipeline's own memory, which serves the fits that were not fused
-        self.memory = self.pipeline and self.pipeline.memory
-        # the Trained whose parts are not built yet, if there is one
+        # the pipeline's own memory, for the fits that were not fused
+        self.memory = None if self.pipeline is None else self.pipeline.memory
+        # a `Trained`, if the parts of the net are not built yet
         self.trained = None
         self.is_evaluated = False
         self.lock = Lock()
@@ -107,13 +125,14 @@ class HandOver(FitHook):
         return self._end(fit, net, X, fit_params)
 
     def _end(self, fit, net, X, fit_params):
+        """Make the net what was trained for a fit; return whether there is anything."""
         if fit.pipeline is None and not self.course.is_kept():
             self._give_up(fit)
         if fit.result is None:
             if fit.table is None:
                 self.course.begin(fit)
             else:
-                # its steps have been answered, and led the generators where the preparation had
+                # the recorded steps were returned, and the generators set as after these steps
                 self.course.expect(fit.after)
             return False
         if why_told(**fit_params):
@@ -123,31 +142,25 @@ class HandOver(FitHook):
         repeat_warnings(fit.caught)
         if fit.result.error is not None:
             raise fit.result.error
-        n_rows = count_rows(X)
-        # rows of weight zero are left out of what is trained
-        n_trained = fit.spec.rows.n_train
-        if n_rows < n_trained:
-            raise AssertionError(
-                f"a fit of {n_trained} rows was trained, one of {n_rows} was asked for"
-            )
+        _check_n_rows(fit, X)
         self._install(fit, net)
         return True
 
     def _give_up(self, fit):
-        """Have a fit trained alone: the generators stand elsewhere than in its preparation."""
+        """Have a fit trained alone: the generators are not in the states of its preparation."""
         self.course.leave()
         if fit.result is not None:
             fit.result = None
-            fit.reason = _ELSEWHERE
+            fit.reason = _DRAWN_BEFORE
 
     def _install(self, fit, net):
-        """Make the net the one that was trained, without its parts."""
+        """Set the attributes of a fitted net, without its parts."""
         curve = fit.result.curve
         for name in BUILT:
             vars(net).pop(name, None)
         vars(net).update(fit.template.attributes)
         net.history_ = _make_history(fit.template.net, curve)
-        # the next fit replaces it: a history of the user's own would be emptied
+        # the next fit replaces this history, while it would empty one that the user has set
         vars(net)["_own_history"] = net.history_
         self.trained = Trained(fit.template.net, fit.spec, fit.result, fit.test_rows)
         self.is_evaluated = False
@@ -160,7 +173,7 @@ class HandOver(FitHook):
             vars(net)["_curve"] = _make_losses(curve)
 
     def forget_outputs(self):
-        """Let go of the outputs for the test rows, and of the table that these rows stand in."""
+        """Free the outputs for the test rows, and the table of these rows."""
         if self.trained is not None:
             self.trained.result.outputs = None
             self.trained = self.trained._replace(test_rows=())
@@ -170,11 +183,11 @@ class HandOver(FitHook):
         return self.trained is not None
 
     def build_parts(self, net):
-        """Give the net its parts, but for those that the user has set."""
+        """Give the net its parts, except for those that the user has set."""
         with self.lock:
             if self.trained is None:
                 return
-            # they are copies: to start more threads takes longer than to copy
+            # copying takes less time than starting more threads
             with limited_threads(1):
                 built = _build_parts(net, self.trained)
             for name, part in built.items():
@@ -186,32 +199,46 @@ class HandOver(FitHook):
                 vars(net).pop("_hook", None)
 
     def find_outputs(self, net, X):
-        """Return the nonlinearity and the module's outputs, if X holds the test rows; else None."""
+        """Return the nonlinearity and the outputs if X holds the test rows; None otherwise."""
         if self.trained is None:
             return None
-        template, _, result, tested = self.trained
-        is_changed = (
-            vars(net).keys() & BUILT
-            or net.predict_nonlinearity is not template.predict_nonlinearity
-        )
-        if result.outputs is None or is_changed or type(X) is not np.ndarray:
+        template, _, result, test_rows = self.trained
+        has_new_parts = vars(net).keys() & BUILT
+        has_new_nonlinearity = net.predict_nonlinearity is not template.predict_nonlinearity
+        if result.outputs is None or has_new_parts or has_new_nonlinearity:
             return None
-        table, rows = tested
-        is_alike = X.dtype == table.dtype and len(X) == len(rows)
-        if not is_alike or not np.array_equal(X, table[rows]):
+        if type(X) is not np.ndarray or not _holds_rows(X, *test_rows):
             return None
         self.is_evaluated = True
         outputs = [output.clone() for output in result.outputs]
         return template._get_predict_nonlinearity(), outputs
 
 
+def _check_n_rows(fit, X):
+    """Check that a task fits as many rows as were trained; rows of weight zero are not trained."""
+    n_rows = count_rows(X)
+    n_trained = fit.spec.rows.n_train
+    if n_rows < n_trained:
+        raise AssertionError(
+            f"a fit of {n_trained} rows was trained, one of {n_rows} was asked for"
+        )
+
+
+def _holds_rows(X, table, rows):
+    """Tell whether X is equal to some rows of a table."""
+    if X.dtype != table.dtype or len(X) != len(rows):
+        return False
+    return np.array_equal(X, table[rows])
+
+
 def _make_history(net, curve):
-    """Return what skorch's own callbacks would have recorded of a net's epochs, without batches."""
-    scored = [name for name, _ in net.callbacks_ if name in _LOWER_IS_BETTER and name in curve]
-    columns = ["epoch", "train_batch_count", "valid_batch_count", *scored]
-    if any(name in _LOWER_IS_BETTER for name, _ in net.callbacks_):
-        columns.append("dur")
-    columns = {name: curve[name] for name in columns if name in curve}
+    """Return the history that skorch's callbacks would have recorded, without batches."""
+    recorded = [name for name, _ in net.callbacks_ if name in _LOWER_IS_BETTER]
+    scored = [name for name in recorded if name in curve]
+    names = ["epoch", "train_batch_count", "valid_batch_count", *scored]
+    if recorded:
+        names.append("dur")
+    columns = {name: curve[name] for name in names if name in curve}
     for name in scored:
         columns[f"{name}_best"] = _mark_best(name, curve[name])
     history = History()
@@ -221,7 +248,7 @@ def _make_history(net, curve):
 
 
 def _mark_best(name, scores):
-    """Return of each epoch whether its score is better than all before."""
+    """Return for each epoch whether its score is better than all scores before."""
     sign = 1 if _LOWER_IS_BETTER[name] else -1
     best = math.inf
     marks = []
@@ -232,20 +259,21 @@ def _mark_best(name, scores):
 
 
 def _make_losses(curve):
-    """Return the losses of each epoch in dicts."""
-    columns = {name: curve[name] for name in ("train_loss", "valid_loss") if name in curve}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    """Return a list with a dict of the losses for each epoch."""
+    names = [name for name in ("train_loss", "valid_loss") if name in curve]
+    rows = zip(*(curve[name] for name in names), strict=True)
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def _build_parts(net, trained):
-    """Return module, criterion, optimizer and the like as a training has left them."""
+    """Return module, criterion, optimizer and the like as they are after the training."""
     template, spec, result, _ = trained
     weights = spec.narrow(result.state.fitted_weights)
     optimizer_state = spec.narrow(result.state.optimizer)
     initial = template.module_
     tensors = (*initial.named_parameters(), *initial.named_buffers())
-    # by the ids of those that they take the place of
-    learned = {id(tensor): _take_over(tensor, weights[name]) for name, tensor in tensors}
+    # the trained tensors by the ids of the initial ones, which `deepcopy` replaces by them
+    learned = {id(tensor): _copy_trained(tensor, weights[name]) for name, tensor in tensors}
     parts = {"module_": deepcopy(initial, dict(learned))}
     parts["criterion_"] = deepcopy(template.criterion_)
     if spec.narrow_to is not None:
@@ -260,7 +288,7 @@ def _build_parts(net, trained):
 
 
 def _build_callbacks(template, curve):
-    """Return skorch's own callbacks with the best of the scores that they record."""
+    """Return copies of skorch's callbacks, with the best of the scores that they record."""
     callbacks = [(name, deepcopy(callback)) for name, callback in template.callbacks_]
     for name, callback in callbacks:
         if name in _LOWER_IS_BETTER and name in curve:
@@ -270,7 +298,7 @@ def _build_callbacks(template, curve):
 
 
 def _build_masks(template, module, spec, curve):
-    """Return the stream of a module's dropout masks, where the training has left it."""
+    """Return the stream of a module's dropout masks as it is after the training."""
     stream = copy(template.dropout_)
     stream.epoch = curve["epoch"][-1] - 1
     stream.batch = curve["train_batch_count"][-1] - 1
@@ -280,8 +308,8 @@ def _build_masks(template, module, spec, curve):
     return stream
 
 
-def _take_over(tensor, value):
-    """Return a copy of a value, of the sort that a module's tensor is."""
+def _copy_trained(tensor, value):
+    """Return a copy of a trained value: a parameter if the module's `tensor` is one."""
     copied = value.clone()
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copied, tensor.requires_grad)
@@ -289,32 +317,29 @@ def _take_over(tensor, value):
 
 
 def _load_optimizer(initialized, trained, options, state, lr):
-    """Return a copy of an optimizer of other parameters, by the ids of its own, as a lane's training left it."""
+    """Return an optimizer of the trained parameters, as the training left it.
+
+    Parameters
+    ----------
+    initialized : torch.optim.Optimizer
+        An optimizer of the initial parameters, which has taken no step.
+    trained : dict
+        The trained parameters by the ids of the initial ones.
+    options : dict
+        The options of the optimizer's one group.
+    state : dict
+        The optimizer's state, flat, by name.
+    lr : float
+        The learning rate of the last step.
+    """
     optimizer = deepcopy(initialized, dict(trained))
-    vars(optimizer).update({**vars(initialized), **vars(optimizer)})  # what torch does not copy
+    # torch leaves attributes out of the copy, such as those of hooks
+    vars(optimizer).update({**vars(initialized), **vars(optimizer)})
     (group,) = optimizer.param_groups
     parameters = group["params"]
     group.clear()
     group.update(options, params=parameters, lr=lr)
     known = {name: value for name, value in options.items() if name in optimizer.defaults}
     optimizer.defaults.update(known)
-    state, learned = dict(state), [p for p in group["params"] if p.requires_grad]
-    on_device = group.get("fused") or group.get(
-        "capturable"
-    )  # torch keeps the count where it is read
-    device = learned[0].device if on_device and learned else None
-    step = torch.tensor(state.pop("step"), dtype=count_dtype(group), device=device)
-    counted = {} if isinstance(optimizer, torch.optim.SGD) else {"step": step}
-    if not group.get("momentum", 1):  # torch keeps no buffer then
-        state.pop("momentum_buffer", None)
-    numbers, sizes = RULES[type(optimizer)].numbers, [p.numel() for p in learned]
-    parts = {
-        name: t.expand(len(sizes)) if name in numbers else t.split(sizes)
-        for name, t in state.items()
-    }
-    for n, p in enumerate(learned if counted or state else ()):
-        moments = {
-            name: t[n].clone().view(() if name in numbers else p.shape) for name, t in parts.items()
-        }
-        optimizer.state[p] = {name: t.clone() for name, t in counted.items()} | moments
+    load_state(optimizer, state)
     return optimizer

@@ -1,4 +1,4 @@
-"""The steps of a pipeline before its network: fitted once, and answered when the task runs."""
+"""The steps of a pipeline before its net: fitted once, and not again when the task runs."""
 
 from copy import deepcopy
 
@@ -13,17 +13,17 @@ from sktune.training.rows import count_rows
 
 
 class Recorder:
-    """What ``Pipeline(memory=...)`` takes while a fit is prepared: it records the fitted steps.
+    """A memory for ``Pipeline(memory=...)`` that records the fitted steps of a fit in preparation.
 
-    Steps that are equal, on the same rows, are fitted once. A step that draws random numbers is
-    fitted for each fit anew.
+    Equal steps are fitted once on the same rows. A step that draws random numbers is fitted anew
+    for each fit.
 
     Parameters
     ----------
     fit : Fit
-        It gets the steps, in their order.
+        The fitted steps are added to it, in their order.
     fitted : dict
-        The steps of all fits of a fold.
+        The fitted steps of all fits on a fold.
     memory : object
         The pipeline's own memory.
     tracker : Tracker, default=None
@@ -37,26 +37,26 @@ class Recorder:
         self.tracker = tracker or Tracker()
 
     def cache(self, function, **options):
-        """Return `function`, which fits a step, with a memory.
+        """Return `function`, which fits a step, such that it is called once for equal arguments.
 
-        Arguments that the option ``ignore`` names make no difference.
+        Arguments that are named by the option ``ignore`` are not compared.
         """
-        # what the rows that the next step gets were made of
+        # identifies the rows that the next step gets
         origin = self.fit.key
         function = check_memory(self.memory).cache(function, **options)
         ignored = options.get("ignore", ())
 
         def record(transformer, X, y, *args, **kwargs):
             nonlocal origin
-            counted = {name: value for name, value in kwargs.items() if name not in ignored}
-            origin = (origin, fingerprint((transformer, args, counted)))
+            compared = {name: value for name, value in kwargs.items() if name not in ignored}
+            origin = (origin, fingerprint((transformer, args, compared)))
             found = self.fitted.get(origin)
             if found is None:
                 with recorded_warnings() as caught:
                     found = (function(transformer, X, y, *args, **kwargs), caught)
                 if self.tracker.has_moved():
                     self.fit.draws = True
-                    # equal to nothing else, nor is what comes after it
+                    # neither this step nor a later one is equal to a step of another fit
                     origin = object()
                 self.fitted[origin] = found
             (table, transformer), caught = found
@@ -67,7 +67,7 @@ class Recorder:
         return record
 
     def _note(self, table, transformer):
-        """Take note of a step that is over."""
+        """Add a fitted step, and the rows that it returned, to the fit."""
         self.fit.n_step_warnings = len(self.fit.caught)
         self.fit.between = self.tracker.states
         self.fit.table = table
@@ -75,20 +75,20 @@ class Recorder:
 
 
 class Recorded:
-    """What ``Pipeline(memory=...)`` takes while a task runs: the steps are not fitted again.
+    """A memory for ``Pipeline(memory=...)`` that returns recorded steps while a task runs.
 
-    Where the random generators have left their course, the steps are fitted again after all.
+    If the random generators are not in the expected states, the steps are fitted again.
 
     Parameters
     ----------
     fit : Fit
-        It has the steps.
+        It has the recorded steps.
     memory : object
         The pipeline's own memory.
     course : Course
-        Where the random generators have to stand.
+        The states that the random generators are expected in.
     give_up : callable
-        Called with `fit` where its steps have to be fitted again.
+        Called with `fit` if its steps have to be fitted again.
     """
 
     # the pipeline need not clone its steps beforehand
@@ -102,7 +102,7 @@ class Recorded:
         self.steps = list(fit.steps)
 
     def cache(self, function, **options):
-        """Return what answers in the place of `function`, which fits a step."""
+        """Return a function that replaces `function`, which fits a step."""
         if not self.course.is_kept():
             self.fit.table = None
             self.give_up(self.fit)
@@ -113,10 +113,10 @@ class Recorded:
             number = next(numbers)
             n_rows, transformer = self.steps[number]
             if message:
-                # of a pipeline that is verbose
+                # the pipeline is verbose
                 print(f"[Pipeline] {message}, fitted before")
             is_last = number == len(self.steps) - 1
-            # nothing reads this table, but for that of a net that is trained alone
+            # this table is read only if the net is trained alone, and then only the last one
             table = np.broadcast_to(0.0, (n_rows, 1))
             if is_last and self.fit.result is None:
                 table = self._hand_table()
@@ -125,7 +125,7 @@ class Recorded:
         return answer
 
     def _hand_table(self):
-        """Return what the last step made, for a net that is trained alone."""
+        """Return the rows of the last step, for a net that is trained alone."""
         repeat_warnings(self.fit.caught[: self.fit.n_step_warnings])
         self.course.end(self.fit.between)
         return deepcopy(self.fit.table)
@@ -135,10 +135,10 @@ class Recorded:
 
 
 def lend(X):
-    """Return a table for one of several readers, which may write into it: a copy.
+    """Return a table such that several readers cannot change it for each other.
 
-    An array is made read-only instead: scikit-learn's transformers then copy it, even with
-    ``copy=False``.
+    An array is made read-only: scikit-learn's transformers then copy it, even with ``copy=False``.
+    Any other table is copied.
     """
     if not isinstance(X, np.ndarray):
         return deepcopy(X)
@@ -147,7 +147,7 @@ def lend(X):
 
 
 def fingerprint(thing):
-    """Return the digest of a thing; of what has none, an object that equals nothing else."""
+    """Return the digest of an object; if it has none, an object that is equal to nothing else."""
     try:
         return digest(thing)
     except Exception:

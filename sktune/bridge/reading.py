@@ -1,4 +1,4 @@
-"""An initialized net, read into the spec of its fit."""
+"""Reading an initialized net, or one that begins like it, into the spec of its fit."""
 
 from contextlib import suppress
 from copy import deepcopy
@@ -12,6 +12,7 @@ from skorch.regressor import NeuralNetRegressor
 from torch import nn
 from torch.utils.data import Subset
 
+from sktune.bridge.fits import make_twin
 from sktune.checks.advice import notice_outputs
 from sktune.checks.hyperparameters import check_hyperparameters, check_ranges
 from sktune.checks.inputs import check_rows
@@ -25,43 +26,41 @@ from sktune.modules.mlp import MLP
 from sktune.modules.reading import find_chain, has_other_forward
 from sktune.modules.structure import as_text
 from sktune.runtime.threads import limited_threads
+from sktune.training.optimizers import list_free_options
 from sktune.training.rows import rows_of
 from sktune.training.stopping import BestEpoch
 
-# Criteria under which nothing but the module can be wrong with a step.
+# Criteria with which a training step fails only if the module is at fault.
 _PROVEN_CRITERIA = (nn.CrossEntropyLoss, nn.MSELoss)
-_TRIED_ROWS = 16
+
+# How many rows the module is tried on before the training.
+_N_TRIAL_ROWS = 16
 
 # Parameters in which fits that begin alike may differ: the initialized net does not depend on them.
-_OPTIMIZER_OPTIONS = (
-    *("weight_decay", "betas", "eps", "momentum", "dampening", "alpha", "lr_decay"),
-    "momentum_decay",
-)
 _FREE = {"lr", "l1", "l2", "max_epochs", "batch_size", "tol", "n_iter_no_change"}
-_FREE |= {f"optimizer__{name}" for name in _OPTIMIZER_OPTIONS}
 
 
 def read_spec(net, dataset, planned, tables):
-    """Read an initialized net of sktune's into a :class:`FitSpec`.
+    """Read an initialized net of sktune into a :class:`FitSpec`.
 
     Parameters
     ----------
     net : NetworkEstimator
         It was stopped where its training would begin.
     dataset : Rows
-        What its training loop was given.
+        The argument of its training loop.
     planned : PlannedFit
-        It tells the rows of the fit, and those that the fitted net will be asked for.
+        It has the numbers of the training rows and of those that will be predicted.
     tables : Tables
-        They get the table.
+        The table of the dataset is added to these.
     """
     rows, _ = rows_of(dataset)
-    name, positions = tables.add(rows, planned.train)
+    table_name, positions = tables.add(rows, planned.train)
     train, valid = net.get_split_datasets(dataset, rows.y)
-    others = {"n_valid_batches": count_valid_batches(net, valid)}
+    evaluation = {"n_valid_batches": count_valid_batches(net, valid)}
     if positions is not None:
-        others |= _find_test_rows(net, planned, tables.by_name[name])
-    row_set = tables.find_row_set(name, positions, train, valid, **others)
+        evaluation |= _find_test_rows(net, planned, tables.by_name[table_name])
+    row_set = tables.find_row_set(table_name, positions, train, valid, **evaluation)
     return FitSpec(
         module=InitialModule(net.module_, _find_recipe(net)),
         dropout=tuple(layer.p for layer in dropout_layers(net.module_)),
@@ -84,10 +83,15 @@ def read_spec(net, dataset, planned, tables):
 
 
 def follow_spec(spec, net):
-    """Return the spec of a fit that begins as another one does, whose `spec` this is.
+    """Return the spec of a fit that begins as another one does.
 
-    `net`, which is not initialized, may differ from that of the other fit in the settings that
-    :func:`find_fixed_settings` leaves out, the size of batches aside.
+    Parameters
+    ----------
+    spec : FitSpec
+        That of the other fit.
+    net : NetworkEstimator
+        It is not initialized. It may differ from the net of the other fit in the settings that
+        :func:`find_fixed_settings` leaves out, except for `batch_size`.
     """
     dropout = spec.dropout
     if net.module is MLP:
@@ -106,29 +110,36 @@ def follow_spec(spec, net):
 
 
 def follow_batch_size(spec, net, template, tables):
-    """Return a spec with the batches of another net, whose `batch_size` is another one.
+    """Return a spec with the batch size of another net.
 
-    `template` is the initialized net that `spec` was read from.
+    Parameters
+    ----------
+    spec : FitSpec
+    net : NetworkEstimator
+        It differs from `template` in `batch_size`.
+    template : NetworkEstimator
+        The initialized net that `spec` was read from.
+    tables : Tables
     """
     twin = make_twin(template)
     vars(twin)["batch_size"] = net.batch_size
     rows = spec.rows
     table = tables.by_name[rows.table]
-    others = {}
+    evaluation = {}
     if rows.valid is not None:
-        others["n_valid_batches"] = count_valid_batches(twin, Subset(table, rows.valid))
+        evaluation["n_valid_batches"] = count_valid_batches(twin, Subset(table, rows.valid))
     if rows.test is not None:
-        others["test_batch_size"] = _find_test_batch_size(twin, table, rows.test)
+        evaluation["test_batch_size"] = _find_test_batch_size(twin, table, rows.test)
     batch_size = find_batch_size(net, rows.n_train)
     return replace(
         spec,
         sampling=replace(spec.sampling, batch_size=batch_size),
-        rows=replace(rows, **others),
+        rows=replace(rows, **evaluation),
     )
 
 
 def check_follower(net, first):
-    """Check the hyperparameters of a net that may differ from another, which has been checked."""
+    """Check the hyperparameters in which a net may differ from the `first`, a checked one."""
     has_same_names = vars(net).keys() == vars(first).keys()
     if has_same_names and net.lr_schedule == first.lr_schedule == "constant":
         check_ranges(net)
@@ -137,13 +148,13 @@ def check_follower(net, first):
 
 
 def find_fixed_settings(net):
-    """Return all settings of a net but those in which fits that begin alike may differ.
+    """Return all settings of a net except those in which fits that begin alike may differ.
 
-    It is an object that is equal to nothing else where the seed is not given.
+    If the seed is not given, the return value is an object that is equal to nothing else.
     """
     if not isinstance(getattr(net, "random_state", None), Integral):
         return object()
-    # builders of the user's own may use any parameter
+    # the user's own methods may use any parameter to build the module
     builders = (type(net).initialize_module, type(net).initialize_criterion)
     is_usual = builders == (NetworkEstimator.initialize_module, NeuralNet.initialize_criterion)
     settings = vars(net).items()
@@ -153,6 +164,9 @@ def find_fixed_settings(net):
 
 
 def _is_free(name, net):
+    """Tell whether fits that begin alike may differ in a parameter."""
+    if name.startswith("optimizer__"):
+        return name.removeprefix("optimizer__") in list_free_options()
     is_dropout = name == "module__dropout" and net.module is MLP
     return name in _FREE or name.startswith("lr_schedule") or is_dropout
 
@@ -165,7 +179,10 @@ def read_optimizer(optimizer):
 
 
 def _follow_optimizer(other, net, *, is_scheduled):
-    """Return the optimizer of a net that is not initialized; what the device tells is as in another."""
+    """Return the optimizer of a net that is not initialized.
+
+    The option ``fused``, which depends on the device, is taken from that of an `other` net.
+    """
     parameter = nn.Parameter(torch.zeros(1))
     arguments, options = net.get_params_for_optimizer("optimizer", [("parameter", parameter)])
     if "fused" in other.options and "fused" not in options:
@@ -178,7 +195,7 @@ def _follow_optimizer(other, net, *, is_scheduled):
 
 
 def _find_recipe(net):
-    """Return what the module was built from, if that is nothing of the user's; else None."""
+    """Return class, arguments and seed of a module of sktune; None for a user's module."""
     if type(net.module_) is not MLP or net.module is not MLP:
         return None
     arguments = net.get_params_for("module")
@@ -188,10 +205,10 @@ def _find_recipe(net):
 
 
 def _is_proven(net):
-    """Tell whether no code of the user's takes part in a training step of a net."""
+    """Tell whether a training step of a net runs no code of the user."""
     is_ours = type(net) in (NeuralNetClassifier, OurRegressor)
     is_known = is_ours and net.module is MLP and net.criterion in _PROVEN_CRITERIA
-    # the user may ask for another number of outputs than the data call for
+    # a number of outputs that the user has set may not go with the data
     is_sized = "module__n_outputs" not in vars(net)
     parts = (*net.module_.modules(), net.criterion_)
     return is_known and is_sized and not any(map(has_other_forward, parts))
@@ -199,35 +216,32 @@ def _is_proven(net):
 
 def find_batch_size(net, n_train):
     """Return how many rows a net takes at once in training; -1 means all of them."""
-    return n_train if net.batch_size == -1 else int(net.batch_size)
-
-
-def make_twin(estimator):
-    """Return an estimator of the same class and attributes, which are not copied."""
-    twin = object.__new__(type(estimator))
-    vars(twin).update(vars(estimator))
-    return twin
+    if net.batch_size == -1:
+        return n_train
+    return int(net.batch_size)
 
 
 def count_valid_batches(net, valid):
-    """Return in how many batches a net alone evaluates its validation rows; None without any.
+    """Return in how many batches a plain fit evaluates its validation rows; None without any.
 
-    The engine may take them in others, but the history tells what that of a plain fit tells.
+    The engine may evaluate in batches of another size; the history records these.
     """
-    return None if valid is None else len(net.get_iterator(valid, training=False))
+    if valid is None:
+        return None
+    return len(net.get_iterator(valid, training=False))
 
 
 def _find_test_rows(net, planned, rows):
-    """Return which rows of a table a net will be asked for, and how many of them at once.
+    """Return the rows of a table that will be predicted, and their batch size, for a `RowSet`.
 
-    They are unknown where the net is evaluated in a way of the user's.
+    Return nothing where they are unknown, or where the user's own methods evaluate the net.
     """
     evaluation = (type(net).forward_iter, type(net).evaluation_step)
     is_usual = evaluation == (NeuralNet.forward_iter, NetworkEstimator.evaluation_step)
     is_known = planned.test is not None and len(planned.test) > 0
     if not (is_usual and is_known and type(planned.whole) is np.ndarray):
         return {}
-    # an error will be raised once more where the rows are predicted
+    # rows that are not valid raise the error again when they are predicted
     with suppress(ValueError):
         check_rows(net, planned.whole[planned.test], reset=False)
         test = torch.as_tensor(planned.test)
@@ -236,23 +250,23 @@ def _find_test_rows(net, planned, rows):
 
 
 def _find_test_batch_size(net, rows, test):
-    """Return how many of the test rows a net evaluates at once."""
+    """Return in batches of how many rows a net predicts the test rows."""
     return net.get_iterator(Subset(rows, test)).sizes[0]
 
 
 def notice_first_outputs(net, spec, tables):
-    """Warn of the outputs of a net that is to be fused, as the first batch of a plain fit would."""
+    """Warn of the outputs of a net that will be fused, as the first batch of a plain fit does."""
     is_judged = isinstance(net._find_criterion(), nn.CrossEntropyLoss | nn.NLLLoss)
     if not is_judged or find_chain(net.module_) is not None:
         return
-    few = torch.arange(min(_TRIED_ROWS, spec.batch_sizes[0]))
+    trial = torch.arange(min(_N_TRIAL_ROWS, spec.batch_sizes[0]))
     if spec.rows.train is not None:
-        few = spec.rows.train[few]
-    X = tables.by_name[spec.rows.table].take(few)[0]
+        trial = spec.rows.train[trial]
+    X, *_ = tables.by_name[spec.rows.table].take(trial)
     outputs = None
-    # The trial in the engine, or the plain fit, will tell what is wrong with the module.
-    # With one thread: a process that has started torch's own cannot be forked any more.
-    quietly = suppress(Exception)
-    with quietly, limited_threads(1), torch.no_grad(), torch.random.fork_rng(devices=[]):
+    # An error of the module is raised later, by the engine or by a plain fit.
+    # One thread: a process that has started torch's threads cannot be forked any more.
+    ignored = suppress(Exception)
+    with ignored, limited_threads(1), torch.no_grad(), torch.random.fork_rng(devices=[]):
         outputs = deepcopy(net.module_).eval()(X)
     notice_outputs(net, outputs)

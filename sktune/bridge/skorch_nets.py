@@ -1,4 +1,4 @@
-"""skorch's own nets in the engine, which draw all random numbers from torch's generator."""
+"""skorch's own nets, which draw all random numbers from torch's global generator."""
 
 from contextlib import contextmanager
 from copy import deepcopy
@@ -30,10 +30,18 @@ KINDS = (
 
 @contextmanager
 def stopped_before_training(net, found, seed):
-    """Let ``net.fit`` end where its training would begin; all that it draws follows from `seed`.
+    """Return a context in which ``net.fit`` stops where its training would begin.
 
-    `found` gets what :func:`why_told` says of its arguments, the training set, the validation set
-    or None, and the state of the generator as it then is.
+    Parameters
+    ----------
+    net : NeuralNet
+        Its class is replaced within the context.
+    found : list
+        It gets a tuple: the reason why the arguments of the training loop keep the fit out of a
+        group, or ``""`` followed by the training set, the validation set or None, and the state of
+        torch's generator.
+    seed : int
+        All random numbers of the fit follow from it.
     """
     kind = type(net)
 
@@ -43,7 +51,8 @@ def stopped_before_training(net, found, seed):
             return kind.fit(self, X, y, **fit_params)
 
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
-        if reason := why_told(epochs, **fit_params):
+        reason = why_told(epochs, **fit_params)
+        if reason:
             found.append((reason,))
             return self
         self.check_data(X, y)
@@ -61,15 +70,17 @@ def stopped_before_training(net, found, seed):
 
 
 def why_told(epochs=None, **fit_params):
-    """Return why a fit stays out whose training loop is given such arguments, or nothing."""
-    names = sorted(fit_params) + ["epochs"] * (epochs is not None)
+    """Return why such arguments of the training loop prevent fusing, or an empty string."""
+    names = sorted(fit_params)
+    if epochs is not None:
+        names.append("epochs")
     if not names:
         return ""
     return f"its fit is given {', '.join(names)}, for its training loop and its module's forward"
 
 
 def hand_over(net, hook):
-    """Let the next ``net.fit`` ask a hook for what was trained, and run if there is nothing."""
+    """Have the next ``net.fit`` adopt what a hook has; it runs as usual if there is nothing."""
     kind = type(net)
 
     def fit(self, X, y=None, **fit_params):
@@ -80,7 +91,7 @@ def hand_over(net, hook):
 
 
 def read_rows(net, dataset):
-    """Return the rows of a dataset of skorch's; None if they are no arrays of the module's type."""
+    """Return the rows of a dataset of skorch; None if they are not arrays of the module's type."""
     source = _source(dataset)
     if not all(isinstance(part, np.ndarray | torch.Tensor) for part in (source.X, source.y)):
         return None
@@ -96,14 +107,14 @@ def read_rows(net, dataset):
 
 
 def _source(dataset):
-    """Return the dataset under subsets."""
+    """Return the dataset that nested subsets take their rows from."""
     while isinstance(dataset, Subset):
         dataset = dataset.dataset
     return dataset
 
 
 def put_on(rows, dataset):
-    """Return a dataset, or a subset of one, whose source is `rows`; None for None."""
+    """Return a dataset with `rows` in the place of its source; None for None."""
     if dataset is None:
         return None
     if isinstance(dataset, Subset):
@@ -112,10 +123,24 @@ def put_on(rows, dataset):
 
 
 def read_skorch_spec(net, tables, rows, train, valid, generator_state):
-    """Read an initialized net of skorch's, and what it was stopped with, into a :class:`FitSpec`."""
-    name, positions = tables.add(rows)
+    """Read an initialized net of skorch into a :class:`FitSpec`.
+
+    Parameters
+    ----------
+    net : NeuralNet
+        It was stopped where its training would begin.
+    tables : Tables
+        The table is added to these.
+    rows : Rows
+        The table: all rows of the fit.
+    train, valid : Dataset or None
+        The training and the validation set.
+    generator_state : ByteTensor
+        The state of torch's generator when the training would begin.
+    """
+    table_name, positions = tables.add(rows)
     row_set = tables.find_row_set(
-        name,
+        table_name,
         positions,
         put_on(rows, train),
         put_on(rows, valid),
@@ -148,7 +173,7 @@ def read_skorch_spec(net, tables, rows, train, valid, generator_state):
 
 
 def _find_match(net):
-    """Return how a net brings outputs and targets together, as in its ``get_loss``."""
+    """Return how outputs and targets are changed for the criterion, as in ``net.get_loss``."""
     if isinstance(net, skorch.NeuralNetBinaryClassifier):
         return match_flat
     if isinstance(net, skorch.NeuralNetClassifier) and isinstance(net.criterion_, nn.NLLLoss):

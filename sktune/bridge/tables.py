@@ -14,27 +14,38 @@ from sktune.training.rows import rows_of
 
 
 class Tables:
-    """Tables as modules take them: the whole of X, of which folds take rows, or one for a fold.
+    """Tables as modules take them: all rows of X, shared by the folds, or the rows of one fold.
 
     Attributes
     ----------
     by_name : dict of Rows
-        What specs name: the name is the digest of the contents.
+        The tables by the names that specs have for them: the digests of their contents.
     """
 
     def __init__(self):
         self.by_name = {}
+        # converted tables: of all rows, and of the rows of one fold
         self._whole = {}
         self._of_fold = {}
+        # digests of tensors, by where these are in memory
         self._digests = {}
         self._row_sets = {}
 
     def convert(self, net, fold, planned, X):
-        """Return the checked rows X of a fit as `net` takes them.
+        """Return the checked rows of a fit as `net` takes them.
 
-        `planned` tells the whole table that X are rows of, and `fold` which rows these are; without
-        a whole table `planned` is None. Rows of a whole table are not gathered: what is returned
-        has their shape, and the converted table as its attribute ``whole``.
+        Rows of a whole table are not gathered: the returned tensor has their shape, and the whole
+        converted table as its attribute ``whole``.
+
+        Parameters
+        ----------
+        net : NetworkEstimator
+        fold : object
+            A key that is equal for the same rows.
+        planned : PlannedFit or None
+            It has the whole table; None if there is none.
+        X : ndarray or sparse matrix
+            The rows.
         """
         dtypes = (X.dtype, floating_dtype(net.module_), keeps_integers(X, net.module_))
         # rows of weight zero are left out
@@ -56,9 +67,20 @@ class Tables:
         return self._of_fold[key]
 
     def add(self, rows, train=None):
-        """Keep a table; return its name, and where its rows stand: None if they are where they were.
+        """Keep a table; return its name and the positions of `rows` in it.
 
-        `rows` may be some rows of a whole table, `train` of it: then the whole one is kept.
+        Parameters
+        ----------
+        rows : Rows
+            A table, or rows of a whole table: then the whole one is kept.
+        train : ndarray, default=None
+            The numbers of `rows` in a whole table.
+
+        Returns
+        -------
+        name : str
+        positions : LongTensor or None
+            None if `rows` are the kept table.
         """
         whole = getattr(rows.X, "whole", None)
         positions = None
@@ -74,34 +96,51 @@ class Tables:
         return name, positions
 
     def _digest(self, X):
-        """Return the digest of a tensor or a sparse table that many folds share."""
+        """Return the digest of a tensor or a sparse table; that of a tensor is kept."""
         if sparse.issparse(X):
             return digest(X)
         key = (X.data_ptr(), X.shape, X.stride(), X.dtype, X.device)
         if key not in self._digests:
-            # the tensor is kept so that no other one gets its place in memory
+            # the tensor is kept so that no other one is put at its place in memory
             self._digests[key] = (digest(X), X)
         return self._digests[key][0]
 
     def find_row_set(self, name, positions, train, valid=None, **others):
         """Return the rows that a fit takes of a table; equal ones are one object.
 
-        `train` and `valid` are the datasets of the fit, whose rows stand at `positions` of the
-        table. For the others see :class:`RowSet`.
+        Parameters
+        ----------
+        name : str
+            That of the table.
+        positions : LongTensor or None
+            Where the rows of the fit stand in the table; None if they are the table.
+        train : Dataset
+            The training rows of the fit.
+        valid : Dataset, default=None
+            Its validation rows.
+        **others
+            The other arguments of :class:`RowSet`.
         """
-        indices = [_place(part, positions) for part in (train, valid)]
-        test = others.get("test")
-        key = (name, *(None if part is None else digest(part) for part in (*indices, test)))
-        key = (*key, valid is None, *sorted((k, v) for k, v in others.items() if k != "test"))
+        train_indices = _find_indices(train, positions)
+        valid_indices = _find_indices(valid, positions)
+        parts = (train_indices, valid_indices, others.get("test"))
+        digests = [None if part is None else digest(part) for part in parts]
+        numbers = sorted((key, value) for key, value in others.items() if key != "test")
+        # None of `valid_indices` may be all rows as well as no validation
+        key = (name, *digests, valid is None, *numbers)
         if key not in self._row_sets:
             self._row_sets[key] = RowSet(
-                table=name, n_train=len(train), train=indices[0], valid=indices[1], **others
+                table=name,
+                n_train=len(train),
+                train=train_indices,
+                valid=valid_indices,
+                **others,
             )
         return self._row_sets[key]
 
 
-def _place(dataset, positions):
-    """Return the rows of the table that a dataset takes; None is all of them, or no dataset."""
+def _find_indices(dataset, positions):
+    """Return which rows of a table a dataset takes; None is all of them, or no dataset."""
     if dataset is None:
         return None
     _, indices = rows_of(dataset)
@@ -113,7 +152,7 @@ def _place(dataset, positions):
 def _convert_whole(net, whole, X):
     """Return a whole table as `net` takes it.
 
-    Return None if it is of another type than its rows X, or holds more than numbers.
+    Return None if it is of another type than its rows X, or does not hold finite numbers only.
     """
     array = np.asarray(whole)
     is_alike = array.dtype == X.dtype and array.shape[1:] == X.shape[1:]
@@ -122,12 +161,12 @@ def _convert_whole(net, whole, X):
     try:
         return type(net)._convert_table(net, array)
     except ValueError:
-        # of rows that no fit has asked for
+        # raised for rows that are not in X
         return None
 
 
 def _spread(part, positions, whole):
-    """Put numbers of some rows where these rows stand in the whole table, and 0 elsewhere."""
+    """Return numbers of all rows of a table: those of `part` at `positions`, and 0 elsewhere."""
     if part is None:
         return None
     spread = part.new_zeros(len(whole), *part.shape[1:])

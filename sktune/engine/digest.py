@@ -29,20 +29,41 @@ _SCALARS = (
     torch.Size,
     torch.device,
 )
+# The attributes of a class that its digest follows from, by their types; and those that say nothing
+# of what the class does.
+_CLASS_SETTINGS = (
+    types.FunctionType,
+    staticmethod,
+    classmethod,
+    property,
+    *_SCALARS,
+    list,
+    tuple,
+    dict,
+)
+_IGNORED_OF_CLASSES = (
+    "__module__",
+    "__qualname__",
+    "__doc__",
+    "__firstlineno__",
+    "__static_attributes__",
+)
+# Their classes and functions are known by name and version.
 _LIBRARIES = ("builtins", "torch", "numpy", "sktune", "skorch", "sklearn")
 
 
 def digest(thing):
     """Return a text of 40 hexadecimal digits that is equal for equal things.
 
-    Numbers, texts, containers, arrays, tensors, modules, classes, functions and dataclasses are
-    told by what they hold: a class or a function of the user's by its name and its code, one of a
-    library by its name. Anything else is told by its pickle.
+    The digest of numbers, texts, containers, arrays, tensors, modules, classes, functions and
+    dataclasses follows from their contents: that of a class or a function of the user's from its
+    name and its code, that of a library's from its name. The digest of anything else follows from
+    its pickle.
 
     Raises
     ------
     TypeError
-        If something cannot be told so, for it has no pickle.
+        If something else cannot be pickled.
     """
     hasher = _Hasher()
     _feed(hasher, thing)
@@ -74,8 +95,8 @@ class _Hasher:
 
 def _feed(hasher, thing):
     """Add a thing to a hash, with its type and its length, so that no two things run together."""
-    for kinds, feed in _FEEDS:
-        if isinstance(thing, kinds):
+    for handled_types, feed in _FEEDS:
+        if isinstance(thing, handled_types):
             feed(hasher, thing)
             return
     if hasattr(thing, "__digest__"):
@@ -91,9 +112,10 @@ def _feed(hasher, thing):
         _feed_pickle(hasher, thing)
 
 
-def _write(hasher, kind, text):
+def _write(hasher, label, text):
+    """Add a text to a hash, with a label and its length."""
     data = text.encode()
-    hasher.update(f"{kind}:{len(data)}:".encode())
+    hasher.update(f"{label}:{len(data)}:".encode())
     hasher.update(data)
 
 
@@ -142,12 +164,13 @@ def _feed_sparse(hasher, thing):
 
 
 def _feed_module(hasher, thing):
-    """Add a module: its class, its numbers, its settings and its parts."""
+    """Add a module: its class, its tensors, its settings and its parts."""
     _feed(hasher, type(thing))
     tensors = {**thing._parameters, **thing._buffers}
     _feed_mapping(hasher, tensors)
     _feed(hasher, [p is not None and p.requires_grad for p in thing._parameters.values()])
-    _feed_mapping(hasher, {k: v for k, v in vars(thing).items() if k not in TORCH_ATTRIBUTES})
+    settings = {name: value for name, value in vars(thing).items() if name not in TORCH_ATTRIBUTES}
+    _feed_mapping(hasher, settings)
     _feed_sequence(hasher, list(thing._modules.items()))
 
 
@@ -156,9 +179,11 @@ def _feed_class(hasher, thing):
     _write(hasher, "class", _name_of(thing))
     if thing.__module__.partition(".")[0] in _LIBRARIES or hasher.meets(thing):
         return
-    told = (types.FunctionType, staticmethod, classmethod, property, *_SCALARS, list, tuple, dict)
-    ignored = ("__module__", "__qualname__", "__doc__", "__firstlineno__", "__static_attributes__")
-    settings = {k: v for k, v in vars(thing).items() if isinstance(v, told) and k not in ignored}
+    settings = {
+        name: value
+        for name, value in vars(thing).items()
+        if isinstance(value, _CLASS_SETTINGS) and name not in _IGNORED_OF_CLASSES
+    }
     _feed_mapping(hasher, settings)
     _feed_sequence(hasher, thing.__bases__)
 
@@ -219,7 +244,7 @@ def _feed_pickle(hasher, thing):
     _write(hasher, "pickle", text)
 
 
-# What tells a thing, by its type: the first that fits.
+# The function that adds a thing of some types to a hash: the first that fits is taken.
 _FEEDS = (
     (_SCALARS, _feed_scalar),
     (np.ndarray | np.generic, lambda hasher, thing: _feed_array(hasher, np.asarray(thing))),

@@ -19,7 +19,8 @@ from sktune.training.batches import Batches
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.rows import restore_row
 
-_KINDS = {"training": "train_loss", "validation": "valid_loss"}
+# The losses that must be finite, by what an error calls them.
+_LOSSES = {"training": "train_loss", "validation": "valid_loss"}
 
 
 def train_group(
@@ -68,8 +69,8 @@ def train_group(
             raise ValueError(f"fits must be such as can be trained together, got: {blockers}")
     lanes = [Lane(specs[n], states[n], tables) for n in going_on]
     trained = Group(lanes, backend, options, listeners, going_on).train(until)
-    for number, result in zip(going_on, trained, strict=True):
-        results[number] = result
+    for n, result in zip(going_on, trained, strict=True):
+        results[n] = result
     return results
 
 
@@ -95,19 +96,19 @@ class Group:
     ----------
     lanes : list of Lane
     backend : StepBackend
-        It takes the steps, and holds the numbers of the lanes.
+        It takes the steps, and holds the weights of the lanes.
     options : StepOptions
     listeners : list of objects with ``on_epoch``
-    numbers : list of int, or None
-        What the lanes are called in events; None is their positions.
+    fit_numbers : list of int, or None
+        What the fits of the lanes are called in events; None is the lanes' positions.
     """
 
-    def __init__(self, lanes, backend, options, listeners=(), numbers=None):
+    def __init__(self, lanes, backend, options, listeners=(), fit_numbers=None):
         self.lanes = lanes
         self.backend = backend
         self.options = options
         self.listeners = listeners
-        self.numbers = list(range(len(lanes))) if numbers is None else numbers
+        self.fit_numbers = list(range(len(lanes))) if fit_numbers is None else fit_numbers
         self.first_epoch = lanes[0].state.epoch
         if any(lane.state.epoch != self.first_epoch for lane in lanes):
             epochs = sorted({lane.state.epoch for lane in lanes})
@@ -121,7 +122,7 @@ class Group:
         self.loss = StackedLoss(spec.loss, lanes[0].rows.target.dtype)
         # whether the nets can be evaluated together: users' modules tell when it is tried
         self.can_evaluate = True
-        # of each epoch: the numbers of the lanes that were alive, by name
+        # of each epoch: the lanes that were alive, and arrays of their losses and rates by name
         self.records = []
 
     def train(self, until=None):
@@ -143,13 +144,13 @@ class Group:
         return self.results
 
     def _close_epoch(self, epoch, losses, rates, began):
-        """Record an epoch's numbers; return the positions of the lanes that are done."""
+        """Record an epoch's losses and rates; return the positions of the lanes that are done."""
         lanes = [self.lanes[lane] for lane in self.alive]
-        # A loss that is infinite or no number is a divergence: NumPy need not warn of it.
+        # A loss that is infinite or NaN is a divergence: NumPy need not warn of it.
         with np.errstate(over="ignore", invalid="ignore"):
             record = {"train_loss": self._mean_losses(losses, lanes)}
             record |= self._validate(lanes)
-        record["lr"] = np.array([own[-1] for own in rates])
+        record["lr"] = np.array([lane_rates[-1] for lane_rates in rates])
         seconds = perf_counter() - began
         record["dur"] = np.full(len(lanes), seconds / len(lanes))
         self.records.append((self.alive, record))
@@ -165,25 +166,26 @@ class Group:
     def _mean_losses(self, losses, lanes):
         """Return the mean of each lane's losses (L, n_steps) over the rows."""
         if self.narrow_to is not None:
-            # what is beyond the type that the modules have outside of the fit is infinite in it
+            # The fit computes in a wider type than its modules have outside of it: what is beyond
+            # their type counts as infinite.
             is_beyond = np.abs(losses) > torch.finfo(self.narrow_to).max
             losses = np.where(is_beyond, math.inf, losses)
         sizes = np.zeros(losses.shape)
         for row, lane in zip(sizes, lanes, strict=True):
             row[: len(lane.batches.sizes)] = lane.batches.sizes
-        # what stands behind a shorter lane's last step is no loss of that lane
+        # Values after the last step of a shorter lane are not losses of that lane.
         losses = np.where(sizes > 0, losses, 0.0)
         return (losses * sizes).sum(1) / sizes.sum(1)
 
     def _find_diverged(self, epoch, record):
-        """Give the lanes whose losses are no finite numbers an error; return their positions."""
+        """Give the lanes whose losses are not finite an error; return their positions."""
         diverged = set()
-        for kind, name in _KINDS.items():
+        for label, name in _LOSSES.items():
             losses = record[name].tolist() if name in record else []
             for position, loss in enumerate(losses):
                 if position not in diverged and not is_representable(loss, self.narrow_to):
                     diverged.add(position)
-                    self._fail(position, epoch, f"{kind} loss became {loss}", record)
+                    self._fail(position, epoch, f"{label} loss became {loss}", record)
         return diverged
 
     def _fail(self, position, epoch, what, record):
@@ -205,7 +207,7 @@ class Group:
         """Tell the listeners of an epoch; return the positions of the lanes that they stop."""
         if not self.listeners:
             return set()
-        fits = [self.numbers[lane] for lane in self.alive]
+        fits = [self.fit_numbers[lane] for lane in self.alive]
         names = ("train_loss", "lr", "valid_loss", "valid_acc")
         columns = {name: record.get(name) for name in names}
         event = EpochEvent(epoch + 1, fits, **columns, seconds=seconds)
@@ -216,9 +218,9 @@ class Group:
         return {fits.index(fit) for fit in event.stopped}
 
     def _retire(self, positions, finished, epoch):
-        """Take lanes out, and go on with the others: lanes that are done take no more time.
+        """Take lanes out of the group, so that those that are done take no more time.
 
-        Those that are not among the `finished` can go on later, from their states.
+        Lanes that are not among the `finished` can go on later, from their states.
         """
         for position in positions:
             lane = self.lanes[self.alive[position]]
@@ -244,7 +246,10 @@ class Group:
             result.state = None
 
     def _compute_outputs(self, positions):
-        """Compute the outputs for the test rows of lanes, of no more rows at once than in a step."""
+        """Compute the outputs for the test rows of lanes.
+
+        No more rows are computed at once than in a training step.
+        """
         results = {p: self.results[self.alive[p]] for p in positions}
         rows_asked = {}
         for position in positions:
@@ -274,8 +279,8 @@ class Group:
         if self.narrow_to is not None:
             net = net.to(self.narrow_to)
         results = [self.results[self.alive[position]] for position in positions]
-        for place, result in enumerate(results):
-            net.load(place, self.lanes[0].spec.narrow(result.state.fitted_weights))
+        for position, result in enumerate(results):
+            net.load(position, self.lanes[0].spec.narrow(result.state.fitted_weights))
         are_unchanged = self._watch(net)
         found = []
         for X, *_ in batches:
@@ -285,8 +290,10 @@ class Group:
             found.append((first.cpu(), len(X)))
         if not are_unchanged():
             raise RuntimeError("its module remembers its evaluation")
-        for place, result in enumerate(results):
-            result.outputs = [restore_row(part[place], n_rows).clone() for part, n_rows in found]
+        for position, result in enumerate(results):
+            result.outputs = [
+                restore_row(outputs[position], n_rows).clone() for outputs, n_rows in found
+            ]
 
     def _watch(self, net):
         """Return a function that tells whether a module of the user's has changed nothing."""
@@ -320,7 +327,7 @@ class Group:
         return {"valid_loss": found[0], "valid_acc": found[1]}
 
     def _write_curves(self):
-        """Put the numbers of all epochs into the results: a list for each of the columns."""
+        """Write the records of all epochs into the results: a list for each of the columns."""
         for result in self.results:
             result.curve = {"epoch": []}
         for epoch, (alive, record) in enumerate(self.records, start=self.first_epoch + 1):

@@ -12,7 +12,7 @@ from sktune.training.batches import Batches, evaluation_batch_size
 
 
 class Lane:
-    """The place of a fit among those that are trained together.
+    """A fit among those that are trained together.
 
     Parameters
     ----------
@@ -45,8 +45,9 @@ class Lane:
         """Return the state in which the training stands after some epochs."""
         best_weights = self.best_weights
         if is_over and best_weights is not None:
-            # nothing will go on from the others
-            weights, best_weights = best_weights, None
+            # Nothing will go on from the weights of the last epoch.
+            weights = best_weights
+            best_weights = None
         return TrainState(
             epoch=epoch,
             weights=weights,
@@ -77,15 +78,15 @@ def training_steps(lanes, epoch):
     There are several where some folds have a row more in their last batch than others.
     """
     streams = _by_stream(lanes)
-    # which lane of a part takes which batch, by the numbers of the part's streams
+    # which lane of a part takes which batch, by the positions of the part's streams
     joints = {}
     batches = [lanes[positions[0]].batches.epoch(epoch) for positions in streams]
     for step in zip_longest(*batches):
         by_length = {}
-        for number, batch in enumerate(step):
+        for stream, batch in enumerate(step):
             if batch is not None:
-                by_length.setdefault(len(batch[0]), {})[number] = batch
-        yield [_join(parts, streams, joints) for parts in by_length.values()]
+                by_length.setdefault(len(batch[0]), {})[stream] = batch
+        yield [_join(batches, streams, joints) for batches in by_length.values()]
 
 
 def validation_parts(lanes):
@@ -117,29 +118,29 @@ def _expand(batch, positions):
     return Part(positions, tensors[0], tensors[1], weight)
 
 
-def _join(parts, streams, joints):
-    """Hand batches of equal length, by the number of their stream, to the lanes of the streams."""
-    numbers = tuple(parts)
-    if len(numbers) == 1:
-        return _expand(parts[numbers[0]], streams[numbers[0]])
-    batches = list(parts.values())
-    device = batches[0][0].device
-    if numbers not in joints:
-        joints[numbers] = _find_joint(numbers, streams, device)
-    positions, of_lane = joints[numbers]
+def _join(batches_by_stream, streams, joints):
+    """Hand batches of equal length, by the position of their stream, to the streams' lanes."""
+    chosen = tuple(batches_by_stream)
+    batches = list(batches_by_stream.values())
+    if len(chosen) == 1:
+        return _expand(batches[0], streams[chosen[0]])
+    if chosen not in joints:
+        joints[chosen] = _find_joint(chosen, streams, batches[0][0].device)
+    positions, of_lane = joints[chosen]
     X = torch.stack([batch[0] for batch in batches])[of_lane]
     target = torch.stack([batch[1] for batch in batches])[of_lane]
     return Part(positions, X, target, _join_weights(batches, of_lane))
 
 
-def _find_joint(numbers, streams, device):
-    """Return the positions of all lanes of some streams, and which of the streams each meets."""
+def _find_joint(chosen, streams, device):
+    """Return the positions of all lanes of the chosen streams, and which of these each meets."""
     pairs = []
-    for place, number in enumerate(numbers):
-        pairs += [(position, place) for position in streams[number]]
+    for batch, stream in enumerate(chosen):
+        pairs += [(position, batch) for position in streams[stream]]
     pairs.sort()
-    of_lane = torch.tensor([place for _, place in pairs], device=device)
-    return [position for position, _ in pairs], of_lane
+    positions = [position for position, _ in pairs]
+    of_lane = torch.tensor([batch for _, batch in pairs], device=device)
+    return positions, of_lane
 
 
 def _join_weights(batches, of_lane):

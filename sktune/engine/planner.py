@@ -7,20 +7,20 @@ import torch
 
 from sktune.engine.group import choose_backend
 from sktune.engine.steps.base import StepBackend, StepOptions
-from sktune.engine.steps.optimizers import RULES
 from sktune.modules.structure import structure_of
 from sktune.runtime.threads import limited_threads, needs_one_thread
+from sktune.training.optimizers import OPTIMIZERS
 
-# Lanes that fill a core: that many of one stream stay among themselves, and share batches.
-_MANY = 8
-# Lanes of a group, beyond which more bring no speed.
-_MOST = {"cpu": 32}
-_MOST_ELSEWHERE = 512
-# Lanes that are worth to be trained as one, where steps are stacked.
-_FEWEST = 4
-# Floating-point operations a second of one core in small products, and seconds of a step beside
-# its products: to estimate by.
-_RATE = 6e10
+# Lanes that fill a core: so many lanes of one stream make groups that share batches.
+_LANES_THAT_FILL_A_CORE = 8
+# The lanes of a group beyond which more bring no speed.
+_MOST_LANES = {"cpu": 32}
+_MOST_LANES_ELSEWHERE = 512
+# The fewest lanes that are worth training together, where steps are stacked.
+_FEWEST_STACKED_LANES = 4
+# For estimates: the floating-point operations of one core in a second of small products, and the
+# seconds that a step takes beside its products.
+_OPERATIONS_PER_SECOND = 6e10
 _STEP_SECONDS = 1.5e-5
 
 
@@ -64,7 +64,7 @@ def group_key(spec, tables):
     """
     rows = tables[spec.rows.table]
     options = spec.optimizer.options
-    shared = RULES[spec.optimizer.type].shared
+    shared = OPTIMIZERS[spec.optimizer.type].shared
     criterion = spec.loss.criterion
     batch_size = spec.sampling.batch_size
     if batch_size >= spec.rows.n_train:
@@ -163,14 +163,14 @@ def _divide_evenly(fits, max_lanes):
     On a CPU, fits on the same rows that are many enough stay among themselves: they share batches.
     """
     device = torch.device(fits[0].spec.device).type
-    most = max_lanes or _MOST.get(device, _MOST_ELSEWHERE)
+    most = max_lanes or _MOST_LANES.get(device, _MOST_LANES_ELSEWHERE)
     streams = {}
     for fit in fits:
         streams.setdefault((fit.spec.rows, fit.spec.seed), []).append(fit)
     apart = []
     rest = []
     for members in streams.values():
-        if device == "cpu" and len(members) >= _MANY:
+        if device == "cpu" and len(members) >= _LANES_THAT_FILL_A_CORE:
             apart.append(members)
         else:
             rest += members
@@ -199,7 +199,7 @@ def _balance(plans, n_workers):
 
 def _can_divide(plan):
     """Tell whether halves of a group are still worth a worker of their own."""
-    fewest = 1 if plan.backend.name == "compiled" else _FEWEST
+    fewest = 1 if plan.backend.name == "compiled" else _FEWEST_STACKED_LANES
     return len(plan.fits) > 1 and len(plan.fits) >= 2 * fewest
 
 
@@ -212,4 +212,5 @@ def estimate_seconds(spec):
     n_parameters = sum(p.numel() for p in spec.module.module.parameters())
     n_operations = 6 * spec.sampling.batch_size * n_parameters
     n_steps = -(-spec.rows.n_train // spec.sampling.batch_size)
-    return spec.n_epochs * n_steps * (n_operations / _RATE + _STEP_SECONDS)
+    step_seconds = n_operations / _OPERATIONS_PER_SECOND + _STEP_SECONDS
+    return spec.n_epochs * n_steps * step_seconds

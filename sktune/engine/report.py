@@ -42,7 +42,7 @@ class FusionReport:
             self.curves.add(candidate, split, fit.result.curve)
 
     def _leave_group(self, fit):
-        """Do not count a fit among those of its group any more, which it was trained with in vain."""
+        """Count a fit no longer among those of its group, where its training was in vain."""
         group = fit.group
         fit.group = None
         if group is None:

@@ -154,7 +154,7 @@ class DrawnMasks:
         generators = [self.generators[lane] for lane in lanes]
         return DrawnMasks(generators, [self.rates[lane] for lane in lanes])
 
-    def factors(self, shape, place, X):
+    def factors(self, shape, position, X):
         """Return what the lanes' units are multiplied by: (L, *shape)."""
         factors = X.new_ones(len(self.rates), *shape)
         for lane, (p, generator) in enumerate(zip(self.rates, self.generators, strict=True)):

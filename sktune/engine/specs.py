@@ -30,7 +30,7 @@ class InitialModule:
         The module, its dropout layers served by counter-based masks.
     recipe : tuple of (class, dict, int) or None
         The class and the arguments that the module was built from, and the seed of the fit. A
-        pickle holds these alone if they build the same numbers again; else it holds the module.
+        pickle holds these alone if they build an equal module again; else it holds the module.
     """
 
     def __init__(self, module, recipe=None):
@@ -50,9 +50,9 @@ class InitialModule:
 
     def _rebuild(self):
         """Build the module as the estimator did."""
-        kind, arguments, seed = self.recipe
+        module_class, arguments, seed = self.recipe
         with seeded(mix(seed, INIT)):
-            module = kind(**arguments)
+            module = module_class(**arguments)
         serve_dropout(module, seed)
         # an estimator may compute in a wider type
         return module.to(self.dtypes[0])
@@ -62,12 +62,17 @@ class InitialModule:
 
 
 def _are_equal(one, other):
-    """Tell whether two modules hold the same numbers."""
-    ours, theirs = one.state_dict(), other.state_dict()
-    return ours.keys() == theirs.keys() and all(
-        ours[name].dtype == theirs[name].dtype and torch.equal(ours[name].cpu(), theirs[name].cpu())
-        for name in ours
-    )
+    """Tell whether the parameters and buffers of two modules are equal, their types included."""
+    ours = one.state_dict()
+    theirs = other.state_dict()
+    if ours.keys() != theirs.keys():
+        return False
+    for name, tensor in ours.items():
+        if tensor.dtype != theirs[name].dtype:
+            return False
+        if not torch.equal(tensor.cpu(), theirs[name].cpu()):
+            return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,9 +266,9 @@ class FitResult:
     state : TrainState or None
         Where the training stands; None after an error.
     curve : dict of list
-        The numbers of each epoch of the call, by name: ``epoch`` (from 1), ``train_loss``, ``lr``,
-        maybe ``valid_loss`` and ``valid_acc``, ``dur`` (seconds), ``train_batch_count``, and maybe
-        ``valid_batch_count``.
+        A list for each column, with a value for each epoch of the call: ``epoch`` (from 1),
+        ``train_loss``, ``lr``, ``dur`` (seconds) and ``train_batch_count``; with validation rows
+        also ``valid_loss``, ``valid_acc`` and ``valid_batch_count``.
     error : Exception or None
         Why there is no state.
     outputs : list of Tensor, or None

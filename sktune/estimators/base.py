@@ -1,4 +1,4 @@
-"""What the networks share of scikit-learn's face."""
+"""What the networks share: parameters, ``fit`` and ``partial_fit``, and outputs for rows."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,6 @@ import numpy as np
 import skorch
 import torch
 from sklearn.base import is_classifier
-from skorch.dataset import Dataset
 from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
@@ -22,7 +21,7 @@ from sktune.checks.inputs import as_given, check_rows, warn_if_unscaled
 from sktune.checks.targets import check_portion
 from sktune.checks.weights import check_sample_weight, combine_weights, drop_weightless_rows
 from sktune.estimators.fit_loop import Training
-from sktune.estimators.overrides import find_override
+from sktune.estimators.overrides import find_override, has_own_callbacks, is_replaced
 from sktune.estimators.records import Records
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import keeps_integers
@@ -41,43 +40,47 @@ class Given(NamedTuple):
 
 
 class NetworkEstimator(Records, Training):
-    """What the networks share of scikit-learn's face."""
+    """The base class of the networks, scikit-learn estimators that train as skorch does."""
 
     def _assign(self, arguments):
-        """Set the constructor's arguments, and do nothing else."""
-        arguments |= arguments.pop("kwargs")
-        given = {
-            name: value for name, value in arguments.items() if name not in ("self", "__class__")
-        }
+        """Set the constructor's arguments, which are its ``locals()``, and do nothing else."""
+        given = dict(arguments)
+        given.update(given.pop("kwargs"))
+        for name in ("self", "__class__"):
+            given.pop(name, None)
         if "history" in given:
-            # a property, as in skorch
+            # `history` is a property, as in skorch.
             given["history_"] = given.pop("history")
         vars(self).update(given)
         unknown = {name for name in given.keys() - own_arguments(type(self)) if "__" not in name}
         if unknown - {"history_", "initialized_", "virtual_params_"}:
-            # which fit will tell: a constructor does not complain
+            # `fit` raises for them: a constructor does not.
             self._unknown = unknown
 
     @property
-    def _params_to_validate(self):  # skorch checks these names' prefixes
+    def _params_to_validate(self):
+        # skorch checks the prefixes of these names.
         return {name for name in vars(self) if "__" in name and not name.startswith("_")}
 
-    def _get_param_names(self):  # scikit-learn asks for the names that get_params tells
+    def _get_param_names(self):
+        # scikit-learn asks for the names that `get_params` returns.
         return sorted({*self._named_params(), *self._taken_by_keyword()})
 
     def _taken_by_keyword(self):
-        """Return the attributes of a user's class that takes any keyword: some of them may be its arguments."""
-        if not takes_any_keyword(type(self).__init__) or type(self).__module__.startswith(
-            "sktune."
-        ):
+        """Return the names of what a subclass's constructor may have taken as a keyword.
+
+        If it takes any keyword, this is every public attribute of the net.
+        """
+        is_own_class = not type(self).__module__.startswith("sktune.")
+        if not is_own_class or not takes_any_keyword(type(self).__init__):
             return ()
         own = [name for name in vars(self) if not callable(getattr(type(self), name, None))]
         return [name for name in own if not (name.startswith("_") or name.endswith("_"))]
 
     def _named_params(self):
-        """Return the parameters by name: what the constructors take or were given, and those of components.
+        """Return the parameters by name: arguments of the constructors, and those of components.
 
-        An attribute that a callback or its user has set on the net is none of them.
+        Attributes that a callback or the user has set on the net are left out.
         """
         known = own_arguments(type(self)) | vars(self).get("_unknown", set())
         names = [name for name in vars(self) if name in known or "__" in name]
@@ -105,20 +108,23 @@ class NetworkEstimator(Records, Training):
 
         Parameters
         ----------
-        X : array-like, frame, sparse matrix or tensor of shape (n_rows, n_features) or (n_rows, ...)
-            Numbers of any dtype. A dict of arrays, or a Dataset that holds its targets, is handed to skorch.
+        X : array-like, frame, sparse matrix or tensor, of shape (n_rows, n_features)
+            Or of shape (n_rows, ...), as the module takes it. Numbers of any dtype. A dict of
+            arrays, or a Dataset that holds its targets, is handed to skorch.
         y : array-like of shape (n_rows,) or, for regression, also (n_rows, n_outputs)
-            A classifier also takes a table of 0 and 1, dense or sparse, a column for each label: under a binary
-            criterion, and with the MLP under the default one unless each row has exactly one label.
+            A classifier also takes a table of 0 and 1, dense or sparse, with a column for each
+            label: under a binary criterion, and with the MLP under the default one unless each row
+            has exactly one label.
         sample_weight : array-like of shape (n_rows,), default=None
-            Factors on the rows' losses; only their ratios matter, and a row of weight 0 is as good as absent.
+            Factors on the rows' losses. Only their ratios matter, and a row of weight 0 counts as
+            absent.
         **fit_params
             Handed to the module's ``forward``, as in skorch.
 
         Raises
         ------
         ValueError
-            For data or hyperparameters that cannot be used. The estimator stays as it was.
+            For data or hyperparameters that cannot be used. The estimator is then unchanged.
         DivergenceError
             If the loss or the weights leave the finite numbers.
         """
@@ -133,14 +139,14 @@ class NetworkEstimator(Records, Training):
         X, y, sample_weight, **fit_params
             See :meth:`fit`.
         classes : array-like, default=None
-            All the labels that any call may bring; a classifier may need them, at its first call. Later calls may
-            repeat them. The weights of a dict `class_weight` are factors on the losses as they are, so that a class
-            weighs the same in each portion.
+            All the labels that any call may bring. A classifier needs them at its first call if
+            that brings only some of them; later calls may repeat them. The weights of a dict
+            `class_weight` are not normalised, so that a class weighs the same in each portion.
 
         Raises
         ------
         ValueError
-            Also for other `classes` than those of the first call, and for ``class_weight="balanced"``.
+            Also for ``class_weight="balanced"``, and for other `classes` than in the first call.
         """
         options = {"classes": classes, "fit_params": fit_params, "method": "partial_fit"}
         return self._fit(X, y, sample_weight, anew=not self.initialized_, **options)
@@ -148,12 +154,12 @@ class NetworkEstimator(Records, Training):
     def _fit(self, X, y, sample_weight, *, anew, fit_params, classes=None, method="fit"):
         if classes is None and self._hook.adopt(self, X, fit_params):
             return self
-        # a net that was trimmed has no components left to check
+        # A net that was trimmed for prediction cannot be trained again.
         self.check_training_readiness()
         with unchanged_on_error(self):
             check_hyperparameters(self)
             check_fit_params(self, fit_params)
-            # metadata that nobody has requested are refused before anything is read
+            # Metadata that nobody has requested are refused before the data are read.
             self._route(method, fit_params)
             brings_targets = y is None and self.iterator_train is not DataLoader
             passes_through = brings_targets or self._passes_through(X, y)
@@ -162,26 +168,27 @@ class NetworkEstimator(Records, Training):
             if is_portion and is_classifier(self):
                 check_portion(self, classes)
             rows = prepare(X, y, sample_weight, anew, classes, is_portion)
-            shown = public_dataset(rows[0])
-            if not isinstance(rows[0], Rows):
-                shown = Given(X, y)
             self._rebuild_outdated()
-            # a callback's set_params takes effect at once
-            self._is_fitting = True
-            try:
-                self.notify("on_train_begin", X=shown.X, y=shown.y)
-                self._run_fit_loop(rows, method, fit_params)
-                self.notify("on_train_end", X=X, y=y)
-            finally:
-                vars(self).pop("_is_fitting", None)
+            self._train(rows, Given(X, y), method, fit_params)
         return self
+
+    def _train(self, rows, given, method, fit_params):
+        """Run the fit loop on prepared `rows`, and tell callbacks of its beginning and its end."""
+        shown = public_dataset(rows[0]) if isinstance(rows[0], Rows) else given
+        # While this is set, what a callback sets by `set_params` takes effect at once.
+        self._is_fitting = True
+        try:
+            self.notify("on_train_begin", X=shown.X, y=shown.y)
+            self._run_fit_loop(rows, method, fit_params)
+            self.notify("on_train_end", X=given.X, y=given.y)
+        finally:
+            vars(self).pop("_is_fitting", None)
 
     def _run_fit_loop(self, rows, method, fit_params):
         try:
             self.fit_loop(*rows, _routing_method=method, **fit_params)
-        except (
-            KeyboardInterrupt
-        ):  # how skorch's own callbacks stop a fit; otherwise the user means it
+        except KeyboardInterrupt:
+            # skorch's own callbacks stop a fit so; without any it is the user who interrupts.
             if not self.callbacks:
                 raise
 
@@ -203,10 +210,11 @@ class NetworkEstimator(Records, Training):
         return X, y
 
     def _read_table(self, X, y, sample_weight, anew, classes, is_portion):
-        """Check a table, initialize the network for it, and return the arguments of the fit loop."""
-        anew_shape = anew or not hasattr(self, "n_features_in_")
-        self._n_parts, given = 0, X
-        X, y = check_rows(self, X, y, reset=anew_shape, y_numeric=not is_classifier(self))
+        """Check a table, initialize the net for it, and return the arguments of the fit loop."""
+        given = X
+        self._n_parts = 0
+        reset = anew or not hasattr(self, "n_features_in_")
+        X, y = check_rows(self, X, y, reset=reset, y_numeric=not is_classifier(self))
         # The classes follow from all of y, whatever the rows weigh.
         target = self._read_targets(X, y, anew, classes)
         X, y, sample_weight, target = check_sample_weight(X, y, sample_weight, target)
@@ -226,31 +234,36 @@ class NetworkEstimator(Records, Training):
         return (self._rows(X, y, target, weight, given),)
 
     def _can_widen(self):
-        """Tell whether a fit may compute in float64: where nobody's own code or tensors would meet that type."""
-        has_callbacks = self.callbacks not in (None, "disable", [])
-        has_own_data = self.train_split or not self._has_standard_data()
-        if find_override(self) or has_callbacks or has_own_data:
+        """Tell whether the fit may compute in float64.
+
+        It may not if code or tensors of the user's would meet that dtype.
+        """
+        if find_override(self) or has_own_callbacks(self):
             return False
-        is_own = type(self.module_) is MLP and type(self.criterion_).__module__.startswith(
-            "torch.nn."
-        )
-        is_chosen = "dtype" in self.get_params_for("module")
-        is_float32 = floating_dtype(self.module_) == torch.float32
-        return is_own and is_float32 and not is_chosen and self.device_.type != "mps"
+        if self.train_split or not self._has_standard_data():
+            return False
+        if "dtype" in self.get_params_for("module"):
+            return False
+        if type(self.module_) is not MLP or floating_dtype(self.module_) != torch.float32:
+            return False
+        is_of_torch = type(self.criterion_).__module__.startswith("torch.nn.")
+        # MPS has no float64.
+        return is_of_torch and self.device_.type != "mps"
 
     def _has_standard_data(self):
-        """Tell whether rows are batched by :class:`Batches`, and not by what the user has chosen."""
-        is_standard = self.dataset is Dataset and not self.get_params_for("dataset")
-        return is_standard and self.iterator_train is self.iterator_valid is DataLoader
+        """Tell whether dataset and iterators are skorch's; the iterators may have options."""
+        iterators = (self.iterator_train, self.iterator_valid)
+        are_standard = all(iterator is DataLoader for iterator in iterators)
+        return are_standard and not is_replaced(self, "dataset")
 
     def _combine_weights(self, sample_weight, y, is_portion):
-        """Return factors on the losses of rows from their weights and those of their classes, or None."""
+        """Return the rows' weights times those of their classes; None if there are neither."""
         class_weight = getattr(self, "class_weight", None)
         classes = getattr(self, "classes_", None) if is_classifier(self) else None
         return combine_weights(sample_weight, class_weight, y, classes, is_portion)
 
     def _outputs(self, X):
-        """Return the module's outputs for all rows, with the criterion's nonlinearity, as an array."""
+        """Return an array of the module's outputs for all rows, after the nonlinearity."""
         with limited_threads(1):
             known = self._hook.find_outputs(self, X)
         if known is not None:
@@ -259,25 +272,31 @@ class NetworkEstimator(Records, Training):
         else:
             nonlinearity = self._get_predict_nonlinearity()
             batches = self.forward_iter(X, device="cpu")
-            # a list is never long
+            # A list has no shape; it is never long.
             n_rows = getattr(X, "shape", (0,))[0]
             threads = few_threads(self._whole_module(), n_rows)
         outputs = []
         with threads:
             for output in batches:
-                output = output[0] if isinstance(output, tuple) else output
-                # NumPy has no bfloat16, and probabilities of float16 do not sum to 1
+                # Of several outputs, the first is the prediction, as in skorch.
+                if isinstance(output, tuple):
+                    output = output[0]
+                # NumPy has no bfloat16, and probabilities of float16 do not sum to 1.
                 output = cast_floating(output, wide_dtype(output.dtype))
-                is_binary = is_classifier(self) and output.shape[1:] == (1,)
-                outputs.append(to_numpy(nonlinearity(output[:, 0] if is_binary else output)))
+                if is_classifier(self) and output.shape[1:] == (1,):
+                    output = output[:, 0]
+                outputs.append(to_numpy(nonlinearity(output)))
         return np.concatenate(outputs)
 
     def _rows_asked(self, X):
-        """Return X if predictions are of its rows; None while skorch's callbacks hand out what they have kept."""
+        """Return X if predictions are made for its rows, or None.
+
+        While skorch's callbacks replace `forward_iter`, predictions are those of earlier batches.
+        """
         return None if "forward_iter" in vars(self) else X
 
     def _find_criterion(self):
-        """Return the one criterion of an initialized net, not compiled; None where there is no such thing."""
+        """Return the criterion of an initialized net, not compiled; None if it has not just one."""
         if len(self._criteria) != 1:
             return None
         criterion = getattr(self, self._criteria[0] + "_", None)
@@ -286,8 +305,9 @@ class NetworkEstimator(Records, Training):
     def _get_predict_nonlinearity(self):
         """Return what turns the module's outputs into predictions.
 
-        Under a binary criterion these are the columns of two classes in skorch, and here one probability for each
-        target of a regressor, and each label of a classifier of several.
+        Under a binary criterion skorch predicts columns of two classes. Here it is one probability
+        for each target of a regressor, and for each label of a classifier whose rows may have
+        several.
         """
         if self.predict_nonlinearity != "auto" or not self._predicts_columns():
             return super()._get_predict_nonlinearity()
@@ -304,9 +324,8 @@ class NetworkEstimator(Records, Training):
 
     def trim_for_prediction(self):
         """Drop what only training needs, as in skorch; predictions stay as they are."""
-        self.predict_nonlinearity = (
-            self._get_predict_nonlinearity()
-        )  # which the criterion tells, that will be gone
+        # It depends on the criterion, which is dropped.
+        self.predict_nonlinearity = self._get_predict_nonlinearity()
         super().trim_for_prediction()
 
 

@@ -31,7 +31,7 @@ class FitHook:
         return False
 
     def forget_outputs(self):
-        """Let go of what :meth:`find_outputs` returns: nobody will ask for it any more."""
+        """Free what :meth:`find_outputs` returns: it is no longer needed."""
 
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""

@@ -19,22 +19,23 @@ from sktune.training.losses import is_binary, match_targets
 class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     """A PyTorch network as a scikit-learn regressor, of one target or several.
 
-    Networks learn targets of unit variance best: see ``sklearn.compose.TransformedTargetRegressor``.
+    Networks learn targets of unit variance best: see
+    ``sklearn.compose.TransformedTargetRegressor``.
 
     Parameters
     ----------
     module : nn.Module class or instance, default=MLP
         See :class:`NeuralNetClassifier`; ``n_outputs`` is the number of targets.
     criterion : nn.Module class or instance, default=MSELoss
-        Compares tensors of the shape (n_rows, n_outputs) that the module returns. A module may as well return
-        (n_rows,) for a single target.
+        Compares tensors of the shape (n_rows, n_outputs) that the module returns. For a single
+        target a module may as well return (n_rows,).
     optimizer, lr and all others
-        See :class:`NeuralNetClassifier`; but there is no `class_weight`, and there are no `classes`.
+        See :class:`NeuralNetClassifier`; only `class_weight` and `classes` do not exist.
 
     Attributes
     ----------
     n_outputs_ : int
-        Targets. For the others see :class:`NeuralNetClassifier`.
+        The number of targets. For the others see :class:`NeuralNetClassifier`.
 
     Examples
     --------
@@ -50,8 +51,9 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         self, module=MLP, criterion=nn.MSELoss, optimizer=torch.optim.AdamW, *,
         lr=1e-3, max_epochs=50, batch_size=64, l1=0.0, l2=0.0, lr_schedule="constant", shuffle=True,
         early_stopping=False, validation_fraction=0.1, n_iter_no_change=10, tol=1e-4,
-        random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None, train_split=None,
-        predict_nonlinearity="auto", iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
+        random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None,
+        train_split=None, predict_nonlinearity="auto",
+        iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
     ):  # fmt: skip
         self._assign(locals())
@@ -62,12 +64,14 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
 
     def _read_targets(self, X, y, anew, classes=None):
         """Return the targets as columns, and remember their shape."""
-        if y is None:  # a Dataset that brings its targets
+        if y is None:
+            # A Dataset brings its targets.
             if anew:
                 self.n_outputs_ = self._y_ndim = None
             return None
         y = np.asarray(y)
-        target = y.astype(np.float32 if y.dtype == np.float32 else np.float64).reshape(len(y), -1)
+        dtype = np.float32 if y.dtype == np.float32 else np.float64
+        target = y.astype(dtype).reshape(len(y), -1)
         if is_binary(self.criterion):
             check_fractions(target, self.criterion)
         if anew or getattr(self, "_y_ndim", None) is None:
@@ -81,14 +85,24 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
     _match_rule = staticmethod(match_targets)
 
     def predict(self, X):
-        """Return the predicted targets of the rows of X, as in :meth:`fit`, shaped like the ``y`` given there."""
+        """Return the predicted targets of the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+            See :meth:`fit`.
+
+        Returns
+        -------
+        targets : ndarray of shape (n_rows,) or (n_rows, n_outputs)
+            In as many dimensions as the ``y`` of :meth:`fit`.
+        """
         outputs = self._outputs(X)
         check_outputs(outputs, self._rows_asked(X), getattr(self, "n_outputs_", None))
         if (getattr(self, "_y_ndim", None) or outputs.ndim) == 1:
             return outputs.reshape(-1)
-        return outputs.reshape(len(outputs), -1).astype(
-            np.float64
-        )  # scikit-learn's type for several targets
+        # scikit-learn's own regressors return float64 for several targets.
+        return outputs.reshape(len(outputs), -1).astype(np.float64)
 
 
 remember_methods(NeuralNetClassifier, NeuralNetRegressor)

@@ -67,7 +67,8 @@ def find_width(module):
 def is_watched(thing):
     """Tell whether a module, parameter or optimizer has hooks or methods that were put into it.
 
-    The names of torch's registers are private; ``tests/engine/test_compiled.py`` fails when they move.
+    The names of torch's registers are private; ``tests/engine/test_compiled.py`` fails when they
+    move.
     """
     if isinstance(thing, torch.Tensor):
         return bool(thing._backward_hooks or thing._post_accumulate_grad_hooks)

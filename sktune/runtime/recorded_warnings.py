@@ -5,17 +5,30 @@ import warnings
 from contextlib import contextmanager
 
 _lock = threading.RLock()
-_caught = {}  # by thread: the list that takes what it warns of
+# For each thread that records: the list to which its warnings are added.
+_caught = {}
 
 
 class _Shown:
-    """Stands for ``warnings.showwarning``: records what threads that ask for it warn of, and shows the rest.
+    """A replacement of ``warnings.showwarning`` that records the warnings of some threads.
 
-    ``catch_warnings(record=True)`` would swallow the others' warnings, and for good: a thread that catches warnings,
-    as scikit-learn's checks do, puts back what it found, be it a recorder that has come to its end meanwhile. One of
-    these that is put back so steps down when it is next met: at a warning, at a recording or at the end of a search.
+    The warnings of all other threads are shown as before. ``catch_warnings(record=True)`` would
+    swallow them.
 
-    `show` is what it stands for: the one that showed warnings before. `n_users` counts the recordings that need it.
+    A thread that uses ``catch_warnings``, as scikit-learn's checks do, restores at its end the
+    function that it found at its beginning, even if that is a recorder that has ended meanwhile.
+    A recorder that was restored so removes itself at the next warning, at the next recording or at
+    the end of a search.
+
+    Parameters
+    ----------
+    show : callable
+        The function that showed warnings before.
+
+    Attributes
+    ----------
+    n_users : int
+        The number of recordings that need this recorder.
     """
 
     def __init__(self, show):
@@ -31,17 +44,18 @@ class _Shown:
         self.show(message, category, filename, lineno, *rest)
 
     def step_down(self):
-        """Put back the one before, if no recording needs this one any more."""
+        """Restore the function before this one, if no recording needs this one any more."""
         with _lock:
             if not self.n_users and warnings.showwarning is self:
                 warnings.showwarning = self.show
 
 
 def _stand_in():
-    """Return the recorder that stands for ``warnings.showwarning`` now; if there is none, a new one."""
+    """Return the recorder in place of ``warnings.showwarning``, after installing it if needed."""
     shown = warnings.showwarning
     if not isinstance(shown, _Shown):
-        # Within someone's catch_warnings there may be another one below: each puts back what it has found itself.
+        # Within a catch_warnings block there may be another recorder outside of the block. Each
+        # recorder restores the function that it has replaced itself.
         shown = _Shown(shown)
         warnings.showwarning = shown
     return shown
@@ -49,7 +63,7 @@ def _stand_in():
 
 @contextmanager
 def recorded_warnings():
-    """Yield a list that takes what this thread warns of, for :func:`repeat_warnings`."""
+    """Yield a list to which this thread's warnings are added, for :func:`repeat_warnings`."""
     thread = threading.get_ident()
     caught = []
     with _lock:
@@ -69,13 +83,13 @@ def recorded_warnings():
 
 
 def restore_showwarning():
-    """Put ``warnings.showwarning`` back if a recorder that is over stands there."""
+    """Restore ``warnings.showwarning`` if a recorder that has ended is in its place."""
     shown = warnings.showwarning
     if isinstance(shown, _Shown):
         shown.step_down()
 
 
 def repeat_warnings(caught):
-    """Warn of what was recorded."""
+    """Issue recorded warnings again."""
     for warning in caught:
         warnings.warn_explicit(*warning)

@@ -3,36 +3,14 @@
 import numpy as np
 from sklearn import model_selection
 
-from sktune.bridge.seam import fused_tasks
-from sktune.engine.report import FusionReport
-from sktune.search.ensembles.mixin import EnsembleSearch
-
-
-class _FusedSearch(EnsembleSearch):
-    def fit(self, X, y=None, **params):
-        """Run fit with all sets of parameters, as in scikit-learn."""
-        report = FusionReport()
-        kept = self._begin_ensemble(y)
-        with fused_tasks(report=report, progress=self.verbose > 0, keeper=kept):
-            super().fit(X, y, **params)
-        self.fusion_ = report
-        if kept is not None:
-            self._end_ensemble(kept, X, y, params)
-        return self
-
-    @property
-    def curves_(self):
-        """How each fused fit went: a pandas frame of candidate, split, epoch, losses and learning rate."""
-        from pandas import DataFrame  # only those who look at curves need it
-
-        return DataFrame(self.fusion_.curves.columns)
+from sktune.search.base import _FusedSearch
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     """Search over every combination of the values given, with cross-validation.
 
-    It is :class:`sklearn.model_selection.GridSearchCV`, with the same signature and meaning. Networks of sktune,
-    alone or as the last step of a Pipeline, are trained together.
+    It is :class:`sklearn.model_selection.GridSearchCV`, with the same signature and meaning.
+    Networks of sktune, alone or as the last step of a Pipeline, are trained together.
 
     Parameters
     ----------
@@ -41,19 +19,21 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     param_grid : dict or list of dicts
         Names of parameters to lists of values.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
-        As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads
-        that groups of networks are trained in (None: as many as torch has), and of processes for what is not trained
-        so. With `verbose` above 0 a progress bar is shown on stderr.
+        As in :class:`sklearn.model_selection.GridSearchCV`. `n_jobs` is the number of threads that
+        groups of networks are trained in (None: as many as torch has), and of processes for what is
+        not trained so. With `verbose` above 0 a progress bar is shown on stderr.
     ensemble : {"greedy", "folds"} or None, default=None
-        What ``predict``, ``predict_proba`` and ``score`` answer with instead of the best estimator. "folds" averages
-        the models that the best candidate was given on the splits. "greedy" averages candidates, each of them the
-        average of its models, chosen with replacement by their out-of-fold predictions (Caruana et al. 2004).
-        Probabilities of classifiers are averaged, and predictions of regressors. Under accuracy, log loss, squared
-        and absolute error and R² all candidates are scored together; under other metrics, which take longer, the
-        choice is among the 20 best. The models of all candidates are held in memory until the choice is made.
+        What ``predict``, ``predict_proba`` and ``score`` answer with instead of the best estimator.
+        ``"folds"`` averages the models that the best candidate was given on the splits.
+        ``"greedy"`` averages candidates, each of them the average of its models. They are chosen
+        with replacement, so that the averaged out-of-fold predictions have the best score (Caruana
+        et al. 2004). Probabilities of classifiers are averaged, and predictions of regressors.
+        Under accuracy, log loss, squared and absolute error and R² all candidates are scored
+        together; under other metrics, which take longer, the choice is among the 20 best. The
+        models of all candidates are held in memory until the choice is made.
     ensemble_refit : bool, default=False
-        Whether the candidates that "greedy" chooses are fitted again to all rows, in place of their models of the
-        splits.
+        Whether the candidates that ``"greedy"`` chooses are fitted again to all rows, in place of
+        their models of the splits.
     max_oof_mb : float, default=256
         `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
 
@@ -62,24 +42,28 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     fusion_ : FusionReport
         What was trained together, and why a fit was not; ``print`` it for a summary.
     cv_results_ : dict
-        As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by their number.
+        As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
+        their number.
     ensemble_ : AverageClassifier or AverageRegressor
         With `ensemble`. ``best_estimator_`` stays the single model that is fitted to all rows.
     ensemble_weights_ : ndarray of shape (n_candidates,)
         Weight of each candidate; their sum is 1.
     ensemble_score_ : float
-        Mean over the splits of the score of the averaged out-of-fold predictions, by the metric of ``best_score_``. It
-        does not tell what is gained by averaging the models of a candidate, of which one alone predicts each test row.
-    oof_predictions_ : ndarray of float32, shape (n_candidates, n_rows) or (n_candidates, n_rows, n_outputs)
-        With `ensemble`: what each candidate predicts for the test rows of the splits, averaged where a row is tested
-        repeatedly, and nan where it is never tested, or the candidate has failed.
+        Mean over the splits of the score of the averaged out-of-fold predictions, by the metric of
+        ``best_score_``. It is optimistic under "greedy", whose weights were chosen by the same
+        predictions. It does not tell what is gained by averaging the models of a candidate, of
+        which one alone predicts each test row.
+    oof_predictions_ : ndarray of float32
+        With `ensemble`: what each candidate predicts for the test rows of the splits, of shape
+        (n_candidates, n_rows) or (n_candidates, n_rows, n_outputs). Averaged where a row is tested
+        repeatedly; nan where it is never tested, or the candidate has failed.
 
     Raises
     ------
     ValueError
-        By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit` by one metric, the
-        models have no ``predict_proba`` (of classifiers), or the scoring needs what an ensemble does not have. A
-        candidate that fails on a split is never a member.
+        By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit`
+        by one metric, the models have no ``predict_proba`` (of classifiers), or the scoring needs
+        what an ensemble does not have. A candidate that fails on a split is never a member.
 
     Examples
     --------
@@ -115,8 +99,8 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         max_oof_mb=256,
     ):
         super().__init__(
-            estimator,
-            param_grid,
+            estimator=estimator,
+            param_grid=param_grid,
             scoring=scoring,
             n_jobs=n_jobs,
             refit=refit,
@@ -134,19 +118,21 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
 class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     """Search over candidates drawn from distributions, with cross-validation.
 
-    It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in :class:`GridSearchCV`.
+    It is :class:`sklearn.model_selection.RandomizedSearchCV`, whose networks are trained as in
+    :class:`GridSearchCV`.
 
     Parameters
     ----------
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions with ``rvs``, as in :mod:`scipy.stats` and
-        :mod:`sktune.search.spaces`.
+        Names of parameters to lists of values or to distributions with ``rvs``, as in
+        :mod:`scipy.stats` and :mod:`sktune.search.spaces`.
     n_iter : int, default=10
         How many candidates to draw.
-    estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, random_state, error_score, return_train_score
+    random_state : int, RandomState or None, default=None
+        From which the candidates follow.
+    estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
+            ensemble, ensemble_refit, max_oof_mb
         See :class:`GridSearchCV`, also for the attributes.
-    ensemble, ensemble_refit, max_oof_mb
-        See :class:`GridSearchCV`.
 
     Examples
     --------
@@ -156,7 +142,8 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
     >>> X, y = load_iris(return_X_y=True)
     >>> net = NeuralNetClassifier(max_epochs=20, random_state=0)
     >>> space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": [0.0, 0.2]}
-    >>> len(RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y).cv_results_["params"])
+    >>> search = RandomizedSearchCV(net, space, n_iter=4, cv=3, random_state=0).fit(X, y)
+    >>> len(search.cv_results_["params"])
     4
     """
 
@@ -180,8 +167,8 @@ class RandomizedSearchCV(_FusedSearch, model_selection.RandomizedSearchCV):
         max_oof_mb=256,
     ):
         super().__init__(
-            estimator,
-            param_distributions,
+            estimator=estimator,
+            param_distributions=param_distributions,
             n_iter=n_iter,
             scoring=scoring,
             n_jobs=n_jobs,

@@ -1,4 +1,4 @@
-"""Search spaces: the distributions that scipy has no word for, and a space to start from."""
+"""Search spaces: distributions that scipy does not have, and a space to start from."""
 
 import inspect
 from dataclasses import dataclass
@@ -13,12 +13,19 @@ from torch.nn import Module
 
 @dataclass(frozen=True)
 class loguniform_int:
-    """Integers, each about as likely as 1 / its value: widths, depths, patience.
+    """Random integers with probabilities about proportional to 1 / value.
+
+    For widths, depths or patience.
 
     Parameters
     ----------
     low, high : int
-        The smallest and the largest, both included. A ValueError unless ``1 <= low <= high`` and both are whole.
+        The smallest and the largest value, both included.
+
+    Raises
+    ------
+    ValueError
+        Unless both are integers and ``1 <= low <= high``.
 
     Examples
     --------
@@ -38,29 +45,59 @@ class loguniform_int:
                 raise ValueError(f"{name} must be a whole number, got {name}={bound!r}")
         if not 1 <= self.low <= self.high:
             raise ValueError(
-                f"low and high must satisfy 1 <= low <= high, got low={self.low} and high={self.high}"
+                "low and high must satisfy 1 <= low <= high, "
+                f"got low={self.low} and high={self.high}"
             )
 
     def rvs(self, size=None, random_state=None):
-        """Draw an int, or an array of shape `size`; `random_state` is an int, RandomState, Generator or None."""
-        # Half an integer on either side gives the two ends their full share of the rounding.
-        draws = loguniform(self.low - 0.5, self.high + 0.5).rvs(
-            size=size, random_state=random_state
-        )
+        """Draw random integers.
+
+        Parameters
+        ----------
+        size : int, tuple of int or None, default=None
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        draws : int, or int64 ndarray of shape `size`
+        """
+        # Half an integer more on either side lets both ends be rounded to as often as the others.
+        continuous = loguniform(self.low - 0.5, self.high + 0.5)
+        draws = continuous.rvs(size=size, random_state=random_state)
         draws = np.clip(np.rint(draws), self.low, self.high).astype(np.int64)
         return int(draws) if size is None else draws
+
+    def ppf(self, q):
+        """Return the integer below which a draw falls with probability `q`, or an array of them."""
+        values = loguniform(self.low - 0.5, self.high + 0.5).ppf(q)
+        values = np.clip(np.rint(values), self.low, self.high).astype(np.int64)
+        return int(values) if np.ndim(q) == 0 else values
+
+    def cdf(self, value):
+        """Return the probability of a draw below `value`, half of its own probability included."""
+        return loguniform(self.low - 0.5, self.high + 0.5).cdf(value)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class zero_or:
-    """Exactly 0.0, or a draw: lets a search switch a strength such as λ off altogether.
+    """Zero with some probability, otherwise a draw from a distribution.
+
+    It lets a search switch off a regularization altogether. Two of them are equal if their
+    parameters are equal.
 
     Parameters
     ----------
-    distribution : object with ``rvs``, else a TypeError
-        A frozen scipy distribution, or one of this module's. Two of equal parameters are equal.
-    p_zero : float from 0 to 1, else a ValueError; default=0.25
+    distribution : object with an ``rvs`` method
+        A frozen distribution of scipy's, or one of this module's.
+    p_zero : float, default=0.25
         The probability of 0.0.
+
+    Raises
+    ------
+    TypeError
+        If `distribution` has no ``rvs`` method.
+    ValueError
+        If `p_zero` is not between 0 and 1.
 
     Examples
     --------
@@ -80,28 +117,45 @@ class zero_or:
             raise ValueError(f"p_zero must be between 0 and 1, got p_zero={self.p_zero}")
 
     def rvs(self, size=None, random_state=None):
-        """Draw a float, or an array of shape `size`; `random_state` is an int, RandomState, Generator or None."""
-        # scikit-learn's check_random_state takes no Generator.
-        rng = (
-            random_state
-            if hasattr(random_state, "uniform")
-            else np.random.RandomState(random_state)
-        )
-        # Both are always drawn, so that what follows from `rng` does not depend on the outcome.
+        """Draw random numbers.
+
+        Parameters
+        ----------
+        size : int, tuple of int or None, default=None
+        random_state : int, RandomState, Generator or None, default=None
+
+        Returns
+        -------
+        draws : float, or float64 ndarray of shape `size`
+        """
+        rng = random_state
+        # Not check_random_state of scikit-learn, which takes no Generator.
+        if not hasattr(rng, "uniform"):
+            rng = np.random.RandomState(random_state)
+        # Both are always drawn, so that later draws from `rng` do not depend on the outcome.
         is_zero = rng.uniform(size=size) < self.p_zero
-        draws = np.where(
-            is_zero, 0.0, self.distribution.rvs(size=1 if size is None else size, random_state=rng)
-        )
+        shape = 1 if size is None else size
+        draws = np.where(is_zero, 0.0, self.distribution.rvs(size=shape, random_state=rng))
         return float(draws[0]) if size is None else draws
 
+    def ppf(self, q):
+        """Return the value below which a draw falls with probability `q`, or an array of them.
+
+        An AttributeError is raised if the distribution that is drawn from has no ``ppf``.
+        """
+        q = np.asarray(q, dtype=float)
+        share = np.clip((q - self.p_zero) / max(1 - self.p_zero, 1e-12), 0, 1)
+        values = np.where(q <= self.p_zero, 0.0, self.distribution.ppf(share))
+        return float(values) if q.ndim == 0 else values
+
+    def cdf(self, value):
+        """Return the probability of a draw up to `value`; of 0.0, half of its probability."""
+        if value <= 0:
+            return self.p_zero / 2 if value == 0 else 0.0
+        return self.p_zero + (1 - self.p_zero) * float(self.distribution.cdf(value))
+
     def __repr__(self):
-        name = repr(self.distribution)
-        if hasattr(
-            self.distribution, "dist"
-        ):  # scipy's, which shows but an address, and is equal to no other
-            pairs = (f"{key}={value!r}" for key, value in sorted(self.distribution.kwds.items()))
-            name = f"{self.distribution.dist.name}({', '.join([*map(repr, self.distribution.args), *pairs])})"
-        return f"zero_or({name}, p_zero={self.p_zero})"
+        return f"zero_or({_describe(self.distribution)}, p_zero={self.p_zero})"
 
     def __eq__(self, other):
         return type(other) is zero_or and repr(self) == repr(other)
@@ -110,13 +164,34 @@ class zero_or:
         return hash(repr(self))
 
 
+def _describe(distribution):
+    """Return a text that is equal for equal distributions.
+
+    The repr of a frozen distribution of scipy's shows its address only.
+    """
+    if not hasattr(distribution, "dist"):
+        return repr(distribution)
+    arguments = [repr(value) for value in distribution.args]
+    arguments += [f"{name}={value!r}" for name, value in sorted(distribution.kwds.items())]
+    return f"{distribution.dist.name}({', '.join(arguments)})"
+
+
 def powers_of_two(low, high):
-    """List the powers of two from `low` to `high`, for batch sizes.
+    """Return the powers of two from `low` to `high`, such as for batch sizes.
 
     Parameters
     ----------
     low, high : int
-        The smallest and the largest, both included. A ValueError unless they are powers of two and ``low <= high``.
+        The smallest and the largest, both included.
+
+    Returns
+    -------
+    powers : list of int
+
+    Raises
+    ------
+    ValueError
+        Unless both are powers of two and ``low <= high``.
 
     Examples
     --------
@@ -129,19 +204,32 @@ def powers_of_two(low, high):
             raise ValueError(f"{name} must be a power of two, got {name}={bound!r}")
     if low > high:
         raise ValueError(f"low must not be above high, got {low=} and {high=}")
-    return [2**k for k in range(int(low).bit_length() - 1, int(high).bit_length())]
+    first = int(low).bit_length() - 1
+    last = int(high).bit_length() - 1
+    return [2**exponent for exponent in range(first, last + 1)]
 
 
 def default_space(net):
-    """Return a dict to start a randomized search from, for a net wherever it sits.
+    """Return a space for a randomized search over a net to start from.
 
-    It names ``lr`` (α, the learning rate), ``optimizer__weight_decay`` (λ, the regularization strength), ``batch_size``
-    and ``module__dropout``, as far as the net has them, with the prefixes that lead there.
+    It has ``lr`` (α, the learning rate), ``optimizer__weight_decay`` (λ, the regularization
+    strength), ``batch_size`` and ``module__dropout``, as far as the net has them.
 
     Parameters
     ----------
-    net : skorch net, or an estimator that holds one, else a TypeError
-        A Pipeline that ends in one, a TransformedTargetRegressor, any other with an ``estimator``; in any nesting.
+    net : skorch net, or an estimator that contains one
+        A Pipeline that ends in a net, a TransformedTargetRegressor, or any other estimator with an
+        ``estimator``, nested in any way.
+
+    Returns
+    -------
+    space : dict of str -> distribution or list
+        The names have the prefixes by which `net` takes them.
+
+    Raises
+    ------
+    TypeError
+        If `net` contains no skorch net.
 
     Examples
     --------
@@ -149,16 +237,7 @@ def default_space(net):
     >>> sorted(default_space(NeuralNetRegressor()))
     ['batch_size', 'lr', 'module__dropout', 'optimizer__weight_decay']
     """
-    prefix, inner = "", net
-    while inner is not None and not isinstance(inner, NeuralNet):
-        if isinstance(inner, Pipeline):
-            name, inner = inner.steps[-1]
-        else:
-            name = "regressor" if hasattr(inner, "regressor") else "estimator"
-            inner = getattr(inner, name, None)
-        prefix += f"{name}__"
-    if inner is None:
-        raise TypeError(f"net must be or contain a skorch net, got {type(net).__name__}")
+    prefix, inner = _find_net(net)
     space = {"lr": loguniform(1e-4, 1e-1), "batch_size": powers_of_two(32, 256)}
     if "weight_decay" in inspect.signature(inner.optimizer).parameters:
         space["optimizer__weight_decay"] = loguniform(1e-6, 1e-1)
@@ -166,3 +245,19 @@ def default_space(net):
     if "dropout" in inspect.signature(module).parameters:
         space["module__dropout"] = uniform(0, 0.6)
     return {prefix + name: values for name, values in space.items()}
+
+
+def _find_net(estimator):
+    """Return the prefix of a net's parameters in an estimator, and the net."""
+    prefix = ""
+    inner = estimator
+    while not isinstance(inner, NeuralNet):
+        if inner is None:
+            raise TypeError(f"net must be or contain a skorch net, got {type(estimator).__name__}")
+        if isinstance(inner, Pipeline):
+            name, inner = inner.steps[-1]
+        else:
+            name = "regressor" if hasattr(inner, "regressor") else "estimator"
+            inner = getattr(inner, name, None)
+        prefix += f"{name}__"
+    return prefix, inner

@@ -10,7 +10,9 @@ from torch import nn
 
 from sktune.runtime.names import class_name
 
-BINARY = nn.BCEWithLogitsLoss | nn.BCELoss  # criteria of a single output
+# Criteria of independent probabilities, a column for each.
+BINARY = nn.BCEWithLogitsLoss | nn.BCELoss
+# Criteria of one class for each row.
 BY_CLASS = (nn.CrossEntropyLoss, nn.NLLLoss, nn.MultiMarginLoss)
 
 
@@ -41,7 +43,8 @@ def refuse_table(shape, criterion):
     """Return the error for a label table under a criterion that cannot learn it."""
     return ValueError(
         f"y must hold one label for each row under criterion={class_name(criterion)}, "
-        f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); {WAYS_FOR_LABELS}"
+        f"got a table of shape {tuple(shape)}: of a one-hot table pass y.argmax(axis=1); "
+        f"{WAYS_FOR_LABELS}"
     )
 
 

@@ -1,4 +1,4 @@
-"""scikit-learn's own tools, unmodified, under the backend: the plain results, through the fused path."""
+"""scikit-learn's own, unmodified tools give the same results under the backend as without it."""
 
 import warnings
 
@@ -48,7 +48,10 @@ weights = np.random.default_rng(0).uniform(0.2, 3, len(y))
 
 
 def both(run, n_fits):
-    """Return what `run` finds plainly and fused; assert that just `n_fits` fits were fused, and none was not."""
+    """Return the results of `run` without and with the backend.
+
+    Assert that `n_fits` fits were fused, and no fit ran alone.
+    """
     report = FusionReport()
     plain = run()
     with joblib.parallel_config("sktune", report=report):
@@ -282,7 +285,7 @@ def test_scores_in_float32():
     assert (np.subtract.outer(other, other)[clear] > 0).all()
 
 
-# --- independence ---------------------------------------------------------------------------------------------------
+# --- independence --------------------------------------------------------------------------------
 
 CANDIDATES = [
     {"lr": 0.01, "module__dropout": 0.3},
@@ -336,7 +339,7 @@ def test_folds_do_not_depend_on_each_other(reference):
         assert_same_nets([[folds[number]] for folds in reference], [[net] for net in nets])
 
 
-# --- isolation ------------------------------------------------------------------------------------------------------
+# --- isolation -----------------------------------------------------------------------------------
 
 
 class Raising(MLP):
@@ -446,7 +449,7 @@ def test_a_failing_scorer_fails_alone():
     assert len(report.alone) == 0
 
 
-# --- pipelines ------------------------------------------------------------------------------------------------------
+# --- pipelines -----------------------------------------------------------------------------------
 
 
 class Counting(TransformerMixin, BaseEstimator):
@@ -517,6 +520,8 @@ def test_parameters_of_a_pipelines_fit():
     assert_same_scores(plain, fused, tolerance=0)
 
 
+# joblib warns where writing to the disk takes long, as it does on a busy machine
+@pytest.mark.filterwarnings("ignore:Persisting input arguments took:UserWarning")
 def test_pipelines_keep_a_memory_of_their_own(tmp_path):
     pipeline = make_pipeline(Counting(), clone(NET), memory=joblib.Memory(tmp_path, verbose=0))
     plain, fused = both(lambda: cross_validate(pipeline, X, y, return_estimator=True), 5)
@@ -536,7 +541,7 @@ LANES = {"net__lr": [0.01, 0.1]}
 
 
 class Recurrent(nn.Module):
-    """One that vmap has no rule for: its fits run one at a time."""
+    """A module that vmap has no rule for: its fits run one at a time."""
 
     def __init__(self, n_features, n_outputs, dtype=None):
         super().__init__()
@@ -548,7 +553,7 @@ class Recurrent(nn.Module):
 
 
 def drawing(**options):
-    """Return a step that draws random numbers, and cannot be hashed: its class belongs to a function."""
+    """Return a step that draws random numbers and has no digest: its class is local."""
 
     class Projection(GaussianRandomProjection):
         pass
@@ -784,7 +789,7 @@ def test_memories_that_candidates_set(tmp_path):
         np.testing.assert_array_equal(fused.cv_results_[name], plain.cv_results_[name])
 
 
-# --- what else there is ---------------------------------------------------------------------------------------------
+# --- what else there is --------------------------------------------------------------------------
 
 
 def test_warnings_of_a_fit_reach_the_user():
@@ -917,7 +922,8 @@ def test_steps_that_candidates_replace_are_trained_once(monkeypatch):
     search = GridSearchCV(pipeline, candidates, cv=2, refit=False, error_score="raise")
     plain = clone(search).fit(X, y)
     report, alone = FusionReport(), []
-    # asked in each epoch of a plain fit; a method of the net that is patched would be a reason to train alone
+    # A plain fit calls this function in each epoch. A patched method of the net would prevent
+    # fusing.
     hears = training.hears_batches
     monkeypatch.setattr(training, "hears_batches", lambda *args: alone.append(1) or hears(*args))
     with joblib.parallel_config("sktune", report=report, device="cpu"):
@@ -938,7 +944,7 @@ def test_a_candidate_that_cannot_be_set_fails_as_it_would():
             search.fit(X, y)
 
 
-# --- other users of joblib ------------------------------------------------------------------------------------------
+# --- other users of joblib -----------------------------------------------------------------------
 
 
 def test_others_are_told_of_as_many_jobs_as_they_would_get(monkeypatch):
@@ -1020,7 +1026,7 @@ def test_our_searches_take_the_options_of_the_context_around_them():
 
 
 class Own(nn.Module):
-    """No chain of layers."""
+    """A module that is not a chain of layers."""
 
     def __init__(self, hidden):
         super().__init__()
@@ -1057,7 +1063,7 @@ def test_a_precision_that_is_unknown():
 
 
 class NoTrainer:
-    """Trains nothing."""
+    """Does not train."""
 
     def plan(self, fits, tables):
         return []

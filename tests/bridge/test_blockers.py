@@ -1,4 +1,4 @@
-"""Openness: what is not fused says why, and gives the plain results; what says that it is fused, is."""
+"""A fit that is not fused says why, and has the results of a plain fit."""
 
 import re
 
@@ -20,8 +20,8 @@ from torch.nn.utils import parametrizations
 from sktune import MLP, NeuralNetClassifier
 from sktune.bridge.blockers import why_alone
 from sktune.engine.report import FusionReport
-from sktune.engine.steps.optimizers import RULES
 from sktune.modules.structure import as_text
+from sktune.training.optimizers import OPTIMIZERS
 
 NET = {"max_epochs": 3, "batch_size": 16, "random_state": 3}
 LRS = [{"lr": 0.01}, {"lr": 0.05}]
@@ -220,7 +220,7 @@ class TwoModules(NeuralNetClassifier):
 
 
 class Renamed(NeuralNetClassifier):
-    """Changes what is run as ever: its constructor, how its module is built, and what follows the training."""
+    """Overrides only what fusing leaves to the net: what comes before and after the training."""
 
     def __init__(self, module=MLP, *, doubled=False, **kwargs):
         super().__init__(module, **kwargs)
@@ -528,4 +528,4 @@ def test_nets_of_different_kinds_do_not_share_a_group():
 
     # whether rows are shuffled is a matter of a lane's own batches
     assert sorted(group["lanes"] for group in report.groups) == [2] * (len(candidates) - 2) + [4]
-    assert torch.optim.AdamW in RULES
+    assert torch.optim.AdamW in OPTIMIZERS

@@ -23,8 +23,8 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.bridge import install as replay
-from sktune.bridge.collect import Fit, Recorder, fingerprint, lend
-from sktune.bridge.pipelines import Recorded
+from sktune.bridge.fits import Fit
+from sktune.bridge.pipelines import Recorded, Recorder, fingerprint, lend
 from sktune.bridge.tables import Tables
 from sktune.engine import group
 from sktune.engine.group import Group

@@ -26,7 +26,10 @@ LRS = {"net__lr": [0.01, 0.1]}
 
 
 def run_both(run):
-    """Return what `run` finds plainly and fused, with the numbers drawn after it, and the report."""
+    """Return the results of `run` without and with the backend, and the report.
+
+    Each result comes with numbers that are drawn after it.
+    """
     report, found = FusionReport(), []
     before = read_generators()
     for config in ({"backend": "sequential"}, {"backend": "sktune", "report": report}):

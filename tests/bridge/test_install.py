@@ -1,4 +1,4 @@
-"""What a net answers within its task from what was computed beside the training, and when it is built."""
+"""What a fused net predicts from kept outputs, and when its parts are built."""
 
 import pickle
 import weakref
@@ -31,7 +31,8 @@ from torch import nn
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
 from sktune.bridge import collect
 from sktune.engine.report import FusionReport
-from sktune.estimators.fit_loop import BUILT, Training
+from sktune.estimators.components import BUILT
+from sktune.estimators.fit_loop import Training
 
 SETTINGS = {
     "module__hidden": (8,),
@@ -381,22 +382,42 @@ def predict_proba_sum(net, X):
     return net.predict_proba(X).sum(0)
 
 
+def score_lr(net, X, y):
+    return net.lr
+
+
+def score_task(net, parameters):
+    """Return a task of a search: a fit on one split with a candidate's parameters."""
+    train, test = RAGGED[0]
+    return delayed(_validation._fit_and_score)(
+        net,
+        X,
+        y,
+        scorer=score_lr,
+        train=train,
+        test=test,
+        verbose=0,
+        parameters=parameters,
+        fit_params=None,
+        score_params=None,
+    )
+
+
 def test_tasks_that_share_an_estimator_set_their_own_parameters():
-    for fused in ("sequential", "sktune"):
-        with joblib.parallel_config(fused):
+    rates = [0.01, 0.02, 0.03]
+    optimizers = (torch.optim.SGD, torch.optim.ASGD, torch.optim.Rprop)
+    other_optimizers = (torch.optim.SGD, torch.optim.SGD, torch.optim.AdamW)
+    for backend in ("sequential", "sktune"):
+        with joblib.parallel_config(backend):
             net = clone(NET)
             tasks = [
-                delayed(_validation._fit_and_score)(
-                    net, X, y, scorer=lambda net, X, y: net.lr, train=RAGGED[0][0], test=RAGGED[0][1], verbose=0,
-                    parameters={"lr": lr, "compile": False, "optimizer": optimizer}, fit_params=None, score_params=None,
-                )
-                for lr, optimizer in ((0.01, torch.optim.SGD), (0.02, torch.optim.ASGD), (0.03, torch.optim.Rprop))
-            ]  # fmt: skip
-            assert [result["test_scores"] for result in Parallel()(tasks)] == [0.01, 0.02, 0.03]
-            optimizers = (torch.optim.SGD, torch.optim.SGD, torch.optim.AdamW)
-            for task, optimizer in zip(tasks, optimizers, strict=True):
+                score_task(net, {"lr": lr, "compile": False, "optimizer": optimizer})
+                for lr, optimizer in zip(rates, optimizers, strict=True)
+            ]
+            assert [result["test_scores"] for result in Parallel()(tasks)] == rates
+            for task, optimizer in zip(tasks, other_optimizers, strict=True):
                 task[2]["parameters"]["optimizer"] = optimizer
-            assert [result["test_scores"] for result in Parallel()(tasks)] == [0.01, 0.02, 0.03]
+            assert [result["test_scores"] for result in Parallel()(tasks)] == rates
 
 
 def test_outputs_are_kept_as_long_as_they_are_few(monkeypatch, calls):

@@ -25,7 +25,7 @@ from torch import nn
 
 import sktune
 from sktune import HoldoutSearch, NeuralNetClassifier
-from sktune.bridge.collect import Fit
+from sktune.bridge.fits import Fit
 from sktune.engine.report import FusionReport
 from sktune.engine.specs import FitResult
 from sktune.evaluation import holdout
@@ -33,7 +33,7 @@ from sktune.evaluation import holdout
 NET = NeuralNetClassifier(module__hidden=(4,), lr=0.05, max_epochs=2, random_state=0, device="cpu")
 
 
-# --- calls that fit no network --------------------------------------------------------------------------------------
+# --- calls that fit no network -------------------------------------------------------------------
 
 
 class Thing:
@@ -134,7 +134,7 @@ PIPE, _END = os.pipe()
 
 
 def observe(call):
-    """Return what a call returns or raises, prints and warns of; of what is printed, all but the times."""
+    """Return the results or the error of a call, its warnings and its output without times."""
     out, err = io.StringIO(), io.StringIO()
     with warnings.catch_warnings(record=True) as caught, contextlib.redirect_stdout(out):
         warnings.simplefilter("always")
@@ -162,7 +162,7 @@ def test_calls_that_fit_no_network_are_those_of_joblib(name):
     assert found == expected
 
 
-# --- estimators of others -------------------------------------------------------------------------------------------
+# --- estimators of others ------------------------------------------------------------------------
 
 
 class Strict(ClassifierMixin, BaseEstimator):
@@ -245,7 +245,7 @@ def test_a_forest_within_a_search_keeps_its_workers(n_jobs):
         assert counts[1] == counts[0]
 
 
-# --- arguments, steps, splits and reasons ---------------------------------------------------------------------------
+# --- arguments, steps, splits and reasons --------------------------------------------------------
 
 
 class Scaled(nn.Module):

@@ -1,4 +1,4 @@
-"""What of scikit-learn and joblib is private and yet built upon: each test says what has moved."""
+"""Private names of scikit-learn and joblib that are used: each test says what has moved."""
 
 import inspect
 
@@ -66,9 +66,8 @@ def test_joblib_begins_a_call_of_one_job_where_it_is_intercepted():
 
 def test_joblibs_parallel_has_the_attributes_that_a_call_is_begun_anew_with():
     call = joblib.Parallel(n_jobs=1)
-    missing = {"_backend", "_managed_backend", "_running", "n_jobs", "timeout", "verbose"} - vars(
-        call
-    ).keys()
+    names = {"_backend", "_managed_backend", "_running", "n_jobs", "timeout", "verbose"}
+    missing = names - vars(call).keys()
     assert not missing, f"joblib.Parallel no longer has {missing}"
 
     with joblib.parallel_config("threading"):
@@ -96,9 +95,13 @@ def test_scikit_learn_takes_rows_as_is_read():
 
 def test_tasks_are_read_as_scikit_learn_makes_them(monkeypatch):
     tasks = []
-    monkeypatch.setattr(
-        backend, "read_tasks", lambda *args: tasks.extend(found := read_tasks(*args)) or found
-    )
+
+    def read_and_keep(items):
+        found = read_tasks(items)
+        tasks.extend(found)
+        return found
+
+    monkeypatch.setattr(backend, "read_tasks", read_and_keep)
     with joblib.parallel_config("sktune"):
         GridSearchCV(NET, {"lr": [0.1, 0.2]}, cv=3, refit=False).fit(X, y)
 
@@ -142,9 +145,8 @@ def test_the_time_of_training_is_added_to_what_a_task_reports():
 
 def test_other_users_of_joblib_are_served_as_ever():
     with joblib.parallel_config("sktune"):
-        assert joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20)) == [
-            n**2 for n in range(20)
-        ]
+        squares = joblib.Parallel()(joblib.delayed(pow)(n, 2) for n in range(20))
+        assert squares == [n**2 for n in range(20)]
         with pytest.raises(ZeroDivisionError, match="by zero"):
             joblib.Parallel()(joblib.delayed(divmod)(1, 0) for _ in range(2))
         assert joblib.Parallel(n_jobs=2)(joblib.delayed(abs)(-n) for n in range(3)) == [0, 1, 2]

@@ -20,6 +20,7 @@ from torch.nn.utils import prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine.compiled import loading
 from sktune.engine.compiled import program as compiled
 from sktune.runtime.threads import limited_threads
 
@@ -38,7 +39,7 @@ pytestmark = [
 
 @pytest.fixture
 def count_calls(monkeypatch):
-    """Return a function that tells how many epochs were trained by compiled steps since it was last asked."""
+    """Return a function that counts the epochs of compiled steps since its last call."""
     calls = []
 
     def bind(self, *args):
@@ -545,7 +546,7 @@ def test_rows_may_be_told_in_any_integers(monkeypatch, count_calls):
         *fit_both_ways(NeuralNetClassifier(**SETTINGS, train_split=split), X, y, monkeypatch)
     )
     assert count_calls() == 4
-    assert len(compiled.load_kernels(np.dtype(np.float64)).train_steps.signatures) <= 2
+    assert len(loading.load_kernels(np.dtype(np.float64)).train_steps.signatures) <= 2
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -695,6 +696,16 @@ def test_widths_that_do_not_fit_raise(count_calls):
     assert count_calls() == 0
 
 
+@pytest.mark.parametrize("name", ["LINEAR", "DROPOUT_LAYER", "unknown"])
+def test_an_opcode_that_is_no_activation_raises(name):
+    opcodes = importlib.import_module("sktune.engine.compiled.opcodes")
+    activations = importlib.import_module("sktune.engine.compiled.activations")
+    opcode = getattr(opcodes, name, 99)
+
+    with pytest.raises(ValueError, match="opcode must be one of"):
+        activations.activate(opcode, 0.0, np.ones(3), np.ones(3))
+
+
 def test_one_kernel_serves_all_of_a_type():
     """A second one would be compiled for seconds."""
     for kind, data in [(NeuralNetClassifier, (X, y)), (NeuralNetRegressor, (X_reg, y_reg))]:
@@ -705,8 +716,8 @@ def test_one_kernel_serves_all_of_a_type():
             {"optimizer": torch.optim.SGD, "l1": 0.1},
         ):
             kind(**SETTINGS, **options).fit(*data)
-    kernels = compiled.load_kernels(np.dtype(np.float64))
-    kernels_32 = compiled.load_kernels(np.dtype(np.float32))
+    kernels = loading.load_kernels(np.dtype(np.float64))
+    kernels_32 = loading.load_kernels(np.dtype(np.float32))
 
     assert kernels is kernels_32
     assert len(kernels.train_steps.signatures) == 2
@@ -726,8 +737,8 @@ def test_a_numba_that_does_not_work(fault, monkeypatch, count_calls):
     def broken(*args):
         raise TypeError("no such processor")
 
-    kernels = compiled.load_kernels(np.dtype(np.float64))
-    compiled.load_kernels.cache_clear()
+    kernels = loading.load_kernels(np.dtype(np.float64))
+    loading.load_kernels.cache_clear()
     if fault == "import":
         monkeypatch.setitem(sys.modules, "sktune.engine.compiled.kernels", None)
         monkeypatch.delattr("sktune.engine.compiled.kernels")
@@ -743,16 +754,16 @@ def test_a_numba_that_does_not_work(fault, monkeypatch, count_calls):
             warnings.simplefilter("error")
             NeuralNetClassifier(**SETTINGS).fit(X, y)
     finally:
-        compiled.load_kernels.cache_clear()
+        loading.load_kernels.cache_clear()
     assert count_calls() == 0
 
 
 def test_without_numba(monkeypatch, count_calls):
-    compiled.load_kernels.cache_clear()
+    loading.load_kernels.cache_clear()
     with monkeypatch.context() as patch:
-        patch.setattr(compiled, "find_spec", lambda name: None)
+        patch.setattr(loading, "find_spec", lambda name: None)
         net = NeuralNetClassifier(**SETTINGS).fit(X, y)
-    compiled.load_kernels.cache_clear()
+    loading.load_kernels.cache_clear()
 
     assert count_calls() == 0
     assert isinstance(net.module_, MLP)

@@ -27,8 +27,9 @@ LANES = [{"lr": lr, "module__dropout": rate} for lr in (0.01, 0.1) for rate in (
 
 
 def limit_memory(monkeypatch, too_many, error=torch.OutOfMemoryError, when="at once"):
-    """Let groups for which `too_many` holds run out of memory; return the sizes of all groups begun."""
-    begun, earlier = [], []
+    """Let groups for which `too_many` holds run out of memory; return the sizes of all groups."""
+    begun = []
+    earlier = []
 
     class Limited(Group):
         def __init__(self, lanes, *others):
@@ -214,7 +215,8 @@ def test_groups_on_a_gpu_stay_whole(monkeypatch):
 
     assert [group["lanes"] for group in report.groups] == [12, 12]
     assert report.groups[0]["device"] == "cuda"
-    assert waited == [torch.device("cuda")]  # for the rows
+    # It waits for the rows.
+    assert waited == [torch.device("cuda")]
 
 
 def test_a_stream_of_its_own_is_waited_for(monkeypatch):
@@ -263,7 +265,7 @@ def test_an_interrupt_ends_a_search_at_once_and_leaves_nothing_working():
         import torch
         from sklearn.datasets import load_iris
         from sktune import GridSearchCV, NeuralNetClassifier
-        from sktune.engine.compiled.program import load_kernels
+        from sktune.engine.compiled.loading import load_kernels
 
         load_kernels(np.dtype("float32"))  # the interrupt is to meet the training, not the compiler
         torch.set_num_threads(2)
@@ -285,7 +287,8 @@ def test_an_interrupt_ends_a_search_at_once_and_leaves_nothing_working():
             except KeyboardInterrupt:
                 seconds = time.perf_counter() - sent[-1]
             timer.join()
-            alive = [thread for thread in threading.enumerate() if not thread.daemon]  # tqdm has a daemon
+            # tqdm has a daemon
+            alive = [thread for thread in threading.enumerate() if not thread.daemon]
             results.append([seconds, len(alive), torch.get_num_threads()])
         print(json.dumps(results))
     """)

@@ -254,7 +254,7 @@ def test_chains_that_do_not_begin_with_a_linear_layer_leave_their_rows(first):
     assert [group["lanes"] for group in report.groups] == [2]
 
 
-# --- lanes ----------------------------------------------------------------------------------------------------------
+# --- lanes --------------------------------------------------------------------------------------
 
 
 def stack(n_lanes=4):
@@ -273,10 +273,11 @@ def test_forward_is_that_of_each_module():
     stacked, modules = stack()
     rows = torch.randn(4, 5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
-    for place in ((0, 0), (2, 7)):
-        outputs = stacked.forward(rows, True, place)
+    for step in ((0, 0), (2, 7)):
+        outputs = stacked.forward(rows, True, step)
         for lane, module in enumerate(modules):
-            module.layers[3].stream.epoch, module.layers[3].stream.batch = place
+            stream = module.layers[3].stream
+            stream.epoch, stream.batch = step
             torch.testing.assert_close(outputs[lane], module.train()(rows[lane]))
     for lane, module in enumerate(modules):
         assert_close(module.state_dict(), stacked.state(lane), rtol=1e-12)

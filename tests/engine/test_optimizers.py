@@ -4,8 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import X, assert_parity, y
 
-from sktune.engine.steps.optimizers import RULES, StackedOptimizer, fused_adam
+from sktune import NeuralNetClassifier
+from sktune.engine.steps.optimizers import StackedOptimizer, fused_adam
+from sktune.training.optimizers import OPTIMIZERS, OptimizerRule, StateTensor
 
 N_STEPS, N_WEIGHTS = 50, 6
 
@@ -43,7 +46,7 @@ CASES = [(kind, shared) for kind in LANES for shared in SHARED.get(kind, [{}])]
 
 
 def test_every_rule_is_tried():
-    assert set(LANES) == set(RULES)
+    assert set(LANES) == set(OPTIMIZERS)
 
 
 def gradients(seed):
@@ -131,7 +134,7 @@ def test_the_kernel_counts_in_the_type_that_cuda_reads():
     groups = [torch.optim.AdamW([torch.zeros(1)], lr=rate).param_groups[0] for rate in (0.1, 0.2)]
     stacked = StackedOptimizer(torch.optim.AdamW, groups, flat)
 
-    assert stacked.choose_rule(flat).steps.dtype == torch.float32
+    assert stacked.choose_update(flat).steps.dtype == torch.float32
 
 
 def check_against_torch(kind, lanes):
@@ -176,3 +179,47 @@ def test_a_part_of_the_lanes_steps_alone():
     assert torch.equal(flat, whole)
     assert all(torch.equal(stacked.state[name], all_stacked.state[name]) for name in stacked.state)
     assert stacked.lane_state(1)["step"] == N_STEPS
+
+
+class SignSGD(torch.optim.Optimizer):
+    """Steps against the sign of the averaged gradient (Bernstein et al. 2018)."""
+
+    def __init__(self, params, lr=0.01, average=0.9, weight_decay=0.0):
+        super().__init__(params, {"lr": lr, "average": average, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        # skorch computes the gradients within the closure
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for group in self.param_groups:
+            for p in group["params"]:
+                state = self.state[p]
+                if not state:
+                    state["step"] = torch.tensor(0.0)
+                    state["mean"] = torch.zeros_like(p)
+                gradient = p.grad + group["weight_decay"] * p
+                state["step"] += 1
+                state["mean"].lerp_(gradient, 1 - group["average"])
+                p.sub_(group["lr"] * state["mean"].sign())
+        return loss
+
+
+def update_sign_sgd(p, g, state, t, options):
+    state["mean"].lerp_(g, 1 - options["average"])
+    p.sub_(options["lr"] * state["mean"].sign())
+
+
+def test_one_entry_adds_an_optimizer(monkeypatch, in_float64):
+    rule = OptimizerRule(update_sign_sgd, ("average",), {"mean": StateTensor()})
+    monkeypatch.setitem(OPTIMIZERS, SignSGD, rule)
+    net = NeuralNetClassifier(
+        module__hidden=(6,), optimizer=SignSGD, max_epochs=3, batch_size=16, random_state=0
+    )
+    candidates = [
+        {"lr": 0.01},
+        {"lr": 0.003, "optimizer__average": 0.5},
+        {"lr": 0.02, "optimizer__weight_decay": 0.1},
+    ]
+
+    assert_parity(net, candidates, X, y)

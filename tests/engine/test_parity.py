@@ -1,4 +1,4 @@
-"""Parity: what a fit leaves behind does not tell whether it was made alone or as one of many lanes."""
+"""Parity: a fit gives the same results alone and as one of many lanes."""
 
 import warnings
 
@@ -30,15 +30,18 @@ from sktune.runtime.threads import flushed_denormals
 
 
 class Normalised(nn.Sequential):
-    """Without biases before the normalisation: their gradient is rounding error, which Adam and its kin magnify."""
+    """A module without biases before the normalisation.
+
+    The gradient of such a bias is rounding error, which Adam and related rules magnify.
+    """
 
     def __init__(self, n_features, n_outputs, hidden, dtype=None):
-        inward, outward = (
-            nn.Linear(n_features, hidden[0], bias=False, dtype=dtype),
-            nn.Linear(hidden[0], n_outputs, dtype=dtype),
-        )
         super().__init__(
-            inward, nn.BatchNorm1d(hidden[0], dtype=dtype), nn.ReLU(), nn.Dropout(0.2), outward
+            nn.Linear(n_features, hidden[0], bias=False, dtype=dtype),
+            nn.BatchNorm1d(hidden[0], dtype=dtype),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(hidden[0], n_outputs, dtype=dtype),
         )
 
 
@@ -115,12 +118,14 @@ TRAININGS = {
 
 
 def lanes(optimizer, training):
-    """Return candidates in which schedules, the optimizer's values and the training's go round together."""
-    varied, (_, trainings, _) = VARIED[optimizer], TRAININGS[training]
+    """Return candidates that differ in schedules, options of the optimizer and of the training."""
+    varied = VARIED[optimizer]
+    _, trainings, _ = TRAININGS[training]
     candidates = []
-    for number, schedule in enumerate(SCHEDULES):
-        values = {f"optimizer__{name}": v for name, v in varied[number % len(varied)].items()}
-        candidates.append({**schedule, **values, **trainings[number % len(trainings)]})
+    for n, schedule in enumerate(SCHEDULES):
+        options = varied[n % len(varied)]
+        options = {f"optimizer__{name}": value for name, value in options.items()}
+        candidates.append({**schedule, **options, **trainings[n % len(trainings)]})
     return candidates
 
 
@@ -171,7 +176,9 @@ def test_lanes_that_stop_on_their_training_loss():
 
 
 def test_folds_may_differ_in_their_number_of_batches():
-    X_few, y_few = X[:97], y[:97]  # 64 and 65 rows to train on: 4 batches of 16, and a fifth
+    # 64 and 65 rows to train on: 4 batches of 16, and a fifth.
+    X_few = X[:97]
+    y_few = y[:97]
     splits = [list(KFold(3).split(X_few))[fold] for fold in (0, 2)]
     candidates = [
         {"lr": 0.05},
@@ -189,7 +196,8 @@ class FocalLoss(nn.Module):
 
     def __init__(self, gamma=2.0, reduction="mean"):
         super().__init__()
-        self.gamma, self.reduction = gamma, reduction
+        self.gamma = gamma
+        self.reduction = reduction
 
     def forward(self, outputs, target):
         log_p = outputs.log_softmax(-1).gather(-1, target.unsqueeze(-1)).squeeze(-1)
@@ -355,7 +363,10 @@ OF_FEW_ROWS = {
 
 @pytest.mark.parametrize("name", OF_FEW_ROWS)
 def test_few_rows_leave_modules_of_float32(name):
-    """Computed in float64, what remains is rounded to float32: fits differ in the last digit at most."""
+    """The steps are computed in float64, and the weights rounded to float32.
+
+    So fits differ in the last digit at most.
+    """
     net = NeuralNetClassifier(**SETTINGS, module__hidden=(8,), **OF_FEW_ROWS[name])
     plain, references, _ = search(net, [{"lr": 0.01}, {"lr": 0.05}], X, y, fused=False)
     fused, nets, report = search(net, [{"lr": 0.01}, {"lr": 0.05}], X, y)
@@ -413,7 +424,7 @@ def test_half_precision_trains_fused_as_alone(name):
 @pytest.mark.parametrize("are_compiled", [False, True])
 @pytest.mark.parametrize("early_stopping", [False, True])
 def test_lanes_that_diverge_make_numpy_warn_of_nothing(are_compiled, early_stopping):
-    """One fold has a step more than the other, and one rate makes losses infinite, and another no numbers."""
+    """One fold has a step more than the other; one rate makes losses infinite, another NaN."""
     net = NeuralNetRegressor(
         optimizer=torch.optim.SGD, batch_size=16, max_epochs=2, random_state=0, device="cpu"
     )

@@ -1,4 +1,7 @@
-"""Steps that are recorded and replayed. Where there is no GPU, a graph is what it does: operations on given memory."""
+"""Steps that are recorded and replayed.
+
+In place of a CUDA graph stands a class that records torch's operations, so that no GPU is needed.
+"""
 
 from contextlib import nullcontext
 
@@ -13,13 +16,16 @@ from sktune.engine.steps import recorded
 
 
 class Graph:
-    """Records operations as a CUDA graph does: with the memory that they read and write, and without Python."""
+    """Records operations as a CUDA graph does: with the memory that they read and write."""
 
-    made = replays = 0
+    made = 0
+    replays = 0
 
     def __init__(self):
         Graph.made += 1
-        self.operations, self.is_new = [], True
+        self.operations = []
+        # While recording, this graph computes, which a GPU does not.
+        self.is_new = True
         self.recorder = Recorder(self)
 
     def capture_begin(self, capture_error_mode):
@@ -30,28 +36,32 @@ class Graph:
         self.recorder.__exit__(None, None, None)
 
     def replay(self):
-        """Do the operations once more; what was recorded here has been done already, as on a GPU it would not."""
+        """Do the operations again; the first replay finds them done by the recording."""
         Graph.replays += 1
+        if self.is_new:
+            self.is_new = False
+            return
         with torch.no_grad():
-            for operation in () if self.is_new else self.operations:
+            for operation in self.operations:
                 repeat(*operation)
-        self.is_new = False
 
 
 def tensors_in(*things):
-    return [
-        t
-        for thing in things
-        for t in (thing if isinstance(thing, list | tuple) else [thing])
-        if torch.is_tensor(t)
-    ]
+    """Return the tensors among some things, and in the lists and tuples among them."""
+    tensors = []
+    for thing in things:
+        parts = thing if isinstance(thing, list | tuple) else [thing]
+        tensors += [part for part in parts if torch.is_tensor(part)]
+    return tensors
 
 
 def repeat(function, args, kwargs, outputs):
+    """Call a function again, and write what it returns to the tensors that it returned before."""
     memory = {t.untyped_storage().data_ptr() for t in tensors_in(*args, *kwargs.values())}
     found = function(*args, **kwargs)
     for old, new in zip(tensors_in(outputs), tensors_in(found), strict=True):
-        if old.untyped_storage().data_ptr() not in memory:  # neither a view nor written in place
+        is_view_or_in_place = old.untyped_storage().data_ptr() in memory
+        if not is_view_or_in_place:
             old.copy_(new)
 
 
@@ -139,7 +149,8 @@ def test_replayed_steps_are_those_of_each_net_alone(graphs, name):
     n_fits = len(lanes) * len(options.get("cv", RAGGED))
     assert sum(group["lanes"] for group in report.groups) == n_fits
     assert graphs.replays > 6
-    if name == "ragged":  # only whole batches are steps of all lanes
+    if name == "ragged":
+        # Only whole batches are steps of all lanes.
         assert graphs.made == 1
 
 
@@ -169,8 +180,7 @@ def test_few_steps_are_not_recorded(graphs, monkeypatch):
 
 
 def test_a_cpu_records_nothing():
-    plain = net().set_params(verbose=0)
-    _, _, report = search(plain, LANES, X, y)
+    _, _, report = search(net(), LANES, X, y)
 
     assert {group["steps"] for group in report.groups} <= {"compiled", "stacked"}
     blockers = [group["blockers"]["recorded"] for group in report.groups]

@@ -1,4 +1,4 @@
-"""Warnings of what is certainly not as meant, and errors that say what to do."""
+"""Warnings about likely mistakes, and errors that say what to do."""
 
 import warnings
 

@@ -70,7 +70,7 @@ def test_repr_shows_what_was_given(kind):
     assert shown == f"{kind.__name__}(lr=0.5, module__dropout=0.1)"
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
+# --- tables ---------------------------------------------------------------------------------------
 
 INTEGERS = np.round(X * 3)
 DTYPES = ["f2", "f4", "f8", "longdouble", "i1", "i2", "i4", "i8", ">f4", ">f8", ">i4"]
@@ -98,7 +98,10 @@ LAYOUTS = {
 
 
 def assert_fits_alike(table, plain):
-    """Check that a table gives what the same numbers in a plain array give; sparse ones, up to the rounding of sums."""
+    """Check that a table gives what the same numbers in a plain array give.
+
+    For sparse tables this holds up to the rounding of sums.
+    """
     net, expected = make_net().fit(table, y), make_net().fit(plain, y)
     tolerance = 1e-5 if sparse.issparse(table) else 0.0
 
@@ -227,7 +230,7 @@ def test_function_as_module():
     assert [tuple(p.shape) for p in net.module_.parameters()] == [(5, 3), (5,), (2, 5), (2,)]
 
 
-# --- skorch's own kinds of input --------------------------------------------------------------------------------------
+# --- skorch's own kinds of input ------------------------------------------------------------------
 
 
 class Both(nn.Module):
@@ -332,7 +335,7 @@ def test_fit_params_reach_the_module():
     assert net.history[-1, "train_loss"] == pytest.approx(np.log(2))
 
 
-# --- weights of rows --------------------------------------------------------------------------------------------------
+# --- weights of rows ------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 1000))
@@ -412,7 +415,7 @@ def test_class_of_rows_without_weight_stays_a_class(params, labels):
 
 
 def test_class_of_rows_without_weight_stays_a_class_in_a_fused_search():
-    """Of candidates that leave out as many rows, each its own."""
+    """The candidates leave out equally many rows, but not the same ones."""
     even = np.arange(120) % 2
     grid = {"class_weight": [{0: 0}, {1: 0}, None]}
     kept = []
@@ -460,7 +463,8 @@ def routing():
 
 @pytest.mark.skipif(
     parse_version(sklearn.__version__) < parse_version("1.8"),
-    reason="before scikit-learn 1.8 the default scorer ignores what the last step of a Pipeline requests for score",
+    reason="before scikit-learn 1.8 the default scorer ignores what the last step of a Pipeline "
+    "requests for score",
 )
 @pytest.mark.usefixtures("routing")
 @pytest.mark.parametrize("kind", KINDS)
@@ -492,7 +496,7 @@ def test_weights_that_nobody_asked_for():
         )
 
 
-# --- fit, partial_fit, warm_start -------------------------------------------------------------------------------------
+# --- fit, partial_fit, warm_start -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -593,7 +597,7 @@ def test_balanced_classes_in_partial_fit():
 
 @pytest.mark.parametrize("sample_weight", [None, np.linspace(1, 2, 120)], ids=["equal", "weighted"])
 def test_class_weights_in_portions_of_one_class(sample_weight):
-    """A step of gradient descent is as long as the class weighs, and the other class's weight is not in it."""
+    """The length of a gradient step is proportional to the class's weight alone."""
 
     def step(label, class_weight):
         rows = y == label
@@ -659,7 +663,7 @@ def test_types_do_not_depend_on_the_number_of_rows(kind):
 
 @pytest.mark.parametrize("name", ["Adagrad", "Rprop", "ASGD", "Adadelta", "Adamax", "RMSprop"])
 def test_any_optimizer_trains_few_rows(name):
-    # some make tensors when they are built, and others when they take their first step
+    # Some optimizers make tensors when they are built, others at their first step.
     optimizer = getattr(torch.optim, name)
     few, many = (make_net(optimizer=optimizer, max_epochs=2).fit(X[:n], y[:n]) for n in (40, 120))
 
@@ -729,7 +733,7 @@ def test_verbose_prints_skorch_s_table(capsys):
 
 
 class Tokens(nn.Module):
-    """Makes many numbers of each integer, and notes how many rows it gets at once."""
+    """Embeds integers, and notes the most rows that it got in one batch."""
 
     most = {True: 0, False: 0}
 

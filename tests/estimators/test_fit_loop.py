@@ -32,7 +32,8 @@ from sktune.runtime.seeds import INIT, mask_key, mix, permutation, random_int16,
 from sktune.training.divergence import find_infinite
 from sktune.training.schedules import lr_factors
 
-NUMPY = check_random_state(None)  # the generator that the functions of numpy.random draw from
+# The generator that the functions of numpy.random draw from.
+NUMPY = check_random_state(None)
 rng = np.random.RandomState(0)
 X = rng.randn(130, 3)
 y = (X[:, 0] + X[:, 1] ** 2 > 1).astype(int)
@@ -68,7 +69,7 @@ def global_states():
     return torch.get_rng_state().tolist(), NUMPY.get_state()[1].tolist(), random.getstate()
 
 
-# --- the loop, against one written by hand ----------------------------------------------------------------------------
+# --- the loop, against one written by hand --------------------------------------------------------
 
 
 def train_by_hand(
@@ -232,7 +233,7 @@ def test_penalty_counts_in_training_and_not_in_validation():
     assert heavy.history[0, "valid_loss"] < 2
 
 
-# --- repeatability ----------------------------------------------------------------------------------------------------
+# --- repeatability --------------------------------------------------------------------------------
 
 
 class Noisy(nn.Module):
@@ -439,7 +440,7 @@ def test_half_precision_by_gradient_descent_learns(dtype):
     assert net.predict_proba(X).dtype == np.float32
 
 
-# --- learning rates ---------------------------------------------------------------------------------------------------
+# --- learning rates -------------------------------------------------------------------------------
 
 
 class Rates(Callback):
@@ -551,7 +552,7 @@ def test_a_schedule_is_planned_for_the_epochs_of_its_call():
     )
 
 
-# --- set_params on a fitted net ---------------------------------------------------------------------------------------
+# --- set_params on a fitted net -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -656,7 +657,7 @@ def test_set_params_of_callbacks():
     )
 
 
-# --- early stopping and validation ------------------------------------------------------------------------------------
+# --- early stopping and validation ----------------------------------------------------------------
 
 
 def test_all_rows_are_trained_on_by_default():
@@ -865,7 +866,7 @@ def test_split_of_skorch():
     assert 0 <= net.history[-1, "valid_acc"] <= 1
 
 
-# --- callbacks --------------------------------------------------------------------------------------------------------
+# --- callbacks ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("use_caching", [True, False])
@@ -896,7 +897,8 @@ def test_early_stopping_of_skorch_stops():
         callbacks=[EarlyStopping("train_loss", patience=2, threshold=10)], max_epochs=20
     ).fit(X, y)
 
-    assert len(net.history) == 3  # one, and two that were not better by 10
+    # The first epoch, and two that were not better by 10.
+    assert len(net.history) == 3
 
 
 def test_ctrl_c_is_not_swallowed():
@@ -938,7 +940,7 @@ def test_gradient_clipping_of_skorch():
     assert max(norms) < 0.0101
 
 
-# --- divergence -------------------------------------------------------------------------------------------------------
+# --- divergence -----------------------------------------------------------------------------------
 
 
 def test_divergence_is_named_and_leaves_the_net_alone():
@@ -984,7 +986,7 @@ def test_divergence_in_a_search_is_that_candidate_s_alone():
     assert [scores[0], scores[2]] == alone.cv_results_["mean_test_score"].tolist()
 
 
-# --- devices and persistence ------------------------------------------------------------------------------------------
+# --- devices and persistence ----------------------------------------------------------------------
 
 
 def test_auto_device_is_a_parameter_and_stays_one():
@@ -1000,7 +1002,10 @@ def test_pickle_of_a_gpu_loads_without_one(device):
     net = make_net().fit(X, LABELS)
     net.device = net.device_ = device
 
-    messages = f"no CUDA devices are available|Setting self.device = cpu since the requested device .{device}. is not"
+    messages = (
+        "no CUDA devices are available|"
+        f"Setting self.device = cpu since the requested device .{device}. is not"
+    )
     with pytest.warns(DeviceWarning, match=messages):
         loaded = pickle.loads(pickle.dumps(net))
 
@@ -1057,7 +1062,7 @@ def test_trim_for_prediction(params):
         net.partial_fit(X, LABELS)
 
 
-# --- iterators and overridden methods ---------------------------------------------------------------------------------
+# --- iterators and overridden methods -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1092,7 +1097,7 @@ def test_epoch_without_a_batch_is_an_error_of_any_module(module):
     "params", [{"iterator_train__drop_last": True}, {"iterator_train": lambda *args, **kwargs: []}]
 )
 def test_iterators_without_a_batch(params):
-    """Nothing would be trained: the net would predict by its initial weights."""
+    """Without a batch the net would predict by its initial weights."""
     with pytest.raises(ValueError, match="an epoch must have at least one batch to train on"):
         make_net(batch_size=1000, **params).fit(X, y)
 
@@ -1100,7 +1105,7 @@ def test_iterators_without_a_batch(params):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("n_rows", [60, 130])
 def test_weights_of_the_criterion_may_be_of_any_type(dtype, n_rows):
-    """Weights that scikit-learn computes are of float64, whatever the number of rows."""
+    """The class weights that scikit-learn computes are float64, whatever the number of rows."""
     weight = torch.tensor([1.0, 3.0], dtype=dtype)
     expected = make_net(criterion__weight=weight.float()).fit(X[:n_rows], y[:n_rows])
     found = make_net(criterion__weight=weight).fit(X[:n_rows], y[:n_rows])
@@ -1157,7 +1162,8 @@ def test_get_loss_can_be_overridden():
 
 
 def test_train_step_can_be_overridden(monkeypatch):
-    monkeypatch.setattr(compiled, "enabled", False)  # whose sums are rounded otherwise
+    # Compiled steps round their sums differently.
+    monkeypatch.setattr(compiled, "enabled", False)
 
     class Plain(NeuralNetClassifier):
         def train_step_single(self, batch, **fit_params):
@@ -1204,9 +1210,8 @@ def test_constructor_of_a_subclass():
         net.set_params(titel="y")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:The .grad attribute of a Tensor that is not a leaf"
-)  # of torch's compiler
+# torch's compiler gives this warning.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 @pytest.mark.parametrize("criterion", [nn.CrossEntropyLoss, nn.BCEWithLogitsLoss])
 def test_compiled_module_and_criterion(criterion):
     compiled = make_net(criterion=criterion, compile=True, compile__backend="eager").fit(X, LABELS)

@@ -11,7 +11,7 @@ from torch import nn
 
 from sktune import NeuralNetClassifier
 from sktune.engine.compiled import program as compiled
-from sktune.estimators.listeners import QuietLog, has_own, hears_batches
+from sktune.estimators.overrides import QuietLog, has_own, hears_batches
 from sktune.modules.dropout import HashedDropout
 
 X, y = make_classification(200, 6, random_state=0)
@@ -33,7 +33,8 @@ class Recorder(Callback):
 def test_plain_net_has_no_listener_to_batches():
     net = make_net().fit(X, LABELS)
     assert not hears_batches(net, training=True)
-    assert hears_batches(net, training=False)  # skorch's accuracy of the validation rows
+    # skorch's callback `valid_acc` scores the validation rows.
+    assert hears_batches(net, training=False)
 
 
 def test_callback_sees_labels_and_recorded_loss():
@@ -74,7 +75,8 @@ def test_training_score_is_recorded():
 def test_log_is_quiet_unless_somebody_reads_it(capsys):
     rows = []
     make_net(callbacks__print_log__sink=rows.append).fit(X, LABELS)
-    assert len(rows) == 4  # two of the head, one per epoch
+    # Two rows of the head, and one for each epoch.
+    assert len(rows) == 4
     assert capsys.readouterr().out == ""
     with mock.patch.object(PrintLog, "table") as table:
         make_net().fit(X, LABELS)
@@ -90,7 +92,7 @@ def test_log_takes_the_place_of_skorchs():
 
 
 class OwnTrain(nn.Module):
-    """A module whose normalisation stays as it was, as people write it."""
+    """A module whose `train` leaves its normalisation in evaluation mode, as is often done."""
 
     def __init__(self):
         super().__init__()
@@ -135,7 +137,8 @@ def test_dropout_made_ahead_is_what_each_step_makes_alone(monkeypatch):
     weights = []
     for ahead in (1 << 17, 1):
         monkeypatch.setattr("sktune.modules.dropout._AHEAD", ahead)
-        net = make_net(module__dropout=0.5).fit(X[:170], LABELS[:170])  # the last batch is shorter
+        # The last of the 4 batches is shorter.
+        net = make_net(module__dropout=0.5).fit(X[:170], LABELS[:170])
         weights.append(net.module_.state_dict())
     for ours, alone in zip(weights[0].values(), weights[1].values(), strict=True):
         assert torch.equal(ours, alone)

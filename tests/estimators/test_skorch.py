@@ -28,6 +28,7 @@ from torch.utils.data import TensorDataset
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.report import FusionReport
+from sktune.estimators.base import NetworkEstimator
 
 rng = np.random.RandomState(0)
 X = rng.randn(120, 4)
@@ -64,7 +65,7 @@ def weights_of(net):
     return torch.cat([p.detach().flatten() for p in net.module_.parameters()])
 
 
-# --- SliceDataset -----------------------------------------------------------------------------------------------------
+# --- SliceDataset ---------------------------------------------------------------------------------
 
 
 def make_slice(X=X):
@@ -113,7 +114,7 @@ def test_slices_of_a_dataset_in_a_search_of_our_own():
     assert "no dense table" in str(search.fusion_)
 
 
-# --- dicts, lists and tuples ------------------------------------------------------------------------------------------
+# --- dicts, lists and tuples ----------------------------------------------------------------------
 
 
 class Both(nn.Module):
@@ -166,7 +167,7 @@ def test_list_of_arrays(kind, parts):
         weights_of(net), weights_of(make_net(module=Both).fit(DICTS["float32"], TEXT))
     )
     assert net.predict(parts).shape == (120,)
-    # a list of rows is a table again
+    # A list of rows is a table again.
     assert make_net().fit(list(X), y).predict(list(X)).shape == (120,)
 
 
@@ -182,7 +183,7 @@ def test_dict_of_text_is_named():
         make_net(module=Both).fit({"a": pd.DataFrame({"c": TEXT}), "b": X[:, 3:]}, y)
 
 
-# --- validation sets --------------------------------------------------------------------------------------------------
+# --- validation sets ------------------------------------------------------------------------------
 
 VALIDATION_SETS = {
     "Dataset": lambda labels: Dataset(X[:30], labels[:30]),
@@ -289,7 +290,7 @@ def test_callbacks_and_splits_get_what_the_user_passed():
     assert all(found == (pd.DataFrame, ("a", "b", "c", "d"), {"yes", "no"}) for found in seen)
 
 
-# --- datasets ---------------------------------------------------------------------------------------------------------
+# --- datasets -------------------------------------------------------------------------------------
 
 
 def test_dataset_of_text():
@@ -325,7 +326,10 @@ def test_weighted_rows_in_an_iterator_of_skorch():
 
 def test_default_module_says_what_a_dataset_does_not_tell():
     net = NeuralNetClassifier(max_epochs=1)
-    missing = "module__n_features must be known to build MLP.*: fit to an array first, or pass module__n_features="
+    missing = (
+        "module__n_features must be known to build MLP.*: fit to an array first, or pass "
+        "module__n_features="
+    )
     with pytest.raises(ValueError, match=missing):
         net.fit(Dataset(X, y), None)
     with pytest.raises(
@@ -339,7 +343,7 @@ def test_default_module_says_what_a_dataset_does_not_tell():
     ).shape == (120,)
 
 
-# --- batches ----------------------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("params", [{"batch_size": -1}, {"iterator_train__batch_size": -1}])
@@ -380,7 +384,7 @@ def test_no_batch_size(name, value):
         make_net(**{name: value}).fit(X, y)
 
 
-# --- outputs ----------------------------------------------------------------------------------------------------------
+# --- outputs --------------------------------------------------------------------------------------
 
 
 class Squeezed(nn.Module):
@@ -408,7 +412,7 @@ def test_squeezed_outputs_of_one_row(kind, as_dict):
     assert net.predict(wrap(X)).shape == (120,)
     assert net.predict(wrap(X[:1])).shape == (1,)
     assert np.allclose(net.predict(wrap(X[:1])), net.predict(wrap(X))[:1], atol=1e-6)
-    # 120 = 7 * 17 + 1: a last batch of one row
+    # The last batch has one row: 120 = 7 * 17 + 1.
     assert sum(net.history[0, "batches", :, "train_batch_size"]) == 120
 
 
@@ -471,7 +475,7 @@ def test_lazy_layers():
 
 
 class Tagger(nn.Module):
-    """Tells a class for each number of a row."""
+    """Returns logits of the classes for each number of a row."""
 
     def __init__(self, n_outputs):
         super().__init__()
@@ -513,7 +517,7 @@ def test_sequences_of_labels(offset, module, criterion):
 
 @pytest.mark.parametrize("ignored", [{}, {"criterion__ignore_index": -1}])
 def test_padding_of_sequences_is_no_class(ignored):
-    """What the criterion leaves out is no class, and counts in no score; the mean loss is over the others."""
+    """An ignored label is no class, counts in no score, and is left out of the mean loss."""
     padding = ignored.get("criterion__ignore_index", -100)
     labels = (X > 0).astype(int) + (X > 1)
     is_padding = rng.rand(*X.shape) < 0.3
@@ -624,7 +628,7 @@ def test_missing_underscores_are_pointed_at():
         make_net(optimizer_momentum=0.9).fit(X, y)
 
 
-# --- extension points -------------------------------------------------------------------------------------------------
+# --- extension points -----------------------------------------------------------------------------
 
 
 class Two(NeuralNetClassifier):
@@ -738,7 +742,7 @@ def test_not_initialized():
         make_net().save_params(f_params="none.pt")
 
 
-# --- methods patched at run time --------------------------------------------------------------------------------------
+# --- methods patched at run time ------------------------------------------------------------------
 
 
 def doubled(method):
@@ -748,7 +752,7 @@ def doubled(method):
     return answer
 
 
-@pytest.mark.parametrize("kind", [NeuralNetClassifier, NeuralNetClassifier.__mro__[1], "instance"])
+@pytest.mark.parametrize("kind", [NeuralNetClassifier, NetworkEstimator, "instance"])
 @pytest.mark.parametrize(
     "module", [Linear, nn.Sequential(nn.Linear(4, 2))], ids=["module", "compiled"]
 )
@@ -826,7 +830,7 @@ def test_patched_method_of_skorch_is_a_reason_for_skorch_s_own_nets(monkeypatch)
     assert "NeuralNetClassifier overrides train_step_single" in str(search.fusion_)
 
 
-# --- metadata routing -------------------------------------------------------------------------------------------------
+# --- metadata routing -----------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -865,7 +869,7 @@ def test_groups_are_routed_to_the_validation_split():
     assert net.fit(X, y, groups=groups).history[0, "batches", :, "valid_batch_size"] == [60]
 
 
-# --- learning rates ---------------------------------------------------------------------------------------------------
+# --- learning rates -------------------------------------------------------------------------------
 
 
 class Rates(Callback):
@@ -936,7 +940,7 @@ def test_scheduler_s_rates_are_those_of_skorch(name, step_every):
     assert found[1] == found[0]
 
 
-# --- memory -----------------------------------------------------------------------------------------------------------
+# --- memory ---------------------------------------------------------------------------------------
 
 
 def test_local_classes_can_be_freed():

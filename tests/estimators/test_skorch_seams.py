@@ -1,4 +1,4 @@
-"""What of skorch is private and yet built upon: each test says what has moved."""
+"""The private names of skorch that sktune uses: a test that fails says which one has moved."""
 
 import inspect
 
@@ -57,7 +57,7 @@ def test_component_lists(net, name):
 def test_hooks(name):
     hook = getattr(skorch.NeuralNet, name, None)
     assert hook is not None, (
-        f"skorch.NeuralNet.{name} is gone; sktune.estimators.fit_loop.Training overrides or calls it"
+        f"skorch.NeuralNet.{name} is gone; a class of sktune.estimators overrides or calls it"
     )
 
     found = list(inspect.signature(inspect.unwrap(hook)).parameters)
@@ -95,7 +95,8 @@ def test_prefixes(net):
 def test_attributes_of_a_new_net():
     ours = {
         name
-        for name in vars(Training)
+        for kind in Training.__mro__
+        for name in vars(kind)
         if not callable(getattr(Training, name)) and not name.startswith("__")
     }
     plain = skorch.NeuralNet(Plain, criterion=torch.nn.MSELoss)

@@ -226,7 +226,7 @@ def test_module_that_does_not_fit_the_targets(estimator, params, message):
     assert_unchanged(net, before)
 
 
-# --- hyperparameters -----------------------------------------------------------------------------
+# --- hyperparameters ------------------------------------------------------------------------------
 
 BAD_VALUES = {
     "lr": [0, -0.1, np.nan, np.inf, "0.1", None, True],
@@ -335,7 +335,7 @@ def test_names_of_a_component_that_is_set_at_the_same_time():
         net.set_params(module__hidden=3)
 
 
-# --- labels and weights --------------------------------------------------------------------------
+# --- labels and weights ---------------------------------------------------------------------------
 
 
 def test_encode_labels():
@@ -367,7 +367,7 @@ def test_no_weights():
     assert check_sample_weight(X, y, None)[2] is None
 
 
-# --- scale ---------------------------------------------------------------------------------------
+# --- scale ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("estimator", [NeuralNetClassifier, NeuralNetRegressor])
@@ -400,7 +400,7 @@ def test_no_warning_of_scale(table):
         warn_if_unscaled(table)
 
 
-# --- devices -------------------------------------------------------------------------------------
+# --- devices --------------------------------------------------------------------------------------
 
 
 def test_auto_device_is_the_fastest_one(monkeypatch):

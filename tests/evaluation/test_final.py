@@ -15,15 +15,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from sktune.evaluation import final as evaluation_module
-from sktune.evaluation.final import (
-    evaluate_once,
-    find_core,
-    pass_to_last,
-    score_baseline,
-    scorer_params,
-)
+from sktune.evaluation import bootstrap as bootstrap_module
+from sktune.evaluation.final import evaluate_once, score_baseline
 from sktune.evaluation.sealing import take_rows
+from sktune.evaluation.searches import find_core, pass_to_last, scorer_params
 
 rng = np.random.RandomState(0)
 X = rng.normal(size=(80, 3))
@@ -155,7 +150,7 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
 
 
 def test_groups_are_resampled_whole():
-    # Rows of a group are copies: they carry no more than one row would.
+    # The rows of a group are copies, with no more information than one row.
     copies, groups = 8, np.repeat(np.arange(10), 8)
     X_groups, y_groups = np.repeat(X[:10], copies, axis=0), np.repeat(y[:10], copies)
 
@@ -178,7 +173,8 @@ def test_weights_are_resampled_with_their_rows():
 
 
 def test_resamples_without_the_metric_are_left_out():
-    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-3:]]  # 3.5 % miss a class
+    # 3.5 % of the resamples lack a class.
+    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-3:]]
 
     low, high = evaluate(CLASSIFIER, X[few], y[few], scoring="roc_auc").interval
 
@@ -251,7 +247,8 @@ def test_a_score_method_sees_the_rows_of_its_step():
 
 
 def test_a_score_method_that_calls_its_parents_is_resampled():
-    model = KNeighborsClassifier().fit(X, y)  # its own calls the one of a parent class
+    # The score method of this class calls that of a parent class.
+    model = KNeighborsClassifier().fit(X, y)
 
     evaluation = evaluate(model, scoring=None)
 
@@ -277,7 +274,8 @@ def test_a_resample_is_never_shown_to_the_model(detour):
     evaluation = evaluate(make_pipeline(SHIFT, model), scoring=scoring)
 
     assert evaluation.score == accuracy_score(y, CLASSIFIER.predict(X + 0.5))
-    assert len(model.calls) == 2  # what the scorer asks for, once
+    # Each response that the scorer asks for is computed once.
+    assert len(model.calls) == 2
     assert no_interval(evaluation.interval)
 
 
@@ -308,7 +306,7 @@ def test_resamples_repeat_with_their_seed():
     assert first == second != other
 
 
-# ---------------------------------------------------------------- the search, and its estimator as given
+# --- the search, and its estimator as given ---
 
 
 def test_the_search_inside_pipelines_is_found():
@@ -386,7 +384,7 @@ def unweighted(model, X, y):
     [None, "accuracy", ["accuracy", "neg_max_error"], weighted, unweighted, "neg_max_error"],
 )
 def test_the_scorer_gets_weights_where_the_search_gives_them(scoring):
-    """A search over one split, once by scikit-learn and once by hand, on very uneven weights."""
+    """Compare a search over one split with one by hand, on very uneven weights."""
     weights = np.geomspace(1, 1e4, 80)
     rows = np.arange(80)
     cv = [(rows[:40], rows[40:])]
@@ -417,7 +415,7 @@ def test_routed_weights_reach_the_scorer_that_requests_them():
         assert scorer_params(search, {}) == {}
 
 
-# ---------------------------------------------------------------- metrics without their scorers
+# --- metrics without their scorers ---
 
 WEIGHTS = np.geomspace(0.1, 5, 80)
 MULTICLASS = np.digitize(X[:, 0], [-0.5, 0.5])
@@ -445,7 +443,7 @@ MODELS = {
 
 def by_the_scorer_alone(monkeypatch, *args, **arguments):
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation_module, "prepare_metric", lambda *args: None)
+        patch.setattr(bootstrap_module, "prepare_metric", lambda *args: None)
         return evaluate(*args, **arguments)
 
 
@@ -474,7 +472,7 @@ def test_intervals_are_those_by_the_scorer_alone(monkeypatch, kind, groups, weig
 
 
 def counted(metric, calls):
-    """Return a scorer of a metric that is not known, and that notes its calls."""
+    """Return a scorer of an unknown metric that records its calls."""
 
     def own(y, predicted):
         calls.append(len(y))
@@ -504,7 +502,8 @@ def test_scorers_are_called_for_what_is_not_known_only():
 
 
 def test_a_class_that_a_resample_lacks_does_not_count_against_other_metrics():
-    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-1:]]  # 35 % miss a class
+    # 35 % of the resamples lack a class.
+    few = np.r_[np.flatnonzero(y == 0)[-12:], np.flatnonzero(y == 1)[-1:]]
 
     interval = evaluate(CLASSIFIER, X[few], y[few], scoring=["accuracy", "neg_log_loss"]).interval
 
@@ -522,7 +521,7 @@ def test_rows_are_not_taken_for_scorers_that_do_not_look_at_them(monkeypatch):
         taken.append(table is X)
         return take_rows(table, rows)
 
-    monkeypatch.setattr(evaluation_module, "take_rows", take)
+    monkeypatch.setattr(bootstrap_module, "take_rows", take)
     evaluate(CLASSIFIER, scoring="matthews_corrcoef", n_resamples=20)
     assert not any(taken)
     evaluate(CLASSIFIER, scoring=columns_too, n_resamples=20)
@@ -542,7 +541,7 @@ def test_an_estimator_of_metrics_that_disagrees_is_not_used(monkeypatch):
         return lambda rows: 0.123
 
     expected = evaluate(CLASSIFIER)
-    monkeypatch.setattr(evaluation_module, "prepare_metric", prepare)
+    monkeypatch.setattr(bootstrap_module, "prepare_metric", prepare)
 
     assert evaluate(CLASSIFIER) == expected
 

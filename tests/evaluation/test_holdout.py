@@ -36,7 +36,8 @@ from sklearn.utils.estimator_checks import check_estimator
 from skorch import NeuralNetClassifier
 from torch import nn
 
-from sktune.evaluation.holdout import HoldoutSearch, best_model, seed_splits
+from sktune.evaluation.holdout import HoldoutSearch
+from sktune.evaluation.searches import best_model, seed_splits
 from sktune.search import GridSearchCV
 
 X, y = make_classification(60, n_features=4, flip_y=0.2, random_state=0)
@@ -54,7 +55,7 @@ def holdout(search=None, **settings):
 
 
 class Spy(ClassifierMixin, BaseEstimator):
-    """Notes which rows it is shown; the first column of X names the row."""
+    """Records the rows that it gets; the first column of X is the number of the row."""
 
     calls = []
 
@@ -88,7 +89,7 @@ def spied():
     return np.column_stack([np.arange(60), X])
 
 
-# ---------------------------------------------------------------- the seal
+# --- the sealed rows ---
 
 
 @pytest.mark.parametrize(
@@ -170,7 +171,7 @@ def test_is_what_a_careful_person_would_do_by_hand():
     assert tuned.test_interval_[0] <= tuned.test_score_ <= tuned.test_interval_[1]
 
 
-# ---------------------------------------------------------------- searches and data
+# --- searches and data ---
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_takes_any_search(search):
 
 
 def test_baseline_meets_the_splits_of_the_search():
-    # The default C is among the candidates: on the same splits its score is the baseline.
+    # The default C is among the candidates, so that its score on the same splits is the baseline.
     tuned = holdout(grid(cv=KFold(3, shuffle=True))).fit(X, y)
 
     assert tuned.baseline_score_ == tuned.cv_results_["mean_test_score"][1]
@@ -285,7 +286,7 @@ def test_groups_reach_the_split_and_the_searchs_cv(wrap):
 
 @pytest.mark.filterwarnings("ignore:The groups parameter is ignored by PredefinedSplit")
 def test_groups_are_what_the_interval_is_over():
-    # One group is sealed, and nothing is known of how groups differ.
+    # With one sealed group, the variation between groups is unknown.
     tuned = holdout(grid(cv=GroupKFold(3)), splitter=PredefinedSplit(np.where(GROUPS == 7, 0, -1)))
 
     assert np.isfinite(tuned.fit(X, y, groups=np.arange(60)).test_interval_).all()
@@ -353,7 +354,7 @@ def test_a_callable_refit_leaves_no_best_score():
     assert tuned.optimism_ == tuned.cv_results_["mean_test_score"][0] - tuned.test_score_
 
 
-# ---------------------------------------------------------------- an ordinary estimator
+# --- an ordinary estimator ---
 
 
 def test_passes_scikit_learns_estimator_checks():
@@ -411,12 +412,13 @@ def test_fits_repeat_with_their_random_state():
     assert first.summary().split(" in ")[0] == second.summary().split(" in ")[0]
 
 
-# ---------------------------------------------------------------- the report
+# --- the report ---
 
 
 def test_summary_of_a_search():
     net = Pipeline([("net", LogisticRegression())])
     tuned = holdout(GridSearchCV(net, {"net__max_iter": [200], "net__C": [1.0]}, cv=3)).fit(X, y)
+    std = tuned.cv_results_["std_test_score"][0]
     low, high = tuned.test_interval_
 
     text = tuned.summary()
@@ -425,7 +427,7 @@ def test_summary_of_a_search():
         "Sealed             12 rows (20%)",
         "Searched           48 rows: 1 candidates × 3 folds = 3 fits in _ s",
         f"Baseline CV score  {tuned.baseline_score_:.4f}",
-        f"Best CV score      {tuned.best_score_:.4f} ± {tuned.cv_results_['std_test_score'][0]:.4f} over the folds",
+        f"Best CV score      {tuned.best_score_:.4f} ± {std:.4f} over the folds",
         "Best parameters    net__C        = 1",
         "                   net__max_iter = 200",
         f"Test score         {tuned.test_score_:.4f} (95% interval {low:.4f} to {high:.4f})",
@@ -462,7 +464,7 @@ def test_summary_without_an_interval():
 
 
 class Alike(MetaEstimatorMixin, BaseEstimator):
-    """A search of another library's, which tells little more than its best estimator."""
+    """A search of another library that has few attributes beside its best estimator."""
 
     def __init__(self, estimator, told=(), refit=True):
         self.estimator = estimator
@@ -564,7 +566,7 @@ def test_notebooks_show_the_summary_after_fit():
         assert "text/html" not in tuned._repr_mimebundle_()
 
 
-# ---------------------------------------------------------------- what cannot be
+# --- errors ---
 
 
 @pytest.mark.parametrize(

@@ -200,7 +200,7 @@ def test_random_states_of_either_kind_repeat():
     np.testing.assert_array_equal(seal(splitter=splitter)[1], seal(splitter=splitter)[1])
 
 
-# ---------------------------------------------------------------- rows of any table
+# --- rows of any table ---
 
 TABLE = np.arange(12).reshape(4, 3)
 FORMS = {

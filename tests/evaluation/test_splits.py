@@ -1,4 +1,4 @@
-"""Splits that name rows, beside sealed rows."""
+"""Splits in a search that name rows are restricted or refused."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ FEW = [(np.arange(8), np.arange(8, 12))]
 
 
 class Fitted(LogisticRegression):
-    """Notes the first column of what it is fitted to."""
+    """Records the first column of the tables that it is fitted to."""
 
     seen = []
 
@@ -111,7 +111,7 @@ def test_a_predefined_split_that_cannot_be_restricted_is_named(fold, message):
 
 
 class OwnIndices:
-    """A splitter of the user's that holds splits."""
+    """A user-defined splitter that holds splits."""
 
     def __init__(self, splits):
         self.splits = splits
@@ -124,7 +124,7 @@ class OwnIndices:
 
 
 class OwnColumn(OwnIndices):
-    """A splitter of the user's that holds a number for each row."""
+    """A user-defined splitter that holds a number for each row."""
 
     def __init__(self, years):
         self.years = years
@@ -139,7 +139,7 @@ class Wrapping(OwnIndices):
 
 
 def fixed_rows(train, test):
-    """Return a splitter that holds no rows that can be seen."""
+    """Return a splitter with rows in none of its attributes."""
 
     class Fixed(OwnIndices):
         def __init__(self):
@@ -165,7 +165,7 @@ class CountsRows(OwnIndices):
 
 
 class Halves(OwnIndices):
-    """A splitter of the user's that divides what it gets, by a random state of its own."""
+    """A user-defined splitter that divides the rows it gets, by its own random state."""
 
     def __init__(self):
         self.rng, self.fractions = np.random.default_rng(0), [0.5, 0.5]
@@ -253,7 +253,7 @@ def test_splits_of_parts_of_the_rows_are_refused(inner, name):
 
 
 class Noise(LogisticRegression):
-    """An estimator that calls something else `cv`."""
+    """An estimator whose parameter `cv` is not about splits."""
 
     def __init__(self, C=1.0, cv=(0.1, 0.2)):
         super().__init__(C=C)

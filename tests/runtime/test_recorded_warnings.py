@@ -1,4 +1,4 @@
-"""Warnings that are recorded for one thread, in the company of others."""
+"""Warnings of one thread are recorded while other threads warn as well."""
 
 import threading
 import warnings
@@ -24,7 +24,7 @@ def in_thread(*calls):
 
 @pytest.fixture
 def seen():
-    """What reaches the user."""
+    """Yield a list of the warnings that reach the user."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield caught
@@ -100,7 +100,7 @@ def test_what_is_put_back_late_swallows_nothing(seen):
 
 @pytest.fixture
 def own_showwarning():
-    """A ``showwarning`` of the user's, and what it was called with."""
+    """Install a user-defined ``showwarning`` that records its calls."""
     calls, before = [], warnings.showwarning
 
     def show(message, category, filename, lineno, file=None, line=None):
@@ -178,7 +178,7 @@ def test_a_failure_puts_it_back(own_showwarning):
 
 
 class Catching(TransformerMixin, BaseEstimator):
-    """Catches warnings in its fit, here and in a thread, and maybe fails."""
+    """Catches warnings in its fit, in this thread and in another one, and may fail."""
 
     def __init__(self, fails=False):
         self.fails = fails

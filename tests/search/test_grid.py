@@ -32,7 +32,7 @@ BACKENDS = [("loky", None), ("loky", 1), ("loky", 2), ("threading", 2), ("multip
 
 
 class Nested(ClassifierMixin, BaseEstimator):
-    """Runs joblib tasks of its own, and notes the backend that they would get."""
+    """Runs joblib tasks of its own, and records the backend that they would get."""
 
     def __init__(self, C=1.0):
         self.C = C
@@ -70,7 +70,7 @@ def assert_same_results(search, reference):
 @pytest.mark.parametrize(("ours", "theirs", "params"), PAIRS)
 @pytest.mark.parametrize(("backend", "n_jobs"), BACKENDS)
 def test_results_are_scikit_learns_own(ours, theirs, params, backend, n_jobs, capsys):
-    # A shuffled cv without a seed of its own: an additional split would change the results.
+    # A shuffled cv without a seed: an additional split would change the results.
     def fit(cls, **more):
         cv = KFold(3, shuffle=True, random_state=np.random.RandomState(0))
         return cls(LogisticRegression(), cv=cv, return_train_score=True, **params, **more).fit(X, y)

@@ -170,3 +170,23 @@ def test_default_space_leaves_out_what_the_net_lacks():
     assert "module__dropout" in default_space(NeuralNetClassifier(WithDropout()))
     without_decay = NeuralNetClassifier(WithDropout, optimizer=optim.LBFGS)
     assert set(default_space(without_decay)) == NAMES - {"optimizer__weight_decay"}
+
+
+SPACES = [
+    loguniform_int(100, 5000),
+    zero_or(loguniform(1e-6, 1e-1), p_zero=0.3),
+    zero_or(uniform()),
+]
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_quantiles_belong_to_the_draws(space):
+    draws = np.sort(space.rvs(size=20_000, random_state=0))
+    shares = np.array([0.1, 0.35, 0.5, 0.9])
+    expected = draws[(shares * len(draws)).astype(int)]
+
+    np.testing.assert_allclose(space.ppf(shares), expected, rtol=0.2, atol=0.02)
+    assert space.ppf(0.5) == space.ppf(np.array([0.5]))[0]
+    assert np.shape(space.ppf(0.5)) == ()
+    for share in (0.35, 0.9):
+        assert space.cdf(space.ppf(share)) == pytest.approx(share, abs=0.02)

@@ -1,6 +1,8 @@
-"""What the compiled kernels say to the processor in vectors: products, transposed tables, powers, copies.
+"""Vector instructions of the compiled kernels: products, transposed tables, powers of 2, copies.
 
-Numba keeps compiled kernels until ``kernels.py`` changes, and does not look at this file: touch that one, too.
+The functions called ``generate`` write code of LLVM, which Numba has no words for. Numba keeps
+compiled kernels until ``kernels.py`` changes, and does not look at this file: touch ``kernels.py``,
+too, after an edit.
 """
 
 from llvmlite import binding, ir
@@ -8,64 +10,82 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-BYTES = 64  # of a vector, be it one of the processor's or several
-_SUMS = (
-    8 if binding.get_host_cpu_features().get("avx512f") else 4
-)  # vectors that its registers hold at once
+# The bytes of a vector, which may be several of the processor's.
+BYTES = 64
+# The rows of a product that are computed at once: as many vectors as the registers hold.
+_TILE_ROWS = 8 if binding.get_host_cpu_features().get("avx512f") else 4
+
 OPTIONS = {"nogil": True, "error_model": "numpy"}
-compiled = njit(fastmath={"contract"}, **OPTIONS)  # infinite numbers and NaN keep their meaning
-_FREE = ["contract"]  # a product and a sum may be rounded once
-_INDEX, _LANE = ir.IntType(64), ir.IntType(32)
+# Infinite numbers and NaN keep their meaning.
+compiled = njit(fastmath={"contract"}, **OPTIONS)
+# A product and a sum may be rounded once.
+_CONTRACT = ["contract"]
+
+_INDEX = ir.IntType(64)
+_POSITION = ir.IntType(32)
 
 
 class _Code:
-    """What the functions below that speak to the compiler itself have in common."""
+    """The arguments and the vector type of a function that is generated; and common operations.
+
+    Parameters
+    ----------
+    context, builder, signature, args
+        What Numba hands to a ``generate``. The first of the arguments must be an array: its type
+        is that of the vectors.
+
+    Attributes
+    ----------
+    args : list
+        The arguments, with a pointer to the data in place of each array.
+    vector : ir.VectorType
+    """
 
     def __init__(self, context, builder, signature, args):
-        self.builder, self.args = builder, []
-        for kind, value in zip(signature.args, args, strict=True):
-            is_array = isinstance(kind, types.Array)
-            self.args.append(
-                context.make_array(kind)(context, builder, value).data if is_array else value
-            )
-        self.number = self.args[0].type.pointee
-        self.size = 4 if isinstance(self.number, ir.FloatType) else 8
-        self.vector = ir.VectorType(self.number, BYTES // self.size)
+        self.builder = builder
+        self.args = []
+        for argument_type, value in zip(signature.args, args, strict=True):
+            if isinstance(argument_type, types.Array):
+                array = context.make_array(argument_type)(context, builder, value)
+                value = array.data
+            self.args.append(value)
+        scalar = self.args[0].type.pointee
+        self.itemsize = 4 if isinstance(scalar, ir.FloatType) else 8
+        self.vector = ir.VectorType(scalar, BYTES // self.itemsize)
 
-    def at(self, pointer, step, times=1):
-        """Return a pointer moved by some steps."""
-        return self.builder.gep(pointer, [self.builder.mul(step, _INDEX(times))])
+    def move(self, pointer, stride, times=1):
+        """Return a pointer moved by some strides."""
+        return self.builder.gep(pointer, [self.builder.mul(stride, _INDEX(times))])
 
     def load(self, pointer):
-        """Load a vector, which may lie anywhere."""
-        return self.builder.load(
-            self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size
-        )
+        """Load a vector, which need not be aligned."""
+        address = self.builder.bitcast(pointer, self.vector.as_pointer())
+        return self.builder.load(address, align=self.itemsize)
 
     def store(self, vector, pointer):
-        """Store a vector."""
-        self.builder.store(
-            vector, self.builder.bitcast(pointer, self.vector.as_pointer()), align=self.size
-        )
+        """Store a vector, which need not be aligned."""
+        address = self.builder.bitcast(pointer, self.vector.as_pointer())
+        self.builder.store(vector, address, align=self.itemsize)
 
-    def spread(self, pointer):
-        """Load a number into all places of a vector."""
-        nothing = ir.Constant(self.vector, ir.Undefined)
-        first = self.builder.insert_element(nothing, self.builder.load(pointer), _LANE(0))
-        return self.shuffle(first, nothing, [0] * self.vector.count)
+    def broadcast(self, pointer):
+        """Load a scalar into all positions of a vector."""
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        scalar = self.builder.load(pointer)
+        first = self.builder.insert_element(undefined, scalar, _POSITION(0))
+        return self.shuffle(first, undefined, [0] * self.vector.count)
 
-    def shuffle(self, one, other, places):
-        """Return a vector of numbers that two hold, at these places of the one and then the other."""
-        return self.builder.shuffle_vector(
-            one, other, ir.Constant(ir.VectorType(_LANE, len(places)), places)
-        )
+    def shuffle(self, one, other, positions):
+        """Return the values at some positions of two vectors, counted over both of them."""
+        mask = ir.Constant(ir.VectorType(_POSITION, len(positions)), positions)
+        return self.builder.shuffle_vector(one, other, mask)
 
 
 def _make_tile(n):
-    """Make a function that computes n rows and a vector's columns of a product ``a @ b``, plus a bias per row.
+    """Make a function that computes n rows and a vector of columns of a product, plus a bias.
 
-    ``c[i, :] = bias[i] + sum over k of a[i, k] * b[k, :]``. Every table comes with the steps from row to row, and
-    `a` also with that from column to column.
+    ``c[i, :] = bias[i] + sum over k of a[i, k] * b[k, :]``. The number of products must be at least
+    1. Each table comes with its stride from row to row, and `a` also with that from column to
+    column.
     """
 
     @intrinsic
@@ -73,61 +93,79 @@ def _make_tile(n):
         def generate(context, builder, signature, args):
             code = _Code(context, builder, signature, args)
             c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row = code.args
-            before = [code.spread(code.at(bias, bias_row, i)) for i in range(n)]
-            entry, loop, after = (
-                builder.block,
-                builder.append_basic_block(),
-                builder.append_basic_block(),
-            )
+            initial_sums = [code.broadcast(code.move(bias, bias_row, i)) for i in range(n)]
+            entry = builder.block
+            loop = builder.append_basic_block()
+            after = builder.append_basic_block()
             builder.branch(loop)
+
+            # The variables of the loop: the index, pointers into `a` and `b`, and a sum per row.
             builder.position_at_end(loop)
-            k, a_here, b_here = builder.phi(_INDEX), builder.phi(a.type), builder.phi(b.type)
-            sums, columns = [builder.phi(code.vector) for _ in range(n)], code.load(b_here)
-            lefts = [code.spread(code.at(a_here, a_row, i)) for i in range(n)]
-            products = [builder.fmul(left, columns, flags=_FREE) for left in lefts]
-            added = [builder.fadd(p, s, flags=_FREE) for p, s in zip(products, sums, strict=True)]
-            next_k, next_a, next_b = (
-                builder.add(k, _INDEX(1)),
-                code.at(a_here, a_column),
-                code.at(b_here, b_row),
-            )
-            moves = [(k, _INDEX(0), next_k), (a_here, a, next_a), (b_here, b, next_b)]
-            for variable, first, then in [*moves, *zip(sums, before, added, strict=True)]:
-                variable.add_incoming(first, entry)
-                variable.add_incoming(then, loop)
+            k = builder.phi(_INDEX)
+            a_k = builder.phi(a.type)
+            b_k = builder.phi(b.type)
+            sums = [builder.phi(code.vector) for _ in range(n)]
+
+            # sums[i] += a[i, k] * b[k, :]
+            columns = code.load(b_k)
+            factors = [code.broadcast(code.move(a_k, a_row, i)) for i in range(n)]
+            products = [builder.fmul(factor, columns, flags=_CONTRACT) for factor in factors]
+            next_sums = [
+                builder.fadd(product, total, flags=_CONTRACT)
+                for product, total in zip(products, sums, strict=True)
+            ]
+            next_k = builder.add(k, _INDEX(1))
+            next_a = code.move(a_k, a_column)
+            next_b = code.move(b_k, b_row)
+
+            # What each variable is before the first pass, and after each pass.
+            updates = [(k, _INDEX(0), next_k), (a_k, a, next_a), (b_k, b, next_b)]
+            updates += zip(sums, initial_sums, next_sums, strict=True)
+            for variable, before, following in updates:
+                variable.add_incoming(before, entry)
+                variable.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", next_k, n_products), loop, after)
+
             builder.position_at_end(after)
             for i in range(n):
-                code.store(added[i], code.at(c, c_row, i))
+                code.store(next_sums[i], code.move(c, c_row, i))
             return context.get_dummy_value()
 
-        return types.void(
-            c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row
-        ), generate
+        arguments = (c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row)
+        return types.void(*arguments), generate
 
     return tile
 
 
-_tile_of_many, _tile_of_two, _tile_of_one = map(_make_tile, (_SUMS, 2, 1))
+_tile_of_many = _make_tile(_TILE_ROWS)
+_tile_of_two = _make_tile(2)
+_tile_of_one = _make_tile(1)
 
 
 @intrinsic
-def _flip(context, a, a_row, b, b_row):
-    """Write a square of as many rows as a vector has numbers, transposed: perfect shuffles of its two halves."""
+def _transpose_square(context, a, a_row, b, b_row):
+    """Write a transposed square, of as many rows as a vector has values.
+
+    Rows 0 and n / 2, 1 and n / 2 + 1, ... are interleaved; after log2(n) such rounds, each value
+    stands where row and column are exchanged.
+    """
 
     def generate(context, builder, signature, args):
         code = _Code(context, builder, signature, args)
         a, a_row, b, b_row = code.args
         n = code.vector.count
-        rows = [code.load(code.at(a, a_row, i)) for i in range(n)]
-        by_turns = [place for i in range(n) for place in (i, n + i)]
-        for _ in range(n.bit_length() - 1):
-            pairs = zip(rows[: n // 2], rows[n // 2 :], strict=True)
-            rows = [
-                code.shuffle(*pair, half) for pair in pairs for half in (by_turns[:n], by_turns[n:])
-            ]
+        rows = [code.load(code.move(a, a_row, i)) for i in range(n)]
+        # Of two vectors: 0, n, 1, n + 1, ...
+        interleaved = [position for i in range(n) for position in (i, n + i)]
+        n_rounds = n.bit_length() - 1
+        for _ in range(n_rounds):
+            mixed = []
+            for upper, lower in zip(rows[: n // 2], rows[n // 2 :], strict=True):
+                mixed.append(code.shuffle(upper, lower, interleaved[:n]))
+                mixed.append(code.shuffle(upper, lower, interleaved[n:]))
+            rows = mixed
         for i in range(n):
-            code.store(rows[i], code.at(b, b_row, i))
+            code.store(rows[i], code.move(b, b_row, i))
         return context.get_dummy_value()
 
     return types.void(a, a_row, b, b_row), generate
@@ -138,64 +176,92 @@ def power_of_2(context, n, like):
     """Return ``2.0**n`` for a whole number n, from its bits; the result must be a normal number."""
 
     def generate(context, builder, signature, args):
-        number = context.get_value_type(like)
-        bits, bias, place = (32, 127, 23) if isinstance(number, ir.FloatType) else (64, 1023, 52)
-        integer = ir.IntType(bits)
+        scalar = context.get_value_type(like)
+        # The bits of a number, the bias of its exponent, and the bits of its fraction (IEEE 754).
+        if isinstance(scalar, ir.FloatType):
+            n_bits, bias, n_fraction_bits = 32, 127, 23
+        else:
+            n_bits, bias, n_fraction_bits = 64, 1023, 52
+        integer = ir.IntType(n_bits)
         exponent = builder.add(builder.fptosi(args[0], integer), integer(bias))
-        return builder.bitcast(builder.shl(exponent, integer(place)), number)
+        return builder.bitcast(builder.shl(exponent, integer(n_fraction_bits)), scalar)
 
     return like(like, like), generate
 
 
 @intrinsic
-def copy(context, to, start, n):
-    """Copy n numbers."""
+def copy(context, target, source, n):
+    """Copy n values from the beginning of one array to that of another."""
 
     def generate(context, builder, signature, args):
-        to, start, n = _Code(context, builder, signature, args).args
-        cgutils.raw_memcpy(builder, to, start, n, context.get_abi_sizeof(to.type.pointee))
+        target, source, n = _Code(context, builder, signature, args).args
+        itemsize = context.get_abi_sizeof(target.type.pointee)
+        cgutils.raw_memcpy(builder, target, source, n, itemsize)
         return context.get_dummy_value()
 
-    return types.void(to, start, n), generate
+    return types.void(target, source, n), generate
 
 
 @intrinsic
 def cast(context, value, like):
-    """Return a number in the type of another one: Python's own are of 64 bits."""
-    return like(value, like), lambda context, builder, sig, args: context.cast(
-        builder, args[0], value, like
-    )
+    """Return a number in the type of another one: Python's own have 64 bits."""
+
+    def generate(context, builder, signature, args):
+        return context.cast(builder, args[0], value, like)
+
+    return like(value, like), generate
 
 
 @compiled
 def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
-    """Write products of `shape` (rows, columns, products); `c` and `b` have room for whole vectors of columns."""
+    """Write ``c = a @ b + bias``, with a bias per row.
+
+    Parameters
+    ----------
+    c : ndarray (n_rows, n_columns)
+        Its rows, like those of `b`, must have room for whole vectors.
+    c_row : int
+        The stride from row to row.
+    a : ndarray (n_rows, n_products)
+    a_row, a_column : int
+        Its strides; a transposed table has them exchanged.
+    b : ndarray (n_products, n_columns)
+    b_row : int
+    shape : tuple of int
+        (n_rows, n_columns, n_products).
+    bias : ndarray (n_rows,) or (1,)
+    bias_row : int
+        1, or 0 if all rows have the same bias.
+    """
     n_rows, n_columns, n_products = shape
     for j in range(0, n_columns, BYTES // c.itemsize):
+        b_j = b[j:]
         i = 0
         while i < n_rows:
-            here, left, start = c[i * c_row + j :], a[i * a_row :], bias[i * bias_row :]
-            if i + _SUMS <= n_rows:
+            c_i = c[i * c_row + j :]
+            a_i = a[i * a_row :]
+            bias_i = bias[i * bias_row :]
+            if i + _TILE_ROWS <= n_rows:
                 _tile_of_many(
-                    here, c_row, left, a_row, a_column, b[j:], b_row, n_products, start, bias_row
+                    c_i, c_row, a_i, a_row, a_column, b_j, b_row, n_products, bias_i, bias_row
                 )
-                i += _SUMS
+                i += _TILE_ROWS
             elif i + 2 <= n_rows:
                 _tile_of_two(
-                    here, c_row, left, a_row, a_column, b[j:], b_row, n_products, start, bias_row
+                    c_i, c_row, a_i, a_row, a_column, b_j, b_row, n_products, bias_i, bias_row
                 )
                 i += 2
             else:
                 _tile_of_one(
-                    here, c_row, left, a_row, a_column, b[j:], b_row, n_products, start, bias_row
+                    c_i, c_row, a_i, a_row, a_column, b_j, b_row, n_products, bias_i, bias_row
                 )
                 i += 1
 
 
 @compiled
 def transpose(a, a_row, b, b_row, n_rows, n_columns):
-    """Write `b`, the transposed `a`; both have room for whole vectors."""
+    """Write `b`, the transposed `a` (n_rows, n_columns); both have room for whole vectors."""
     n = BYTES // a.itemsize
     for i in range(0, n_rows, n):
         for j in range(0, n_columns, n):
-            _flip(a[i * a_row + j :], a_row, b[j * b_row + i :], b_row)
+            _transpose_square(a[i * a_row + j :], a_row, b[j * b_row + i :], b_row)

@@ -1,4 +1,4 @@
-"""What a way to take training steps is: five methods."""
+"""The interface of a way to take training steps: five methods."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -91,7 +91,7 @@ class StepBackend(ABC):
         Returns
         -------
         losses : ndarray of shape (L, n_steps)
-            The loss of each step. Behind the last step of a shorter lane stands any number.
+            The loss of each step. Values after the last step of a shorter lane have no meaning.
         """
 
     def select(self, positions):

@@ -1,7 +1,7 @@
-"""Chains of linear layers, activations and dropout in many nets, forward and backward without autograd's records.
+"""Chains of linear layers, activations and dropout in many nets, computed without autograd.
 
-Half of the time that a small step takes with autograd is not spent on products. What each step needs anew in the same
-way, views and places to write to, is made once.
+Half of the time that a small step takes with autograd is not spent on products. What each step
+would make anew in the same way, views and tensors to write to, is made once.
 """
 
 import torch
@@ -11,122 +11,170 @@ from sktune.modules.dropout import HashedDropout
 
 
 class Chain:
-    """The layers of a chain in all lanes, with their parameters and the places of these parameters' gradients.
+    """The layers of a chain in all lanes.
 
-    `masks` are those of the dropout layers; products are made in the type `low`, if one is given.
+    Parameters
+    ----------
+    layers : dict of str to nn.Module
+        From :func:`sktune.modules.reading.find_chain`.
+    parameters, gradients : dict of Tensor (L, ...)
+        The parameters of all lanes by name, and where their gradients are written.
+    masks : list of LaneMasks
+        Those of each dropout layer.
+    product_dtype : torch.dtype or None, default=None
+        The type of matrix products in training; None is that of the parameters.
     """
 
-    def __init__(self, layers, parameters, gradients, masks, low=None):
-        self.links, self.dropouts = [], []
-        masks, is_first = iter(masks), True
-        is_ours = False  # whether a layer's input may be written to
+    def __init__(self, layers, parameters, gradients, masks, product_dtype=None):
+        self.links = []
+        self.dropouts = []
+        remaining_masks = iter(masks)
+        is_first_linear = True
+        # Whether a layer may write to its input: the batch, and what autograd keeps, must stay.
+        may_overwrite = False
         for name, layer in layers.items():
             if isinstance(layer, nn.Linear):
-                tensors = [
-                    of.get(f"{name}.{part}")
-                    for of in (parameters, gradients)
-                    for part in ("weight", "bias")
-                ]
-                link = _Linear(*tensors, is_first=is_first)
-                is_first = False
-                link = link if low is None else _Low(link, low)
+                link = _Linear(name, parameters, gradients, is_first_linear)
+                if product_dtype is not None:
+                    link = _LowPrecisionLinear(link, product_dtype)
+                is_first_linear = False
             elif isinstance(layer, HashedDropout):
-                link = _Dropout(layer.index, next(masks), is_ours)
+                link = _Dropout(layer.index, next(remaining_masks), may_overwrite)
                 self.dropouts.append(link)
+            elif type(layer) is nn.ReLU:
+                link = _Relu(may_overwrite)
             else:
-                link = _Relu(is_ours) if type(layer) is nn.ReLU else _Activation(layer)
+                link = _Activation(layer)
             self.links.append(link)
-            is_ours = not isinstance(link, _Activation)
+            may_overwrite = not isinstance(link, _Activation)
 
-    def forward(self, X, place=None):
-        """Return the outputs (L, B, C) for X (L, B, F); `place` is (epoch, batch), in training."""
+    def forward(self, X, step=None):
+        """Return the outputs (L, B, C) for X (L, B, F); `step` is (epoch, batch), in training."""
         for link in self.links:
-            X = link.forward(X, place)
+            X = link.forward(X, step)
         return X
 
     def backward(self, gradient):
-        """Write the gradients of the parameters, for a step in training whose outputs have this gradient (L, B, C)."""
+        """Write the gradients of the parameters.
+
+        `gradient` (L, B, C) is that of the outputs of the last step in training.
+        """
         for link in reversed(self.links):
             gradient = link.backward(gradient)
-            if gradient is None:  # what comes before learns nothing
+            if gradient is None:
+                # The layers before the first linear one have no parameters.
                 break
 
 
 class _Linear:
-    def __init__(self, weight, bias, weight_gradient, bias_gradient, is_first):
-        self.weight, self.bias = weight, bias  # (L, H, F), (L, H)
-        self.weight_gradient, self.bias_gradient = weight_gradient, bias_gradient
-        self.is_first = is_first
-        self.columns, self.row = weight.mT, None if bias is None else bias.unsqueeze(1)
-        self.space = {}  # tensors of a step that the next one writes again: new memory would have to be mapped first
+    """A linear layer; the first of a chain computes no gradient of its inputs."""
 
-    def forward(self, X, place):
+    def __init__(self, name, parameters, gradients, is_first):
+        self.weight = parameters[f"{name}.weight"]  # (L, H, F)
+        self.bias = parameters.get(f"{name}.bias")  # (L, H)
+        self.weight_gradient = gradients[f"{name}.weight"]
+        self.bias_gradient = gradients.get(f"{name}.bias")
+        self.is_first = is_first
+        self.transposed_weight = self.weight.mT  # (L, F, H)
+        self.bias_row = None if self.bias is None else self.bias.unsqueeze(1)  # (L, 1, H)
+        # Tensors that each step writes again: new memory would have to be mapped first.
+        self.workspace = {}
+
+    def forward(self, X, step):
         self.X = X
-        out = None if place is None else self._space("output", *X.shape[:2], self.weight.shape[1])
-        return _product(X, self.columns, self.row, out)
+        out = None
+        if step is not None:
+            n_lanes, n_rows, _ = X.shape
+            out = self._reuse("outputs", (n_lanes, n_rows, self.weight.shape[1]))
+        if self.bias is None:
+            return torch.bmm(X, self.transposed_weight, out=out)
+        return torch.baddbmm(self.bias_row, X, self.transposed_weight, out=out)  # (L, B, H)
 
     def backward(self, gradient):
-        _multiply(gradient.mT, self.X, self.weight_gradient)
+        _multiply(gradient.mT, self.X, self.weight_gradient)  # (L, H, F)
         if self.bias is not None:
             torch.sum(gradient, 1, out=self.bias_gradient)
-        if not self.is_first:
-            return torch.bmm(gradient, self.weight, out=self._space("gradient", *self.X.shape))
+        if self.is_first:
+            return None
+        out = self._reuse("gradient", self.X.shape)
+        return torch.bmm(gradient, self.weight, out=out)  # (L, B, F)
 
-    def _space(self, *key):
-        if key not in self.space:
-            self.space[key] = self.weight.new_empty(key[1:])
-        return self.space[key]
+    def _reuse(self, name, shape):
+        """Return the tensor of a name and shape; it is made the first time."""
+        key = (name, *shape)
+        if key not in self.workspace:
+            self.workspace[key] = self.weight.new_empty(shape)
+        return self.workspace[key]
 
 
-class _Low:
-    """A linear layer that trains with products of a lower precision; all else stays in the type of its parameters."""
+class _LowPrecisionLinear:
+    """A linear layer that trains with products of a lower precision than its parameters.
 
-    def __init__(self, link, low):
-        self.link, self.low = link, low
+    All else stays in the type of the parameters.
+    """
 
-    def forward(self, X, place):
-        if place is None:
-            return self.link.forward(X, place)
-        self.X, self.weight = once(X).to(self.low).expand(X.shape), self.link.weight.to(self.low)
+    def __init__(self, link, product_dtype):
+        self.link = link
+        self.product_dtype = product_dtype
+
+    def forward(self, X, step):
+        if step is None:
+            return self.link.forward(X, step)
+        self.X = without_copies(X).to(self.product_dtype).expand(X.shape)
+        self.weight = self.link.weight.to(self.product_dtype)
         outputs = torch.bmm(self.X, self.weight.mT).to(X.dtype)
-        return outputs if self.link.row is None else outputs.add_(self.link.row)
+        return outputs if self.link.bias is None else outputs.add_(self.link.bias_row)
 
     def backward(self, gradient):
         if self.link.bias is not None:
             torch.sum(gradient, 1, out=self.link.bias_gradient)
-        low = gradient.to(self.low)
-        self.link.weight_gradient.copy_(torch.bmm(low.mT, self.X))
-        if not self.link.is_first:
-            return torch.bmm(low, self.weight).to(gradient.dtype)
+        rounded = gradient.to(self.product_dtype)
+        self.link.weight_gradient.copy_(torch.bmm(rounded.mT, self.X))
+        if self.link.is_first:
+            return None
+        return torch.bmm(rounded, self.weight).to(gradient.dtype)
 
 
 class _Dropout:
-    def __init__(self, index, masks, is_ours):
-        self.index, self.masks, self.is_ours = index, masks, is_ours
+    """A dropout layer, whose masks follow from the seeds of the fits."""
 
-    def forward(self, X, place):
-        if place is None:
+    def __init__(self, index, masks, may_overwrite):
+        self.index = index
+        self.masks = masks
+        self.may_overwrite = may_overwrite
+
+    def forward(self, X, step):
+        if step is None:
             return X
         self.width = X.shape[2]
-        self.factors = self.masks.factors(X.shape[1:], (*place, self.index, 0), X).to(X.dtype)
-        return X.mul_(self.factors) if self.is_ours else X * self.factors
+        factors = self.masks.factors(X.shape[1:], self._position(step), X)
+        self.factors = factors.to(X.dtype)
+        return X.mul_(self.factors) if self.may_overwrite else X * self.factors
 
     def backward(self, gradient):
         return gradient.mul_(self.factors)
 
-    def numbers(self, X, place):
-        """Return the random numbers of a step, of rows X of the net (L, B, ...), which has been taken before."""
-        return self.masks.numbers((*place, self.index, 0), X.shape[1] * self.width, X.device)
+    def numbers(self, X, step):
+        """Return the random numbers of a step, for the inputs X (L, B, ...) of the net.
+
+        The layer must have been called before: its width is known from then.
+        """
+        n = X.shape[1] * self.width
+        return self.masks.numbers(self._position(step), n, X.device)
+
+    def _position(self, step):
+        """Return (epoch, batch, layer, call): a layer of a chain is called once in a step."""
+        return (*step, self.index, 0)
 
 
 class _Relu:
-    """All that its gradient needs is where the output is positive."""
+    """A ReLU. Its gradient needs only the signs of the outputs."""
 
-    def __init__(self, is_ours):
-        self.is_ours = is_ours
+    def __init__(self, may_overwrite):
+        self.may_overwrite = may_overwrite
 
-    def forward(self, X, place):
-        self.output = X.relu_() if self.is_ours else X.relu()
+    def forward(self, X, step):
+        self.output = X.relu_() if self.may_overwrite else X.relu()
         return self.output
 
     def backward(self, gradient):
@@ -136,14 +184,15 @@ class _Relu:
 
 
 class _Activation:
-    """Any other activation: autograd's."""
+    """Any other activation, whose gradient autograd computes."""
 
     def __init__(self, layer):
         self.layer = layer
 
-    def forward(self, X, place):
-        with torch.set_grad_enabled(place is not None):
-            self.input = X.detach().requires_grad_(place is not None)
+    def forward(self, X, step):
+        is_training = step is not None
+        with torch.set_grad_enabled(is_training):
+            self.input = X.detach().requires_grad_(is_training)
             self.output = self.layer(self.input)
         return self.output.detach()
 
@@ -151,19 +200,16 @@ class _Activation:
         return torch.autograd.grad(self.output, self.input, gradient)[0]
 
 
-def once(tensor):
-    """Return what is expanded over the lanes as it lies in memory."""
-    return tensor[:1] if tensor.stride(0) == 0 else tensor
+def without_copies(tensor):
+    """Return a tensor (L, ...) as it lies in memory: (1, ...) if it is expanded over the lanes."""
+    is_expanded = tensor.stride(0) == 0
+    return tensor[:1] if is_expanded else tensor
 
 
 def _multiply(a, b, out):
-    """Write a product of lanes into a view, lane by lane; several threads divide it better all at once."""
+    """Write a product of lanes into a view."""
     if torch.get_num_threads() == 1:
         torch.bmm(a, b, out=out)
     else:
+        # Into a view, torch computes lane by lane; several threads divide all lanes better.
         out.copy_(a @ b)
-
-
-def _product(a, b, bias, out):
-    """Return a product of lanes, plus the bias if there is one."""
-    return torch.bmm(a, b, out=out) if bias is None else torch.baddbmm(bias, a, b, out=out)

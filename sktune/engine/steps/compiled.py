@@ -39,7 +39,7 @@ class CompiledSteps(StepBackend):
         return ""
 
     def prepare(self, lanes, options):
-        """Bind the numbers of each lane to the kernels."""
+        """Bind the tensors of each lane to the kernels."""
         super().prepare(lanes, options)
         self.data = {rows: read_data(rows) for rows in {lane.rows for lane in lanes}}
         self._bind()
@@ -84,6 +84,7 @@ class CompiledSteps(StepBackend):
             )
             steps_done[position] += len(found)
             losses[position, : len(found)] = found
-            # the last one is no number, or the steps behind it have no weight
+            # Losses that end before the lane's last step end with one that is not finite. Values
+            # after the last step of a shorter lane are not read.
             losses[position, len(found) :] = found[-1]
         return losses

@@ -14,59 +14,101 @@ from sktune.training.penalties import is_penalized
 class StackedNet:
     """L nets of one architecture.
 
-    The modules are alike in everything but the values of parameters and buffers, and the rates of dropout. The
-    parameters of a net are a row of `flat`; `leaves` are views of it, one per parameter, that autograd
-    differentiates with respect to. Buffers are stacked on their own: under vmap a module updates them in place
-    only where they are contiguous with the lanes first.
+    The modules are alike in everything but the values of parameters and buffers, and the rates of
+    dropout.
+
+    Parameters
+    ----------
+    modules : list of nn.Module
+        The module of each lane; several lanes may have the same one. They are not changed.
+    masks : list of LaneMasks or DrawnMasks
+        Those of each dropout layer.
+    product_dtype : torch.dtype or None, default=None
+        The type of matrix products in training; None is that of the parameters.
+
+    Attributes
+    ----------
+    flat, flat_gradient : Tensor (L, P)
+        The trained parameters, a row for each net, and where their gradient is written.
+    leaves, gradients : dict of Tensor (L, ...)
+        Views of these by the parameters' names. Autograd differentiates by the leaves.
+    buffers : dict of Tensor (L, ...)
+        Buffers and frozen parameters. Under vmap a module updates them in place only where they are
+        contiguous with the lanes first, so that they are not part of `flat`.
+    weight_mask : Tensor (P,)
+        1 at the weights, which l1 and l2 are meant for, 0 elsewhere.
+    chain : Chain or None
+        What computes the nets layer by layer, if their layers are known.
     """
 
-    def __init__(self, modules, masks, low=None):
-        self.template = deepcopy(modules[0])
-        self.layers, self.dropouts = find_chain(self.template), dropout_layers(self.template)
-        self.names = [name for name, p in modules[0].named_parameters() if p.requires_grad]
-        self.shapes = [dict(modules[0].named_parameters())[name].shape for name in self.names]
-        flat = {
-            module: _flatten(module, self.names) for module in modules
-        }  # lanes may begin with the same one
+    def __init__(self, modules, masks, product_dtype=None):
+        self._set_template(deepcopy(modules[0]))
+        self.masks = masks
+        self.product_dtype = product_dtype
+        trained = {name: p for name, p in modules[0].named_parameters() if p.requires_grad}
+        self.names = list(trained)
+        self.shapes = [p.shape for p in trained.values()]
+        # Lanes may begin with the same module, which is flattened once.
+        flat = {module: _flatten(module, self.names) for module in modules}
         self.flat = torch.stack([flat[module] for module in modules])  # (L, P)
-        stacked = [_fixed(module) for module in modules]
-        self.buffers = {name: torch.stack([s[name] for s in stacked]) for name in stacked[0]}
-        # 1 at the weights, which l1 and l2 are meant for, 0 elsewhere; (P,)
-        is_weight = [
-            torch.full((shape.numel(),), float(is_penalized(shape))) for shape in self.shapes
-        ]
-        self.weight_mask = torch.cat(is_weight).to(self.flat)
-        self.masks, self.low = masks, low  # of each dropout layer; the type of products in training
-        self._make_leaves()
+        fixed = [_fixed(module) for module in modules]
+        self.buffers = {name: torch.stack([lane[name] for lane in fixed]) for name in fixed[0]}
+        parts = [torch.full((shape.numel(),), float(is_penalized(shape))) for shape in self.shapes]
+        self.weight_mask = torch.cat(parts).to(self.flat)
+        self._make_views()
 
-    def _make_leaves(self):
-        self.leaves, self.flat_gradient = self._views(self.flat), torch.empty_like(self.flat)
+    def _set_template(self, template):
+        """Take a module that tells the architecture, and find its layers."""
+        self.template = template
+        self.layers = find_chain(template)
+        self.dropouts = dropout_layers(template)
+
+    def _make_views(self):
+        """Make all that refers to the memory of `flat`."""
+        self.flat_gradient = torch.empty_like(self.flat)
+        self.leaves = self._views(self.flat)
         self.gradients = self._views(self.flat_gradient)
-        self.chain = self.layers and Chain(
-            self.layers, self.leaves, self.gradients, self.masks, self.low
-        )
+        self.chain = None
+        if self.layers:
+            self.chain = Chain(
+                self.layers, self.leaves, self.gradients, self.masks, self.product_dtype
+            )
 
     def _views(self, flat):
         """Return views of (L, P), one per parameter, by name."""
-        parts = flat.detach().split([shape.numel() for shape in self.shapes], 1)
+        parts = flat.detach().split(self._sizes(), 1)
         return {
             name: part.view(-1, *shape)
             for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
         }
 
+    def _sizes(self):
+        """Return the number of values of each parameter."""
+        return [shape.numel() for shape in self.shapes]
+
     def __len__(self):
         return len(self.flat)
 
-    def forward(self, X, training, place=(0, 0)):
-        """Return the outputs (L, B, ...) for the lanes' batches X (L, B, ...), which may be one batch, expanded.
+    def forward(self, X, training, step=(0, 0)):
+        """Return the outputs (L, B, ...) for the lanes' batches.
 
-        `place` is (epoch, batch), which the masks of dropout follow from.
+        Parameters
+        ----------
+        X : Tensor (L, B, ...)
+            It may be one batch, expanded.
+        training : bool
+        step : tuple of int, default=(0, 0)
+            (epoch, batch), which the masks of dropout follow from.
         """
-        if self.chain and X.ndim == 3:  # (L, B, F)
-            return self.chain.forward(X, place if training else None)
+        is_table = X.ndim == 3  # (L, B, F)
+        if self.chain and is_table:
+            return self.chain.forward(X, step if training else None)
         if training:
             for layer, masks in zip(self.dropouts, self.masks, strict=True):
-                layer.train_lanes(masks, place)
+                layer.train_lanes(masks, step)
+        return self._forward_by_vmap(X, training)
+
+    def _forward_by_vmap(self, X, training):
         self.template.train(training)
         for leaf in self.leaves.values():
             leaf.requires_grad_()
@@ -74,47 +116,61 @@ class StackedNet:
         def call(leaves, buffers, x):
             return functional_call(self.template, (leaves, buffers), (x,))
 
-        with torch.autocast(X.device.type, self.low, enabled=training and self.low is not None):
+        is_lowered = training and self.product_dtype is not None
+        with torch.autocast(X.device.type, self.product_dtype, enabled=is_lowered):
             outputs = vmap(call, randomness="error")(self.leaves, self.buffers, X.contiguous())
         return outputs.to(self.flat.dtype)
 
     def gradient(self, outputs, gradient):
-        """Return the gradient of a sum of the lanes' losses, (L, P), from that with respect to the last outputs."""
-        if outputs.requires_grad:
-            leaves = list(self.leaves.values())
-            for view, g in zip(
-                self.gradients.values(),
-                torch.autograd.grad(outputs, leaves, gradient, materialize_grads=True),
-                strict=True,
-            ):
-                view.copy_(g)
-        else:
+        """Return the gradient (L, P) of a sum of the lanes' losses.
+
+        Parameters
+        ----------
+        outputs : Tensor (L, B, ...)
+            What the last :meth:`forward` returned.
+        gradient : Tensor (L, B, ...)
+            The gradient of the losses with respect to them.
+        """
+        if not outputs.requires_grad:
             self.chain.backward(gradient)
+            return self.flat_gradient
+        leaves = list(self.leaves.values())
+        found = torch.autograd.grad(outputs, leaves, gradient, materialize_grads=True)
+        for view, leaf_gradient in zip(self.gradients.values(), found, strict=True):
+            view.copy_(leaf_gradient)
         return self.flat_gradient
 
     def select(self, lanes):
         """Return a net of some lanes only, copied."""
         chosen = object.__new__(StackedNet)
-        for name in ("template", "layers", "dropouts", "names", "shapes", "low"):
+        shared = (
+            "template",
+            "layers",
+            "dropouts",
+            "names",
+            "shapes",
+            "product_dtype",
+            "weight_mask",
+        )
+        for name in shared:
             setattr(chosen, name, getattr(self, name))
-        chosen.weight_mask = self.weight_mask
         chosen.flat = self.flat[lanes]
         chosen.buffers = {name: buffer[lanes] for name, buffer in self.buffers.items()}
         chosen.masks = [masks.select(lanes.tolist()) for masks in self.masks]
-        chosen._make_leaves()
+        chosen._make_views()
         return chosen
 
     def to(self, dtype):
         """Return a net like this one whose floating numbers are of another type."""
         other = self.select(torch.arange(len(self), device=self.flat.device))
-        other.template = deepcopy(self.template).to(dtype)
-        other.layers, other.dropouts = find_chain(other.template), dropout_layers(other.template)
-        other.flat, other.weight_mask = other.flat.to(dtype), self.weight_mask.to(dtype)
+        other._set_template(deepcopy(self.template).to(dtype))
+        other.flat = other.flat.to(dtype)
+        other.weight_mask = self.weight_mask.to(dtype)
         other.buffers = {
             name: buffer.to(dtype) if buffer.is_floating_point() else buffer
             for name, buffer in other.buffers.items()
         }
-        other._make_leaves()
+        other._make_views()
         return other
 
     def put_back(self, lanes, chosen):
@@ -125,25 +181,26 @@ class StackedNet:
 
     def state(self, lane):
         """Return copies of a lane's parameters and buffers, by name."""
-        row = self.flat[lane].clone()
-        values = dict(
-            zip(self.names, row.split([shape.numel() for shape in self.shapes]), strict=True)
-        )
-        values = {name: value.view(self.leaves[name].shape[1:]) for name, value in values.items()}
-        return values | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
+        parts = self.flat[lane].clone().split(self._sizes())
+        state = {
+            name: part.view(shape)
+            for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+        }
+        return state | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
 
     def load(self, lane, state):
-        """Put what :meth:`state` returned into a lane."""
+        """Copy what :meth:`state` returned into a lane."""
         for name, tensor in {**self.leaves, **self.buffers}.items():
             tensor[lane] = state[name]
 
 
 def _flatten(module, names):
+    """Return the parameters of some names as one tensor (P,)."""
     parameters = dict(module.named_parameters())
     return torch.cat([parameters[name].detach().reshape(-1) for name in names])
 
 
 def _fixed(module):
-    """Return what a step of the optimizer leaves alone: buffers, and parameters without gradient."""
+    """Return what no step of the optimizer changes: buffers, and parameters without gradient."""
     frozen = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
     return frozen | dict(module.named_buffers())

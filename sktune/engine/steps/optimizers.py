@@ -1,172 +1,93 @@
-"""torch's optimizers over flat parameters ``[L, P]``, with one value of each hyperparameter per lane.
+"""Optimizers of stacked networks: flat parameters (L, P), with hyperparameters of each lane."""
 
-A rule is a function ``rule(p, g, state, t, h)``: parameters and gradient ``(L, P)``, the state's tensors, the
-steps done including this one ``(L, 1)``, and the hyperparameters, columns ``(L, 1)``. It changes `p` and the
-state in place. No rule branches on a value: a column may hold zeros. Weight decay is done before.
-"""
-
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
 
 import torch
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.training.optimizers import OPTIMIZERS, read_option, update_adam
 
-# torch's private name for what its Adam(fused=True) calls; tests/engine/test_optimizers.py fails when it moves.
+# torch's private name for what its Adam(fused=True) calls;
+# tests/engine/test_optimizers.py fails when it moves.
 fused_adam = torch._fused_adam_
 
 
-def sgd(p, g, state, t, h):
-    """Sutskever et al. 2013, as in torch: the buffer begins with the first gradient, undamped."""
-    damped = 1 - h["dampening"] * (
-        (t > 1) & (h["momentum"] != 0)
-    )  # torch damps nothing where there is no momentum
-    state["momentum_buffer"].mul_(h["momentum"]).add_(g * damped)
-    step = (
-        g + h["momentum"] * state["momentum_buffer"] if h["nesterov"] else state["momentum_buffer"]
-    )
-    p.sub_(h["lr"] * step)
+class FusedAdam:
+    """Adam's update by torch's fused kernel, on a CPU 5 x faster than its operations one by one.
 
-
-def adam(p, g, state, t, h):
-    """Kingma and Ba 2015, algorithm 1; Loshchilov and Hutter 2019, algorithm 2."""
-    _update_moments(g, state, h)
-    root = (1 - h["beta2"] ** t).sqrt()
-    denominator = state["exp_avg_sq"].sqrt().add_(h["eps"] * root)
-    p.sub_((state["exp_avg"] / denominator).mul_(h["lr"] * root / (1 - h["beta1"] ** t)))
-
-
-def nadam(p, g, state, t, h):
-    """Dozat 2016, with torch's schedule of the momentum."""
-    _update_moments(g, state, h)
-    mu = h["beta1"] * (1 - 0.5 * 0.96 ** (t * h["momentum_decay"]))
-    mu_next = h["beta1"] * (1 - 0.5 * 0.96 ** ((t + 1) * h["momentum_decay"]))
-    state["mu_product"].mul_(mu.float())
-    product = state["mu_product"].to(p.dtype)
-    denominator = (state["exp_avg_sq"] / (1 - h["beta2"] ** t)).sqrt_().add_(h["eps"])
-    step = g * ((1 - mu) / (1 - product)) + state["exp_avg"] * (mu_next / (1 - product * mu_next))
-    p.sub_(step.div_(denominator).mul_(h["lr"]))
-
-
-def _update_moments(g, state, h):
-    state["exp_avg"].lerp_(g, 1 - h["beta1"])
-    state["exp_avg_sq"].lerp_(g.square(), 1 - h["beta2"])
-
-
-def rmsprop(p, g, state, t, h):
-    """Tieleman and Hinton 2012, with torch's momentum."""
-    state["square_avg"].lerp_(g.square(), 1 - h["alpha"])
-    step = g / state["square_avg"].sqrt().add_(h["eps"])
-    state["momentum_buffer"].mul_(h["momentum"]).add_(step)
-    p.sub_(h["lr"] * state["momentum_buffer"])
-
-
-def adagrad(p, g, state, t, h):
-    """Duchi et al. 2011."""
-    state["sum"].addcmul_(g, g)
-    rate = h["lr"] / (1 + (t - 1) * h["lr_decay"])
-    p.sub_(rate * g / state["sum"].sqrt().add_(h["eps"]))
-
-
-@dataclass(frozen=True)
-class Rule:
-    """An optimizer for lanes: its rule, and what beside lr and weight decay may differ between them, or must not.
-
-    `state` is shaped like the parameters; `numbers` are one per lane, in float32 as in torch.
-    """
-
-    step: Callable
-    columns: tuple
-    state: tuple
-    shared: tuple = ()
-    numbers: tuple = ()
-
-
-_ADAM = ("beta1", "beta2", "eps")
-_MOMENTS, _DECOUPLED = ("exp_avg", "exp_avg_sq"), ("decoupled_weight_decay",)
-RULES = {
-    torch.optim.SGD: Rule(sgd, ("momentum", "dampening"), ("momentum_buffer",), ("nesterov",)),
-    torch.optim.Adam: Rule(adam, _ADAM, _MOMENTS, _DECOUPLED),
-    torch.optim.AdamW: Rule(adam, _ADAM, _MOMENTS),
-    torch.optim.NAdam: Rule(
-        nadam, (*_ADAM, "momentum_decay"), _MOMENTS, _DECOUPLED, numbers=("mu_product",)
-    ),
-    torch.optim.RMSprop: Rule(
-        rmsprop, ("alpha", "eps", "momentum"), ("square_avg", "momentum_buffer")
-    ),
-    torch.optim.Adagrad: Rule(adagrad, ("lr_decay", "eps"), ("sum",)),
-}
-OFF = ("amsgrad", "centered", "maximize")  # options that no rule knows
-# Columns that are no option of a group by their name, and tensors of the state that do not begin with zeros.
-_READ = {
-    "beta1": lambda group: group["betas"][0],
-    "beta2": lambda group: group["betas"][1],
-    "sum": lambda group: group["initial_accumulator_value"],
-    "mu_product": lambda group: 1.0,
-}
-
-
-class AdamKernel:
-    """A rule that is torch's fused Adam, 5 x faster on a CPU than its steps one by one.
-
-    Lanes must be alike in all but lr and weight decay. An update is linear in lr: torch makes it for lr = 1, and it is
-    scaled for each lane.
+    It serves lanes that are alike in all hyperparameters but the learning rate and the weight
+    decay. An update is linear in the learning rate: torch computes it for a rate of 1, and the
+    result is scaled for each lane.
     """
 
     def __init__(self, flat, columns, is_decoupled):
-        self.update = torch.empty_like(flat)  # (L, P)
-        self.steps = torch.zeros(
-            (), device=flat.device
-        )  # which CUDA reads as float32, whatever the parameters' type
-        self.options = {name: columns[name][0].item() for name in _ADAM}
+        # the update of each weight, (L, P)
+        self.update = torch.empty_like(flat)
+        # CUDA reads the count as float32, whatever the parameters' type
+        self.steps = torch.zeros((), device=flat.device)
+        self.options = {name: columns[name][0].item() for name in ("beta1", "beta2", "eps")}
         self.options |= {"lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
-        self.pull = (
-            -columns["weight_decay"] if is_decoupled else torch.zeros_like(columns["weight_decay"])
-        )
+        # the part of an update that decoupled weight decay adds, by weight
+        decay = columns["weight_decay"]
+        self.shrinkage = -decay if is_decoupled else torch.zeros_like(decay)
 
-    def __call__(self, p, g, state, t, h):
-        """Do what :func:`adam` does, and the decoupled weight decay."""
-        torch.mul(p, self.pull, out=self.update)
+    def __call__(self, p, g, state, t, options):
+        """Take a step as :func:`update_adam` does, and the decoupled weight decay."""
+        torch.mul(p, self.shrinkage, out=self.update)
         self.steps.add_(1)
-        moments = [state["exp_avg"]], [state["exp_avg_sq"]]
-        fused_adam([self.update], [g], *moments, [], [self.steps], **self.options)
-        p.addcmul_(self.update, h["lr"])
-
-
-def _are_equal(column):
-    return bool((column == column[0]).all())
+        fused_adam(
+            [self.update],
+            [g],
+            [state["exp_avg"]],
+            [state["exp_avg_sq"]],
+            [],
+            [self.steps],
+            **self.options,
+        )
+        p.addcmul_(self.update, options["lr"])
 
 
 class StackedOptimizer:
-    """An optimizer of L lanes: of one class among ``RULES``, with a group's options for each lane."""
+    """An optimizer of L lanes, with the options of each lane.
 
-    def __init__(self, kind, groups, flat):
-        rule = RULES[kind]
-        self.plain_rule, self.rule, self.kernel = (
-            rule.step,
-            None,
-            None,
-        )  # chosen before the first step
-        self.columns = {
-            name: _column(groups, name, flat) for name in ("weight_decay", *rule.columns)
-        }
+    Parameters
+    ----------
+    optimizer : class
+        Of :mod:`torch.optim`, in :data:`~sktune.training.optimizers.OPTIMIZERS`.
+    groups : list of dict
+        The options of each lane's one group of parameters.
+    flat : Tensor (L, P)
+        The parameters.
+    """
+
+    def __init__(self, optimizer, groups, flat):
+        rule = OPTIMIZERS[optimizer]
+        self.rule = rule
+        names = ("weight_decay", *rule.hyperparameters)
+        self.columns = {}
+        for name in names:
+            values = [read_option(group, name) for group in groups]
+            self.columns[name] = _make_column(values, flat)
         self.shared = {name: groups[0].get(name, False) for name in rule.shared}
-        self.is_decoupled = kind is torch.optim.AdamW or self.shared.get("decoupled_weight_decay")
+        self.is_decoupled = rule.is_decoupled(groups[0])
+        # the steps that each lane has taken, (L, 1)
         self.t = torch.zeros(len(flat), 1, dtype=wide_dtype(flat.dtype), device=flat.device)
-        self.state = {
-            name: _column(groups, name, flat).to(flat.dtype).expand_as(flat).clone()
-            for name in rule.state
-        }
-        self.state |= {name: _column(groups, name, flat).float() for name in rule.numbers}
+        self.state = {}
+        for name, tensor in rule.state.items():
+            initial = _make_column([tensor.read_initial(group) for group in groups], flat)
+            if tensor.is_scalar:
+                self.state[name] = initial.float()
+            else:
+                self.state[name] = initial.to(flat.dtype).expand_as(flat).clone()
+        self._forget_update()
 
     def step(self, flat, gradient, rates):
         """Change `flat` by one step at the learning rates (L, 1)."""
-        self.choose_rule(flat)
+        self.choose_update(flat)
         if flat.dtype == self.t.dtype:
             self._step(flat, gradient, rates, self.state)
             return
-        # As torch's fused optimizers do for float16 and bfloat16: compute in float32, and round the results.
+        # As torch's fused optimizers do for float16 and bfloat16: compute in float32, round after.
         dtype = self.t.dtype
         wide_flat = flat.to(dtype)
         wide_state = {name: tensor.to(dtype) for name, tensor in self.state.items()}
@@ -176,68 +97,78 @@ class StackedOptimizer:
             tensor.copy_(wide_state[name])
 
     def _step(self, flat, gradient, rates, state):
-        decay = self.columns["weight_decay"]
-        if self.decays and not self.is_decoupled:
-            gradient = gradient.addcmul_(decay, flat)
-        elif self.decays and self.rule is self.plain_rule:
-            flat.mul_(1 - rates * decay)
+        if self.has_decay:
+            decay = self.columns["weight_decay"]
+            if not self.is_decoupled:
+                gradient = gradient.addcmul_(decay, flat)
+            elif not isinstance(self.update, FusedAdam):
+                flat.mul_(1 - rates * decay)
         self.t += 1
-        self.rule(flat, gradient, state, self.t, {**self.columns, **self.shared, "lr": rates})
+        options = {**self.columns, **self.shared, "lr": rates}
+        self.update(flat, gradient, state, self.t, options)
 
-    def choose_rule(self, flat):
-        """Return the rule of the next step, which depends on what the lanes have in common."""
-        if self.rule is not None:
-            return self.rule
-        self.decays = bool(self.columns["weight_decay"].any())
-        self.rule = self.plain_rule
-        is_known = flat.device.type in ("cpu", "cuda") and flat.dtype == self.t.dtype
-        if (
-            is_known
-            and self.plain_rule is adam
-            and all(map(_are_equal, (self.t, *(self.columns[name] for name in _ADAM))))
-        ):
-            self.kernel = self.kernel or AdamKernel(flat, self.columns, self.is_decoupled)
-            self.kernel.steps.copy_(self.t[0, 0])
-            self.rule = self.kernel
-        return self.rule
+    def choose_update(self, flat):
+        """Return the update of the next step: torch's fused kernel where lanes are alike enough."""
+        if self.update is None:
+            self.has_decay = bool(self.columns["weight_decay"].any())
+            self.update = self._open_fused(flat) if self._can_fuse(flat) else self.rule.update
+        return self.update
+
+    def _can_fuse(self, flat):
+        """Tell whether torch's fused Adam can take the next step in all lanes."""
+        if self.rule.update is not update_adam:
+            return False
+        if flat.device.type not in ("cpu", "cuda") or flat.dtype != self.t.dtype:
+            return False
+        columns = [self.t, *(self.columns[name] for name in self.rule.hyperparameters)]
+        return all(bool((column == column[0]).all()) for column in columns)
+
+    def _open_fused(self, flat):
+        """Return torch's fused Adam, at the step that the lanes have reached."""
+        if self.fused is None:
+            self.fused = FusedAdam(flat, self.columns, self.is_decoupled)
+        self.fused.steps.copy_(self.t[0, 0])
+        return self.fused
+
+    def _forget_update(self):
+        """Choose the update anew at the next step: the lanes may be others, or differ more."""
+        self.update = None
+        self.fused = None
 
     def select(self, lanes):
         """Return an optimizer of some lanes only, copied."""
         chosen = copy(self)
         chosen.columns = {name: column[lanes] for name, column in self.columns.items()}
         chosen.state = {name: tensor[lanes] for name, tensor in self.state.items()}
-        chosen.t, chosen.rule, chosen.kernel = self.t[lanes], None, None
+        chosen.t = self.t[lanes]
+        chosen._forget_update()
         return chosen
 
     def put_back(self, lanes, chosen):
         """Copy the state of an optimizer made by :meth:`select` back into its lanes."""
-        self.rule = None  # the lanes' steps may differ from now on
+        # the counts of the lanes' steps may differ from now on; the kernel's memory can be kept
+        self.update = None
         self.t[lanes] = chosen.t
         for name, tensor in self.state.items():
             tensor[lanes] = chosen.state[name]
 
     def load(self, lane, state):
         """Put what :meth:`lane_state` returned into a lane."""
-        # the lanes' steps may differ from now on
-        self.rule = None
+        self.update = None
         self.t[lane] = state["step"]
         for name, tensor in self.state.items():
             tensor[lane] = state[name]
 
     def lane_state(self, lane):
         """Return copies of a lane's steps and state tensors, by name."""
-        return {
-            "step": self.t[lane, 0].item(),
-            **{name: tensor[lane].clone() for name, tensor in self.state.items()},
-        }
+        copies = {name: tensor[lane].clone() for name, tensor in self.state.items()}
+        return {"step": self.t[lane, 0].item(), **copies}
 
 
-def _column(groups, name, flat):
-    """Return a hyperparameter of the lanes' groups, or what a tensor of their states begins with: (L, 1).
+def _make_column(values, flat):
+    """Return a number of each lane as a column (L, 1).
 
-    It is of float32 at least: in bfloat16 a beta of 0.999 would be 1.
+    Its type is float32 at least: in bfloat16 a beta of 0.999 would be 1.
     """
-    values = [
-        float(_READ[name](group) if name in _READ else group.get(name, 0.0)) for group in groups
-    ]
-    return torch.tensor(values, dtype=wide_dtype(flat.dtype), device=flat.device).unsqueeze(1)
+    column = torch.tensor(values, dtype=wide_dtype(flat.dtype), device=flat.device)
+    return column.unsqueeze(1)

@@ -1,81 +1,132 @@
-"""Steps recorded once and then replayed: on a GPU, to launch the kernels of a small step takes longer than they do."""
+"""Steps recorded once and then replayed by a GPU.
+
+To launch the GPU's kernels of a small step takes longer than the kernels do: a CUDA graph launches
+all of them at once.
+"""
 
 import threading
 from contextlib import suppress
+from dataclasses import dataclass
 
 import torch
 
 from sktune.engine.lanes import Part
-from sktune.engine.steps.chain import once
+from sktune.engine.steps.chain import without_copies
 from sktune.engine.steps.stacked import StackedSteps
 
-FEWEST_STEPS = 50  # for which it pays to record one
-_WARM = 2  # steps that run as they are before one is recorded: libraries set themselves up in them
-_recording = threading.Lock()  # a process can record one graph at a time
+# The fewest steps for which it pays to record one.
+FEWEST_STEPS = 50
+# Steps that are taken as usual before one is recorded: libraries set themselves up in them.
+_N_WARMUP_STEPS = 2
+# A process can record one graph at a time.
+_RECORDING = threading.Lock()
+
+
+@dataclass
+class Recording:
+    """A recorded step, and the tensors that it reads and writes each time.
+
+    Parameters
+    ----------
+    graph : torch.cuda.CUDAGraph
+    inputs : list of Tensor or None
+    dropout_numbers : list of tuple
+        Each dropout layer of the chain, with the random numbers of its masks.
+    result : Tensor
+    """
+
+    graph: object
+    inputs: list
+    dropout_numbers: list
+    result: object
+
+    def replay(self, tensors, step):
+        """Take a step with other tensors; return the result, which the next replay overwrites."""
+        for held, given in zip(self.inputs, tensors, strict=True):
+            if held is not None:
+                without_copies(held).copy_(without_copies(given))
+        for link, numbers in self.dropout_numbers:
+            numbers.copy_(link.numbers(tensors[0], step))
+        self.graph.replay()
+        return self.result
 
 
 class CapturedSteps:
-    """The steps of a chain in all lanes of a group, recorded in a CUDA graph for each kind of them.
+    """The steps of a chain in all lanes of a group, recorded in CUDA graphs.
 
-    A recorded step computes in the same memory each time: batches, rates and the numbers of masks are copied to where
-    it reads them.
+    A recorded step computes in the same memory each time: batches, learning rates and the random
+    numbers of masks are copied to where it reads them.
+
+    Parameters
+    ----------
+    chain : Chain
     """
 
     def __init__(self, chain):
-        self.chain, self.n_runs, self.recorded = chain, {}, {}
+        self.chain = chain
+        # By the key of a step: how often it was asked for, and its recording, None if it failed.
+        self.n_calls = {}
+        self.recordings = {}
 
-    def take(self, step, kind, tensors, place):
-        """Do ``step(tensors, place)`` and return what it returns, which the next one may overwrite.
+    def take(self, compute, rule, tensors, step):
+        """Return what ``compute(tensors, step)`` returns; the next step may overwrite it.
 
-        Steps of one `kind` and of tensors of the same shapes are the same operations. The tensors are (L, B, ...), or
-        None where one is not needed; `place` is (epoch, batch).
+        Parameters
+        ----------
+        compute : callable
+            It must do the same operations for the same `rule` and tensors of the same shapes.
+        rule : object
+            The rule of the optimizer.
+        tensors : tuple of Tensor (L, B, ...) or None
+        step : tuple of int
+            (epoch, batch).
         """
-        kind = (
-            kind,
-            *(None if tensor is None else (tensor.shape, tensor.stride()) for tensor in tensors),
-        )
-        self.n_runs[kind] = self.n_runs.get(kind, 0) + 1
-        if self.n_runs[kind] <= _WARM:
-            return step(tensors, place)
-        if kind not in self.recorded:
-            self.recorded[kind] = None
-            with (
-                suppress(Exception),
-                _recording,
-            ):  # nothing has changed then: the steps are taken as they are
-                self.recorded[kind] = self._record(step, tensors, place)
-        if self.recorded[kind] is None:
-            return step(tensors, place)
-        graph, inputs, held, result = self.recorded[kind]
-        for ours, theirs in zip(inputs, tensors, strict=True):
-            if ours is not None:
-                once(ours).copy_(once(theirs))
-        for link, numbers in held:
-            numbers.copy_(link.numbers(tensors[0], place))
-        graph.replay()
-        return result
+        layouts = [None if t is None else (t.shape, t.stride()) for t in tensors]
+        key = (rule, *layouts)
+        self.n_calls[key] = self.n_calls.get(key, 0) + 1
+        if self.n_calls[key] <= _N_WARMUP_STEPS:
+            return compute(tensors, step)
+        if key not in self.recordings:
+            self.recordings[key] = None
+            # A step that cannot be recorded has changed nothing, and is computed as usual.
+            with suppress(Exception), _RECORDING:
+                self.recordings[key] = self._record(compute, tensors, step)
+        recording = self.recordings[key]
+        if recording is None:
+            return compute(tensors, step)
+        return recording.replay(tensors, step)
 
-    def _record(self, step, tensors, place):
-        """Return a recorded step, which has not been taken, with the tensors that it reads and the one it writes."""
-        inputs = [None if t is None else once(t).clone().expand(t.shape) for t in tensors]
-        held = [(link, link.numbers(tensors[0], place).clone()) for link in self.chain.dropouts]
-        graph, device = torch.cuda.CUDAGraph(), tensors[0].device
-        side, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
-        side.wait_stream(current)
+    def _record(self, compute, tensors, step):
+        """Return the recording of a step, which is not taken by that."""
+        inputs = [None if t is None else without_copies(t).clone().expand(t.shape) for t in tensors]
+        dropout_numbers = [
+            (link, link.numbers(tensors[0], step).clone()) for link in self.chain.dropouts
+        ]
         try:
-            for link, numbers in held:
+            for link, numbers in dropout_numbers:
                 link.masks.held = numbers
-            with torch.cuda.stream(side):  # torch.cuda.graph would have all other groups wait
-                graph.capture_begin(capture_error_mode="thread_local")
-                try:
-                    result = step(inputs, place)
-                finally:
-                    graph.capture_end()
+            graph, result = _capture(compute, inputs, step, tensors[0].device)
         finally:
-            for link, _ in held:
+            for link, _ in dropout_numbers:
                 link.masks.held = None
-        current.wait_stream(side)
-        return graph, inputs, held, result
+        return Recording(graph, inputs, dropout_numbers, result)
+
+
+def _capture(compute, inputs, step, device):
+    """Return a CUDA graph of ``compute(inputs, step)``, and the tensor that it writes."""
+    graph = torch.cuda.CUDAGraph()
+    stream = torch.cuda.Stream(device)
+    current = torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    # `torch.cuda.graph` would synchronize the device, so that all other groups wait.
+    with torch.cuda.stream(stream):
+        graph.capture_begin(capture_error_mode="thread_local")
+        try:
+            result = compute(inputs, step)
+        finally:
+            graph.capture_end()
+    current.wait_stream(stream)
+    return graph, result
 
 
 def find_recording_blocker(spec):
@@ -97,9 +148,9 @@ class RecordedSteps(StackedSteps):
         return find_recording_blocker(specs[0]) or super().blocker(specs, tables, options)
 
     def prepare(self, lanes, options):
-        """Stack the numbers of the lanes, and be ready to record."""
+        """Stack the tensors of the lanes, and be ready to record."""
         super().prepare(lanes, options)
-        self.n_taken = lanes[0].state.epoch
+        self.n_epochs_done = lanes[0].state.epoch
         self._open_recorder()
 
     def select(self, positions):
@@ -108,16 +159,17 @@ class RecordedSteps(StackedSteps):
         self._open_recorder()
 
     def _open_recorder(self):
-        n_steps = [
-            (lane.spec.n_epochs - self.n_taken) * len(lane.batches.sizes) for lane in self.lanes
-        ]
+        n_steps = []
+        for lane in self.lanes:
+            n_epochs = lane.spec.n_epochs - self.n_epochs_done
+            n_steps.append(n_epochs * len(lane.batches.sizes))
         is_worthwhile = self.net.chain and min(n_steps) >= FEWEST_STEPS
         self.recorder = CapturedSteps(self.net.chain) if is_worthwhile else None
 
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
         losses = super().run_epoch(epoch, rates)
-        self.n_taken = epoch + 1
+        self.n_epochs_done = epoch + 1
         return losses
 
     def _take_step(self, part, step, rates):
@@ -128,7 +180,8 @@ class RecordedSteps(StackedSteps):
             return StackedSteps._take_step(self, Part(None, *batch), step, rates)
 
         tensors = (part.X, part.target, part.weight, rates)
-        if self.recorder is None or part.X.ndim != 3:
+        is_table = part.X.ndim == 3  # (L, B, F)
+        if self.recorder is None or not is_table:
             return compute(tensors, step)
-        rule = self.optimizer.choose_rule(self.net.flat)
-        return self.recorder.take(compute, rule, tensors, step)
+        update = self.optimizer.choose_update(self.net.flat)
+        return self.recorder.take(compute, update, tensors, step)

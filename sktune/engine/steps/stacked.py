@@ -24,10 +24,10 @@ class StackedSteps(StepBackend):
         return try_step(specs, tables)
 
     def prepare(self, lanes, options):
-        """Stack the numbers of the lanes."""
+        """Stack the tensors of the lanes."""
         super().prepare(lanes, options)
         self.loss = StackedLoss(lanes[0].spec.loss, lanes[0].rows.target.dtype)
-        # of what is a number per lane
+        # The type of columns that hold a value per lane.
         self.column_dtype = wide_dtype(self.net.flat.dtype)
         strengths = [(lane.spec.l1, lane.spec.l2) for lane in lanes]
         strengths = torch.tensor(strengths, dtype=torch.float64)  # (L, 2)
@@ -61,7 +61,7 @@ class StackedSteps(StepBackend):
     def _stack_rates(self, rates):
         """Return the learning rates of each step, as columns (L, 1)."""
         longest = max(map(len, rates))
-        padded = [own + own[-1:] * (longest - len(own)) for own in rates]
+        padded = [lane + lane[-1:] * (longest - len(lane)) for lane in rates]
         stacked = torch.tensor(padded, dtype=torch.float64).T.unsqueeze(2)  # (n_steps, L, 1)
         return stacked.to(self.net.flat.device, self.column_dtype).unbind()
 

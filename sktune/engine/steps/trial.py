@@ -22,12 +22,19 @@ _logger = logging.getLogger(__name__)
 _FILTERING = threading.Lock()
 _TRIAL_ROWS = 8
 
-# What torch says of modules that it cannot compute under vmap, and what that means.
+# What torch says of modules that it cannot compute under vmap (a regular expression), and what that
+# means for the user.
 _MEANINGS = {
-    "performance drop": "torch warns of a performance drop: it would compute an operation net by net",
-    "[Bb]atching rule not implemented": "torch has no rule to compute an operation in many nets at once",
+    "performance drop": (
+        "torch warns of a performance drop: it would compute an operation net by net"
+    ),
+    "[Bb]atching rule not implemented": (
+        "torch has no rule to compute an operation in many nets at once"
+    ),
     "differ from net to net": "its dropout is not of numbers that differ from net to net",
-    "data-dependent": "its forward has data-dependent control flow, which may differ from net to net",
+    "data-dependent": (
+        "its forward has data-dependent control flow, which may differ from net to net"
+    ),
     "randomness": "its forward draws random numbers in a way of its own",
     "in-place|inplace": "it writes in place to a tensor that all nets share",
     r"\.item\(\)|\.tolist|numpy|storage": "its forward takes numbers out of tensors",
@@ -110,10 +117,11 @@ class Trial:
         outputs = net.forward(X.clone(), True)
         self._check_loss(outputs.detach())
         found = net.gradient(outputs, self.loss(outputs.detach(), self.target)[1])
-        for place, position in enumerate(self.positions):
-            expected, module = self._compute_alone(self.lanes[position], X[place], place)
-            pairs = [(found[place], expected)]
-            pairs += [(net.buffers[name][place], b) for name, b in module.named_buffers()]
+        for row, position in enumerate(self.positions):
+            lane = self.lanes[position]
+            expected, module = self._compute_alone(lane, X[row], self.target[row])
+            pairs = [(found[row], expected)]
+            pairs += [(net.buffers[name][row], b) for name, b in module.named_buffers()]
             if not all(_agree(*pair) for pair in pairs):
                 raise Unfusable("its gradients or buffers are not those of each net alone")
         if self.lanes[0].spec.rows.valid is not None:
@@ -124,22 +132,22 @@ class Trial:
     def fails_alone(self):
         """Tell whether a step of one of the nets alone raises, too."""
         try:
-            for place, position in enumerate(self.positions):
+            for row, position in enumerate(self.positions):
                 spec = self.lanes[position].spec
-                outputs = deepcopy(spec.module.module).train()(self.X[place].clone())
+                outputs = deepcopy(spec.module.module).train()(self.X[row].clone())
                 criterion = deepcopy(spec.loss.criterion)
-                pair = spec.loss.bring_together(outputs, self.target[place])
+                pair = spec.loss.bring_together(outputs, self.target[row])
                 criterion(*pair).backward()
         except Exception:
             return True
         return False
 
-    def _compute_alone(self, lane, X, place):
-        """Return the gradient of a lane's module in a step of its own, and the module after it."""
+    def _compute_alone(self, lane, X, target):
+        """Return the gradient of a lane's module trained alone, and the module after the step."""
         module = deepcopy(lane.spec.module.module).train()
         for layer, p in zip(dropout_layers(module), lane.spec.dropout, strict=True):
             layer.p = p
-        loss = self.loss.of_net(module(X), self.target[place])
+        loss = self.loss.of_net(module(X), target)
         # all of the parameters: what has no gradient is never changed
         learned = [p for p in module.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, learned)

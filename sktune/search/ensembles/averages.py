@@ -1,7 +1,7 @@
 """An estimator that averages the predictions of others."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone
+from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone, is_classifier
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
@@ -100,8 +100,8 @@ class AverageRegressor(RegressorMixin, _Average):
 
 
 def average_fitted(members, weights, like):
-    """Return the average of fitted models, fitted as it is; `like` is a model fitted to all rows."""
-    kind = AverageClassifier if hasattr(like, "predict_proba") else AverageRegressor
+    """Return the average of fitted models; `like` is a model that is fitted to all rows."""
+    kind = AverageClassifier if is_classifier(like) else AverageRegressor
     average = kind(members, weights)
     average.members_ = members
     average._take_attributes(like)

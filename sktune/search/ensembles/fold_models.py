@@ -96,7 +96,7 @@ class FoldModels:
             self.models.append(result.pop(_KEPT))
 
     def arrange(self, n_splits):
-        """Return the models of each candidate in a list, one for each split, and the test rows of each split.
+        """Return the models of each candidate, one for each split, and the test rows of the splits.
 
         Raises
         ------

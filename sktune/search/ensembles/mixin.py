@@ -41,8 +41,16 @@ def _answers(name):
 class EnsembleSearch:
     """Beside a search of scikit-learn's: lets it end in an ensemble of the models of its folds.
 
-    The search has the parameters `ensemble`, `ensemble_refit` and `max_oof_mb`.
+    A search that takes these as parameters sets them in its constructor:
+
+    ensemble : {"greedy", "folds"} or None
+    ensemble_refit : bool
+    max_oof_mb : float
     """
+
+    ensemble = None
+    ensemble_refit = False
+    max_oof_mb = 256
 
     predict = _answers("predict")
     predict_proba = _answers("predict_proba")
@@ -50,7 +58,7 @@ class EnsembleSearch:
     decision_function = _answers("decision_function")
 
     def score(self, X, y=None, **params):
-        """Score the ensemble if there is one, or else the best estimator, by the search's scorer."""
+        """Score the ensemble if there is one, or else the best estimator."""
         return super(EnsembleSearch, self._as_single()).score(X, y, **params)
 
     def _as_single(self):
@@ -63,7 +71,7 @@ class EnsembleSearch:
         return search
 
     def _begin_ensemble(self, y):
-        """Check what an ensemble needs; return what keeps the models, or None without an ensemble."""
+        """Check what an ensemble needs; return what keeps the models, None without an ensemble."""
         for name in _FITTED:
             vars(self).pop(name, None)
         if self.ensemble is None:
@@ -140,7 +148,10 @@ class EnsembleSearch:
         return np.array(found)
 
     def _collect_predictions(self, models, are_whole, tests):
-        """Return for each split an array of shape (n_candidates, n_test_rows, ...); nan of failed ones."""
+        """Return the predictions of each split: arrays of shape (n_candidates, n_test_rows, ...).
+
+        Those of failed candidates are nan.
+        """
         classes = getattr(self.best_estimator_, "classes_", None)
         collected = []
         for split in range(len(tests)):
@@ -206,7 +217,7 @@ class EnsembleSearch:
         return float(np.mean(scores))
 
     def _keep_predictions(self, predictions, tests, n_rows):
-        """Set the predictions for all rows, unless they are too large; they are then told and left out."""
+        """Set the predictions for all rows; warn and leave them out if they are too large."""
         shape = (len(predictions[0]), n_rows, *predictions[0].shape[2:])
         size = 4 * np.prod(shape, dtype=float) / 2**20
         if size > self.max_oof_mb:

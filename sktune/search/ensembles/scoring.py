@@ -54,7 +54,7 @@ class KnownRegressor(RegressorMixin, BaseEstimator):
 
 
 def find_scorer(search):
-    """Return the scorer by which a search chooses; it may return a dict if it is the user's function.
+    """Return the scorer by which a search chooses. A function of the user's may return a dict.
 
     Raises
     ------
@@ -142,7 +142,7 @@ class SplitScorer:
         return score[self.metric] if isinstance(score, dict) else score
 
     def score_each(self, averages):
-        """Return the scores of averages of shape (n_averages, n_rows, ...), greater being better."""
+        """Return the scores of averages (n_averages, n_rows, ...); greater is better."""
         if self.known is not None:
             sign, score = self.known
             return sign * score(averages)

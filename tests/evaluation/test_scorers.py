@@ -1,4 +1,4 @@
-"""Metrics of resamples against their scorers, on the same rows."""
+"""Prepared metrics are compared with their scorers on the same rows."""
 
 import warnings
 
@@ -10,7 +10,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.metrics import get_scorer, make_scorer
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.evaluation.resampling import IrregularError, prepare_metric, read_scorer
+from sktune.evaluation.label_metrics import IrregularError
+from sktune.evaluation.scorers import prepare_metric, read_scorer
 
 N_ROWS = 60
 rng = np.random.default_rng(0)
@@ -21,7 +22,7 @@ GROUPS = rng.integers(0, 15, N_ROWS)
 
 
 class Answers(BaseEstimator):
-    """A fitted model whose answers are given; X are the numbers of the rows."""
+    """A fitted model whose responses are given; X holds the numbers of the rows."""
 
     def __init__(self, classes=None, **answers):
         self.classes_, self.answers = classes, answers
@@ -49,7 +50,7 @@ class Numbers(RegressorMixin, Answers):
 
 
 def classifier(n_classes, dtype=np.float64, as_text=False):
-    """Return labels, of which one class is rare, and a model that is often right."""
+    """Return labels with a rare class, and a model that predicts most of them."""
     y = rng.integers(0, n_classes, N_ROWS)
     y[y == n_classes - 1] = np.where(
         rng.uniform(size=(y == n_classes - 1).sum()) < 0.8, 0, n_classes - 1
@@ -57,7 +58,8 @@ def classifier(n_classes, dtype=np.float64, as_text=False):
     y[:n_classes] = np.arange(n_classes)
     proba = rng.dirichlet(np.ones(n_classes), N_ROWS)
     proba[ROWS, y] += 0.6
-    proba[:5] = np.eye(n_classes)[0] + 1e-3  # ties, and errors that are sure of themselves
+    # Ties, and wrong predictions with a high probability.
+    proba[:5] = np.eye(n_classes)[0] + 1e-3
     proba = (proba / proba.sum(axis=1, keepdims=True)).astype(dtype)
     classes = (
         np.array([f"class {n}" for n in range(n_classes)]) if as_text else np.arange(n_classes)
@@ -72,7 +74,7 @@ def regressor(n_outputs=1, dtype=np.float64):
 
 
 def resamples(n=3, groups=None):
-    """Return rows drawn with replacement: by rows, or whole groups."""
+    """Return rows drawn with replacement: single rows, or whole groups."""
     if groups is None:
         return [rng.integers(N_ROWS, size=N_ROWS) for _ in range(n)]
     members = [np.flatnonzero(groups == group) for group in np.unique(groups)]
@@ -83,7 +85,7 @@ def resamples(n=3, groups=None):
 
 
 def assert_as_scored(scorer, y, model, weight=None, groups=None, least=1):
-    """Assert that a metric of resamples is what the scorer says of them, wherever it says anything itself."""
+    """Assert that a prepared metric agrees with its scorer on resamples, where it is defined."""
     params = {} if weight is None else {"sample_weight": weight}
     metric = prepare_metric(model, scorer, y, model.answers, params)
     assert metric is not None

@@ -1,0 +1,109 @@
+"""Dropout of the compiled kernels: the masks of :mod:`sktune.modules.dropout`, to the last bit."""
+
+import numpy as np
+
+from sktune.engine.compiled.vectors import cast, compiled
+from sktune.runtime.seeds import DROPOUT
+
+# The 32 bits of a counter are two random numbers. These shifts bring one of them into the upper
+# half of the word, where it is compared with a threshold.
+_TAKE_UPPER = np.uint32(0)
+_TAKE_LOWER = np.uint32(16)
+
+
+@compiled
+def _mix(state, value):
+    """Take an integer into a hash, as :func:`sktune.runtime.seeds.mix` does."""
+    state = state + np.uint64(0x9E3779B97F4A7C15) + np.uint64(value)
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))
+
+
+@compiled
+def find_mask_key(seed, epoch, batch, layer):
+    """Return the two words of 32 bits that a layer's mask in a step follows from.
+
+    They are those of :func:`sktune.runtime.seeds.mask_key` for the first call of the layer.
+    """
+    first_call = 0
+    key = _mix(_mix(np.uint64(0), seed), DROPOUT)
+    key = _mix(_mix(_mix(_mix(key, epoch), batch), layer), first_call)
+    return np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
+
+
+@compiled
+def _hash_counter(counter, key):
+    """Return 32 random bits, as :func:`sktune.runtime.seeds.random_int16` makes them."""
+    x = np.uint32(np.uint32(counter) + key[0])
+    x = np.uint32(x ^ (x >> np.uint32(16)))
+    x = np.uint32(x * np.uint32(0x7FEB352D))
+    x = np.uint32(x ^ (x >> np.uint32(15)))
+    x = np.uint32((x ^ key[1]) * np.uint32(0x846CA68B))
+    return np.uint32(x ^ (x >> np.uint32(16)))
+
+
+@compiled
+def _drop_feature(bits, shift, limit, scale, values, slope):
+    """Drop units of one feature (n,) in place, all by the same half of their bits (n,)."""
+    zero = cast(0.0, values[0])
+    for i in range(len(values)):
+        is_kept = np.int32(np.uint32(bits[i] << shift)) >= limit
+        factor = scale if is_kept else zero
+        values[i] *= factor
+        slope[i] *= factor
+
+
+@compiled
+def _drop_feature_by_turns(bits, feature, width, limit, scale, values, slope):
+    """Drop units of one feature (n,) in place; which half of the bits (n,) counts alternates."""
+    zero = cast(0.0, values[0])
+    for i in range(len(values)):
+        # 16 if the position i * width + feature is even, else 0
+        is_even = np.uint32(np.uint32(i * width + feature + 1) & np.uint32(1))
+        shift = np.uint32(is_even << np.uint32(4))
+        is_kept = np.int32(np.uint32(bits[i] << shift)) >= limit
+        factor = scale if is_kept else zero
+        values[i] *= factor
+        slope[i] *= factor
+
+
+@compiled
+def drop(key, limit, scale, stride, values, slope, width, n):
+    """Set units of a table (width, n) to 0 in place, scale the others, and multiply `slope` alike.
+
+    The random numbers are counted over the transposed table (n, width). Number i is one half of
+    the bits of counter ``i // 2``: the lower half if i is even, the upper one if it is odd.
+
+    Parameters
+    ----------
+    key : tuple of two np.uint32
+        From `find_mask_key`.
+    limit : np.int32
+        The least random number, times 65,536, of a unit that is kept.
+    scale : float
+        The factor of the units that are kept.
+    stride : int
+        The steps from one feature of the table to the next.
+    values, slope : ndarray
+    width, n : int
+    """
+    scale = cast(scale, values[0])
+    is_even_width = width % 2 == 0
+    bits = np.empty(n, np.uint32)
+    for feature in range(width):
+        feature_values = values[feature * stride :][:n]
+        feature_slope = slope[feature * stride :][:n]
+        is_even_feature = feature % 2 == 0
+        # In a table of even width, an odd feature shares the counters of the feature before it.
+        if is_even_feature or not is_even_width:
+            for i in range(n):
+                position = np.uint32(i * width + feature)
+                bits[i] = _hash_counter(position >> np.uint32(1), key)
+        if is_even_width:
+            shift = _TAKE_LOWER if is_even_feature else _TAKE_UPPER
+            _drop_feature(bits, shift, limit, scale, feature_values, feature_slope)
+        else:
+            _drop_feature_by_turns(
+                bits, feature, width, limit, scale, feature_values, feature_slope
+            )

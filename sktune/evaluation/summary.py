@@ -1,0 +1,139 @@
+"""The text that tells what a HoldoutSearch has sealed, searched and found."""
+
+import numpy as np
+
+from sktune.evaluation.bootstrap import by_metric
+from sktune.evaluation.searches import find_best, find_core
+
+# The explanations of known parameters, most important first.
+KNOWN_PARAMETERS = {
+    "lr": " (α, the learning rate)",
+    "optimizer__weight_decay": " (λ, the regularization strength)",
+    "batch_size": "",
+    "module__dropout": "",
+}
+
+
+def summarize(tuned):
+    """Return the summary of a fitted HoldoutSearch: a str of aligned lines."""
+    lines = [
+        *_list_sizes(tuned),
+        *_list_validation_scores(tuned),
+        *_list_parameters(getattr(tuned, "best_params_", {})),
+        *_list_test_scores(tuned),
+    ]
+    width = max(len(label) for label, _ in lines)
+    return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
+
+
+def _list_sizes(tuned):
+    """Yield label and text of the lines about the rows."""
+    core, _ = find_core(tuned.search_)
+    n_test = len(tuned.test_indices_)
+    n_dev = len(tuned.dev_indices_)
+    fits = _describe_fits(core)
+    colon = ": " if fits else ""
+    yield "Sealed", f"{n_test} rows ({n_test / (n_test + n_dev):.0%})"
+    yield "Searched", f"{n_dev} rows{colon}{fits} in {tuned.search_time_:.1f} s"
+
+
+def _list_validation_scores(tuned):
+    """Yield label and text of the lines about the cross-validated scores."""
+    core, _ = find_core(tuned.search_)
+    baselines = by_metric(tuned.baseline_score_)
+    for metric, name in _name_metrics(tuned).items():
+        mean = _format_number(find_best(core, "mean", metric))
+        std = find_best(core, "std", metric)
+        spread = "" if np.isnan(std) else f" ± {_format_number(std)} over the folds"
+        yield f"Baseline CV {name}", _format_number(baselines[metric])
+        yield f"Best CV {name}", mean + spread
+
+
+def _list_test_scores(tuned):
+    """Yield label and text of the lines about the sealed rows."""
+    scores = by_metric(tuned.test_score_)
+    intervals = by_metric(tuned.test_interval_)
+    optimisms = by_metric(tuned.optimism_)
+    names = _name_metrics(tuned)
+    for metric, name in names.items():
+        low, high = map(_format_number, intervals[metric])
+        interval = "no interval"
+        if low != "nan":
+            interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
+        yield f"Test {name}", f"{_format_number(scores[metric])} ({interval})"
+        label = f"Optimism of {metric}" if len(names) > 1 else "Optimism"
+        yield label, f"{optimisms[metric]:+.4f} (best CV − test)"
+    if hasattr(tuned, "ensemble_test_score_"):
+        low, high = map(_format_number, tuned.ensemble_test_interval_)
+        interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
+        score = _format_number(tuned.ensemble_test_score_)
+        yield "Test of the ensemble", f"{score} ({interval})"
+
+
+def _name_metrics(tuned):
+    """Return the name to show for each metric."""
+    core, _ = find_core(tuned.search_)
+    scoring = getattr(core, "scoring", None)
+    if isinstance(scoring, str):
+        return {"score": scoring}
+    return {metric: metric for metric in by_metric(tuned.test_score_)}
+
+
+def _describe_fits(core):
+    """Return how many candidates a fitted search has tried, on how many folds, if it tells."""
+    n_splits = getattr(core, "n_splits_", None)
+    candidates = _list_candidates(core)
+    # A search by halving has a number of candidates for each of its rounds.
+    if hasattr(core, "n_candidates_"):
+        rounds = np.atleast_1d(core.n_candidates_).tolist()
+        text = f"{rounds[0]} candidates in {len(rounds)} rounds"
+    elif candidates is not None:
+        rounds = [len(candidates)]
+        text = f"{rounds[0]} candidates"
+    else:
+        return "" if n_splits is None else f"{n_splits} folds"
+    if n_splits is None:
+        return text
+    return f"{text} × {n_splits} folds = {sum(rounds) * n_splits} fits"
+
+
+def _list_candidates(core):
+    """Return a list with an entry for each candidate; None if the search does not tell."""
+    results = getattr(core, "cv_results_", {})
+    for name in ("params", "mean_test_score"):
+        if name in results:
+            return results[name]
+    return getattr(core, "trials_", None)
+
+
+def _list_parameters(params):
+    """Yield a line for each parameter, the known ones first."""
+    ranks = [*KNOWN_PARAMETERS, None]
+    width = max(map(len, params), default=0)
+    label = "Best parameters"
+    for name in sorted(params, key=lambda name: ranks.index(_find_known(name))):
+        explanation = KNOWN_PARAMETERS.get(_find_known(name), "")
+        yield label, f"{name:<{width}} = {_format_value(params[name])}{explanation}"
+        label = ""
+
+
+def _find_known(name):
+    """Return the known parameter that a name, maybe with prefixes, means; None if there is none."""
+    for known in KNOWN_PARAMETERS:
+        if f"__{name}".endswith(f"__{known}"):
+            return known
+    return None
+
+
+def _format_value(value):
+    """Format the value of a parameter on one line."""
+    if isinstance(value, (float, np.floating)):
+        return f"{value:.4g}"
+    return " ".join(str(value).split())
+
+
+def _format_number(value):
+    """Format a score."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.4f}"
+    return f"{value:.4g}"

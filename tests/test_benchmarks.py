@@ -334,3 +334,15 @@ def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
 
     with pytest.raises(RuntimeError, match="tests must be found that pass with skorch"):
         script.main([str(tmp_path)])
+
+
+def test_ensembles(tmp_path, capsys):
+    script = import_module("ensembles")
+    rows = run("ensembles", tmp_path, "--quick")["rows"]
+
+    assert [row["data"] for row in rows] == list(script.DATA_SETS)
+    for row in rows:
+        assert all(row[f"{way}_log_loss"] > 0 for way in script.WAYS)
+        assert all(0 <= row[f"{way}_error"] <= 1 for way in script.WAYS)
+    printed = capsys.readouterr().out
+    assert all(f"\n{row['data']} " in printed for row in rows)

@@ -1,7 +1,7 @@
 """The joblib backend ``"sktune"``, which trains the nets of all tasks of a call together."""
 
 import warnings
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import joblib
 import torch
@@ -63,8 +63,8 @@ class FusingBackend(ParallelBackendBase):
     listeners : sequence of objects with ``on_epoch``, default=()
         They hear of each epoch of the fits that are trained together, and may stop fits.
     keeper : object, default=None
-        It hears of the tasks: ``begin_call(tasks)`` before those of a call run, and ``keep(task)``
-        when a task has fitted its estimator in this process.
+        ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
+        gets the result of each, in their order, before scikit-learn does.
     """
 
     supports_return_generator = True
@@ -186,14 +186,21 @@ class _WatchingBackend(ParallelBackendBase):
 
     def _compute(self, tasks):
         """Yield None when the work begins, then the results of a call."""
+        with closing(self._compute_all(tasks)) as results:
+            for number, result in enumerate(results):
+                if number > 0 and self.owner.keeper is not None:
+                    self.owner.keeper.receive(result)
+                yield result
+
+    def _compute_all(self, tasks):
         tasks = begin_stream(tasks)
         if not (tasks.first and is_fit(tasks.first[0])):
             yield from self._pass_on(tasks)
             return
         items = list(tasks)
-        call = self._make_call(read_tasks(items))
         if self.owner.keeper is not None:
-            self.owner.keeper.begin_call([job.task for job in call.jobs])
+            items = [self.owner.keeper.wrap(item) for item in items]
+        call = self._make_call(read_tasks(items))
         if not call.has_networks:
             call.report_all()
             tasks = make_stream(items, tasks.n_tasks)
@@ -204,7 +211,7 @@ class _WatchingBackend(ParallelBackendBase):
                 "fits that are trained together have no timeout: "
                 f"timeout={self.parallel.timeout} is not used"
             )
-            warnings.warn(message, UserWarning, stacklevel=3)
+            warnings.warn(message, UserWarning, stacklevel=4)
         # the call alone holds the tasks from here on
         del tasks, items
         yield from call.run()

@@ -282,9 +282,6 @@ class Job:
             with self.call.within_tasks():
                 result = run_task(self.task, sum(fit.seconds for fit in self.fits))
             has_failed = _has_failed(result)
-            if not has_failed and self.call.owner.keeper is not None:
-                # the outputs for the test rows are still known
-                self.call.owner.keeper.keep(self.task)
         finally:
             hook.forget_outputs()
             self._conclude(has_failed)

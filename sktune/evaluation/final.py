@@ -10,6 +10,7 @@ import numpy as np
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import check_scoring
 
+from sktune.bridge.seam import route_params
 from sktune.evaluation.bootstrap import (
     Clock,
     Resampler,
@@ -21,6 +22,7 @@ from sktune.evaluation.bootstrap import (
 )
 from sktune.evaluation.sealing import count_rows
 from sktune.evaluation.searches import find_best, pass_to_last, scorer_params, search_as_given
+from sktune.search.ensembles.scoring import find_scorer
 
 # Seconds in calls of a scorer above which the bootstrap warns.
 _PATIENCE = 10.0
@@ -90,7 +92,8 @@ def score_sealed(search, X, y, params, **settings):
     Returns
     -------
     attributes : dict
-        ``test_score_``, ``test_interval_`` and ``optimism_``.
+        ``test_score_``, ``test_interval_`` and ``optimism_``; of a search with an ensemble also
+        ``ensemble_test_score_`` and ``ensemble_test_interval_``.
     """
     core, X, params = pass_to_last(search, X, params)
     score, interval = evaluate_once(
@@ -106,7 +109,24 @@ def score_sealed(search, X, y, params, **settings):
         optimism[name] = find_best(core, "mean", name) - value
     if not isinstance(score, dict):
         optimism = optimism["score"]
-    return {"test_score_": score, "test_interval_": interval, "optimism_": optimism}
+    found = {"test_score_": score, "test_interval_": interval, "optimism_": optimism}
+    if hasattr(core, "ensemble_"):
+        found |= _score_ensemble(core, X, y, params, settings)
+    return found
+
+
+def _score_ensemble(core, X, y, params, settings):
+    """Return score and interval of the ensemble of a search, by the metric that chose it."""
+    scorer = find_scorer(core)
+    _, score_params = route_params(core, scorer, params)
+    scoring = None if core.scoring is None else scorer
+    score, interval = evaluate_once(
+        core.ensemble_, X, y, scoring=scoring, params=score_params, **settings
+    )
+    if isinstance(score, dict):
+        score = score[core.refit]
+        interval = interval[core.refit]
+    return {"ensemble_test_score_": score, "ensemble_test_interval_": interval}
 
 
 def evaluate_once(

@@ -18,6 +18,7 @@ from sktune.evaluation.searches import (
     routing_enabled,
     seed_splits,
     split_params,
+    without_ensemble,
 )
 from sktune.evaluation.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 from sktune.evaluation.summary import summarize
@@ -102,6 +103,10 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
     baseline_score_ : float, or dict by metric
         Mean cross-validated score of the search's estimator as it was given; nan if all of its fits
         failed.
+    ensemble_test_score_, ensemble_test_interval_ : float, and tuple of float
+        Of a search with an ensemble: its score on the same sealed rows, by the metric that the
+        search refits by. The methods below are those of the single model; the ensemble is
+        ``search_.ensemble_``.
     optimism_ : float, or dict by metric
         The best candidate's cross-validated score minus its test score: the bias of choosing the
         best of many.
@@ -189,7 +194,8 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
             confidence_level=self.confidence_level,
             seed=bootstrap_seed,
         )
-        vars(self).pop("best_score_", None)
+        for name in ("best_score_", "ensemble_test_score_", "ensemble_test_interval_"):
+            vars(self).pop(name, None)
         vars(self).update(fitted, dev_indices_=dev, test_indices_=test)
         return self
 
@@ -304,7 +310,7 @@ class HoldoutSearch(MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         if routing_enabled() and params:
             params = process_routing(self, "score", **params).search.score
-        return self.search_.score(X, y, **params)
+        return without_ensemble(self.search_).score(X, y, **params)
 
     def summary(self):
         """Return a few aligned lines, a str, on what was sealed, searched and found.

@@ -14,6 +14,7 @@ from sklearn import metrics
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.metrics import check_scoring, get_scorer
 
+from sktune.bridge.seam import read_scorer
 from sktune.evaluation.label_metrics import (
     compute_f_beta,
     compute_precision,
@@ -81,31 +82,6 @@ def scorers_by_metric(model, scoring, names):
     if scoring is None:
         return {"score": None}
     return {"score": check_scoring(model, scoring)}
-
-
-def read_scorer(scorer):
-    """Return what a scorer made by ``make_scorer`` computes.
-
-    Parameters
-    ----------
-    scorer : callable
-
-    Returns
-    -------
-    parts : tuple or None
-        The metric, its options, the sign of the score, and the names of the response methods;
-        None for any other scorer.
-    """
-    # These attributes are private, but nothing public tells what a scorer computes.
-    # tests/evaluation/test_scorers.py fails when they move.
-    names = ("_score_func", "_kwargs", "_sign", "_response_method")
-    if not isinstance(scorer, type(metrics.make_scorer(metrics.accuracy_score))):
-        return None
-    if not all(hasattr(scorer, name) for name in names):
-        return None
-    metric, options, sign, responses = (getattr(scorer, name) for name in names)
-    responses = (responses,) if isinstance(responses, str) else tuple(responses)
-    return metric, dict(options), sign, responses
 
 
 def prepare_metric(model, scorer, y, responses, params):

@@ -3,6 +3,8 @@
 A *core* is the search itself, without the Pipeline that it may be the last step of.
 """
 
+from copy import copy
+
 import numpy as np
 import sklearn
 from sklearn.model_selection import GridSearchCV
@@ -141,3 +143,13 @@ def find_best(core, statistic, metric):
     if statistic == "mean" and metric == "score":
         return float(getattr(core, "best_score_", np.nan))
     return np.nan
+
+
+def without_ensemble(search):
+    """Return a fitted search, maybe in a Pipeline, that answers with its single best model."""
+    if isinstance(search, Pipeline):
+        *before, (name, last) = search.steps
+        return Pipeline([*before, (name, without_ensemble(last))])
+    search = copy(search)
+    vars(search).pop("ensemble_", None)
+    return search

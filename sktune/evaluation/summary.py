@@ -63,6 +63,11 @@ def _list_test_scores(tuned):
         yield f"Test {name}", f"{_format_number(scores[metric])} ({interval})"
         label = f"Optimism of {metric}" if len(names) > 1 else "Optimism"
         yield label, f"{optimisms[metric]:+.4f} (best CV − test)"
+    if hasattr(tuned, "ensemble_test_score_"):
+        low, high = map(_format_number, tuned.ensemble_test_interval_)
+        interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
+        score = _format_number(tuned.ensemble_test_score_)
+        yield "Test of the ensemble", f"{score} ({interval})"
 
 
 def _name_metrics(tuned):

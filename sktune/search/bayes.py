@@ -64,7 +64,8 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         Seconds until the search ends: networks that are trained together end with their epoch. The
         candidates that are complete are returned, and the best is refitted. What is fitted one by
         one ends with its round.
-    scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score
+    scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
+            ensemble, ensemble_refit, max_oof_mb
         See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
         search.
 
@@ -120,6 +121,9 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         patience=1,
         tol=0.25,
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
     ):
         super().__init__(
             estimator,
@@ -142,6 +146,9 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.patience = patience
         self.tol = tol
         self.timeout = timeout
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb
 
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""
@@ -150,6 +157,11 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
                 continue
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be at least 1, got {name}={value!r}")
+        if self.ensemble is not None and self.storage is not None:
+            raise ValueError(
+                "ensemble must be None with a storage, which keeps scores and no models, "
+                f"got ensemble={self.ensemble!r}"
+            )
         import_optuna()
         check_sampler(self.sampler)
         Space(self.param_distributions).check_names(self.estimator)

@@ -29,14 +29,19 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         groups of networks are trained in (None: as many as torch has), and of processes for what is
         not trained so. With `verbose` above 0 a progress bar is shown on stderr.
     ensemble : {"greedy", "folds"} or None, default=None
-        Whether to predict with an ensemble of the models that were trained for the folds, rather
-        than with the single best estimator. ``"folds"`` averages those of the best candidate.
-        ``"greedy"`` chooses candidates, with repetition, whose averaged out-of-fold predictions
-        have the smallest log loss or squared error (Caruana et al. 2004). Networks that were
-        trained together are kept for it; other models are fitted once more.
+        What ``predict``, ``predict_proba`` and ``score`` answer with instead of the best estimator.
+        ``"folds"`` averages the models that the best candidate was given on the splits.
+        ``"greedy"`` averages candidates, each of them the average of its models. They are chosen
+        with replacement, so that the averaged out-of-fold predictions have the best score (Caruana
+        et al. 2004). Probabilities of classifiers are averaged, and predictions of regressors.
+        Under accuracy, log loss, squared and absolute error and R² all candidates are scored
+        together; under other metrics, which take longer, the choice is among the 20 best. The
+        models of all candidates are held in memory until the choice is made.
     ensemble_refit : bool, default=False
-        Whether the members of the ensemble are fitted to all rows, each once, rather than being the
-        mean of their models of the folds.
+        Whether the candidates that ``"greedy"`` chooses are fitted again to all rows, in place of
+        their models of the splits.
+    max_oof_mb : float, default=256
+        `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
 
     Attributes
     ----------
@@ -45,24 +50,26 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
         their number.
-    ensemble_ : estimator
-        Where `ensemble` is set: what ``predict``, ``predict_proba`` and ``score`` use.
-        ``best_estimator_`` stays the single refitted one.
-    ensemble_weights_ : ndarray (n_candidates,)
-        The weight of each candidate in the ensemble.
+    ensemble_ : AverageClassifier or AverageRegressor
+        With `ensemble`. ``best_estimator_`` stays the single model that is fitted to all rows.
+    ensemble_weights_ : ndarray of shape (n_candidates,)
+        Weight of each candidate; their sum is 1.
     ensemble_score_ : float
-        The mean score of the ensemble's out-of-fold predictions, to be set beside ``best_score_``.
-        It is optimistic, as the weights were chosen by the same predictions.
-    oof_predictions_ : ndarray (n_candidates, n_rows, n_outputs) of float32, or None
-        The out-of-fold predictions: probabilities of the classes, or targets; NaN for candidates
-        with a failed fit and for rows that no split tests. None, with a warning, if they would take
-        more than 256 MiB.
+        Mean over the splits of the score of the averaged out-of-fold predictions, by the metric of
+        ``best_score_``. It is optimistic under "greedy", whose weights were chosen by the same
+        predictions. It does not tell what is gained by averaging the models of a candidate, of
+        which one alone predicts each test row.
+    oof_predictions_ : ndarray of float32
+        With `ensemble`: what each candidate predicts for the test rows of the splits, of shape
+        (n_candidates, n_rows) or (n_candidates, n_rows, n_outputs). Averaged where a row is tested
+        repeatedly; nan where it is never tested, or the candidate has failed.
 
     Raises
     ------
     ValueError
-        In ``fit``, for an ensemble of classifiers without ``predict_proba``, of several targets of
-        classification, or under a scoring that needs ``decision_function``.
+        By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit`
+        by one metric, the models have no ``predict_proba`` (of classifiers), or the scoring needs
+        what an ensemble does not have. A candidate that fails on a split is never a member.
 
     Examples
     --------
@@ -75,6 +82,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     {'lr': 0.01}
     >>> len(search.fusion_.alone)
     0
+    >>> _ = search.set_params(ensemble="folds").fit(X, y)
+    >>> len(search.ensemble_.members_)
+    3
     """
 
     def __init__(
@@ -92,6 +102,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         return_train_score=False,
         ensemble=None,
         ensemble_refit=False,
+        max_oof_mb=256,
     ):
         super().__init__(
             estimator=estimator,
@@ -107,6 +118,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         )
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb
 
 
 class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
@@ -125,7 +137,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     random_state : int, RandomState or None, default=None
         From which the candidates follow.
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit
+            ensemble, ensemble_refit, max_oof_mb
         See :class:`GridSearchCV`, also for the attributes.
     stop, patience, tol, timeout
         See :class:`BayesSearchCV`. With `stop` or `timeout` the candidates, which are the same, are
@@ -170,6 +182,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         timeout=None,
         ensemble=None,
         ensemble_refit=False,
+        max_oof_mb=256,
     ):
         super().__init__(
             estimator=estimator,
@@ -187,6 +200,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         )
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb
         self.stop = stop
         self.patience = patience
         self.tol = tol

@@ -47,7 +47,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         The part of a parameter's range that is left once the parameter has been tuned,
         ``0 < narrow <= 1``. See :func:`~sktune.search.narrowing.narrow_space`.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit
+            ensemble, ensemble_refit, max_oof_mb
         As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by
         which the best candidate of a stage is chosen, or be a callable.
     random_state : int, RandomState or None, default=None
@@ -108,6 +108,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         return_train_score=False,
         ensemble=None,
         ensemble_refit=False,
+        max_oof_mb=256,
     ):
         super().__init__(
             estimator=estimator,
@@ -126,6 +127,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         self.narrow = narrow
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb
         self.random_state = random_state
 
     def fit(self, X, y=None, **params):

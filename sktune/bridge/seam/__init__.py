@@ -13,6 +13,13 @@ from sktune.bridge.seam.parallel import (
     pass_on,
     run_in_turn,
 )
+from sktune.bridge.seam.searches import (
+    fit_together,
+    read_scorer,
+    route_params,
+    take_split,
+    take_test_rows,
+)
 from sktune.bridge.seam.streams import TaskStream, begin_stream, make_stream
 from sktune.bridge.seam.tasks import (
     FIT_FUNCTIONS,
@@ -31,6 +38,7 @@ __all__ = [
     "TaskStream",
     "begin_stream",
     "chosen_backend",
+    "fit_together",
     "fused_tasks",
     "get_active_backend",
     "intercept",
@@ -38,7 +46,11 @@ __all__ = [
     "make_stream",
     "other_backend",
     "pass_on",
+    "read_scorer",
     "read_tasks",
+    "route_params",
     "run_in_turn",
     "run_task",
+    "take_split",
+    "take_test_rows",
 ]

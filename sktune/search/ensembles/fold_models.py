@@ -1,145 +1,131 @@
-"""The models of a search's folds: what was trained for the scores, kept for an ensemble."""
+"""The model of each candidate and split, and its predictions, kept while a search runs."""
+
+from dataclasses import dataclass
 
 import numpy as np
-from joblib import Parallel, delayed
-from sklearn.base import clone
-from sklearn.utils import _safe_indexing
-from sklearn.utils.validation import _check_method_params
+
+from sktune.bridge.seam import Task, is_fit, take_test_rows
+
+_KEPT = "sktune_fold_model"
+
+
+@dataclass
+class FoldModel:
+    """A model that a search has fitted to the training rows of a split.
+
+    Attributes
+    ----------
+    estimator : estimator object
+    predictions : ndarray of shape (n_test_rows,) or (n_test_rows, n_outputs)
+        Of the test rows of the split.
+    """
+
+    estimator: object
+    predictions: np.ndarray
+
+
+class KeepingFit:
+    """The function of a task, which also returns the model that it fits, and its predictions.
+
+    It runs wherever the task runs, also in another process.
+
+    Parameters
+    ----------
+    call : callable
+        What scikit-learn has made the function of the task.
+    method : {"predict_proba", "predict"}
+        What predicts.
+    """
+
+    def __init__(self, call, method):
+        self.call = call
+        self.method = method
+
+    @property
+    def function(self):
+        """scikit-learn's function, by which a task is known to be a fit."""
+        return getattr(self.call, "function", self.call)
+
+    def __call__(self, *args, **kwargs):
+        """Run the task; its result has one more entry, a FoldModel or None."""
+        task = Task((self.call, args, kwargs))
+        result = self.call(*args, **kwargs, return_estimator=True)
+        estimator = result.pop("estimator")
+        result[_KEPT] = None
+        if result["fit_error"] is None:
+            predictions = getattr(estimator, self.method)(take_test_rows(task))
+            result[_KEPT] = FoldModel(estimator, np.asarray(predictions))
+        return result
 
 
 class FoldModels:
-    """Keeps the model of each candidate and split, and its predictions for the test rows.
-
-    The backend hands over what it has trained. What is trained elsewhere, such as a classical model
-    in another process, is not among it; :meth:`fit_missing` trains it again.
+    """Keeps the fold models of one search; it is the `keeper` of the joblib backend.
 
     Parameters
     ----------
     method : {"predict_proba", "predict"}
-        What predicts.
+        What the ensemble averages.
 
     Attributes
     ----------
-    models : dict
-        Fitted estimators, by candidate and split.
-    predictions : dict
-        Predictions for the test rows, float32, by candidate and split.
-    arguments : dict
-        The arguments of scikit-learn's tasks: ``X``, ``y``, ``fit_params`` and others.
-    splits : list of (ndarray, ndarray)
-        The numbers of the training and of the test rows of each split.
+    models : list of FoldModel or None
+        In scikit-learn's order: all splits of the first candidate, then those of the next. None
+        stands for a fit that failed.
+    tests : list of ndarray of int
+        The test rows of each of them.
     """
 
     def __init__(self, method):
         self.method = method
-        self.models = {}
-        self.predictions = {}
-        self.arguments = {}
-        self._splits = {}
-        self._n_earlier = 0
-        self._n_candidates = 0
+        self.models = []
+        self.tests = []
 
-    @property
-    def splits(self):
-        """The numbers of the training and of the test rows of each split."""
-        return [self._splits[split] for split in sorted(self._splits)]
+    def wrap(self, item):
+        """Return a task, (function, args, kwargs), whose result brings its model."""
+        if not is_fit(item):
+            return item
+        task = Task(item)
+        self._check(task.last_step)
+        self.tests.append(np.asarray(task.arguments["test"]))
+        function, args, kwargs = item
+        return KeepingFit(function, self.method), args, kwargs
 
-    def begin_call(self, tasks):
-        """Take note that another round of candidates begins, numbered from 0 again."""
-        self._n_earlier = self._n_candidates
-        for task in tasks:
-            candidate, split = task.place
-            if candidate is None or split is None:
-                continue
-            self._n_candidates = max(self._n_candidates, self._n_earlier + candidate + 1)
-            if split not in self._splits:
-                self.arguments = task.arguments
-                train = number_rows(task.arguments["train"])
-                self._splits[split] = (train, number_rows(task.arguments["test"]))
+    def receive(self, result):
+        """Take the model out of the result of a task."""
+        if isinstance(result, dict) and _KEPT in result:
+            self.models.append(result.pop(_KEPT))
 
-    def keep(self, task):
-        """Keep the model that a task has fitted."""
-        candidate, split = task.place
-        if candidate is not None and split is not None:
-            self._keep(self._n_earlier + candidate, split, task.arguments["estimator"])
+    def drop(self, candidates, n_splits):
+        """Forget the models of some candidates, which are not among the results of the search."""
+        dropped = set(candidates)
+        kept = [n for n in range(len(self.models)) if n // n_splits not in dropped]
+        self.models = [self.models[n] for n in kept]
+        self.tests = [self.tests[n] for n in kept]
 
-    def _keep(self, candidate, split, estimator):
-        _, test = self._splits[split]
-        rows = _safe_indexing(self.arguments["X"], test)
-        predicted = getattr(estimator, self.method)(rows)
-        self.models[candidate, split] = estimator
-        self.predictions[candidate, split] = np.asarray(predicted, dtype=np.float32)
+    def arrange(self, n_splits):
+        """Return the models of each candidate, one for each split, and the test rows of the splits.
 
-    def fit_missing(self, estimator, candidates, n_jobs):
-        """Fit the models that have not been handed over.
-
-        Parameters
-        ----------
-        estimator : estimator
-        candidates : dict of dict
-            The parameters of each candidate whose models are wanted, by its number.
-        n_jobs : int or None
-            How many models are fitted at once, as in joblib.
+        Raises
+        ------
+        ValueError
+            If candidates were tried on different splits, whose predictions cannot be averaged.
         """
-        X = self.arguments["X"]
-        y = self.arguments["y"]
-        fit_params = self.arguments.get("fit_params") or {}
-        missing = [
-            (candidate, split)
-            for candidate in candidates
-            for split in self._splits
-            if (candidate, split) not in self.models
-        ]
-        models = Parallel(n_jobs=n_jobs)(
-            delayed(_fit)(
-                estimator, candidates[candidate], X, y, fit_params, self._splits[split][0]
+        by_candidate = []
+        tests = self.tests[:n_splits]
+        for start in range(0, len(self.models), n_splits):
+            found = self.tests[start : start + n_splits]
+            if not all(map(np.array_equal, found, tests)):
+                raise ValueError(
+                    "an ensemble needs all candidates to be tried on the same splits, "
+                    f"candidate {start // n_splits} was tried on others; "
+                    "give cv an integer random_state"
+                )
+            by_candidate.append(self.models[start : start + n_splits])
+        return by_candidate, tests
+
+    def _check(self, last_step):
+        if last_step is not None and not hasattr(last_step, self.method):
+            raise ValueError(
+                f"an ensemble needs {self.method} of each model, "
+                f"{type(last_step).__name__} does not have it"
             )
-            for candidate, split in missing
-        )
-        for (candidate, split), model in zip(missing, models, strict=True):
-            self._keep(candidate, split, model)
-
-
-def number_rows(rows):
-    """Return rows that are given by their numbers or by a mask by their numbers."""
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows
-
-
-def _fit(estimator, params, X, y, fit_params, rows):
-    """Return a copy of an estimator with a candidate's parameters, fitted to some rows."""
-    model = clone(estimator).set_params(**clone(params, safe=False))
-    fit_params = _check_method_params(X, params=fit_params, indices=rows)
-    y_train = None if y is None else _safe_indexing(y, rows)
-    return model.fit(_safe_indexing(X, rows), y_train, **fit_params)
-
-
-def average_predictions(models, candidates, n_rows):
-    """Return the out-of-fold predictions of candidates.
-
-    A row that is a test row of several splits gets the mean of its predictions.
-
-    Parameters
-    ----------
-    models : FoldModels
-    candidates : list of int
-    n_rows : int
-
-    Returns
-    -------
-    predictions : ndarray (n_candidates, n_rows, n_outputs) of float32
-        NaN for rows that are a test row of no split.
-    """
-    splits = models.splits
-    counts = np.zeros(n_rows)
-    for _, test in splits:
-        np.add.at(counts, test, 1)
-    example = models.predictions[candidates[0], 0]
-    n_outputs = 1 if example.ndim == 1 else example.shape[1]
-    sums = np.zeros((len(candidates), n_rows, n_outputs), dtype=np.float32)
-    for position, candidate in enumerate(candidates):
-        for split, (_, test) in enumerate(splits):
-            predicted = models.predictions[candidate, split].reshape(len(test), n_outputs)
-            np.add.at(sums[position], test, predicted)
-    with np.errstate(invalid="ignore"):
-        return sums / counts.astype(np.float32)[None, :, None]

@@ -212,6 +212,14 @@ class SearchInRounds(_FusedSearch):
             options["listeners"] = (self._session.deadline,)
         return options
 
+    def _end_ensemble(self, kept, X, y, params):
+        """Build the ensemble of the candidates that are complete."""
+        outcomes = self._session.outcomes
+        kept.drop(
+            [n for n, outcome in enumerate(outcomes) if not outcome.is_complete], self.n_splits_
+        )
+        super()._end_ensemble(kept, X, y, params)
+
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
         """Make ``cv_results_`` of the candidates that are complete, and of restored ones."""
         self._session.take(candidate_params, n_splits, out)

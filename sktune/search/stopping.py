@@ -63,7 +63,8 @@ def corrected_standard_error(scores, n_train, n_test):
     """Return the standard error of the mean of a candidate's scores on several splits.
 
     The splits share training rows, for which the variance is multiplied with
-    ``1/k + n_test/n_train`` in place of ``1/k`` (Nadeau & Bengio 2003, "Inference for the generalization error", section 3).
+    ``1/k + n_test/n_train`` in place of ``1/k`` (Nadeau & Bengio 2003,
+    "Inference for the generalization error").
 
     Parameters
     ----------

@@ -3,6 +3,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy.stats import uniform
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import make_classification, make_regression
@@ -21,15 +22,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 
 from sktune import (
+    BayesSearchCV,
     GridSearchCV,
     HoldoutSearch,
     NeuralNetClassifier,
     NeuralNetRegressor,
     RandomizedSearchCV,
+    StagedSearch,
 )
 from sktune.search.ensembles.greedy import select_greedily
 from sktune.search.ensembles.scoring import SplitScorer
 from sktune.search.ensembles.stacked_nets import stack_alike
+from sktune.search.rounds.stopping import Deadline
 
 X, y = make_classification(
     120, n_features=6, n_informative=4, n_classes=3, flip_y=0.2, random_state=0
@@ -461,3 +465,61 @@ def test_probabilities_are_at_most_one(n_splits):
 
     assert search.predict_proba(X).max() <= 1
     assert search.ensemble_score_ == pytest.approx(search.best_score_)
+
+
+def test_searches_in_rounds_number_their_candidates_on():
+    space = {"lr": uniform(1e-4, 0.05)}
+    bayes = BayesSearchCV(
+        NET, space, n_iter=6, batch_size=2, cv=3, random_state=0, ensemble="greedy"
+    )
+    staged = StagedSearch(
+        NET, [("alpha", space), ("all", None)], n_iter=2, cv=3, random_state=0, ensemble="greedy"
+    )
+    for search in (bayes, staged):
+        search.fit(X, y)
+        check_average(search)
+        for row, params in enumerate(search.cv_results_["params"]):
+            plain = cross_val_predict(
+                clone(NET).set_params(**params), X, y, cv=3, method="predict_proba"
+            )
+            np.testing.assert_allclose(search.oof_predictions_[row], plain, atol=1e-6)
+
+
+def test_candidates_that_a_timeout_has_cut_off_are_no_members(monkeypatch):
+    class LateDeadline(Deadline):
+        """Is over in the second epoch of the second round."""
+
+        n_epochs = 0
+
+        def on_epoch(self, event):
+            LateDeadline.n_epochs += 1
+            if LateDeadline.n_epochs > 4:
+                self.end = -np.inf
+            super().on_epoch(event)
+
+    monkeypatch.setattr("sktune.search.rounds.search_in_rounds.Deadline", LateDeadline)
+    monkeypatch.setattr("sktune.search.grid.default_batch_size", lambda search, n: 2)
+    search = RandomizedSearchCV(
+        NET,
+        {"lr": uniform(1e-4, 0.05)},
+        n_iter=6,
+        cv=2,
+        random_state=0,
+        timeout=1e6,
+        ensemble="greedy",
+        n_jobs=1,
+    ).fit(X, y)
+
+    n_complete = len(search.cv_results_["params"])
+    assert n_complete < 6
+    assert len(search.ensemble_weights_) == len(search.oof_predictions_) == n_complete
+    check_average(search)
+
+
+def test_storage_keeps_no_models(tmp_path):
+    search = BayesSearchCV(
+        NET, {"lr": uniform(1e-4, 0.05)}, storage=tmp_path / "journal", ensemble="folds"
+    )
+
+    with pytest.raises(ValueError, match="ensemble must be None with a storage"):
+        search.fit(X, y)

@@ -336,6 +336,28 @@ def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
         script.main([str(tmp_path)])
 
 
+@pytest.mark.slow
+def test_time_to_score(tmp_path, capsys):
+    options = ["--data", "breast cancer", "--peers", "sktune-random", "sktune-gp"]
+    options += ["--seeds", "1", "--candidates", "3", "--epochs", "1"]
+    found = run("time_to_score", tmp_path, *options)
+
+    rows = found["table"]["breast cancer"]
+    assert rows["skorch-random"]["ratio"] == 1
+    assert rows.keys() == {"skorch-random", "sktune-random", "sktune-gp"}
+    for run_of_peers in found["runs"]:
+        assert {row["n_candidates"] for row in run_of_peers["peers"].values()} == {3}
+    assert "sktune-gp" in capsys.readouterr().out
+
+
+def test_time_to_a_score_is_that_of_the_first_candidate_to_reach_it():
+    script = import_module("time_to_score")
+    finished = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.9)]
+
+    assert script.seconds_to(0.9, finished) == 2.0
+    assert script.seconds_to(0.95, finished) is None
+
+
 def test_ensembles(tmp_path, capsys):
     script = import_module("ensembles")
     rows = run("ensembles", tmp_path, "--quick")["rows"]

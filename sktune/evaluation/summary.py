@@ -55,6 +55,7 @@ def _list_test_scores(tuned):
     intervals = by_metric(tuned.test_interval_)
     optimisms = by_metric(tuned.optimism_)
     names = _name_metrics(tuned)
+    looks = _describe_looks(tuned)
     for metric, name in names.items():
         low, high = map(_format_number, intervals[metric])
         interval = "no interval"
@@ -62,12 +63,27 @@ def _list_test_scores(tuned):
             interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
         yield f"Test {name}", f"{_format_number(scores[metric])} ({interval})"
         label = f"Optimism of {metric}" if len(names) > 1 else "Optimism"
-        yield label, f"{optimisms[metric]:+.4f} (best CV − test)"
+        yield label, f"{optimisms[metric]:+.4f} (best CV − test{looks})"
     if hasattr(tuned, "ensemble_test_score_"):
         low, high = map(_format_number, tuned.ensemble_test_interval_)
         interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
         score = _format_number(tuned.ensemble_test_score_)
         yield "Test of the ensemble", f"{score} ({interval})"
+
+
+def _describe_looks(tuned):
+    """Return out of how many scores the best was chosen: more looks, more optimism.
+
+    A search that learns has seen the scores before it chose its next candidates, and is the more
+    optimistic for it.
+    """
+    core, _ = find_core(tuned.search_)
+    candidates = _list_candidates(core)
+    if candidates is None or len(candidates) < 2:
+        return ""
+    looks = f"; the best of {len(candidates)} looks"
+    n_rounds = getattr(core, "n_rounds_", 1)
+    return f"{looks} in {n_rounds} rounds" if n_rounds > 1 else looks
 
 
 def _name_metrics(tuned):

@@ -81,6 +81,8 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         :mod:`optuna.visualization`.
     stop_reason_ : str
         Why the search has ended, in words and numbers.
+    n_rounds_ : int
+        How many batches were evaluated.
     fusion_ : FusionReport
         What was trained together, and why a fit was not; ``print`` it for a summary.
 

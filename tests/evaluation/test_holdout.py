@@ -38,7 +38,7 @@ from torch import nn
 
 from sktune.evaluation.holdout import HoldoutSearch
 from sktune.evaluation.searches import best_model, seed_splits
-from sktune.search import GridSearchCV
+from sktune.search import BayesSearchCV, GridSearchCV
 
 X, y = make_classification(60, n_features=4, flip_y=0.2, random_state=0)
 GROUPS = np.arange(60) // 4
@@ -433,6 +433,18 @@ def test_summary_of_a_search():
         f"Test score         {tuned.test_score_:.4f} (95% interval {low:.4f} to {high:.4f})",
         f"Optimism           {tuned.optimism_:+.4f} (best CV − test)",
     ]
+
+
+def test_summary_says_out_of_how_many_looks_the_best_was_chosen():
+    grid = GridSearchCV(LogisticRegression(), {"C": [0.1, 1.0, 10.0]}, cv=2)
+    bayes = BayesSearchCV(
+        GaussianNB(), {"var_smoothing": [1e-9, 1e-3, 1.0]}, n_iter=3, batch_size=2, cv=2
+    )
+    one = GridSearchCV(LogisticRegression(), {"C": [1.0]}, cv=2)
+
+    assert "(best CV − test; the best of 3 looks)" in holdout(grid).fit(X, y).summary()
+    assert "; the best of 3 looks in 2 rounds)" in holdout(bayes).fit(X, y).summary()
+    assert "(best CV − test)" in holdout(one).fit(X, y).summary()
 
 
 def test_summary_names_the_learning_rate_and_the_regularization():

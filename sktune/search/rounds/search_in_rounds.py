@@ -150,6 +150,7 @@ class Rounds:
 
     def evaluate(self, candidates):
         """Return the outcomes of candidates, whose networks are trained together."""
+        self.search.n_rounds_ = getattr(self.search, "n_rounds_", 0) + 1
         session = self.session
         n_before = len(session.outcomes)
         session.report.n_earlier = n_before
@@ -189,6 +190,7 @@ class SearchInRounds(_FusedSearch):
         check_stopping(self)
         self._check_fit(X, y, params)
         self._session = Session(self.timeout)
+        vars(self).pop("n_rounds_", None)
         try:
             self._begin_fit(X, y, params)
             super().fit(X, y, **params)

@@ -1,0 +1,366 @@
+"""How long a search takes until its best cross-validated score reaches a given one.
+
+    python benchmarks/time_to_score.py                     # 3 data sets, 5 seeds
+    python benchmarks/time_to_score.py --seeds 1 --data digits
+    python benchmarks/time_to_score.py --peers sktune-random sktune-bayes
+
+The score to reach is what scikit-learn's random search of 60 candidates over a skorch net ends
+with, for the same data, folds and seed. The clock runs from the call of ``fit`` until all folds of
+the first candidate with at least this score have been scored. Searches that do not reach it are
+told as such, with the score that they ended with. Every peer tunes the same parameters of the same
+network (learning rate, weight decay, dropout, batch size) by the same folds; none refits the best
+candidate.
+
+- ``skorch-random``: scikit-learn's ``RandomizedSearchCV`` over skorch's net, without callbacks and
+  printing, with torch's fused AdamW, at its better ``n_jobs`` of 1 and 2;
+- ``skopt-bayes``: scikit-optimize's ``BayesSearchCV`` over the same net, ``n_points=4``;
+- ``optuna-search``: ``OptunaSearchCV`` of optuna-integration over the same net;
+- ``sktune-grid``, ``sktune-random``, ``sktune-bayes`` (TPE) and ``sktune-gp``.
+
+scikit-optimize and optuna-integration are not among the dependencies for development: a peer that
+is not installed is left out, and the table says so. Each search runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from harness import RESULTS, run_fresh, save
+from scipy.stats import loguniform, uniform
+from sklearn.datasets import load_breast_cancer, load_digits, make_classification
+from sklearn.metrics import accuracy_score
+from sklearn.model_selection import RandomizedSearchCV, StratifiedKFold
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+N_FOLDS = 5
+BATCH_SIZES = [32, 64, 128]
+HIDDEN = 64
+
+
+def load_generated():
+    return make_classification(
+        1500, 30, n_informative=12, n_classes=4, class_sep=0.8, flip_y=0.05, random_state=0
+    )
+
+
+DATA = {
+    "digits": partial(load_digits, return_X_y=True),
+    "breast cancer": partial(load_breast_cancer, return_X_y=True),
+    "generated": load_generated,
+}
+
+
+def load(name):
+    X, y = DATA[name]()
+    return StandardScaler().fit_transform(X).astype(np.float32), y.astype(np.int64)
+
+
+class Log:
+    """Scores a fold, and writes down when: a line of JSON for each fit, from whatever process.
+
+    scikit-learn passes the estimator, from which the candidate is known.
+    """
+
+    def __init__(self, path):
+        self.path = path
+
+    def __call__(self, net, X, y):
+        score = accuracy_score(y, net.predict(X))
+        params = net.get_params()
+        names = ("lr", "batch_size", "optimizer__weight_decay", "module__dropout")
+        candidate = [float(params.get(name) or 0) for name in names]
+        line = json.dumps([time.time(), candidate, score])
+        # one write of a short line is never mixed with that of another process
+        with open(self.path, "a") as file:
+            file.write(line + "\n")
+        return score
+
+    def read(self):
+        """Return (seconds since the epoch, mean score) of each candidate that was finished."""
+        scores = {}
+        finished = []
+        for line in Path(self.path).read_text().splitlines():
+            moment, candidate, score = json.loads(line)
+            found = scores.setdefault(tuple(candidate), [])
+            found.append(score)
+            if len(found) == N_FOLDS:
+                finished.append((moment, float(np.mean(found))))
+        return finished
+
+
+class Net(nn.Module):
+    """The network that every peer trains."""
+
+    def __init__(self, n_features, n_outputs, dropout=0.0):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, HIDDEN),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(HIDDEN, n_outputs),
+        )
+
+    def forward(self, X):
+        return self.layers(X)
+
+
+def make_skorch(X, y, seed, n_epochs):
+    from skorch import NeuralNetClassifier
+
+    return NeuralNetClassifier(
+        Net,
+        module__n_features=X.shape[1],
+        module__n_outputs=len(np.unique(y)),
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.AdamW,
+        optimizer__fused=True,
+        max_epochs=n_epochs,
+        train_split=None,
+        callbacks="disable",
+        verbose=0,
+    )
+
+
+def make_sktune(X, y, seed, n_epochs):
+    import sktune
+
+    return sktune.NeuralNetClassifier(
+        module__hidden=(HIDDEN,), max_epochs=n_epochs, random_state=seed
+    )
+
+
+def make_space():
+    return {
+        "lr": loguniform(1e-4, 1e-1),
+        "optimizer__weight_decay": loguniform(1e-6, 1e-1),
+        "module__dropout": uniform(0, 0.6),
+        "batch_size": BATCH_SIZES,
+    }
+
+
+def make_grid():
+    return {
+        "lr": np.geomspace(1e-4, 1e-1, 5).tolist(),
+        "optimizer__weight_decay": [1e-4, 1e-2],
+        "module__dropout": [0.0, 0.3],
+        "batch_size": BATCH_SIZES,
+    }
+
+
+def search_skorch(net, n_iter, seed, n_jobs, **options):
+    return RandomizedSearchCV(
+        net, make_space(), n_iter=n_iter, random_state=seed, n_jobs=n_jobs, **options
+    )
+
+
+def search_skopt(net, n_iter, seed, n_jobs, **options):
+    from skopt import BayesSearchCV
+    from skopt.space import Categorical, Real
+
+    space = {
+        "lr": Real(1e-4, 1e-1, prior="log-uniform"),
+        "optimizer__weight_decay": Real(1e-6, 1e-1, prior="log-uniform"),
+        "module__dropout": Real(0, 0.6),
+        "batch_size": Categorical(BATCH_SIZES),
+    }
+    return BayesSearchCV(
+        net, space, n_iter=n_iter, n_points=4, random_state=seed, n_jobs=n_jobs, **options
+    )
+
+
+def search_optuna(net, n_iter, seed, n_jobs, **options):
+    import optuna
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+    from optuna_integration import OptunaSearchCV
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    space = {
+        "lr": FloatDistribution(1e-4, 1e-1, log=True),
+        "optimizer__weight_decay": FloatDistribution(1e-6, 1e-1, log=True),
+        "module__dropout": FloatDistribution(0, 0.6),
+        "batch_size": CategoricalDistribution(BATCH_SIZES),
+    }
+    return OptunaSearchCV(net, space, n_trials=n_iter, random_state=seed, n_jobs=n_jobs, **options)
+
+
+def search_grid(net, n_iter, seed, n_jobs, **options):
+    import sktune
+
+    return sktune.GridSearchCV(net, make_grid(), n_jobs=n_jobs, **options)
+
+
+def search_random(net, n_iter, seed, n_jobs, **options):
+    import sktune
+
+    return sktune.RandomizedSearchCV(
+        net, make_space(), n_iter=n_iter, random_state=seed, n_jobs=n_jobs, **options
+    )
+
+
+def search_bayes(net, n_iter, seed, n_jobs, sampler="tpe", **options):
+    import sktune
+
+    return sktune.BayesSearchCV(
+        net,
+        make_space(),
+        n_iter=n_iter,
+        sampler=sampler,
+        random_state=seed,
+        n_jobs=n_jobs,
+        **options,
+    )
+
+
+# how the network is made, how it is searched, and what has to be installed
+PEERS = {
+    "skorch-random": (make_skorch, search_skorch, "skorch"),
+    "skopt-bayes": (make_skorch, search_skopt, "skopt"),
+    "optuna-search": (make_skorch, search_optuna, "optuna_integration"),
+    "sktune-grid": (make_sktune, search_grid, "sktune"),
+    "sktune-random": (make_sktune, search_random, "sktune"),
+    "sktune-bayes": (make_sktune, search_bayes, "sktune"),
+    "sktune-gp": (make_sktune, partial(search_bayes, sampler="gp"), "sktune"),
+}
+# seeds of torch and processes of joblib make these what they are for skorch's nets
+N_JOBS = {"skorch-random": (1, 2), "skopt-bayes": (2,), "optuna-search": (1,)}
+
+
+def run(peer, data, seed, n_jobs, n_candidates, n_epochs):
+    """Run one search; return when each candidate was finished and with which score, in JSON."""
+    X, y = load(data)
+    make_net, make_search, _ = PEERS[peer]
+    torch.manual_seed(seed)
+    net = make_net(X, y, seed, n_epochs)
+    folds = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Log(os.path.join(folder, "scores"))
+        # libraries load, and code is compiled, before the clock runs
+        warm = clone_and_shorten(net)
+        warm.fit(X[:200], y[:200])
+        search = make_search(net, n_candidates, seed, n_jobs, cv=folds, scoring=log, refit=False)
+        start = time.time()
+        search.fit(X, y)
+        seconds = time.time() - start
+        finished = [(moment - start, score) for moment, score in log.read()]
+    return {"finished": finished, "seconds": seconds}
+
+
+def clone_and_shorten(net):
+    from sklearn.base import clone
+
+    return clone(net).set_params(max_epochs=1)
+
+
+def seconds_to(score, finished):
+    """Return when a candidate with at least some score was finished, or None."""
+    for moment, found in sorted(finished):
+        if found >= score - 1e-12:
+            return moment
+    return None
+
+
+def measure(peer, data, seed, args):
+    """Run a peer at its best `n_jobs`: the one of the shorter search."""
+    runs = []
+    for n_jobs in N_JOBS.get(peer, (None,)):
+        arguments = [__file__, "--run", peer, data, seed, -1 if n_jobs is None else n_jobs]
+        arguments += ["--candidates", args.candidates, "--epochs", args.epochs]
+        runs.append(run_fresh(arguments, what=f"{peer} on {data}"))
+    return min(runs, key=lambda found: found["seconds"])
+
+
+def compare(peers, data, seed, args):
+    """Run all peers on a data set with a seed; return a row for each."""
+    reference = measure("skorch-random", data, seed, args)
+    target = max(score for _, score in reference["finished"])
+    rows = {}
+    for peer in peers:
+        found = reference if peer == "skorch-random" else measure(peer, data, seed, args)
+        rows[peer] = {
+            "seconds": found["seconds"],
+            "to_score": seconds_to(target, found["finished"]),
+            "best": max(score for _, score in found["finished"]),
+            "n_candidates": len(found["finished"]),
+            "n_epochs": len(found["finished"]) * N_FOLDS * args.epochs,
+        }
+        shown = rows[peer]["to_score"]
+        shown = "not reached" if shown is None else f"{shown:.2f} s"
+        print(f"{data:<14} seed {seed}  {peer:<14} {shown:>12}  best {rows[peer]['best']:.4f}")
+    return {"data": data, "seed": seed, "target": target, "peers": rows}
+
+
+def summarize(found, peers):
+    """Return the median over seeds of each peer, by data set, with its ratio to skorch's."""
+    table = {}
+    for data in dict.fromkeys(row["data"] for row in found):
+        rows = [row["peers"] for row in found if row["data"] == data]
+        reference = median(row["skorch-random"]["to_score"] for row in rows)
+        table[data] = {}
+        for peer in peers:
+            # what was not reached takes longer than anything that was
+            times = [row[peer]["to_score"] for row in rows]
+            times = [float("inf") if moment is None else moment for moment in times]
+            middle = median(times)
+            table[data][peer] = {
+                "seconds": middle,
+                "ratio": reference / middle,
+                "reached": sum(np.isfinite(times).tolist()),
+                "of": len(times),
+                "best": median(row[peer]["best"] for row in rows),
+                "whole_search": median(row[peer]["seconds"] for row in rows),
+            }
+    return table
+
+
+def show(table):
+    for data, rows in table.items():
+        print(f"\n{data}")
+        print(f"{'':<16}{'to score':>10}{'ratio':>8}{'reached':>9}{'best':>9}{'search':>10}")
+        for peer, row in rows.items():
+            reached = f"{row['reached']}/{row['of']}"
+            print(
+                f"{peer:<16}{row['seconds']:>8.2f} s{row['ratio']:>8.1f}{reached:>9}"
+                f"{row['best']:>9.4f}{row['whole_search']:>8.2f} s"
+            )
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--data", nargs="+", choices=list(DATA), default=list(DATA))
+    parser.add_argument("--peers", nargs="+", choices=list(PEERS), default=list(PEERS))
+    parser.add_argument("--json", type=Path, default=RESULTS / "time_to_score.json")
+    parser.add_argument("--candidates", type=int, default=60)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.run:
+        peer, data, seed, n_jobs = args.run
+        n_jobs = None if n_jobs == "-1" else int(n_jobs)
+        print(json.dumps(run(peer, data, int(seed), n_jobs, args.candidates, args.epochs)))
+        return
+    peers = []
+    for peer in dict.fromkeys(["skorch-random", *args.peers]):
+        if find_spec(PEERS[peer][2]) is None:
+            print(f"{peer} is left out: {PEERS[peer][2]} is not installed")
+        else:
+            peers.append(peer)
+    found = [compare(peers, data, seed, args) for data in args.data for seed in range(args.seeds)]
+    table = summarize(found, peers)
+    show(table)
+    save({"table": table, "runs": found}, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,9 +3,14 @@
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone, is_classifier
 from sklearn.utils import get_tags
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from sktune.search.ensembles.stacked_nets import stack_alike
+
+# One pass through all networks saves time where rows are few. Beyond so many on a CPU the networks
+# one by one are as fast or faster: 60 of them took 39 ms stacked and 60 ms one by one for 20 rows,
+# 70 and 73 ms for 360 rows, 229 and 96 ms for 1,797 rows.
+_MOST_STACKED_ROWS = 256
 
 
 class _Average(BaseEstimator):
@@ -30,8 +35,12 @@ class _Average(BaseEstimator):
         """Return the weighted mean of what the members predict."""
         check_is_fitted(self)
         weights = np.ones(len(self.members_)) if self.weights is None else np.asarray(self.weights)
+        weights = weights / weights.sum()
+        models = zip(self.members_, weights, strict=True)
+        if _num_samples(X) <= _MOST_STACKED_ROWS:
+            models = stack_alike(self.members_, weights)
         total = 0.0
-        for model, weight in stack_alike(self.members_, weights / weights.sum()):
+        for model, weight in models:
             # a Python number keeps the type of the predictions
             total = total + float(weight) * self._predict_one(model, X)
         return total

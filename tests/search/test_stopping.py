@@ -84,14 +84,19 @@ def test_few_or_equal_scores():
 
 @pytest.mark.parametrize("cls", [BayesSearchCV, RandomizedSearchCV])
 def test_search_on_noise_stops_at_the_first_check(cls):
-    rng = np.random.RandomState(0)
-    noise = rng.normal(size=(120, 3))
-    labels = rng.randint(2, size=120)
     space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": uniform(0, 0.5)}
-    cv = ShuffleSplit(4, test_size=0.2)
-    search = cls(NET, space, n_iter=45, cv=cv, stop="auto", random_state=0).fit(noise, labels)
+    n_candidates = []
+    for seed in range(6):
+        rng = np.random.RandomState(seed)
+        noise = rng.normal(size=(120, 3))
+        labels = rng.randint(2, size=120)
+        cv = ShuffleSplit(4, test_size=0.2, random_state=seed)
+        search = cls(NET, space, n_iter=45, cv=cv, stop="auto", random_state=seed)
+        search.fit(noise, labels)
+        n_candidates.append(len(search.cv_results_["params"]))
 
-    assert len(search.cv_results_["params"]) == 15
+    # the rule tests at a level of 1 %, and scores on one set of splits are not independent
+    assert n_candidates.count(15) >= 5
     assert search.stop_reason_.startswith("another 15 candidates are expected to gain")
 
 

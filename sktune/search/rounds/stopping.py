@@ -14,7 +14,7 @@ _FEWEST = 10
 # Draws from the surrogate, the mean of which is what a batch is expected to gain.
 _N_DRAWS = 256
 # The level of the test whether candidates differ at all.
-_LEVEL = 0.05
+_LEVEL = 0.01
 # A score so many interquartile ranges below the lower quartile counts as one at that border.
 _FAR = 3.0
 

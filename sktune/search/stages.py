@@ -143,17 +143,25 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         self : object
         """
         self._check_settings()
-        return super().fit(X, y, **params)
+        try:
+            return super().fit(X, y, **params)
+        finally:
+            vars(self).pop("_report", None)
+
+    def _fusing_options(self):
+        options = super()._fusing_options()
+        self._report = options["report"]
+        return options
 
     def _run_search(self, evaluate_candidates):
         """Evaluate the candidates of each stage, of which scikit-learn keeps the results."""
         splits = fix_splits(self)
         rng = check_random_state(self.random_state)
         self.stages_ = []
-        stage_of_row = []
 
         def evaluate(name, candidates, space):
-            stage_of_row.extend([name] * len(candidates))
+            # scikit-learn numbers the candidates of each call from 0
+            self._report.n_earlier = sum(stage["n_candidates"] for stage in self.stages_)
             # scikit-learn extends the column by that of each round
             more = {"stage": [name] * len(candidates)}
             results = evaluate_candidates(candidates, cv=splits, more_results=more)

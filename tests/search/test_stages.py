@@ -50,6 +50,13 @@ def test_each_stage_goes_on_from_the_best_so_far():
     assert search.fusion_.alone == []
 
 
+def test_curves_number_the_candidates_on():
+    search = staged().fit(X, y)
+
+    assert sorted(set(search.curves_["candidate"])) == list(range(10))
+    assert not hasattr(search, "_report")
+
+
 def test_a_stage_that_finds_nothing_better_changes_nothing():
     stages = [("good", {"C": [1.0]}), ("bad", {"C": [1e-9]}), ("other", {"fit_intercept": [False]})]
     search = staged(LogisticRegression(), stages, sampler="grid", narrow=1.0).fit(X, y)

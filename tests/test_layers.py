@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "sktune"
 LAYERS = [
     "sktune",
     "sktune.evaluation",
-    "sktune.search",
     "sktune.inspection",
+    "sktune.search",
     "sktune.bridge",
     "sktune.estimators",
     "sktune.engine",

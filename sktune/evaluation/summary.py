@@ -4,14 +4,11 @@ import numpy as np
 
 from sktune.evaluation.bootstrap import by_metric
 from sktune.evaluation.searches import find_best, find_core
-
-# The explanations of known parameters, most important first.
-KNOWN_PARAMETERS = {
-    "lr": " (α, the learning rate)",
-    "optimizer__weight_decay": " (λ, the regularization strength)",
-    "batch_size": "",
-    "module__dropout": "",
-}
+from sktune.inspection.records.parameters import (
+    KNOWN_PARAMETERS,
+    format_value,
+    known_parameter,
+)
 
 
 def summarize(tuned):
@@ -127,25 +124,17 @@ def _list_parameters(params):
     ranks = [*KNOWN_PARAMETERS, None]
     width = max(map(len, params), default=0)
     label = "Best parameters"
-    for name in sorted(params, key=lambda name: ranks.index(_find_known(name))):
-        explanation = KNOWN_PARAMETERS.get(_find_known(name), "")
-        yield label, f"{name:<{width}} = {_format_value(params[name])}{explanation}"
+    for name in sorted(params, key=lambda name: ranks.index(known_parameter(name))):
+        yield label, f"{name:<{width}} = {format_value(params[name])}{_explain(name)}"
         label = ""
 
 
-def _find_known(name):
-    """Return the known parameter that a name, maybe with prefixes, means; None if there is none."""
-    for known in KNOWN_PARAMETERS:
-        if f"__{name}".endswith(f"__{known}"):
-            return known
-    return None
-
-
-def _format_value(value):
-    """Format the value of a parameter on one line."""
-    if isinstance(value, (float, np.floating)):
-        return f"{value:.4g}"
-    return " ".join(str(value).split())
+def _explain(name):
+    """Return symbol and meaning of a parameter that has a symbol, in parentheses."""
+    known = KNOWN_PARAMETERS.get(known_parameter(name))
+    if known is None or not known.symbol:
+        return ""
+    return f" ({known.symbol}, the {known.meaning})"
 
 
 def _format_number(value):

@@ -456,7 +456,7 @@ def test_summary_names_the_learning_rate_and_the_regularization():
 
     assert tuned.summary().split("Best parameters    ")[1].splitlines()[:3] == [
         "lr                      = 0.00321 (α, the learning rate)",
-        "                   optimizer__weight_decay = 1e-05 (λ, the regularization strength)",
+        "                   optimizer__weight_decay = 1e-05 (λ, the weight decay)",
         "                   batch_size              = 64",
     ]
 

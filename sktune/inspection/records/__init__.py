@@ -1,0 +1,14 @@
+"""A search as tables of numbers, whatever search it was: what displays and checks read."""
+
+from sktune.inspection.records.curves import CurveTable
+from sktune.inspection.records.parameters import Parameter, known_parameter, label_of
+from sktune.inspection.records.search_record import SearchRecord, read_search
+
+__all__ = [
+    "CurveTable",
+    "Parameter",
+    "SearchRecord",
+    "known_parameter",
+    "label_of",
+    "read_search",
+]

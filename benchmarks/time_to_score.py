@@ -12,7 +12,8 @@ network (learning rate, weight decay, dropout, batch size) by the same folds; no
 candidate.
 
 - ``skorch-random``: scikit-learn's ``RandomizedSearchCV`` over skorch's net, without callbacks and
-  printing, with torch's fused AdamW, at its better ``n_jobs`` of 1 and 2;
+  printing, with torch's fused AdamW, at its better ``n_jobs`` of 1 and 2 (which is found with the
+  first seed of each data set);
 - ``skopt-bayes``: scikit-optimize's ``BayesSearchCV`` over the same net, ``n_points=4``;
 - ``optuna-search``: ``OptunaSearchCV`` of optuna-integration over the same net;
 - ``sktune-grid``, ``sktune-random``, ``sktune-bayes`` (TPE) and ``sktune-gp``.
@@ -270,24 +271,32 @@ def seconds_to(score, finished):
     return None
 
 
-def measure(peer, data, seed, args):
-    """Run a peer at its best `n_jobs`: the one of the shorter search."""
-    runs = []
-    for n_jobs in N_JOBS.get(peer, (None,)):
+def measure(peer, data, seed, args, best_n_jobs):
+    """Run a peer at its best `n_jobs`: the one of the shorter search, found with the first seed.
+
+    `best_n_jobs` is a dict, to which what is found is added.
+    """
+    runs = {}
+    for n_jobs in best_n_jobs.get((peer, data), N_JOBS.get(peer, (None,))):
         arguments = [__file__, "--run", peer, data, seed, -1 if n_jobs is None else n_jobs]
         arguments += ["--candidates", args.candidates, "--epochs", args.epochs]
-        runs.append(run_fresh(arguments, what=f"{peer} on {data}"))
-    return min(runs, key=lambda found: found["seconds"])
+        runs[n_jobs] = run_fresh(arguments, what=f"{peer} on {data}")
+    best = min(runs, key=lambda n_jobs: runs[n_jobs]["seconds"])
+    best_n_jobs[peer, data] = (best,)
+    return {**runs[best], "n_jobs": best}
 
 
-def compare(peers, data, seed, args):
+def compare(peers, data, seed, args, best_n_jobs):
     """Run all peers on a data set with a seed; return a row for each."""
-    reference = measure("skorch-random", data, seed, args)
+    reference = measure("skorch-random", data, seed, args, best_n_jobs)
     target = max(score for _, score in reference["finished"])
     rows = {}
     for peer in peers:
-        found = reference if peer == "skorch-random" else measure(peer, data, seed, args)
+        found = reference
+        if peer != "skorch-random":
+            found = measure(peer, data, seed, args, best_n_jobs)
         rows[peer] = {
+            "n_jobs": found["n_jobs"],
             "seconds": found["seconds"],
             "to_score": seconds_to(target, found["finished"]),
             "best": max(score for _, score in found["finished"]),
@@ -296,7 +305,8 @@ def compare(peers, data, seed, args):
         }
         shown = rows[peer]["to_score"]
         shown = "not reached" if shown is None else f"{shown:.2f} s"
-        print(f"{data:<14} seed {seed}  {peer:<14} {shown:>12}  best {rows[peer]['best']:.4f}")
+        line = f"{data:<14} seed {seed}  {peer:<14} {shown:>12}  best {rows[peer]['best']:.4f}"
+        print(line, flush=True)
     return {"data": data, "seed": seed, "target": target, "peers": rows}
 
 
@@ -312,9 +322,10 @@ def summarize(found, peers):
             times = [row[peer]["to_score"] for row in rows]
             times = [float("inf") if moment is None else moment for moment in times]
             middle = median(times)
+            is_reached = np.isfinite(middle)
             table[data][peer] = {
-                "seconds": middle,
-                "ratio": reference / middle,
+                "seconds": middle if is_reached else None,
+                "ratio": reference / middle if is_reached else None,
                 "reached": sum(np.isfinite(times).tolist()),
                 "of": len(times),
                 "best": median(row[peer]["best"] for row in rows),
@@ -329,9 +340,11 @@ def show(table):
         print(f"{'':<16}{'to score':>10}{'ratio':>8}{'reached':>9}{'best':>9}{'search':>10}")
         for peer, row in rows.items():
             reached = f"{row['reached']}/{row['of']}"
+            to_score = f"{'not reached':>18}"
+            if row["seconds"] is not None:
+                to_score = f"{row['seconds']:>8.2f} s{row['ratio']:>8.1f}"
             print(
-                f"{peer:<16}{row['seconds']:>8.2f} s{row['ratio']:>8.1f}{reached:>9}"
-                f"{row['best']:>9.4f}{row['whole_search']:>8.2f} s"
+                f"{peer:<16}{to_score}{reached:>9}{row['best']:>9.4f}{row['whole_search']:>8.2f} s"
             )
 
 
@@ -356,10 +369,14 @@ def main(arguments=None):
             print(f"{peer} is left out: {PEERS[peer][2]} is not installed")
         else:
             peers.append(peer)
-    found = [compare(peers, data, seed, args) for data in args.data for seed in range(args.seeds)]
-    table = summarize(found, peers)
-    show(table)
-    save({"table": table, "runs": found}, args.json)
+    found = []
+    best_n_jobs = {}
+    for seed in range(args.seeds):
+        for data in args.data:
+            found.append(compare(peers, data, seed, args, best_n_jobs))
+            # what there is so far, should the rest be interrupted
+            save({"table": summarize(found, peers), "runs": found}, args.json)
+    show(summarize(found, peers))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Looks into a network's training, before and after it."""
 
+from sktune.inspection.advice import Finding
 from sktune.inspection.batch_size import find_max_batch_size
 from sktune.inspection.lr_range import lr_range_test
 from sktune.inspection.lr_range_display import LRRangeDisplay
 from sktune.inspection.lr_range_result import LRRangeResult
 
-__all__ = ["LRRangeDisplay", "LRRangeResult", "find_max_batch_size", "lr_range_test"]
+__all__ = ["Finding", "LRRangeDisplay", "LRRangeResult", "find_max_batch_size", "lr_range_test"]

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sktune.inspection.lr_range import lr_range_test
+from sktune.inspection.optional import import_pyplot
 
 # Losses are shown up to this share of the largest fall above the loss without training.
 _SHOWN_ABOVE = 0.3
@@ -93,9 +94,7 @@ class LRRangeDisplay:
         display : LRRangeDisplay
             The display itself.
         """
-        # matplotlib is an optional dependency
-        import matplotlib.pyplot as plt
-
+        plt = import_pyplot("LRRangeDisplay")
         if ax is None:
             _, ax = plt.subplots()
         self.ax_ = ax

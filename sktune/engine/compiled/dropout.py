@@ -44,31 +44,6 @@ def _hash_counter(counter, key):
 
 
 @compiled
-def _drop_feature(bits, shift, limit, scale, values, slope):
-    """Drop units of one feature (n,) in place, all by the same half of their bits (n,)."""
-    zero = cast(0.0, values[0])
-    for i in range(len(values)):
-        is_kept = np.int32(np.uint32(bits[i] << shift)) >= limit
-        factor = scale if is_kept else zero
-        values[i] *= factor
-        slope[i] *= factor
-
-
-@compiled
-def _drop_feature_by_turns(bits, feature, width, limit, scale, values, slope):
-    """Drop units of one feature (n,) in place; which half of the bits (n,) counts alternates."""
-    zero = cast(0.0, values[0])
-    for i in range(len(values)):
-        # 16 if the position i * width + feature is even, else 0
-        is_even = np.uint32(np.uint32(i * width + feature + 1) & np.uint32(1))
-        shift = np.uint32(is_even << np.uint32(4))
-        is_kept = np.int32(np.uint32(bits[i] << shift)) >= limit
-        factor = scale if is_kept else zero
-        values[i] *= factor
-        slope[i] *= factor
-
-
-@compiled
 def drop(key, limit, scale, stride, values, slope, width, n):
     """Set units of a table (width, n) to 0 in place, scale the others, and multiply `slope` alike.
 
@@ -88,22 +63,33 @@ def drop(key, limit, scale, stride, values, slope, width, n):
     values, slope : ndarray
     width, n : int
     """
+    zero = cast(0.0, values[0])
     scale = cast(scale, values[0])
-    is_even_width = width % 2 == 0
     bits = np.empty(n, np.uint32)
+    # The loops over the rows stand here, not in functions: LLVM makes slower code of those.
     for feature in range(width):
         feature_values = values[feature * stride :][:n]
         feature_slope = slope[feature * stride :][:n]
-        is_even_feature = feature % 2 == 0
         # In a table of even width, an odd feature shares the counters of the feature before it.
-        if is_even_feature or not is_even_width:
+        if width % 2 != 0 or feature % 2 == 0:
             for i in range(n):
                 position = np.uint32(i * width + feature)
                 bits[i] = _hash_counter(position >> np.uint32(1), key)
-        if is_even_width:
-            shift = _TAKE_LOWER if is_even_feature else _TAKE_UPPER
-            _drop_feature(bits, shift, limit, scale, feature_values, feature_slope)
+        if width % 2 == 0:
+            # All units of the feature take the same half of their bits.
+            shift = _TAKE_LOWER if feature % 2 == 0 else _TAKE_UPPER
+            for i in range(n):
+                is_kept = np.int32(np.uint32(bits[i] << shift)) >= limit
+                factor = scale if is_kept else zero
+                feature_values[i] *= factor
+                feature_slope[i] *= factor
         else:
-            _drop_feature_by_turns(
-                bits, feature, width, limit, scale, feature_values, feature_slope
-            )
+            # Which half counts alternates.
+            for i in range(n):
+                # 16 if the position i * width + feature is even, else 0
+                is_even = np.uint32(np.uint32(i * width + feature + 1) & np.uint32(1))
+                shift = np.uint32(is_even << np.uint32(4))
+                is_kept = np.int32(np.uint32(bits[i] << shift)) >= limit
+                factor = scale if is_kept else zero
+                feature_values[i] *= factor
+                feature_slope[i] *= factor

@@ -235,7 +235,6 @@ def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
     """
     n_rows, n_columns, n_products = shape
     for j in range(0, n_columns, BYTES // c.itemsize):
-        b_j = b[j:]
         i = 0
         while i < n_rows:
             c_i = c[i * c_row + j :]
@@ -243,17 +242,17 @@ def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
             bias_i = bias[i * bias_row :]
             if i + _TILE_ROWS <= n_rows:
                 _tile_of_many(
-                    c_i, c_row, a_i, a_row, a_column, b_j, b_row, n_products, bias_i, bias_row
+                    c_i, c_row, a_i, a_row, a_column, b[j:], b_row, n_products, bias_i, bias_row
                 )
                 i += _TILE_ROWS
             elif i + 2 <= n_rows:
                 _tile_of_two(
-                    c_i, c_row, a_i, a_row, a_column, b_j, b_row, n_products, bias_i, bias_row
+                    c_i, c_row, a_i, a_row, a_column, b[j:], b_row, n_products, bias_i, bias_row
                 )
                 i += 2
             else:
                 _tile_of_one(
-                    c_i, c_row, a_i, a_row, a_column, b_j, b_row, n_products, bias_i, bias_row
+                    c_i, c_row, a_i, a_row, a_column, b[j:], b_row, n_products, bias_i, bias_row
                 )
                 i += 1
 

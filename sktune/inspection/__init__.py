@@ -2,8 +2,24 @@
 
 from sktune.inspection.advice import Finding
 from sktune.inspection.batch_size import find_max_batch_size
+from sktune.inspection.effects import (
+    ImportanceDisplay,
+    ParameterImportance,
+    effect_table,
+    importance,
+)
 from sktune.inspection.lr_range import lr_range_test
 from sktune.inspection.lr_range_display import LRRangeDisplay
 from sktune.inspection.lr_range_result import LRRangeResult
 
-__all__ = ["Finding", "LRRangeDisplay", "LRRangeResult", "find_max_batch_size", "lr_range_test"]
+__all__ = [
+    "Finding",
+    "ImportanceDisplay",
+    "LRRangeDisplay",
+    "LRRangeResult",
+    "ParameterImportance",
+    "effect_table",
+    "find_max_batch_size",
+    "importance",
+    "lr_range_test",
+]

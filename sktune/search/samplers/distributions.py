@@ -322,14 +322,14 @@ def make_dimension(name, values):
         return _read_scipy(values)
     is_list = isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes))
     if is_list and len(values) > 0:
-        return Choices(tuple(_as_python(value) for value in values))
+        return Choices(tuple(as_python(value) for value in values))
     raise ValueError(
         f"the values of {name!r} must be a list that is not empty, a frozen scipy distribution of "
         f"one number, zero_or, loguniform_int or an Optuna distribution, got {values!r}"
     )
 
 
-def _as_python(value):
+def as_python(value):
     """Return a NumPy number as Python's own; other values as they are."""
     return value.item() if isinstance(value, np.generic) else value
 
@@ -521,9 +521,3 @@ class Space:
                     "param_distributions must name parameters of the estimator, "
                     f"got {unknown or list(params)}{hint} ({error})"
                 ) from error
-
-
-def read_own_settings(estimator, names):
-    """Return those of the names that an estimator has, with its values."""
-    params = estimator.get_params()
-    return {name: _as_python(params[name]) for name in names if name in params}

@@ -9,9 +9,10 @@ from sklearn.utils import check_random_state
 from sktune.engine.digest import digest
 from sktune.search.rounds.search_in_rounds import Outcome, Rounds, SearchInRounds
 from sktune.search.rounds.sizes import default_batch_size
-from sktune.search.samplers.distributions import Space, read_own_settings
+from sktune.search.samplers.distributions import Space
 from sktune.search.samplers.optional import import_optuna
 from sktune.search.samplers.optuna_samplers import check_sampler, make_sampler
+from sktune.search.samplers.own_settings import read_own_settings
 from sktune.search.samplers.studies import SearchStudy, describe_estimator, describe_space
 
 # Of a space with no more candidates than these none is evaluated twice.
@@ -29,7 +30,10 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     Parameters
     ----------
     estimator : estimator object
-        What to tune. Its own settings are the first candidate.
+        What to tune. Its own settings are the first candidate. A parameter that it does not set,
+        such as ``optimizer__weight_decay``, has the default of the optimizer, module or criterion
+        of its skorch net. Where that is not known, as for a module that is an instance or takes
+        ``**kwargs``, the first candidate is evaluated, but the sampler is not told of it.
     param_distributions : dict or list of dicts
         Names of parameters to lists of values, to frozen distributions of one number of
         :mod:`scipy.stats`, to :class:`zero_or` and :class:`loguniform_int`, or to distributions of

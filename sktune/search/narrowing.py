@@ -26,6 +26,11 @@ class NarrowedDistribution:
         """Return the value below which a draw falls with probability `q`, a float or an array."""
         return self.distribution.ppf(self.low + (self.high - self.low) * np.asarray(q))
 
+    def cdf(self, value):
+        """Return the probability of a draw below `value`."""
+        share = (self.distribution.cdf(value) - self.low) / (self.high - self.low)
+        return np.clip(share, 0.0, 1.0)
+
     def rvs(self, size=None, random_state=None):
         """Draw a value, or an array of shape `size`.
 

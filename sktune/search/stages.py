@@ -12,8 +12,14 @@ from sktune.runtime.names import check_name
 from sktune.search.base import _FusedSearch
 from sktune.search.narrowing import narrow_space
 from sktune.search.rounds.seam import BaseSearchCV, fix_splits
+from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.samplers.distributions import Space
+from sktune.search.samplers.optional import import_optuna
+from sktune.search.samplers.optuna_samplers import check_sampler
+from sktune.search.samplers.own_settings import read_own_settings
+from sktune.search.samplers.stage_sampler import StageSampler
 
-SAMPLERS = ("grid", "random")
+SAMPLERS = ("grid", "random", "tpe", "gp")
 # What a stage has that an option given as a dict does not name.
 _DEFAULTS = {"n_iter": 20, "sampler": "random"}
 
@@ -41,8 +47,12 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
     n_iter : int or dict of int, default=20
         How many candidates a stage draws; a dict has it by the name of the stage. It is not used by
         ``"grid"``.
-    sampler : {"random", "grid"} or dict of these, default="random"
-        How the candidates of a stage are chosen; a dict has it by the name of the stage.
+    sampler : {"random", "grid", "tpe", "gp"}, optuna sampler, callable, or dict of these, \
+            default="random"
+        How the candidates of a stage are chosen; a dict has it by the name of the stage. All but
+        the first two choose in rounds, by the scores so far, as in :class:`sktune.BayesSearchCV`.
+        They are told of the baseline and of the best candidate so far, where these lie in the
+        space of the stage. A small space gives no candidate twice.
     narrow : float, default=0.5
         The part of a parameter's range that is left once the parameter has been tuned,
         ``0 < narrow <= 1``. See :func:`~sktune.search.narrowing.narrow_space`.
@@ -158,37 +168,73 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         splits = fix_splits(self)
         rng = check_random_state(self.random_state)
         self.stages_ = []
+        n_evaluated = 0
 
-        def evaluate(name, candidates, space):
+        def evaluate(name, candidates):
+            nonlocal n_evaluated
             # scikit-learn numbers the candidates of each call from 0
-            self._report.n_earlier = sum(stage["n_candidates"] for stage in self.stages_)
+            self._report.n_earlier = n_evaluated
+            n_evaluated += len(candidates)
             # scikit-learn extends the column by that of each round
             more = {"stage": [name] * len(candidates)}
-            results = evaluate_candidates(candidates, cv=splits, more_results=more)
-            best = self._find_best(results)
-            self.stages_.append(
-                {
-                    "name": name,
-                    "n_candidates": len(candidates),
-                    "space": space,
-                    "best_score": self._read_score(results, best),
-                    "best_params": results["params"][best],
-                }
-            )
-            return results["params"][best]
+            return evaluate_candidates(candidates, cv=splits, more_results=more)
 
-        best_params = evaluate("baseline", [{}], {})
+        results = evaluate("baseline", [{}])
+        best_params = self._note_stage("baseline", {}, results)
         tuned = {}
         for name, space in self.stages:
             whole = dict(tuned) if space is None else space
             # where the baseline is the best, its values are the estimator's
-            best_values = {**self.estimator.get_params(), **best_params}
+            best_values = {**read_own_settings(self.estimator, tuned), **best_params}
             center = {key: best_values[key] for key in tuned if key in best_values}
             narrowed = narrow_space(whole, center, self.narrow)
-            drawn = self._draw(name, narrowed, rng)
-            candidates = [{**best_params, **candidate} for candidate in drawn]
-            best_params = evaluate(name, candidates, narrowed)
+            if self._is_bayesian(name):
+                results = self._search_in_rounds(name, narrowed, results, evaluate, rng)
+            else:
+                drawn = self._draw(name, narrowed, rng)
+                results = evaluate(name, [{**best_params, **candidate} for candidate in drawn])
+            best_params = self._note_stage(name, narrowed, results)
             tuned.update(whole)
+
+    def _note_stage(self, name, space, results):
+        """Note what a stage has found; return the parameters of the best candidate so far."""
+        best = self._find_best(results)
+        n_earlier = sum(stage["n_candidates"] for stage in self.stages_)
+        self.stages_.append(
+            {
+                "name": name,
+                "n_candidates": len(results["params"]) - n_earlier,
+                "space": space,
+                "best_score": self._read_score(results, best),
+                "best_params": results["params"][best],
+            }
+        )
+        return results["params"][best]
+
+    def _is_bayesian(self, name):
+        """Tell whether a stage chooses its candidates by the scores so far."""
+        sampler = self._read_option("sampler", name)
+        return not isinstance(sampler, str) or sampler not in ("grid", "random")
+
+    def _search_in_rounds(self, name, space, results, evaluate, rng):
+        """Let a Bayesian sampler choose the candidates of a stage; return all results so far."""
+        sampler = StageSampler(self._read_option("sampler", name), space, rng.randint(2**31 - 1))
+        own = read_own_settings(self.estimator, space)
+        column = f"mean_test_{self._name_metric(results)}"
+        best = self._find_best(results)
+        best_params = results["params"][best]
+        for row in (best, 0):
+            sampler.tell_known({**own, **results["params"][row]}, results[column][row])
+        n_iter = self._read_option("n_iter", name)
+        n_done = 0
+        batch_size = default_batch_size(self, n_iter)
+        while n_done < n_iter and sampler.n_left > 0:
+            points = sampler.ask(int(min(batch_size, n_iter - n_done, sampler.n_left)))
+            candidates = [{**best_params, **sampler.params_at(point)} for point in points]
+            results = evaluate(name, candidates)
+            sampler.tell(points, results[column][-len(points) :])
+            n_done += len(points)
+        return results
 
     def _draw(self, name, space, rng):
         """Return the candidates of a stage."""
@@ -241,15 +287,34 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
             if isinstance(value, Mapping):
                 for name in value:
                     check_name(f"a stage in {option}", name, names)
+        tuned = {}
         for name, space in self.stages:
             _check_n_iter(name, self._read_option("n_iter", name))
-            check_name("sampler", self._read_option("sampler", name), SAMPLERS)
+            sampler = self._read_option("sampler", name)
+            if isinstance(sampler, str):
+                check_name("sampler", sampler, SAMPLERS)
             _check_space(name, space or {}, self.estimator)
+            tuned.update(space or {})
+            if self._is_bayesian(name):
+                self._check_bayesian(sampler, tuned if space is None else space)
             if self._read_option("sampler", name) == "grid" and not _is_list_only(space or {}):
                 raise ValueError(
                     f"stage {name!r} must have lists of values only for sampler='grid', "
                     "got a distribution"
                 )
+
+    def _check_bayesian(self, sampler, space):
+        """Raise for what a Bayesian stage cannot use."""
+        import_optuna()
+        check_sampler(sampler)
+        Space(space)
+        has_several = self.scoring is not None and not isinstance(self.scoring, str)
+        has_several = has_several and not callable(self.scoring)
+        if has_several and not isinstance(self.refit, str):
+            raise ValueError(
+                "refit must name the metric by which a Bayesian stage chooses where there are "
+                f"several, got refit={self.refit!r}"
+            )
 
 
 def _is_list_only(space):

@@ -63,7 +63,9 @@ def test_trains_networks_together_in_rounds():
     assert search.fusion_.alone == []
     assert sum(group["lanes"] for group in search.fusion_.groups) == 14
     assert search.curves_["candidate"].unique().tolist() == list(range(7))
-    assert search.cv_results_["params"][0] == {"lr": net.lr}
+    # what the optimizer takes where nothing is said
+    own = {"lr": net.lr, "optimizer__weight_decay": 0.01}
+    assert search.cv_results_["params"][0] == own
     alone = clone(net).set_params(**search.cv_results_["params"][4])
     np.testing.assert_allclose(
         cross_val_score(alone, X, y, cv=2),
@@ -104,6 +106,52 @@ def test_first_candidate_is_the_estimator_as_it_is():
     assert search.cv_results_["params"][0] == {"lr": 1.0, "decay": 0.1}
     # lr=1 is not in the space: the study shows what is
     assert search.study_.trials[0].params == {"decay": 0.1}
+
+
+@pytest.mark.parametrize("is_in_pipeline", [False, True])
+def test_first_candidate_is_told_with_the_defaults_of_the_parts_of_a_net(is_in_pipeline):
+    net = NeuralNetClassifier(max_epochs=1, random_state=0)
+    prefix = ""
+    if is_in_pipeline:
+        net = make_pipeline(StandardScaler(), net)
+        prefix = "neuralnetclassifier__"
+    space = {
+        f"{prefix}optimizer__weight_decay": loguniform(1e-6, 1e-1),
+        f"{prefix}module__dropout": uniform(0, 0.5),
+    }
+    search = BayesSearchCV(net, space, n_iter=2, cv=2, random_state=0).fit(X, y)
+
+    first = search.study_.trials[0]
+    assert first.state == optuna.trial.TrialState.COMPLETE
+    assert first.params == {
+        f"{prefix}optimizer__weight_decay": 0.01,
+        f"{prefix}module__dropout": 0.0,
+    }
+    assert first.value == search.cv_results_["mean_test_score"][0]
+    # a Point: it lies in the space, and the sampler has been told of it
+    assert first.user_attrs["point"] is not None
+
+
+def test_plots_of_optuna_read_the_study():
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib import pyplot
+    from optuna.visualization import matplotlib as plots
+
+    space = {"C": loguniform(1e-3, 1e3), "fit_intercept": [True, False]}
+    study = search_classical(space, n_iter=8).fit(X, y).study_
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        history = plots.plot_optimization_history(study)
+        importances = plots.plot_param_importances(study)
+        parallel = plots.plot_parallel_coordinate(study)
+    shown = [label.get_text() for label in importances.get_yticklabels()]
+    scores = history.collections[0].get_offsets()[:, 1]
+    pyplot.close("all")
+
+    np.testing.assert_allclose(sorted(scores), sorted(trial.value for trial in study.trials))
+    assert set(shown) == {"C", "fit_intercept"}
+    assert parallel is not None
 
 
 def test_splits_are_fixed_on_noise():

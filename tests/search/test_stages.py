@@ -175,3 +175,75 @@ def test_bad_settings_are_named(options, match):
 
     with pytest.raises(ValueError, match=match):
         staged(LogisticRegression(), **settings).fit(X, y)
+
+
+BAYESIAN = ["tpe", "gp", "optuna"]
+
+
+def _make_sampler(kind):
+    if kind != "optuna":
+        return kind
+    return pytest.importorskip("optuna").samplers.RandomSampler(seed=0)
+
+
+@pytest.mark.parametrize("kind", BAYESIAN)
+def test_stages_may_be_bayesian(kind):
+    pytest.importorskip("optuna")
+
+    def run(seed):
+        # 13 candidates: the samplers have learned from some rounds
+        search = staged(sampler=_make_sampler(kind), n_iter=13, cv=2, random_state=seed)
+        return search.fit(X, y)
+
+    search = run(0)
+    results = search.cv_results_
+
+    assert [stage["n_candidates"] for stage in search.stages_] == [1, 13, 13, 13]
+    assert results["stage"].tolist()[:15] == ["baseline"] + 13 * ["alpha"] + ["regularization"]
+    assert results["params"][0] == {}
+    assert sorted(set(search.curves_["candidate"])) == list(range(40))
+    assert results["params"] == run(0).cv_results_["params"]
+    if kind != "optuna":
+        assert results["params"] != run(1).cv_results_["params"]
+    low, high = search.stages_[-1]["space"]["lr"].ppf([0.0, 1.0])
+    drawn = [params["lr"] for params in results["params"][-13:]]
+    assert low * 0.999 <= min(drawn) <= max(drawn) <= high * 1.001
+
+
+def test_a_bayesian_stage_is_told_of_the_best_and_of_the_baseline(monkeypatch):
+    pytest.importorskip("optuna")
+    from sktune.search.samplers.stage_sampler import StageSampler
+
+    told = []
+    monkeypatch.setattr(
+        StageSampler, "tell_known", lambda self, params, score: told.append((params, score))
+    )
+    stages = [("grid", {"C": [1e-9, 10.0]}), ("all", None)]
+    sampler = {"grid": "grid", "all": "tpe"}
+    search = staged(LogisticRegression(C=1e-8), stages, sampler=sampler, narrow=1.0).fit(X, y)
+
+    assert told == [
+        ({"C": 10.0}, search.stages_[1]["best_score"]),
+        ({"C": 1e-8}, search.stages_[0]["best_score"]),
+    ]
+
+
+def test_a_small_space_gives_no_candidate_twice():
+    pytest.importorskip("optuna")
+    stages = [("few", {"C": [0.1, 1.0, 10.0]})]
+    search = staged(LogisticRegression(), stages, sampler="tpe", n_iter=9).fit(X, y)
+
+    # C=1 is the estimator's own, which the baseline has evaluated
+    assert sorted(params["C"] for params in search.cv_results_["params"][1:]) == [0.1, 10.0]
+
+
+def test_bayesian_stages_name_what_they_cannot_use():
+    pytest.importorskip("optuna")
+    space = [("a", {"C": [1.0]})]
+    with pytest.raises(ValueError, match="got 'tpee'; did you mean 'tpe'"):
+        staged(LogisticRegression(), space, sampler="tpee").fit(X, y)
+    with pytest.raises(ValueError, match="sampler must be one of .* or an Optuna sampler, got 3"):
+        staged(LogisticRegression(), space, sampler=3).fit(X, y)
+    several = {"scoring": ["accuracy", "f1"], "refit": False}
+    with pytest.raises(ValueError, match="refit must name the metric by which a Bayesian stage"):
+        staged(LogisticRegression(), space, sampler="gp", **several).fit(X, y)

@@ -16,6 +16,7 @@ import numpy as np
 from sklearn.base import clone
 
 from sktune.runtime.names import did_you_mean
+from sktune.search.narrowing import NarrowedDistribution
 from sktune.search.samplers.optional import import_optuna
 from sktune.search.spaces import loguniform_int, zero_or
 
@@ -302,6 +303,36 @@ class ZeroOr(Quantiles):
         return [0.0, (position - self.p_zero) / (1 - self.p_zero)]
 
 
+@dataclass(frozen=True, eq=False)
+class Narrowed(Quantiles):
+    """The part of another dimension between two of its positions."""
+
+    distribution: Dimension
+    low: float
+    high: float
+
+    @property
+    def n_values(self):
+        """Unknown: None, as of what is not finite."""
+        return None
+
+    @property
+    def is_int(self):
+        """Whether the other dimension has whole numbers."""
+        return bool(self.distribution.is_int)
+
+    def value_at(self, position):
+        """Return the value of the other dimension."""
+        return self.distribution.value_at(self.low + position * (self.high - self.low))
+
+    def position_of(self, value):
+        """Return the position of a value, which must lie in the part."""
+        position = (self.distribution.position_of(value) - self.low) / (self.high - self.low)
+        if not -1e-9 <= position <= 1 + 1e-9:
+            raise ValueError(f"a value must lie in the narrowed range, got {value!r}")
+        return min(max(float(position), 0.0), 1.0)
+
+
 def make_dimension(name, values):
     """Return the Dimension of what a space gives for a parameter.
 
@@ -316,20 +347,23 @@ def make_dimension(name, values):
         return Number(int(values.low), int(values.high), log=True, is_int=True)
     if isinstance(values, zero_or):
         return ZeroOr(make_dimension(name, values.distribution), values.p_zero)
+    if isinstance(values, NarrowedDistribution):
+        whole = make_dimension(name, values.distribution)
+        return Narrowed(whole, float(values.low), float(values.high))
     if type(values).__module__ == "optuna.distributions":
         return _read_optuna(values)
     if hasattr(values, "ppf") and hasattr(values, "dist"):
         return _read_scipy(values)
     is_list = isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes))
     if is_list and len(values) > 0:
-        return Choices(tuple(_as_python(value) for value in values))
+        return Choices(tuple(as_python(value) for value in values))
     raise ValueError(
         f"the values of {name!r} must be a list that is not empty, a frozen scipy distribution of "
         f"one number, zero_or, loguniform_int or an Optuna distribution, got {values!r}"
     )
 
 
-def _as_python(value):
+def as_python(value):
     """Return a NumPy number as Python's own; other values as they are."""
     return value.item() if isinstance(value, np.generic) else value
 
@@ -521,9 +555,3 @@ class Space:
                     "param_distributions must name parameters of the estimator, "
                     f"got {unknown or list(params)}{hint} ({error})"
                 ) from error
-
-
-def read_own_settings(estimator, names):
-    """Return those of the names that an estimator has, with its values."""
-    params = estimator.get_params()
-    return {name: _as_python(params[name]) for name in names if name in params}

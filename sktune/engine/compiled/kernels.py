@@ -230,7 +230,7 @@ def _apply_between(links, settings, space, table, width, n, step):
             key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX])
             # The random numbers are the upper halves of 32 bits.
             limit = np.int32(settings[i, 0] * 65536)
-            drop(key, limit, settings[i, 1], space.stride, values, slope, width, n)
+            drop(key, limit, settings[i, 1], space, values, slope, width, n)
         else:
             activate(links[i, OPCODE], settings[i, 0], values, slope)
 

@@ -157,9 +157,10 @@ class Program:
         sizes = np.array(sizes, dtype=np.int64)
         # the kernels take two state arrays, in the order of the entry in OPTIMIZERS
         first, second = [*(state[name] for name in self.state), flat[:0]][:2]
+        links, factors = self._list_layers(dropout)
         net = (
-            self.chain.links,
-            self._fill_factors(dropout),
+            links,
+            factors,
             self.loss,
             getattr(self.kernels, self.rule.compiled.constant),
             self._pack_options(options, penalties),
@@ -183,13 +184,22 @@ class Program:
 
         return train
 
-    def _fill_factors(self, dropout):
-        """Return the factors of the layers, with the threshold and scale of each dropout layer."""
+    def _list_layers(self, dropout):
+        """Return the layers and their factors, for some rates of the layers of dropout.
+
+        The factors of a layer of dropout are its threshold and scale. A layer whose rate is 0 keeps
+        all units as they are, and is left out; the masks of the others follow from their own
+        numbers, and stay what they are.
+        """
+        links = self.chain.links
         factors = self.chain.factors.copy()
-        is_dropout = self.chain.links[:, 0] == self.kernels.DROPOUT_LAYER
-        if is_dropout.any():
-            factors[is_dropout] = [silence_below(p) for p in dropout]
-        return factors
+        is_dropout = links[:, 0] == self.kernels.DROPOUT_LAYER
+        if not is_dropout.any():
+            return links, factors
+        factors[is_dropout] = [silence_below(p) for p in dropout]
+        is_left_out = is_dropout.copy()
+        is_left_out[is_dropout] = [p == 0 for p in dropout]
+        return links[~is_left_out], factors[~is_left_out]
 
     def _pack_options(self, options, penalties):
         """Return the options of a step in the kernels' order."""

@@ -22,6 +22,7 @@ MODULES = {
     "torch.nn.init.calculate_gain": f"{TORCH}/nn.init.html#torch.nn.init.calculate_gain",
     "optuna.distributions": f"{OPTUNA}/distributions.html",
     "optuna.visualization": f"{OPTUNA}/visualization/index.html",
+    "save_params": f"{SKORCH}/net.html#skorch.net.NeuralNet.save_params",
     "skorch.NeuralNet": f"{SKORCH}/net.html#skorch.net.NeuralNet",
     "skorch.NeuralNetClassifier": f"{SKORCH}/classifier.html#skorch.classifier.NeuralNetClassifier",
     "skorch.NeuralNetRegressor": f"{SKORCH}/regressor.html#skorch.regressor.NeuralNetRegressor",

@@ -45,7 +45,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         How the candidates of a stage are chosen; a dict has it by the name of the stage.
     narrow : float, default=0.5
         The part of a parameter's range that is left once the parameter has been tuned,
-        ``0 < narrow <= 1``; of a range over orders of magnitude, that part of the orders.
+        ``0 < narrow <= 1``: of a distribution's probability, or of an ordered list of numbers.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
             ensemble, ensemble_refit, max_oof_mb
         As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by

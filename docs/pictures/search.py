@@ -25,5 +25,7 @@ for (label, search), color in zip(searches.items(), ("tab:blue", "tab:orange"), 
     numbers = np.arange(1, 41)
     ax.scatter(numbers, scores, s=9, color=color, alpha=0.5)
     ax.step(numbers, np.fmax.accumulate(scores), where="post", color=color, label=label)
+# candidates below are not shown
+ax.set_ylim(0.8, 0.97)
 ax.set(xlabel="candidate", ylabel="accuracy, 3 folds", title="Each candidate, and the best so far")
-ax.legend()
+ax.legend(loc="lower right")

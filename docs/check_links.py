@@ -44,6 +44,12 @@ def is_address(link):
     return parts.scheme in {"http", "https"} and "." in (parts.hostname or "") and not has_blank
 
 
+def list_pages(folder):
+    """Return the paths of the pages in a folder, without the templates that a theme brings."""
+    paths = sorted(folder.rglob("*.html"))
+    return [path for path in paths if "_static" not in path.relative_to(folder).parts]
+
+
 def find_broken_links(folder):
     """Return what is wrong with the links of the pages in a folder.
 
@@ -57,7 +63,7 @@ def find_broken_links(folder):
         A line for each link, with its page.
     """
     folder = Path(folder).resolve()
-    paths = sorted(folder.rglob("*.html"))
+    paths = list_pages(folder)
     pages = {path: Page(path.read_text(encoding="utf-8")) for path in paths}
     broken = []
     for path, page in pages.items():
@@ -99,7 +105,7 @@ def _problem_of(link, path, folder, pages):
 def main(arguments):
     """Print what is broken; return the exit status."""
     (folder,) = arguments
-    n_pages = len(list(Path(folder).rglob("*.html")))
+    n_pages = len(list_pages(Path(folder)))
     if not n_pages:
         print(f"{folder} must hold HTML pages, got none")
         return 1

@@ -46,6 +46,8 @@ plot_formats = [("png", 110)]
 plot_html_show_formats = False
 plot_html_show_source_link = False
 plot_include_source = False
+plot_rcparams = {"figure.constrained_layout.use": True, "figure.figsize": (7, 3.4)}
+plot_apply_rcparams = True
 
 # The gallery: all scripts of examples/ run.
 sphinx_gallery_conf = {

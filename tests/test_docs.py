@@ -140,6 +140,8 @@ def test_names_of_other_libraries_have_addresses(name, address, load):
 def test_broken_links_are_found(tmp_path, load):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "index.html").write_text('<h1 id="there">B</h1><a href="../a.html">a</a>')
+    (tmp_path / "_static").mkdir()
+    (tmp_path / "_static" / "template.html").write_text('<a href="{{ page }}">x</a>')
     links = [
         "b/index.html#there",
         "b/",

@@ -54,6 +54,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "auto_examples",
     "filename_pattern": r"\.py$",
+    "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "backreferences_dir": "api/examples",
     "doc_module": ("sktune",),
@@ -77,8 +78,23 @@ html_theme_options = {
     "show_prev_next": True,
     "navigation_with_keys": False,
     "show_toc_level": 2,
-    "header_links_before_dropdown": 6,
+    "header_links_before_dropdown": 7,
     "footer_start": ["copyright"],
     "footer_end": ["sphinx-version"],
 }
-html_sidebars = {"installation": [], "quickstart": [], "changelog": [], "contributing": []}
+# Pages without pages below them need no list of those.
+html_sidebars = {
+    name: []
+    for name in (
+        "changelog",
+        "coming_from",
+        "contributing",
+        "differences",
+        "guide",
+        "index",
+        "installation",
+        "promises",
+        "quickstart",
+        "tuning",
+    )
+}

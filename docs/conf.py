@@ -36,6 +36,8 @@ nitpicky = True
 # The reference
 autosummary_generate = True
 autodoc_inherit_docstrings = False
+# Defaults as they are written: `nn.CrossEntropyLoss`, not the class that it is.
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 # The template of classes lists the methods.
 numpydoc_show_class_members = False

@@ -29,11 +29,14 @@ def load(monkeypatch):
 def names_listed():
     """Return the full names in the lists of the reference."""
     module = ""
+    directive = ""
     listed = set()
     for line in (DOCS / "api" / "index.rst").read_text(encoding="utf-8").splitlines():
         if line.startswith(".. currentmodule::"):
             module = line.split()[-1]
-        elif re.fullmatch(r"   \w+", line):
+        elif line.startswith(".. "):
+            directive = line
+        elif directive == ".. autosummary::" and re.fullmatch(r"   \w+", line):
             listed.add(f"{module}.{line.strip()}")
     return listed
 

@@ -3,6 +3,7 @@
 Each block of the README runs alone; the blocks of a page run one after the other, as one script.
 """
 
+import doctest
 import re
 import textwrap
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 # What a build of the pages makes.
 MADE = {"_build", "auto_examples", "examples", "generated"}
 PAGES = [
@@ -18,6 +20,7 @@ PAGES = [
     for path in sorted((ROOT / "docs").rglob("*.rst"))
     if MADE.isdisjoint(path.relative_to(ROOT / "docs").parts)
 ]
+PAGES_OF_SESSIONS = [path for path in PAGES if ">>> " in path.read_text(encoding="utf-8")]
 MARKDOWN_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The indented lines below the directive, after its options.
 RST_BLOCK = re.compile(
@@ -98,6 +101,13 @@ def test_page_runs(path, run):
     namespace = {"__name__": "page"}
     for line, code in blocks:
         run(path, line, code, namespace)
+
+
+@pytest.mark.parametrize("path", PAGES_OF_SESSIONS, ids=name_of)
+def test_sessions_of_a_page_print_what_they_show(path):
+    failed, _ = doctest.testfile(str(path), module_relative=False, optionflags=OPTIONS)
+
+    assert failed == 0
 
 
 def test_links_lead_somewhere():

@@ -6,7 +6,7 @@ INSTALL = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1) $(@D)/bin/pip install -e
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(WORKERS)
 
 .NOTPARALLEL:
-.PHONY: demo test test-oldest slow lint format examples check clean
+.PHONY: demo test test-oldest slow lint format examples docs check clean
 
 demo: .venv/stamp
 	.venv/bin/python examples/digits_demo.py
@@ -31,10 +31,16 @@ format: .venv/stamp
 examples: .venv/stamp
 	set -e; for file in examples/*.py; do echo "== $$file"; MPLBACKEND=Agg .venv/bin/python $$file; done
 
-check: test lint examples
+# -n: a reference to nothing is a warning, and -W: a warning is a failure
+docs: .venv/stamp
+	.venv/bin/python -m sphinx -n -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
+	.venv/bin/python docs/check_links.py docs/_build/html
+
+check: test lint examples docs
 
 clean:
 	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf docs/_build docs/auto_examples docs/api/examples docs/api/generated
 
 .venv/stamp: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(@D)

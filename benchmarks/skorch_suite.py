@@ -3,7 +3,7 @@
 ``python benchmarks/skorch_suite.py PATH_TO_SKORCH`` runs the suite of a checkout of skorch twice:
 as it is, and with sktune's nets in place of skorch's classifier and regressor. Thin subclasses give
 them skorch's defaults. The script prints the tests that pass with skorch and fail with sktune.
-`docs/differences.md` gives the reasons.
+`docs/differences.rst` gives the reasons.
 
 This file is also the pytest plugin of the two runs.
 """

@@ -1,4 +1,8 @@
-"""Bayesian optimization: candidates chosen by earlier scores, and a search that ends by itself."""
+"""Bayesian search
+===============
+
+Candidates are chosen by earlier scores, and a search ends by itself.
+"""
 
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
@@ -16,7 +20,9 @@ space = {
     "module__dropout": uniform(0, 0.6),
 }
 
+# %%
 # Each search evaluates 30 candidates in three rounds; the networks of a round are trained together.
+
 print("Digits, accuracy of the best of 30 candidates, and their mean in the last round:")
 searches = {"random": RandomizedSearchCV(net, space, n_iter=30, cv=3, random_state=0)}
 for sampler in ("tpe", "gp"):
@@ -29,13 +35,17 @@ for name, search in searches.items():
 # The first candidate is the net as it is.
 print(f"As it is: {searches['gp'].cv_results_['mean_test_score'][0]:.3f}")
 
+# %%
 # 300 candidates, unless a round is expected to gain too little to be told from chance.
+
 search = BayesSearchCV(
     net, space, n_iter=300, batch_size=20, stop="auto", cv=3, random_state=0
 ).fit(X, y)
 print(f"\nStopped after {len(search.cv_results_['params'])} candidates: {search.stop_reason_}.")
 
+# %%
 # Other estimators are searched, too; what is as good as the best, but simpler, can be chosen.
+
 search = BayesSearchCV(
     DecisionTreeClassifier(random_state=0),
     {"max_depth": randint(2, 20), "min_samples_leaf": loguniform_int(1, 30)},

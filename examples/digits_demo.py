@@ -1,4 +1,7 @@
-"""Tune a network on handwritten digits, and score it once on a sealed test set.
+"""The demo: digits with a sealed test set
+=======================================
+
+Tune a network on handwritten digits, and score it once on a sealed test set.
 
 The search chooses the learning rate α and the regularization strength λ by cross-validation. Run it
 with ``make demo``, or ``python examples/digits_demo.py``. The 300 fits are trained together, which

@@ -1,4 +1,8 @@
-"""The nets that a search has trained anyway, averaged: no further training, fewer errors."""
+"""An ensemble of what was trained anyway
+======================================
+
+The nets that a search has trained for its folds are averaged: no further training, fewer errors.
+"""
 
 from scipy.stats import loguniform
 from sklearn.datasets import load_digits
@@ -16,9 +20,14 @@ search = RandomizedSearchCV(
     net, space, n_iter=12, cv=5, scoring="neg_log_loss", random_state=0, ensemble="greedy"
 )
 
-# both the single model and the ensemble are scored once, on rows that the search has not seen
+# %%
+# Both the single model and the ensemble are scored once, on rows that the search has not seen.
+
 tuned = HoldoutSearch(search, random_state=0).fit(X / 16, y)
 print(tuned.summary())
+
+# %%
+# The members, and their weights.
 
 search = tuned.search_
 print(f"\nCross-validated: best {search.best_score_:.4f}, ensemble {search.ensemble_score_:.4f}")

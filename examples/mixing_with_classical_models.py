@@ -1,4 +1,7 @@
-"""Combine a network with scikit-learn's own models.
+"""Mixing with classical models
+============================
+
+Combine a network with scikit-learn's own models.
 
 The network is averaged, stacked, bagged, calibrated, and chosen by a search.
 """
@@ -34,6 +37,10 @@ forest = HistGradientBoostingClassifier(max_iter=50, random_state=0)
 logistic = LogisticRegression(max_iter=1000)
 mixed = [("net", scaled(net)), ("boosting", forest), ("logistic", scaled(logistic))]
 
+# %%
+# One of several models
+# ---------------------
+
 models = {
     "the net alone": scaled(net),
     "gradient boosting alone": forest,
@@ -49,7 +56,12 @@ for name, model in models.items():
     brier = brier_score_loss(y_test, model.predict_proba(X_test)[:, 1], pos_label=model.classes_[1])
     print(f"{name:<42} {accuracy:8.3f} {brier:7.4f}")
 
-# One search over two kinds of model: the last step of the Pipeline is a parameter like any other.
+# %%
+# One search over two kinds of model
+# ----------------------------------
+#
+# The last step of the Pipeline is a parameter like any other.
+
 pipeline = Pipeline([("scale", StandardScaler()), ("model", net)])
 space = [
     {

@@ -1,4 +1,7 @@
-"""Tune a Pipeline on a table of numbers and categories with missing values.
+"""A table of mixed types
+======================
+
+Tune a Pipeline on a table of numbers and categories with missing values.
 
 All steps that learn from the rows are in the Pipeline, and are tuned with it. The table is
 generated: customers of a made-up gym, some of whom left within the year.

@@ -1,4 +1,7 @@
-"""Use a network as a scikit-learn estimator.
+"""Quickstart
+==========
+
+Use a network as a scikit-learn estimator.
 
 The script shows text labels, a Pipeline, cross-validation, repeatable fits and pickling.
 """
@@ -23,14 +26,26 @@ net = NeuralNetClassifier(
 )
 model = make_pipeline(StandardScaler(), net)
 
+# %%
+# Cross-validation
+# ----------------
+
 scores = cross_val_score(model, X_train, y_train, cv=5)
 print(f"Cross-validated accuracy: {scores.mean():.3f} ± {scores.std():.3f}")
+
+# %%
+# Fit, predict and probabilities
+# ------------------------------
 
 model.fit(X_train, y_train)
 print(f"Accuracy on {len(X_test)} other rows: {model.score(X_test, y_test):.3f}")
 print("First wine:", model.predict(X_test[:1])[0])
 for label, probability in zip(model.classes_, model.predict_proba(X_test[:1])[0], strict=True):
     print(f"  {label:<11} {probability:.3f}")
+
+# %%
+# Repeatable fits, and pickling
+# -----------------------------
 
 again = make_pipeline(StandardScaler(), net).fit(X_train, y_train)
 same = np.array_equal(model.predict_proba(X_test), again.predict_proba(X_test))
@@ -39,6 +54,10 @@ print("A second fit with the same random_state gives the same probabilities:", s
 restored = pickle.loads(pickle.dumps(model))
 same = np.array_equal(model.predict_proba(X_test), restored.predict_proba(X_test))
 print("So does the model pickled and restored:", same)
+
+# %%
+# Divergence
+# ----------
 
 unstable = make_pipeline(StandardScaler(), NeuralNetClassifier(lr=1e35, random_state=0))
 try:

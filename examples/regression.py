@@ -1,4 +1,8 @@
-"""Regression: scaled targets, several targets at once, and a search with a sealed test set."""
+"""Regression
+==========
+
+Scaled targets, several targets at once, and a search with a sealed test set.
+"""
 
 import warnings
 
@@ -13,8 +17,10 @@ from sklearn.preprocessing import StandardScaler
 
 from sktune import HoldoutSearch, NeuralNetRegressor, RandomizedSearchCV, default_space
 
+# %%
 # The target is the disease progression of 442 patients, from 25 to 346. A net learns it best when
 # it is scaled. TransformedTargetRegressor scales it in fit, and scales the predictions back.
+
 X, y = load_diabetes(return_X_y=True)
 net = NeuralNetRegressor(lr=3e-3, max_epochs=20, module__hidden=(32,), random_state=0)
 unscaled = make_pipeline(StandardScaler(), net)
@@ -32,6 +38,9 @@ for name, candidate in {
         score = cross_val_score(candidate, X, y, cv=5, scoring="r2").mean()
     print(f"  {name:<22} {score:6.3f}")
 
+# %%
+# The scaled net is tuned on four fifths of the rows.
+
 search = RandomizedSearchCV(
     model, default_space(model), n_iter=15, cv=5, scoring="r2", random_state=0
 )
@@ -39,7 +48,9 @@ tuned = HoldoutSearch(search, random_state=0).fit(X, y)
 print("\nThe net, tuned:")
 print(tuned.summary())
 
+# %%
 # One net for two targets: how far a shot flies, and for how long, given speed, angle and height.
+
 rng = np.random.default_rng(0)
 speed, angle, height = rng.uniform([5, 0.1, 0], [30, 1.4, 20], size=(600, 3)).T
 rise = speed * np.sin(angle)

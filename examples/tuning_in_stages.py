@@ -1,4 +1,8 @@
-"""The learning rate first, then the regularization, and at last all parameters together."""
+"""Tuning in stages
+================
+
+The learning rate first, then the regularization, and at last all parameters together.
+"""
 
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_breast_cancer
@@ -10,6 +14,9 @@ from sktune import NeuralNetClassifier, StagedSearch, zero_or
 X, y = load_breast_cancer(return_X_y=True)
 net = NeuralNetClassifier(module__hidden=(32,), max_epochs=15, random_state=0)
 model = make_pipeline(StandardScaler(), net)
+
+# %%
+# A stage has a name and a space.
 
 prefix = "neuralnetclassifier__"
 stages = [
@@ -28,6 +35,9 @@ search = StagedSearch(
     model, stages, n_iter={"alpha": 8, "regularization": 12, "all": 16}, cv=5, random_state=0
 )
 search.fit(X, y)
+
+# %%
+# Each stage begins at the best that is known.
 
 print("stage            candidates  best accuracy so far")
 for stage in search.stages_:

@@ -25,6 +25,7 @@ from sktune.estimators.overrides import find_override, has_own_callbacks, is_rep
 from sktune.estimators.records import Records
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import keeps_integers
+from sktune.runtime.documentation import LinksToDocumentation
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
 from sktune.runtime.threads import few_threads, limited_threads
 from sktune.training.rates import ScalesRates
@@ -40,7 +41,7 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(ScalesRates, Records, Training):
+class NetworkEstimator(LinksToDocumentation, ScalesRates, Records, Training):
     """The base class of the networks, scikit-learn estimators that train as skorch does."""
 
     def _assign(self, arguments):

@@ -267,7 +267,7 @@ class Training(Components, Datasets):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the loss of a batch; in training the penalties of `l1` and `l2` are added.
 
-        For :class:`Weighted` targets it is the mean over the rows of weight times loss.
+        For targets with weights it is the mean over the rows of weight times loss.
         """
         y_true, weight = y_true if isinstance(y_true, Weighted) else (y_true, None)
         y_true = self._on_device(y_true)

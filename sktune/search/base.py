@@ -4,11 +4,12 @@ from sklearn import model_selection
 
 from sktune.bridge.seam import fused_tasks
 from sktune.engine.report import FusionReport
+from sktune.runtime.documentation import LinksToDocumentation
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order
 
 
-class _FusedSearch(EnsembleSearch):
+class _FusedSearch(LinksToDocumentation, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
 
     def fit(self, X, y=None, **params):

@@ -130,8 +130,8 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     Parameters
     ----------
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions with ``rvs``, as in
-        :mod:`scipy.stats` and :mod:`sktune.search.spaces`.
+        Names of parameters to lists of values or to distributions with ``rvs``, as those of
+        :mod:`scipy.stats`, :class:`zero_or` and :class:`loguniform_int`.
     n_iter : int, default=10
         How many candidates to draw.
     random_state : int, RandomState or None, default=None

@@ -55,7 +55,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         space of the stage. A small space gives no candidate twice.
     narrow : float, default=0.5
         The part of a parameter's range that is left once the parameter has been tuned,
-        ``0 < narrow <= 1``. See :func:`~sktune.search.narrowing.narrow_space`.
+        ``0 < narrow <= 1``: of a distribution's probability, or of an ordered list of numbers.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
             ensemble, ensemble_refit, max_oof_mb
         As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by

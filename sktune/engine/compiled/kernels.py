@@ -18,10 +18,11 @@ from numba import njit
 
 from sktune.engine.compiled.activations import activate
 from sktune.engine.compiled.dropout import drop, find_mask_key
-from sktune.engine.compiled.losses import cross_entropy, squared_error
+from sktune.engine.compiled.losses import cross_entropy, find_epsilon, squared_error
 from sktune.engine.compiled.opcodes import (
     BIAS,
     CROSS_ENTROPY,
+    DROPOUT_CALL,
     DROPOUT_INDEX,
     DROPOUT_LAYER,
     ELU,
@@ -31,6 +32,7 @@ from sktune.engine.compiled.opcodes import (
     N_INPUTS,
     N_OUTPUTS,
     OPCODE,
+    PROBABILITY_NLL,
     RELU,
     SIGMOID,
     SILU,
@@ -57,6 +59,7 @@ __all__ = [
     "GELU",
     "LEAKY_RELU",
     "LINEAR",
+    "PROBABILITY_NLL",
     "RELU",
     "SGD",
     "SIGMOID",
@@ -227,7 +230,7 @@ def _apply_between(links, settings, space, table, width, n, step):
     for i in range(len(links)):
         if links[i, OPCODE] == DROPOUT_LAYER:
             seed, epoch, batch = step
-            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX])
+            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX], links[i, DROPOUT_CALL])
             # The random numbers are the upper halves of 32 bits.
             limit = np.int32(settings[i, 0] * 65536)
             drop(key, limit, settings[i, 1], space.stride, values, slope, width, n)
@@ -239,11 +242,12 @@ def _apply_between(links, settings, space, table, width, n, step):
 def _compute_loss(loss, space, n_outputs, target, weight, rows, n):
     """Return the mean loss of a batch, and replace the outputs by its gradient."""
     outputs = space.tables[-1]
-    if loss == CROSS_ENTROPY:
+    if loss in (CROSS_ENTROPY, PROBABILITY_NLL):
+        eps = find_epsilon(outputs) if loss == PROBABILITY_NLL else cast(0.0, outputs[0])
         largest_logit = space.sums[0, :n]
         total = space.sums[1, :n]
         return cross_entropy(
-            outputs, space.stride, n_outputs, target, weight, rows, largest_logit, total
+            outputs, space.stride, n_outputs, target, weight, rows, largest_logit, total, eps
         )
     return squared_error(outputs, space.stride, target, weight, rows)
 

@@ -7,13 +7,26 @@ lie feature by feature, `stride` steps apart, and are padded to whole vectors of
 
 import math
 
+import numpy as np
+
 from sktune.engine.compiled.activations import exponential, find_largest_exponent
 from sktune.engine.compiled.vectors import cast, compiled
 
+# The distances from 1 to the next number, in float32 and in float64.
+_EPSILONS = (float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps))
+
 
 @compiled
-def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logit, total):
+def find_epsilon(values):
+    """Return what skorch adds to probabilities before it takes their logarithm."""
+    return cast(_EPSILONS[values.itemsize // 8], values[0])
+
+
+@compiled
+def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logit, total, eps):
     """Return the mean loss of rows whose targets are classes; write its gradient.
+
+    The loss of a row is ``-log(p + eps)``, where p is the softmax's probability of its class.
 
     Parameters
     ----------
@@ -26,6 +39,8 @@ def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logi
     rows : ndarray of int (n_rows,)
     largest_logit, total : ndarray (n,)
         Workspace.
+    eps : float
+        0 in the usual cross entropy.
     """
     n = len(total)
     zero = cast(0.0, total[0])
@@ -44,26 +59,34 @@ def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logi
 
     # The loss of a row is the log of the sum of exponentials, less the logit of its class.
     loss = zero
-    for i in range(len(rows)):
-        logit = outputs[int(target[rows[i], 0]) * stride + i]
-        loss += weight[rows[i]] * (largest_logit[i] - logit)
+    if eps == zero:
+        for i in range(len(rows)):
+            logit = outputs[int(target[rows[i], 0]) * stride + i]
+            loss += weight[rows[i]] * (largest_logit[i] - logit)
     for c in range(n_classes):
         logits = outputs[c * stride : c * stride + n]
         for i in range(n):
             scale, rest = exponential(logits[i] - largest_logit[i], largest)
             logits[i] = scale + scale * rest
             total[i] += logits[i]
+    factor = largest_logit
     for i in range(len(rows)):
-        loss += weight[rows[i]] * cast(math.log(total[i]), zero)
-        total[i] = weight[rows[i]] * share / total[i]
+        factor[i] = weight[rows[i]] * share
+        if eps == zero:
+            loss += weight[rows[i]] * cast(math.log(total[i]), zero)
+        else:
+            p = outputs[int(target[rows[i], 0]) * stride + i] / total[i]
+            loss -= weight[rows[i]] * cast(math.log(p + eps), zero)
+            factor[i] *= p / (p + eps)
+        total[i] = factor[i] / total[i]
 
-    # The gradient of a row is its probabilities, less 1 at its class, times weight and share.
+    # The gradient of a row is its probabilities, less 1 at its class, times its factor.
     for c in range(n_classes):
         exponentials = outputs[c * stride : c * stride + n]
         for i in range(n):
             exponentials[i] *= total[i]
     for i in range(len(rows)):
-        outputs[int(target[rows[i], 0]) * stride + i] -= weight[rows[i]] * share
+        outputs[int(target[rows[i], 0]) * stride + i] -= factor[i]
     return loss * share
 
 

@@ -19,7 +19,7 @@ from sktune.engine.compiled.reading import (
     read_loss,
 )
 from sktune.modules.dropout import silence_below
-from sktune.modules.reading import find_chain
+from sktune.modules.reading import read_chain as read_module
 from sktune.training.optimizers import OPTIMIZERS, read_option
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
@@ -57,9 +57,9 @@ def find_program(module, criterion, optimizer, options, batches):
         return "several threads compute it together"
     if not _is_known(optimizer, options):
         return "the compiled kernels do not know its optimizer, or an option of it"
-    layers = find_chain(module)
-    if layers is None:
-        return _NO_CHAIN
+    layers = read_module(module)
+    if isinstance(layers, str):
+        return f"{_NO_CHAIN}: {layers}"
     linears = [layer for layer in layers.values() if isinstance(layer, nn.Linear)]
     parameters = [p for layer in linears for p in layer.parameters()]
     rows = getattr(batches, "rows", None)
@@ -76,10 +76,10 @@ def find_program(module, criterion, optimizer, options, batches):
     kernels = load_kernels(rows.X.numpy().dtype)
     if kernels is None:
         return "Numba is not installed, or does not work"
-    chain = read_chain(kernels, layers, n_features)
+    chain = read_chain(kernels, layers, n_features, list(module.parameters()))
     if chain is None:
-        return _NO_CHAIN
-    loss = read_loss(kernels, criterion, rows, chain.n_outputs)
+        return f"{_NO_CHAIN}: a layer is of another form, or of other inputs"
+    loss = read_loss(kernels, criterion, rows, chain)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
     return Program(kernels, chain, loss, OPTIMIZERS[optimizer])
@@ -115,6 +115,8 @@ class Program:
         The outputs of a network.
     state : tuple of str
         The names of the optimizer's state tensors.
+    dropout_calls : list of int
+        The indices of the layers of dropout, in the order in which a step calls them.
     """
 
     def __init__(self, kernels, chain, loss, rule):
@@ -124,6 +126,8 @@ class Program:
         self.rule = rule
         self.n_outputs = chain.n_outputs
         self.state = tuple(rule.state)
+        is_dropout = chain.links[:, 0] == kernels.DROPOUT_LAYER
+        self.dropout_calls = chain.links[is_dropout, 1].tolist()
 
     def bind(self, flat, gradient, state, data, sizes, seed, dropout, options, penalties):
         """Return a function that trains a network for an epoch, in place.
@@ -141,7 +145,7 @@ class Program:
         seed : int
             From which the masks of dropout follow.
         dropout : list of float
-            The rate of each layer of dropout.
+            The rate of each layer of dropout, by its index.
         options : dict
             Those of the optimizer's group.
         penalties : tuple of float
@@ -188,7 +192,7 @@ class Program:
         factors = self.chain.factors.copy()
         is_dropout = self.chain.links[:, 0] == self.kernels.DROPOUT_LAYER
         if is_dropout.any():
-            factors[is_dropout] = [silence_below(p) for p in dropout]
+            factors[is_dropout] = [silence_below(dropout[n]) for n in self.dropout_calls]
         return factors
 
     def _pack_options(self, options, penalties):

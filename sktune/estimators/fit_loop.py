@@ -189,7 +189,9 @@ class Training(Components, Datasets):
             or not has_one_count(optimizer)
         ):
             return None
-        program = find_program(self.module_, self.criterion_, type(optimizer), group, batches)
+        program = find_program(
+            self.module_, self.criterion_, self._match_rule, type(optimizer), group, batches
+        )
         if isinstance(program, str):
             # the reason why the kernels cannot train it
             return None

@@ -37,6 +37,8 @@ def read_chain(module):
     layers = find_sequence(module)
     if layers is not None:
         return layers
+    if not isinstance(module, nn.Module):
+        return "it is no module of torch's"
     if any(map(is_watched, module.modules())):
         return "a hook, or a method that was replaced, watches it"
     frozen = [name for name, p in module.named_parameters() if not p.requires_grad]

@@ -333,13 +333,13 @@ BEYOND = {
     "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
     "another criterion": {"criterion": nn.MultiMarginLoss},
     "a criterion without a dict": {"criterion": Slots},
-    "smoothed labels": {"criterion__label_smoothing": 0.1},
     "weights in the criterion": {
         "criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     },
     "ignored classes": {"criterion__ignore_index": 1},
     "sums of losses": {"criterion__reduction": "sum"},
-    "another optimizer": {"optimizer": torch.optim.RMSprop},
+    "another optimizer": {"optimizer": torch.optim.NAdam},
+    "a centered optimizer": {"optimizer": torch.optim.RMSprop, "optimizer__centered": True},
     "amsgrad": {"optimizer__amsgrad": True},
     "maximize": {"optimizer__maximize": True},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},

@@ -32,3 +32,10 @@ CROSS_ENTROPY = 0
 SQUARED_ERROR = 1
 # of the probabilities that a softmax makes of the outputs
 PROBABILITY_NLL = 2
+ABSOLUTE_ERROR = 3
+HUBER = 4
+SMOOTH_ABSOLUTE_ERROR = 5
+# of probabilities whose logits are the outputs
+BINARY_CROSS_ENTROPY = 6
+# of counts, the logarithms of whose means are the outputs
+POISSON = 7

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
 from sktune.engine.compiled.reading import (
     is_readable_table,
     own_their_memory,
     read_chain,
-    read_loss,
 )
 from sktune.modules.dropout import silence_below
 from sktune.modules.reading import read_chain as read_module
@@ -32,13 +32,15 @@ _MOST_STEPS = 1000
 _NO_CHAIN = "its module is no chain of linear layers, known activations and dropout"
 
 
-def find_program(module, criterion, optimizer, options, batches):
+def find_program(module, criterion, match, optimizer, options, batches):
     """Return what trains networks like this one on such batches, or why the kernels cannot.
 
     Parameters
     ----------
     module, criterion : nn.Module
         Of the network.
+    match : callable
+        The function of :mod:`sktune.training.losses` that brings outputs and targets together.
     optimizer : class
         Of :mod:`torch.optim`.
     options : dict
@@ -79,7 +81,7 @@ def find_program(module, criterion, optimizer, options, batches):
     chain = read_chain(kernels, layers, n_features, list(module.parameters()))
     if chain is None:
         return f"{_NO_CHAIN}: a layer is of another form, or of other inputs"
-    loss = read_loss(kernels, criterion, rows, chain)
+    loss = read_loss(kernels, criterion, match, rows, chain)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
     return Program(kernels, chain, loss, OPTIMIZERS[optimizer])
@@ -104,8 +106,8 @@ class Program:
         From :func:`~sktune.engine.compiled.loading.load_kernels`.
     chain : Chain
         The layers.
-    loss : int
-        The opcode of the criterion.
+    loss : Loss
+        The criterion.
     rule : OptimizerRule
         The optimizer.
 
@@ -164,7 +166,8 @@ class Program:
         net = (
             self.chain.links,
             self._fill_factors(dropout),
-            self.loss,
+            self.loss.opcode,
+            self.loss.option,
             getattr(self.kernels, self.rule.compiled.constant),
             self._pack_options(options, penalties),
             flat,

@@ -132,38 +132,3 @@ def _read_option(layer):
     name = find_name(layer)
     option = None if name is None else ACTIVATIONS[name].option
     return 0.0 if option is None else getattr(layer, option)
-
-
-def read_loss(kernels, criterion, rows, chain):
-    """Return the kernels' opcode of a criterion on some rows, or None if they do not compute it."""
-    if type(criterion) not in (nn.MSELoss, nn.CrossEntropyLoss, nn.NLLLoss):
-        return None
-    if criterion.reduction != "mean" or is_watched(criterion):
-        return None
-    if type(criterion) is nn.MSELoss and chain.ending is None:
-        return _read_squared_error(kernels, rows, chain.n_outputs)
-    if not _are_classes(criterion, rows, chain.n_outputs):
-        return None
-    # The logarithm of a softmax is a row of logits of the same softmax.
-    if type(criterion) is nn.CrossEntropyLoss and chain.ending in (None, nn.LogSoftmax):
-        return None if criterion.label_smoothing else kernels.CROSS_ENTROPY
-    # A net takes the logarithm of what the module returns.
-    if type(criterion) is nn.NLLLoss and chain.ending is nn.Softmax:
-        return kernels.PROBABILITY_NLL
-    return None
-
-
-def _read_squared_error(kernels, rows, n_outputs):
-    target = rows.target
-    is_alike = target.shape == (len(rows.X), n_outputs) and target.dtype == rows.X.dtype
-    return kernels.SQUARED_ERROR if is_alike else None
-
-
-def _are_classes(criterion, rows, n_outputs):
-    """Tell whether a criterion has no weights, and its targets are all classes."""
-    if type(criterion) is nn.MSELoss or criterion.weight is not None or criterion.ignore_index >= 0:
-        return False
-    target = rows.target
-    if target.shape != (len(rows.X),) or target.dtype != torch.int64:
-        return False
-    return bool(target.min() >= 0 and target.max() < n_outputs)

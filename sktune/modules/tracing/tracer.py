@@ -19,8 +19,10 @@ _TRACING = threading.Lock()
 _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 
-# What these do would be done once, in place of once in a step.
-_ACTIONS = {"print", "input", "open"}
+# What a forward does beside its outputs would be done once, in place of once in a step.
+_ACTIONS = {"print", "input", "open", "write", "append", "extend", "update"}
+_DRAWS = {"rand", "randn", "rand_like", "randn_like", "randint", "normal", "bernoulli", "random"}
+_SETS = {"STORE_GLOBAL": "a global variable", "STORE_ATTR": "an attribute"}
 
 
 class Untraceable(Exception):
@@ -96,6 +98,8 @@ class _Tracer(fx.Tracer):
 def check_code(module):
     """Raise :class:`Untraceable` if the ``forward`` of a part does what no graph holds.
 
+    It is not called for that. What functions do that it calls is found out by the tracing.
+
     Parameters
     ----------
     module : nn.Module
@@ -104,11 +108,16 @@ def check_code(module):
         code = getattr(type(part).forward, "__code__", None)
         if code is None or code.co_filename.startswith(_LIBRARIES):
             continue
-        actions = _ACTIONS & set(code.co_names)
-        if actions:
-            raise Untraceable(f"its forward calls {min(actions)}")
-        if any(step.opname == "STORE_GLOBAL" for step in dis.get_instructions(code)):
-            raise Untraceable("its forward sets a global variable")
+        names = set(code.co_names)
+        if names & _ACTIONS:
+            raise Untraceable(f"its forward calls {min(names & _ACTIONS)}")
+        if names & _DRAWS:
+            raise Untraceable(
+                f"its forward draws random numbers in a way of its own, by {min(names & _DRAWS)}"
+            )
+        for step in dis.get_instructions(code):
+            if step.opname in _SETS:
+                raise Untraceable(f"its forward sets {_SETS[step.opname]}, {step.argval}")
 
 
 def trace(module):

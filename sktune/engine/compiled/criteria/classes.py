@@ -1,8 +1,8 @@
-"""Losses of the compiled kernels, each with its gradient.
+"""The cross entropy of the compiled kernels, with its gradient.
 
-Each function returns the mean loss of a batch, and replaces the `outputs` by the gradient. These
-lie feature by feature, `stride` steps apart, and are padded to whole vectors of rows. `target` and
-`weight` are those of all rows of the data, of which a batch takes `rows`.
+It returns the mean loss of a batch, and replaces the `outputs` by the gradient. These lie feature
+by feature, `stride` steps apart, and are padded to whole vectors of rows. `target` and `weight` are
+those of all rows of the data, of which a batch takes `rows`.
 """
 
 import math
@@ -23,10 +23,14 @@ def find_epsilon(values):
 
 
 @compiled
-def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logit, total, eps):
+def cross_entropy(
+    outputs, stride, n_classes, target, weight, rows, largest_logit, total, eps, smoothing
+):
     """Return the mean loss of rows whose targets are classes; write its gradient.
 
-    The loss of a row is ``-log(p + eps)``, where p is the softmax's probability of its class.
+    The loss of a row is ``-log(p + eps)``, where p is the softmax's probability of its class. With
+    smoothing (Szegedy et al. 2016, section 7) it is that share of the mean over all classes, and
+    the rest of the row's own class.
 
     Parameters
     ----------
@@ -41,11 +45,16 @@ def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logi
         Workspace.
     eps : float
         0 in the usual cross entropy.
+    smoothing : float
+        0 where `eps` is not.
     """
     n = len(total)
     zero = cast(0.0, total[0])
     share = cast(1 / len(rows), total[0])
     largest = find_largest_exponent(total)
+    # the shares of the row's class beyond the others, and of each class
+    own = cast(1 - smoothing, zero)
+    other = cast(smoothing / n_classes, zero)
 
     # The largest logit of each row is subtracted, so that no exponential overflows.
     for i in range(n):
@@ -62,7 +71,11 @@ def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logi
     if eps == zero:
         for i in range(len(rows)):
             logit = outputs[int(target[rows[i], 0]) * stride + i]
-            loss += weight[rows[i]] * (largest_logit[i] - logit)
+            loss += weight[rows[i]] * (largest_logit[i] - own * logit)
+    if smoothing > zero:
+        for c in range(n_classes):
+            for i in range(len(rows)):
+                loss -= weight[rows[i]] * other * outputs[c * stride + i]
     for c in range(n_classes):
         logits = outputs[c * stride : c * stride + n]
         for i in range(n):
@@ -85,21 +98,9 @@ def cross_entropy(outputs, stride, n_classes, target, weight, rows, largest_logi
         exponentials = outputs[c * stride : c * stride + n]
         for i in range(n):
             exponentials[i] *= total[i]
+        if smoothing > zero:
+            for i in range(len(rows)):
+                exponentials[i] -= other * factor[i]
     for i in range(len(rows)):
-        outputs[int(target[rows[i], 0]) * stride + i] -= factor[i]
-    return loss * share
-
-
-@compiled
-def squared_error(outputs, stride, target, weight, rows):
-    """Return the mean loss of rows with targets (n_all, n_outputs); write its gradient."""
-    n_outputs = target.shape[1]
-    loss = cast(0.0, outputs[0])
-    share = cast(1 / (len(rows) * n_outputs), outputs[0])
-    for c in range(n_outputs):
-        values = outputs[c * stride : c * stride + len(rows)]
-        for i in range(len(rows)):
-            error = values[i] - target[rows[i], c]
-            loss += weight[rows[i]] * error * error
-            values[i] = (error + error) * weight[rows[i]] * share
+        outputs[int(target[rows[i], 0]) * stride + i] -= own * factor[i]
     return loss * share

@@ -8,8 +8,10 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.mlp import MLP
-from sktune.modules.tracing.chains import open_layers
+from sktune.modules.tracing.links import open_layers
 from sktune.modules.tracing.memory import find_links
+
+_OWN_PARAMETERS = "it has parameters outside of its layers"
 
 
 def find_chain(module):
@@ -44,6 +46,11 @@ def read_chain(module):
     frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
     if frozen:
         return f"its parameter {frozen[0]} is frozen"
+    for name, part in module.named_modules():
+        # A large module of other layers need not be traced.
+        has_parameters = any(True for _ in part.parameters(recurse=False))
+        if has_parameters and type(part) is not nn.Linear:
+            return f"its layer {name} is a {type(part).__name__}" if name else _OWN_PARAMETERS
     links = find_links(module)
     return links if isinstance(links, str) else open_layers(module, links)
 

@@ -69,7 +69,7 @@ def _read_classes(kernels, criterion, match, rows, chain):
     # The logarithm of a softmax is a row of logits of the same softmax.
     is_usual = match in (match_classes, match_nothing)
     if not is_nll and is_usual and chain.ending in (None, nn.LogSoftmax):
-        return Loss(kernels.CROSS_ENTROPY, criterion.label_smoothing)
+        return Loss(kernels.CROSS_ENTROPY, float(criterion.label_smoothing))
     # These take the logarithm of what the module returns.
     if is_nll and match in (match_classes, match_logarithms) and chain.ending is nn.Softmax:
         return Loss(kernels.PROBABILITY_NLL)

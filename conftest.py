@@ -7,7 +7,7 @@ from pathlib import Path
 # Numba keeps compiled code until the file changes in which it begins, and does not look at the
 # others that it is made of: tests are to run what the sources say now.
 _package = Path(__file__).with_name("sktune")
-_sources = sorted((_package / "engine" / "compiled").glob("*.py"))
+_sources = sorted((_package / "engine" / "compiled").rglob("*.py"))
 _sources.append(_package / "runtime" / "seeds.py")
 _stamp = zlib.crc32(b"".join(path.read_bytes() for path in _sources))
 os.environ["NUMBA_CACHE_DIR"] = str(

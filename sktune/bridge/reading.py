@@ -23,7 +23,7 @@ from sktune.estimators.classifier import NeuralNetClassifier
 from sktune.estimators.regressor import NeuralNetRegressor as OurRegressor
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.mlp import MLP
-from sktune.modules.reading import find_chain, has_other_forward
+from sktune.modules.reading import find_sequence, has_other_forward
 from sktune.modules.structure import as_text
 from sktune.runtime.threads import limited_threads
 from sktune.training.optimizers import list_free_options
@@ -257,7 +257,7 @@ def _find_test_batch_size(net, rows, test):
 def notice_first_outputs(net, spec, tables):
     """Warn of the outputs of a net that will be fused, as the first batch of a plain fit does."""
     is_judged = isinstance(net._find_criterion(), nn.CrossEntropyLoss | nn.NLLLoss)
-    if not is_judged or find_chain(net.module_) is not None:
+    if not is_judged or find_sequence(net.module_) is not None:
         return
     trial = torch.arange(min(_N_TRIAL_ROWS, spec.batch_sizes[0]))
     if spec.rows.train is not None:

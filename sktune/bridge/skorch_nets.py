@@ -16,7 +16,7 @@ from sktune.modules.dropout import dropout_layers, serve_dropout
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.seeds import seeded
 from sktune.runtime.threads import limited_threads
-from sktune.training.losses import match_nothing
+from sktune.training.losses import match_flat, match_logarithms, match_nothing
 from sktune.training.rates import LRSchedule
 from sktune.training.rows import Rows, to_device
 
@@ -179,13 +179,3 @@ def _find_match(net):
     if isinstance(net, skorch.NeuralNetClassifier) and isinstance(net.criterion_, nn.NLLLoss):
         return match_logarithms
     return match_nothing
-
-
-def match_flat(criterion, y_pred, y_true, n_classes=None):
-    """Return outputs as one number for each row."""
-    return y_pred.reshape(-1), y_true
-
-
-def match_logarithms(criterion, y_pred, y_true, n_classes=None):
-    """Return the logarithms of outputs, which are probabilities."""
-    return torch.log(y_pred + torch.finfo(y_pred.dtype).eps), y_true

@@ -11,7 +11,7 @@ from sklearn.base import is_classifier
 from skorch.exceptions import SkorchException
 from torch import nn
 
-from sktune.modules.reading import find_chain, has_embedding
+from sktune.modules.reading import find_sequence, has_embedding
 from sktune.runtime.threads import limited_threads
 from sktune.training.losses import is_of
 from sktune.training.rows import rows_of
@@ -163,7 +163,7 @@ def _are_probabilities(scores):
 def notice_lane(lane):
     """Warn of the outputs of a net that is to be fused, as a single fit does in its first batch."""
     is_judged = isinstance(lane.net._find_criterion(), nn.CrossEntropyLoss | nn.NLLLoss)
-    if not is_judged or find_chain(lane.module) is not None:
+    if not is_judged or find_sequence(lane.module) is not None:
         return
     rows, indices = rows_of(lane.train)
     positions = torch.arange(min(_TRIED_ROWS, lane.batches.sizes[0]))

@@ -189,7 +189,9 @@ class Training(Components, Datasets):
             or not has_one_count(optimizer)
         ):
             return None
-        program = find_program(self.module_, self.criterion_, type(optimizer), group, batches)
+        program = find_program(
+            self.module_, self.criterion_, self._match_rule, type(optimizer), group, batches
+        )
         if isinstance(program, str):
             # the reason why the kernels cannot train it
             return None
@@ -207,8 +209,8 @@ class Training(Components, Datasets):
         numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
         losses = train_module(program, self.optimizer_, batches, epoch, rates, *numbers)
         self._begin_step(epoch, len(losses) - 1, factors)
-        for layer in layers:
-            layer.count_call((epoch, len(losses) - 1))
+        for index in program.dropout_calls:
+            layers[index].count_call((epoch, len(losses) - 1))
         for loss, size in zip(losses, batches.sizes, strict=False):
             self.history.new_batch()
             self._check_loss(loss, training=True)

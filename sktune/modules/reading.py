@@ -8,10 +8,16 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.mlp import MLP
+from sktune.modules.tracing.links import open_layers
+from sktune.modules.tracing.memory import find_links
+
+_OWN_PARAMETERS = "it has parameters outside of its layers"
 
 
 def find_chain(module):
     """Return the layers of a chain: a module that applies simple layers one after the other.
+
+    It does not matter how the module is written: its ``forward`` is traced.
 
     Parameters
     ----------
@@ -20,8 +26,46 @@ def find_chain(module):
     Returns
     -------
     layers : dict of str to nn.Module, or None
-        Linear layers, activations and dropout, in their order, by their name in the module. None
-        if the module is not, or not certainly, a chain whose parameters are all trained.
+        Linear layers, activations and dropout, in their order, by their name in the module, and at
+        most a softmax after these. None if the module is not, or not certainly, a chain whose
+        parameters are all trained.
+    """
+    layers = read_chain(module)
+    return None if isinstance(layers, str) else layers
+
+
+def read_chain(module):
+    """Return what :func:`find_chain` does, or why the module is no chain, in the user's words."""
+    layers = find_sequence(module)
+    if layers is not None:
+        return layers
+    if not isinstance(module, nn.Module):
+        return "it is no module of torch's"
+    if any(map(is_watched, module.modules())):
+        return "a hook, or a method that was replaced, watches it"
+    frozen = [name for name, p in module.named_parameters() if not p.requires_grad]
+    if frozen:
+        return f"its parameter {frozen[0]} is frozen"
+    for name, part in module.named_modules():
+        # A large module of other layers need not be traced.
+        has_parameters = any(True for _ in part.parameters(recurse=False))
+        if has_parameters and type(part) is not nn.Linear:
+            return f"its layer {name} is a {type(part).__name__}" if name else _OWN_PARAMETERS
+    links = find_links(module)
+    return links if isinstance(links, str) else open_layers(module, links)
+
+
+def find_sequence(module):
+    """Return the layers of an MLP or of an ``nn.Sequential``, which are read without tracing.
+
+    Parameters
+    ----------
+    module : nn.Module
+
+    Returns
+    -------
+    layers : dict of str to nn.Module, or None
+        As in :func:`find_chain`.
     """
     is_mlp = type(module) is MLP
     chain = module.layers if is_mlp else module

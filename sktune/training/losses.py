@@ -53,6 +53,16 @@ def match_nothing(criterion, y_pred, y_true, n_classes=None):
     return y_pred, y_true
 
 
+def match_flat(criterion, y_pred, y_true, n_classes=None):
+    """Return outputs as one number for each row."""
+    return y_pred.reshape(-1), y_true
+
+
+def match_logarithms(criterion, y_pred, y_true, n_classes=None):
+    """Return the logarithms of outputs, which are probabilities, as skorch does."""
+    return torch.log(y_pred + torch.finfo(y_pred.dtype).eps), y_true
+
+
 def match_targets(criterion, y_pred, y_true, n_classes=None):
     """Return outputs, and targets of a regression in their shape."""
     if not isinstance(y_pred, torch.Tensor) or y_pred.shape == y_true.shape:

@@ -107,7 +107,7 @@ class CompiledForm:
     constant : str
         The name of the optimizer's opcode in ``sktune/engine/compiled/kernels.py``.
     options : tuple of str
-        The three options that the kernel reads, in its order.
+        The options that the kernel reads, at most three, in its order.
     unsupported : tuple of str
         Options that the kernel does not know.
     """
@@ -220,12 +220,18 @@ OPTIMIZERS = {
         ("alpha", "eps", "momentum"),
         {"square_avg": StateTensor(), **_MOMENTUM},
         unsupported=("centered", "maximize"),
+        compiled=CompiledForm(
+            "RMSPROP",
+            ("alpha", "eps", "momentum"),
+            unsupported=("centered", "maximize", "differentiable", "capturable"),
+        ),
     ),
     torch.optim.Adagrad: OptimizerRule(
         update_adagrad,
         ("lr_decay", "eps"),
         {"sum": StateTensor(initial="initial_accumulator_value")},
         torch_fused_devices=frozenset({"cpu"}),
+        compiled=CompiledForm("ADAGRAD", ("lr_decay", "eps")),
     ),
 }
 

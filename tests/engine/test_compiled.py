@@ -216,11 +216,6 @@ class Doubled(nn.ReLU):
         return 2 * super().forward(X)
 
 
-class Counting(nn.Sequential):
-    def forward(self, X):
-        return super().forward(X)
-
-
 def hooked(module):
     module[0].register_forward_hook(lambda *args: None)
     return module
@@ -293,10 +288,6 @@ def add_parameter(module):
     module.extra = nn.Parameter(torch.zeros(5, dtype=torch.float64))
 
 
-def add_layer(module):
-    module[1].extra = nn.Dropout(0.5)
-
-
 def share_memory(module):
     module[2].weight.data = module[0].weight.data
 
@@ -317,7 +308,6 @@ CHANGES = (
     prune_and_remove,
     widen_bias,
     add_parameter,
-    add_layer,
 )
 CHANGES += (share_memory, double_outputs, stay_in_evaluation)
 
@@ -338,19 +328,18 @@ BEYOND = {
     },
     "batch normalisation": {"module__batch_norm": True},
     "a layer of the user's": {"module": sequence(nn.Linear(6, 5), Doubled(), nn.Linear(5, 3))},
-    "a module of the user's": {"module": Counting(nn.Linear(6, 3)).double()},
     "a hook": {"module": hooked(sequence(nn.Linear(6, 3)))},
-    "a layer that stands twice": {"module": shared(nn.ReLU())},
+    "a linear layer that stands twice": {"module": shared(nn.Linear(6, 6))},
     "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
     "another criterion": {"criterion": nn.MultiMarginLoss},
     "a criterion without a dict": {"criterion": Slots},
-    "smoothed labels": {"criterion__label_smoothing": 0.1},
     "weights in the criterion": {
         "criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     },
     "ignored classes": {"criterion__ignore_index": 1},
     "sums of losses": {"criterion__reduction": "sum"},
-    "another optimizer": {"optimizer": torch.optim.RMSprop},
+    "another optimizer": {"optimizer": torch.optim.NAdam},
+    "a centered optimizer": {"optimizer": torch.optim.RMSprop, "optimizer__centered": True},
     "amsgrad": {"optimizer__amsgrad": True},
     "maximize": {"optimizer__maximize": True},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},

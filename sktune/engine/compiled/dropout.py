@@ -16,13 +16,14 @@ def _mix(state, value):
 
 
 @compiled
-def find_mask_key(seed, epoch, batch, layer):
+def find_mask_key(seed, epoch, batch, layer, call):
     """Return the two words of 32 bits that a layer's mask in a step follows from.
 
-    They are those of :func:`sktune.runtime.seeds.mask_key` for the first call of the layer: call 0.
+    They are those of :func:`sktune.runtime.seeds.mask_key`. `call` counts the calls of the layer in
+    the step, from 0.
     """
     key = _mix(_mix(np.uint64(0), seed), DROPOUT)
-    key = _mix(_mix(_mix(_mix(key, epoch), batch), layer), 0)
+    key = _mix(_mix(_mix(_mix(key, epoch), batch), layer), call)
     return np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32))
 
 

@@ -17,27 +17,36 @@ import numpy as np
 from numba import njit
 
 from sktune.engine.compiled.activations import activate
+from sktune.engine.compiled.criteria.classes import cross_entropy, find_epsilon
+from sktune.engine.compiled.criteria.numbers import compare_numbers
 from sktune.engine.compiled.dropout import drop, find_mask_key
-from sktune.engine.compiled.losses import cross_entropy, squared_error
 from sktune.engine.compiled.opcodes import (
+    ABSOLUTE_ERROR,
     BIAS,
+    BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
+    DROPOUT_CALL,
     DROPOUT_INDEX,
     DROPOUT_LAYER,
     ELU,
     GELU,
+    HUBER,
     LEAKY_RELU,
     LINEAR,
     N_INPUTS,
     N_OUTPUTS,
     OPCODE,
+    POISSON,
+    PROBABILITY_NLL,
     RELU,
     SIGMOID,
     SILU,
+    SMOOTH_ABSOLUTE_ERROR,
     SQUARED_ERROR,
     TANH,
     WEIGHT,
 )
+from sktune.engine.compiled.updates import ADAGRAD, ADAM, RMSPROP, SGD, update
 from sktune.engine.compiled.vectors import (
     BYTES,
     OPTIONS,
@@ -50,25 +59,29 @@ from sktune.engine.compiled.vectors import (
 
 # What a program reads from this module.
 __all__ = [
+    "ABSOLUTE_ERROR",
+    "ADAGRAD",
     "ADAM",
+    "BINARY_CROSS_ENTROPY",
     "CROSS_ENTROPY",
     "DROPOUT_LAYER",
     "ELU",
     "GELU",
+    "HUBER",
     "LEAKY_RELU",
     "LINEAR",
+    "POISSON",
+    "PROBABILITY_NLL",
     "RELU",
+    "RMSPROP",
     "SGD",
     "SIGMOID",
     "SILU",
+    "SMOOTH_ABSOLUTE_ERROR",
     "SQUARED_ERROR",
     "TANH",
     "train_steps",
 ]
-
-# Optimizers.
-SGD = 0
-ADAM = 1
 
 _kept = njit(fastmath={"contract"}, cache=True, **OPTIONS)
 # A sum that is taken in any order.
@@ -227,7 +240,7 @@ def _apply_between(links, settings, space, table, width, n, step):
     for i in range(len(links)):
         if links[i, OPCODE] == DROPOUT_LAYER:
             seed, epoch, batch = step
-            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX])
+            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX], links[i, DROPOUT_CALL])
             # The random numbers are the upper halves of 32 bits.
             limit = np.int32(settings[i, 0] * 65536)
             drop(key, limit, settings[i, 1], space, values, slope, width, n)
@@ -236,16 +249,27 @@ def _apply_between(links, settings, space, table, width, n, step):
 
 
 @compiled
-def _compute_loss(loss, space, n_outputs, target, weight, rows, n):
+def _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n):
     """Return the mean loss of a batch, and replace the outputs by its gradient."""
     outputs = space.tables[-1]
-    if loss == CROSS_ENTROPY:
+    if loss in (CROSS_ENTROPY, PROBABILITY_NLL):
+        eps = find_epsilon(outputs) if loss == PROBABILITY_NLL else cast(0.0, outputs[0])
+        smoothing = cast(loss_option, outputs[0])
         largest_logit = space.sums[0, :n]
         total = space.sums[1, :n]
         return cross_entropy(
-            outputs, space.stride, n_outputs, target, weight, rows, largest_logit, total
+            outputs,
+            space.stride,
+            n_outputs,
+            target,
+            weight,
+            rows,
+            largest_logit,
+            total,
+            eps,
+            smoothing,
         )
-    return squared_error(outputs, space.stride, target, weight, rows)
+    return compare_numbers(loss, loss_option, outputs, space.stride, target, weight, rows)
 
 
 @_sum
@@ -350,67 +374,12 @@ def _penalize(links, flat, gradient, l1, l2):
     return l1_penalty + l2_penalty
 
 
-@compiled
-def _update(rule, options, rate, t, p, g, first, second):
-    """Take step t, from 1, of an optimizer, as :mod:`torch.optim` does.
-
-    `options` are the weight decay, whether it is decoupled from the gradient, and the three options
-    of the optimizer: `beta1`, `beta2` and `eps`, or `momentum`, `dampening` and `nesterov`.
-    """
-    zero = cast(0.0, p[0])
-    one = cast(1.0, p[0])
-    # the factor of decoupled weight decay, and the weight decay within the gradient
-    keep = cast(1 - rate * options[0], p[0]) if options[1] else one
-    decay = zero if options[1] else cast(options[0], p[0])
-    if rule == ADAM:
-        _update_adam(options[2:5], rate, t, p, g, first, second, keep, decay)
-    elif rule == SGD:
-        _update_sgd(options[2:5], rate, t, p, g, first, decay)
-    else:
-        raise ValueError("unknown opcode of an optimizer")
-
-
-@compiled
-def _update_adam(options, rate, t, p, g, exp_avg, exp_avg_sq, keep, decay):
-    """Take a step of Adam (Kingma and Ba 2015, algorithm 1) or AdamW."""
-    like = p[0]
-    # 1 - beta is taken in float64: in float32 it would have few digits
-    fresh1 = cast(1 - options[0], like)
-    beta2 = cast(options[1], like)
-    fresh2 = cast(1 - options[1], like)
-    eps = cast(options[2], like)
-    step = cast(rate / (1 - options[0] ** t), like)
-    root = cast(1 / math.sqrt(1 - options[1] ** t), like)
-    for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
-        square = exp_avg_sq[i] * beta2 + x * x * fresh2
-        exp_avg[i] = mean
-        exp_avg_sq[i] = square
-        p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + eps)
-
-
-@compiled
-def _update_sgd(options, rate, t, p, g, buffer, decay):
-    """Take a step of SGD with momentum (Sutskever et al. 2013)."""
-    like = p[0]
-    momentum = cast(options[0], like)
-    # the buffer begins with the first gradient, undamped; without momentum nothing is damped
-    is_damped = t > 1 and momentum != 0
-    fresh = cast(1 - options[1], like) if is_damped else cast(1.0, like)
-    is_nesterov = options[2] != 0
-    step = cast(rate, like)
-    for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        buffer[i] = buffer[i] * momentum + x * fresh
-        p[i] -= step * (x + momentum * buffer[i] if is_nesterov else buffer[i])
-
-
 @_kept
 def train_steps(
     links,
     settings,
     loss,
+    loss_option,
     rule,
     options,
     flat,
@@ -432,8 +401,12 @@ def train_steps(
         The layers.
     settings : ndarray of float (n_links, 2)
         Their settings.
-    loss, rule : int
-        Opcodes of the loss and of the optimizer.
+    loss : int
+        The opcode of the loss.
+    loss_option : float
+        What parametrizes the loss, 0 where nothing does.
+    rule : int
+        The opcode of the optimizer.
     options : ndarray of float
         Those of the optimizer, then l1 and l2.
     flat : ndarray (P,)
@@ -474,11 +447,11 @@ def train_steps(
         _gather(space, X, rows, n)
         step = (seed, epoch, first_batch + i)
         n_outputs = _forward(links, settings, flat, space, n_features, n, step)
-        losses[i] = _compute_loss(loss, space, n_outputs, target, weight, rows, n)
+        losses[i] = _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n)
         _backward(links, flat, gradient, space, n, len(rows))
         if l1 > 0 or l2 > 0:
             losses[i] += _penalize(links, flat, gradient, l1, l2)
-        _update(rule, options, rates[i], t + i + 1, flat, gradient, first, second)
+        update(rule, options, rates[i], t + i + 1, flat, gradient, first, second)
         if not math.isfinite(losses[i]):
             return losses[: i + 1]
     return losses

@@ -42,6 +42,7 @@ def _try_step(kernels, dtype):
         np.array([(kernels.LINEAR, 2, 1, 0, 2)]),
         np.zeros((1, 2)),
         kernels.SQUARED_ERROR,
+        0.0,
         kernels.SGD,
         # weight decay, decoupled or not, three options of SGD, l1 and l2
         np.zeros(7),

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
 from sktune.engine.compiled.reading import (
     is_readable_table,
     own_their_memory,
     read_chain,
-    read_loss,
 )
 from sktune.modules.dropout import silence_below
-from sktune.modules.reading import find_chain
+from sktune.modules.reading import read_chain as read_module
 from sktune.training.optimizers import OPTIMIZERS, read_option
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
@@ -32,13 +32,15 @@ _MOST_STEPS = 1000
 _NO_CHAIN = "its module is no chain of linear layers, known activations and dropout"
 
 
-def find_program(module, criterion, optimizer, options, batches):
+def find_program(module, criterion, match, optimizer, options, batches):
     """Return what trains networks like this one on such batches, or why the kernels cannot.
 
     Parameters
     ----------
     module, criterion : nn.Module
         Of the network.
+    match : callable
+        The function of :mod:`sktune.training.losses` that brings outputs and targets together.
     optimizer : class
         Of :mod:`torch.optim`.
     options : dict
@@ -57,9 +59,9 @@ def find_program(module, criterion, optimizer, options, batches):
         return "several threads compute it together"
     if not _is_known(optimizer, options):
         return "the compiled kernels do not know its optimizer, or an option of it"
-    layers = find_chain(module)
-    if layers is None:
-        return _NO_CHAIN
+    layers = read_module(module)
+    if isinstance(layers, str):
+        return f"{_NO_CHAIN}: {layers}"
     linears = [layer for layer in layers.values() if isinstance(layer, nn.Linear)]
     parameters = [p for layer in linears for p in layer.parameters()]
     rows = getattr(batches, "rows", None)
@@ -76,10 +78,10 @@ def find_program(module, criterion, optimizer, options, batches):
     kernels = load_kernels(rows.X.numpy().dtype)
     if kernels is None:
         return "Numba is not installed, or does not work"
-    chain = read_chain(kernels, layers, n_features)
+    chain = read_chain(kernels, layers, n_features, list(module.parameters()))
     if chain is None:
-        return _NO_CHAIN
-    loss = read_loss(kernels, criterion, rows, chain.n_outputs)
+        return f"{_NO_CHAIN}: a layer is of another form, or of other inputs"
+    loss = read_loss(kernels, criterion, match, rows, chain)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
     return Program(kernels, chain, loss, OPTIMIZERS[optimizer])
@@ -104,8 +106,8 @@ class Program:
         From :func:`~sktune.engine.compiled.loading.load_kernels`.
     chain : Chain
         The layers.
-    loss : int
-        The opcode of the criterion.
+    loss : Loss
+        The criterion.
     rule : OptimizerRule
         The optimizer.
 
@@ -115,6 +117,8 @@ class Program:
         The outputs of a network.
     state : tuple of str
         The names of the optimizer's state tensors.
+    dropout_calls : list of int
+        The indices of the layers of dropout, in the order in which a step calls them.
     """
 
     def __init__(self, kernels, chain, loss, rule):
@@ -124,6 +128,8 @@ class Program:
         self.rule = rule
         self.n_outputs = chain.n_outputs
         self.state = tuple(rule.state)
+        is_dropout = chain.links[:, 0] == kernels.DROPOUT_LAYER
+        self.dropout_calls = chain.links[is_dropout, 1].tolist()
 
     def bind(self, flat, gradient, state, data, sizes, seed, dropout, options, penalties):
         """Return a function that trains a network for an epoch, in place.
@@ -141,7 +147,7 @@ class Program:
         seed : int
             From which the masks of dropout follow.
         dropout : list of float
-            The rate of each layer of dropout.
+            The rate of each layer of dropout, by its index.
         options : dict
             Those of the optimizer's group.
         penalties : tuple of float
@@ -161,7 +167,8 @@ class Program:
         net = (
             links,
             factors,
-            self.loss,
+            self.loss.opcode,
+            self.loss.option,
             getattr(self.kernels, self.rule.compiled.constant),
             self._pack_options(options, penalties),
             flat,
@@ -196,9 +203,10 @@ class Program:
         is_dropout = links[:, 0] == self.kernels.DROPOUT_LAYER
         if not is_dropout.any():
             return links, factors
-        factors[is_dropout] = [silence_below(p) for p in dropout]
+        rates = [dropout[call] for call in self.dropout_calls]
+        factors[is_dropout] = [silence_below(rate) for rate in rates]
         is_left_out = is_dropout.copy()
-        is_left_out[is_dropout] = [p == 0 for p in dropout]
+        is_left_out[is_dropout] = [rate == 0 for rate in rates]
         return links[~is_left_out], factors[~is_left_out]
 
     def _pack_options(self, options, penalties):

@@ -1,5 +1,6 @@
 """Reading of a module, its criterion and its rows into what the compiled kernels know."""
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import nn
 from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.reading import is_watched
+from sktune.modules.tracing.operations import ENDINGS
 
 
 class Chain(NamedTuple):
@@ -19,24 +21,27 @@ class Chain(NamedTuple):
     links : ndarray (n_layers, 5) of int
         The opcode of each layer. For a linear layer, inputs, outputs, and the positions of its
         weight and its bias among the flat parameters (-1 without bias); for dropout, the number of
-        the layer.
+        the layer and that of its calls before in a step.
     factors : ndarray (n_layers, 2) of float
         The option of an activation, or the threshold and the scale of a dropout layer.
     n_outputs : int
         The width of the last layer.
+    ending : class or None, default=None
+        The class of the softmax behind the last of the links.
     """
 
     links: np.ndarray
     factors: np.ndarray
     n_outputs: int
+    ending: type | None = None
 
 
 def own_their_memory(parameters, module):
-    """Tell whether parameters are all those of a module, in its order, each in a memory by itself.
+    """Tell whether parameters are all those of a module, each in a memory by itself.
 
     They must also be of one type, and no hook may watch them.
     """
-    if [id(p) for p in parameters] != [id(p) for p in module.parameters()]:
+    if sorted(id(p) for p in parameters) != sorted(id(p) for p in module.parameters()):
         return False
     n_memories = len({p.untyped_storage().data_ptr() for p in parameters})
     if n_memories != len(parameters) or len({p.dtype for p in parameters}) != 1:
@@ -58,31 +63,49 @@ def is_readable_table(rows, parameter):
     return X.device.type == parameter.device.type == "cpu"
 
 
-def read_chain(kernels, layers, n_features):
-    """Return layers as a :class:`Chain`, or None if the kernels do not compute one of them."""
+def read_chain(kernels, layers, n_features, parameters):
+    """Return layers as a :class:`Chain`, or None if the kernels do not compute one of them.
+
+    `parameters` are those of the module, in its order, in which they lie one behind the other.
+    """
     links = []
     factors = []
     width = n_features
-    # where the next layer's parameters begin
-    position = 0
+    starts = _find_starts(parameters)
+    calls = Counter()
+    ending = None
     for layer in layers.values():
+        if isinstance(layer, ENDINGS):
+            ending = type(layer)
+            continue
         if isinstance(layer, nn.Linear):
             if not _has_usual_parameters(layer, width):
                 # its forward complains, or is no product of this kind
                 return None
-            bias = -1 if layer.bias is None else position + layer.weight.numel()
-            links.append((kernels.LINEAR, width, layer.out_features, position, bias))
+            bias = -1 if layer.bias is None else starts[id(layer.bias)]
+            weight = starts[id(layer.weight)]
+            links.append((kernels.LINEAR, width, layer.out_features, weight, bias))
             width = layer.out_features
-            position += sum(p.numel() for p in layer.parameters())
         elif isinstance(layer, HashedDropout):
-            links.append((kernels.DROPOUT_LAYER, layer.index, 0, 0, 0))
+            links.append((kernels.DROPOUT_LAYER, layer.index, calls[layer.index], 0, 0))
+            calls[layer.index] += 1
         else:
             opcode = _find_opcode(kernels, layer)
             if opcode is None:
                 return None
             links.append((opcode, 0, 0, 0, 0))
         factors.append((_read_option(layer), 0.0))
-    return Chain(np.array(links), np.array(factors), width)
+    return Chain(np.array(links), np.array(factors), width, ending)
+
+
+def _find_starts(parameters):
+    """Return where each parameter begins among all of them, by its id."""
+    starts = {}
+    position = 0
+    for p in parameters:
+        starts[id(p)] = position
+        position += p.numel()
+    return starts
 
 
 def _has_usual_parameters(linear, n_inputs):
@@ -109,30 +132,3 @@ def _read_option(layer):
     name = find_name(layer)
     option = None if name is None else ACTIVATIONS[name].option
     return 0.0 if option is None else getattr(layer, option)
-
-
-def read_loss(kernels, criterion, rows, n_outputs):
-    """Return the kernels' opcode of a criterion on some rows, or None if they do not compute it."""
-    if type(criterion) not in (nn.MSELoss, nn.CrossEntropyLoss):
-        return None
-    if criterion.reduction != "mean" or is_watched(criterion):
-        return None
-    if type(criterion) is nn.MSELoss:
-        return _read_squared_error(kernels, rows, n_outputs)
-    return _read_cross_entropy(kernels, criterion, rows, n_outputs)
-
-
-def _read_squared_error(kernels, rows, n_outputs):
-    target = rows.target
-    is_alike = target.shape == (len(rows.X), n_outputs) and target.dtype == rows.X.dtype
-    return kernels.SQUARED_ERROR if is_alike else None
-
-
-def _read_cross_entropy(kernels, criterion, rows, n_outputs):
-    if criterion.weight is not None or criterion.label_smoothing or criterion.ignore_index >= 0:
-        return None
-    target = rows.target
-    if target.shape != (len(rows.X),) or target.dtype != torch.int64:
-        return None
-    are_classes = target.min() >= 0 and target.max() < n_outputs
-    return kernels.CROSS_ENTROPY if are_classes else None

@@ -20,7 +20,7 @@ class Chain:
     parameters, gradients : dict of Tensor (L, ...)
         The parameters of all lanes by name, and where their gradients are written.
     masks : list of LaneMasks
-        Those of each dropout layer.
+        Those of each dropout layer, by its index.
     product_dtype : torch.dtype or None, default=None
         The type of matrix products in training; None is that of the parameters.
     """
@@ -28,7 +28,7 @@ class Chain:
     def __init__(self, layers, parameters, gradients, masks, product_dtype=None):
         self.links = []
         self.dropouts = []
-        remaining_masks = iter(masks)
+        n_calls = [0] * len(masks)
         is_first_linear = True
         # Whether a layer may write to its input: the batch, and what autograd keeps, must stay.
         may_overwrite = False
@@ -39,7 +39,7 @@ class Chain:
                     link = _LowPrecisionLinear(link, product_dtype)
                 is_first_linear = False
             elif isinstance(layer, HashedDropout):
-                link = _Dropout(layer.index, next(remaining_masks), may_overwrite)
+                link = _Dropout(layer.index, n_calls, masks[layer.index], may_overwrite)
                 self.dropouts.append(link)
             elif type(layer) is nn.ReLU:
                 link = _Relu(may_overwrite)
@@ -138,9 +138,13 @@ class _LowPrecisionLinear:
 class _Dropout:
     """A dropout layer, whose masks follow from the seeds of the fits."""
 
-    def __init__(self, index, masks, may_overwrite):
+    def __init__(self, index, n_calls, masks, may_overwrite):
         self.index = index
-        self.masks = masks
+        # a layer that is called several times draws another mask each time
+        self.call = n_calls[index]
+        n_calls[index] += 1
+        # each call keeps what it has drawn ahead
+        self.masks = masks if not self.call else masks.select(range(len(masks.rates)))
         self.may_overwrite = may_overwrite
 
     def forward(self, X, step):
@@ -163,8 +167,8 @@ class _Dropout:
         return self.masks.numbers(self._position(step), n, X.device)
 
     def _position(self, step):
-        """Return (epoch, batch, layer, call): a layer of a chain is called once in a step."""
-        return (*step, self.index, 0)
+        """Return (epoch, batch, layer, call)."""
+        return (*step, self.index, self.call)
 
 
 class _Relu:

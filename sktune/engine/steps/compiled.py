@@ -31,6 +31,7 @@ class CompiledSteps(StepBackend):
                 self.program = find_program(
                     spec.module.module,
                     spec.loss.criterion,
+                    spec.loss.match,
                     spec.optimizer.type,
                     spec.optimizer.options,
                     SimpleNamespace(rows=tables[spec.rows.table], sizes=spec.batch_sizes),

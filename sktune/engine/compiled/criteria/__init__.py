@@ -1,0 +1,1 @@
+"""Criteria of the compiled kernels: which are known, and how they are computed."""

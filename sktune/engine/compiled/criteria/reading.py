@@ -1,0 +1,107 @@
+"""Reading of a criterion and its targets into what the compiled kernels know."""
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from sktune.modules.reading import is_watched
+from sktune.training.losses import (
+    match_classes,
+    match_flat,
+    match_logarithms,
+    match_nothing,
+    match_targets,
+)
+
+
+class Loss(NamedTuple):
+    """A criterion as the kernels read it: its opcode, and the number that parametrizes it."""
+
+    opcode: int
+    option: float = 0.0
+
+
+# For a criterion that compares numbers: its opcode's name, and its option's name.
+_OF_NUMBERS = {
+    nn.MSELoss: ("SQUARED_ERROR", None),
+    nn.L1Loss: ("ABSOLUTE_ERROR", None),
+    nn.HuberLoss: ("HUBER", "delta"),
+    nn.SmoothL1Loss: ("SMOOTH_ABSOLUTE_ERROR", "beta"),
+    nn.BCEWithLogitsLoss: ("BINARY_CROSS_ENTROPY", None),
+    nn.PoissonNLLLoss: ("POISSON", None),
+}
+_OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+def read_loss(kernels, criterion, match, rows, chain):
+    """Return a criterion on some rows as a :class:`Loss`, or None if the kernels don't compute it.
+
+    Parameters
+    ----------
+    kernels : module
+    criterion : nn.Module
+    match : callable
+        The function of :mod:`sktune.training.losses` that brings outputs and targets together.
+    rows : Rows
+    chain : Chain
+    """
+    if type(criterion) not in (*_OF_NUMBERS, *_OF_CLASSES):
+        return None
+    if criterion.reduction != "mean" or is_watched(criterion):
+        return None
+    if getattr(criterion, "weight", None) is not None:
+        return None
+    if type(criterion) in _OF_CLASSES:
+        return _read_classes(kernels, criterion, match, rows, chain)
+    if chain.ending is not None or not _are_numbers(criterion, match, rows, chain.n_outputs):
+        return None
+    return _read_numbers(kernels, criterion)
+
+
+def _read_classes(kernels, criterion, match, rows, chain):
+    target = rows.target
+    if criterion.ignore_index >= 0 or target.dtype != torch.int64:
+        return None
+    if target.shape != (len(rows.X),) or target.min() < 0 or target.max() >= chain.n_outputs:
+        return None
+    is_nll = type(criterion) is nn.NLLLoss
+    # The logarithm of a softmax is a row of logits of the same softmax.
+    is_usual = match in (match_classes, match_nothing)
+    if not is_nll and is_usual and chain.ending in (None, nn.LogSoftmax):
+        return Loss(kernels.CROSS_ENTROPY, float(criterion.label_smoothing))
+    # These take the logarithm of what the module returns.
+    if is_nll and match in (match_classes, match_logarithms) and chain.ending is nn.Softmax:
+        return Loss(kernels.PROBABILITY_NLL)
+    if is_nll and match is match_nothing and chain.ending is nn.LogSoftmax:
+        return Loss(kernels.CROSS_ENTROPY)
+    return None
+
+
+def _are_numbers(criterion, match, rows, n_outputs):
+    """Tell whether targets are a number for each output."""
+    target = rows.target
+    if type(criterion) is nn.BCEWithLogitsLoss and match is match_classes:
+        # it casts and reshapes
+        return target.numel() == len(rows.X) * n_outputs
+    if target.dtype != rows.X.dtype:
+        return False
+    if match is match_flat:
+        return n_outputs == 1 and target.shape == (len(rows.X),)
+    is_known = match in (match_classes, match_nothing, match_targets)
+    return is_known and target.shape == (len(rows.X), n_outputs)
+
+
+def _read_numbers(kernels, criterion):
+    name, option = _OF_NUMBERS[type(criterion)]
+    value = 0.0 if option is None else getattr(criterion, option)
+    if type(criterion) is nn.SmoothL1Loss and not value:
+        name = "ABSOLUTE_ERROR"
+    if type(criterion) is nn.PoissonNLLLoss and (criterion.full or not criterion.log_input):
+        return None
+    if type(criterion) is nn.BCEWithLogitsLoss:
+        positive = criterion.pos_weight
+        if positive is not None and positive.numel() != 1:
+            return None
+        value = 1.0 if positive is None else positive.item()
+    return Loss(getattr(kernels, name), float(value))

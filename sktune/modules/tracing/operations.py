@@ -1,0 +1,181 @@
+"""Which functions, methods and layers a chain of layers may hold: the table that reads them.
+
+To let another function be read, add it to ``FUNCTIONS``, and a method to ``METHODS``. The value is
+a function with the same arguments after the tensor; it returns the layer that computes the same,
+``None`` if the tensor stays as it is, or raises :class:`Unreadable`.
+"""
+
+from copy import copy
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sktune.modules.activations import ACTIVATIONS
+from sktune.modules.dropout import HashedDropout
+
+
+class Unreadable(Exception):
+    """A chain cannot hold an operation; the text tells which and why."""
+
+
+# Layers that a chain ends in, at most: what they return is no input of a linear layer.
+ENDINGS = (nn.Softmax, nn.LogSoftmax)
+
+
+def _make(layer_class):
+    """Return a function that makes an activation without options."""
+
+    def make(inplace=False):
+        return layer_class()
+
+    return make
+
+
+def _make_leaky_relu(negative_slope=0.01, inplace=False):
+    return nn.LeakyReLU(negative_slope)
+
+
+def _make_elu(alpha=1.0, inplace=False):
+    return nn.ELU(alpha)
+
+
+def _make_gelu(approximate="none"):
+    return nn.GELU(approximate)
+
+
+def _make_softmax(dim=None, _stacklevel=3, dtype=None):
+    _check_columns(dim, dtype)
+    return nn.Softmax(-1)
+
+
+def _make_log_softmax(dim=None, _stacklevel=3, dtype=None):
+    _check_columns(dim, dtype)
+    return nn.LogSoftmax(-1)
+
+
+def _check_columns(dim, dtype=None):
+    if dim not in (1, -1) or dtype is not None:
+        raise Unreadable("it has a softmax over other dimensions than the columns")
+
+
+def _keep_table(start_dim=0, end_dim=-1):
+    """Flatten a table from its columns on, which changes nothing."""
+    if start_dim not in (1, -1) or end_dim not in (1, -1):
+        raise Unreadable("it flattens the rows, too")
+
+
+def _keep():
+    """Leave a tensor as it is."""
+
+
+def _refuse_dropout(*args, **kwargs):
+    raise Unreadable(
+        "it calls a dropout function, whose masks do not follow from the seed: use nn.Dropout"
+    )
+
+
+_RELU = _make(nn.ReLU)
+_SILU = _make(nn.SiLU)
+_TANH = _make(nn.Tanh)
+_SIGMOID = _make(nn.Sigmoid)
+
+FUNCTIONS = {
+    F.relu: _RELU,
+    torch.relu: _RELU,
+    torch.relu_: _RELU,
+    F.leaky_relu: _make_leaky_relu,
+    F.elu: _make_elu,
+    F.gelu: _make_gelu,
+    F.silu: _SILU,
+    F.tanh: _TANH,
+    torch.tanh: _TANH,
+    torch.tanh_: _TANH,
+    F.sigmoid: _SIGMOID,
+    torch.sigmoid: _SIGMOID,
+    torch.sigmoid_: _SIGMOID,
+    torch.special.expit: _SIGMOID,
+    F.softmax: _make_softmax,
+    torch.softmax: _make_softmax,
+    F.log_softmax: _make_log_softmax,
+    torch.log_softmax: _make_log_softmax,
+    torch.flatten: _keep_table,
+    torch.clone: _keep,
+    F.dropout: _refuse_dropout,
+    torch.dropout: _refuse_dropout,
+    F.alpha_dropout: _refuse_dropout,
+}
+METHODS = {
+    "relu": _RELU,
+    "relu_": _RELU,
+    "tanh": _TANH,
+    "tanh_": _TANH,
+    "sigmoid": _SIGMOID,
+    "sigmoid_": _SIGMOID,
+    "softmax": _make_softmax,
+    "log_softmax": _make_log_softmax,
+    "flatten": _keep_table,
+    "contiguous": _keep,
+    "clone": _keep,
+}
+# Methods that cast, by the type to which they do.
+CASTS = {"float": torch.float32, "double": torch.float64}
+
+
+def read_call(table, target, name, args, kwargs):
+    """Return the layer of a function or a method, or None if it changes nothing.
+
+    Parameters
+    ----------
+    table : dict
+        ``FUNCTIONS`` or ``METHODS``.
+    target : callable or str
+        What is looked up.
+    name : str
+        What it is called in an error.
+    args, kwargs
+        What it is called with beside the tensor.
+    """
+    make = table.get(target)
+    if make is None:
+        raise Unreadable(f"it computes {name}")
+    try:
+        return make(*args, **kwargs)
+    except TypeError:
+        raise Unreadable(f"it calls {name} with other arguments than expected") from None
+
+
+def read_layer(layer, name):
+    """Return the layer of a chain that a layer of a module is; None if it changes nothing.
+
+    Parameters
+    ----------
+    layer : nn.Module
+    name : str
+        What it is called in an error.
+    """
+    if type(layer) is nn.Linear:
+        return layer
+    if isinstance(layer, HashedDropout):
+        if layer.by_channel:
+            raise Unreadable(f"its layer {name} drops whole channels")
+        return layer
+    if type(layer) is nn.Identity:
+        return None
+    if type(layer) is nn.Flatten:
+        return _keep_table(layer.start_dim, layer.end_dim)
+    if type(layer) in ENDINGS:
+        _check_columns(layer.dim)
+        return type(layer)(-1)
+    if type(layer) in [activation.layer for activation in ACTIVATIONS.values()]:
+        return _without_writing(layer)
+    raise Unreadable(f"its layer {name} is a {type(layer).__name__}")
+
+
+def _without_writing(layer):
+    """Return an activation that does not write into its input."""
+    if not getattr(layer, "inplace", False):
+        return layer
+    other = copy(layer)
+    other.inplace = False
+    return other

@@ -1,0 +1,176 @@
+"""Does it matter how a network is written? The same layers in several styles, in one fused search.
+
+    python benchmarks/styles.py
+    python benchmarks/styles.py --skorch      # also scikit-learn's search over skorch's net
+
+Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, without refit. The styles:
+
+- ``MLP``: our module;
+- ``class``: a class of one's own with layers as attributes, ``F.relu`` and ``nn.Dropout``;
+- ``softmax``: the style of skorch's documentation, with a softmax at the end under ``NLLLoss``;
+- ``sequential in a class``; ``batch norm``; ``residual``: classes of one's own;
+- ``label smoothing``, ``RMSprop``: the class with another criterion or optimizer.
+
+The styles take turns, round by round; shown are medians over the rounds, and the ratio to ``MLP``.
+``steps`` tells how they were taken. With ``--skorch``, scikit-learn's GridSearchCV over skorch's
+net (no callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each, and
+the ratio is that of the better one to ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from harness import RESULTS, save
+from sklearn import model_selection
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+import sktune
+
+HIDDEN = 128
+RATES = np.geomspace(1e-4, 1e-2, 12).tolist()
+N_EPOCHS = 10
+
+
+class OwnClass(nn.Module):
+    def __init__(self, n_features=64, n_outputs=10):
+        super().__init__()
+        self.dense = nn.Linear(n_features, HIDDEN)
+        self.dropout = nn.Dropout(0.2)
+        self.output = nn.Linear(HIDDEN, n_outputs)
+
+    def forward(self, X):
+        return self.output(self.dropout(F.relu(self.dense(X))))
+
+
+class Softmax(OwnClass):
+    def forward(self, X):
+        return F.softmax(super().forward(X), dim=-1)
+
+
+class SequentialInClass(nn.Module):
+    def __init__(self, n_features=64, n_outputs=10):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(n_features, HIDDEN), nn.ReLU(), nn.Dropout(0.2), nn.Linear(HIDDEN, n_outputs)
+        )
+
+    def forward(self, X):
+        return self.layers(X)
+
+
+class BatchNorm(OwnClass):
+    def __init__(self, n_features=64, n_outputs=10):
+        super().__init__(n_features, n_outputs)
+        self.norm = nn.BatchNorm1d(HIDDEN)
+
+    def forward(self, X):
+        return self.output(self.dropout(F.relu(self.norm(self.dense(X)))))
+
+
+class Residual(OwnClass):
+    def __init__(self, n_features=64, n_outputs=10):
+        super().__init__(n_features, n_outputs)
+        self.inner = nn.Linear(HIDDEN, HIDDEN)
+
+    def forward(self, X):
+        X = F.relu(self.dense(X))
+        return self.output(self.dropout(X + F.relu(self.inner(X))))
+
+
+STYLES = {
+    "MLP": {"module__hidden": (HIDDEN,), "module__dropout": 0.2},
+    "class": {"module": OwnClass},
+    "softmax": {"module": Softmax, "criterion": nn.NLLLoss},
+    "sequential in a class": {"module": SequentialInClass},
+    "label smoothing": {"module": OwnClass, "criterion__label_smoothing": 0.1},
+    "RMSprop": {"module": OwnClass, "optimizer": torch.optim.RMSprop},
+    "batch norm": {"module": BatchNorm},
+    "residual": {"module": Residual},
+}
+
+
+def load():
+    X, y = load_digits(return_X_y=True)
+    return (X / 16).astype(np.float32), y
+
+
+def search_fused(style):
+    net = sktune.NeuralNetClassifier(max_epochs=N_EPOCHS, random_state=0, **STYLES[style])
+    return sktune.GridSearchCV(net, {"lr": RATES}, cv=3, refit=False)
+
+
+def search_skorch(style, n_jobs):
+    from skorch import NeuralNetClassifier
+
+    options = {"criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.AdamW, **STYLES[style]}
+    if options["optimizer"] is torch.optim.AdamW:
+        options["optimizer__fused"] = True
+    net = NeuralNetClassifier(
+        max_epochs=N_EPOCHS,
+        batch_size=64,
+        train_split=None,
+        callbacks="disable",
+        verbose=0,
+        **options,
+    )
+    search = model_selection.GridSearchCV
+    return search(net, {"lr": RATES}, cv=3, refit=False, n_jobs=n_jobs)
+
+
+def time_fit(search, X, y):
+    start = time.perf_counter()
+    search.fit(X, y)
+    return time.perf_counter() - start
+
+
+def measure(styles, n_rounds, X, y):
+    """Return the seconds of each style in each round, and how its steps were taken."""
+    seconds = {style: [] for style in styles}
+    steps = {}
+    for style in styles:
+        # code is compiled, and modules are read, before the clock runs
+        warm = search_fused(style).fit(X, y)
+        steps[style] = ", ".join(sorted({group["steps"] for group in warm.fusion_.groups}))
+    for _ in range(n_rounds):
+        for style in styles:
+            seconds[style].append(time_fit(search_fused(style), X, y))
+    return seconds, steps
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--skorch", action="store_true", help="also run scikit-learn + skorch")
+    parser.add_argument("--json", type=Path, default=RESULTS / "styles.json")
+    args = parser.parse_args(arguments)
+    X, y = load()
+    styles = list(dict.fromkeys(["MLP", *args.styles]))
+    seconds, steps = measure(styles, args.rounds, X, y)
+    ours = {style: median(times) for style, times in seconds.items()}
+    rows = []
+    print(f"{'':<24}{'seconds':>9}{'/ MLP':>8}  {'steps':<10}{'skorch':>10}{'ratio':>8}")
+    for style in styles:
+        row = {"style": style, "seconds": ours[style], "to_mlp": ours[style] / ours["MLP"]}
+        row["steps"] = steps[style]
+        line = f"{style:<24}{row['seconds']:>9.3f}{row['to_mlp']:>8.2f}  {row['steps']:<10}"
+        # skorch has no MLP of ours
+        if args.skorch and style != "MLP":
+            row["skorch"] = min(time_fit(search_skorch(style, n), X, y) for n in (1, 2))
+            row["ratio"] = row["skorch"] / row["seconds"]
+            line += f"{row['skorch']:>10.2f}{row['ratio']:>8.1f}"
+        print(line, flush=True)
+        rows.append(row)
+    save({"rows": rows}, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -34,9 +34,9 @@ def _repeat_forward(n, links, numbers, flat, space, n_features, padded):
 
 
 @njit(nogil=True)
-def _repeat_loss(n, loss, space, width, target, weight, rows, padded):
+def _repeat_loss(n, loss, loss_option, space, width, target, weight, rows, padded):
     for _ in range(n):
-        kernels._compute_loss(loss, space, width, target, weight, rows, padded)
+        kernels._compute_loss(loss, loss_option, space, width, target, weight, rows, padded)
 
 
 @njit(nogil=True)
@@ -48,7 +48,7 @@ def _repeat_backward(n, links, flat, gradient, space, padded, n_rows):
 @njit(nogil=True)
 def _repeat_update(n, rule, options, flat, gradient, first, second):
     for _ in range(n):
-        kernels._update(rule, options, 1e-9, 1000, flat, gradient, first, second)
+        kernels.update(rule, options, 1e-9, 1000, flat, gradient, first, second)
 
 
 class Recorder:
@@ -63,8 +63,8 @@ class Recorder:
         self.calls = {}
 
     def __call__(self, *args):
-        n_parameters = len(args[5])
-        n_rows_of_batch = int(args[12][0])
+        n_parameters = len(args[6])
+        n_rows_of_batch = int(args[13][0])
         key = (n_parameters, n_rows_of_batch)
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
@@ -98,6 +98,7 @@ def _time_stages(
     links,
     numbers,
     loss,
+    loss_option,
     rule,
     options,
     flat,
@@ -121,7 +122,7 @@ def _time_stages(
     space = kernels._make_workspace(links, X.shape[1], n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)
-    yield _time(_repeat_loss, loss, space, width, *outcomes, rows, padded)
+    yield _time(_repeat_loss, loss, loss_option, space, width, *outcomes, rows, padded)
     # The repeated loss has overwritten the gradient of the outputs.
     space.tables[-1] = 1e-3
     yield _time(_repeat_backward, links, flat, gradient, space, padded, n_rows)

@@ -2,6 +2,7 @@
 
 from sktune.inspection.advice import Finding
 from sktune.inspection.batch_size import find_max_batch_size
+from sktune.inspection.displays import LossCurveDisplay, SearchDisplay
 from sktune.inspection.effects import (
     ImportanceDisplay,
     ParameterImportance,
@@ -17,7 +18,9 @@ __all__ = [
     "ImportanceDisplay",
     "LRRangeDisplay",
     "LRRangeResult",
+    "LossCurveDisplay",
     "ParameterImportance",
+    "SearchDisplay",
     "effect_table",
     "find_max_batch_size",
     "importance",

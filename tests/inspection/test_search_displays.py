@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import HalvingGridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import sktune
-from sktune.inspection import LossCurveDisplay, SearchDisplay
+from sktune.inspection import HalvingDisplay, LossCurveDisplay, SearchDisplay
 from sktune.inspection.records import CurveTable, SearchRecord, read_search
 from sktune.inspection.records.parameters import make_parameter
 
@@ -120,3 +125,29 @@ def test_losses_of_a_real_search():
     labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
     assert {"relu", "tanh", "training"} <= set(labels)
     assert len(display.lines_) == 4
+
+
+def test_losses_of_a_single_fit():
+    X, y = load_iris(return_X_y=True)
+    net = sktune.NeuralNetClassifier(max_epochs=4, random_state=0)
+    with pytest.raises(ValueError, match="estimator must be a fitted net with a history"):
+        LossCurveDisplay.from_estimator(net)
+    pipeline = make_pipeline(StandardScaler(), net).fit(X, y)
+    frame = LossCurveDisplay.from_estimator(pipeline).to_frame()
+    losses = [epoch["train_loss"] for epoch in pipeline[-1].history]
+    assert frame["train_loss"].tolist() == losses
+
+
+def test_halving_follows_equal_parameters():
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=1000)
+    grid = {"C": [0.001, 0.01, 0.1, 1.0]}
+    search = HalvingGridSearchCV(model, grid, cv=2, factor=2, random_state=0).fit(X, y)
+    display = HalvingDisplay.from_search(search)
+    assert len(display.lines_) == 4
+    frame = display.to_frame()
+    assert (frame.groupby("track")["C"].nunique() == 1).all()
+    colors = [line.get_color() for line in display.lines_]
+    assert colors.count("tab:orange") == 1
+    with pytest.raises(ValueError, match="search must be a search by halving"):
+        HalvingDisplay.from_cv_results(make_results(3))

@@ -1,10 +1,17 @@
 """The picture of losses by epoch."""
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 
 from sktune.inspection.displays.colors import add_color_key, color_candidates, escape
 from sktune.inspection.optional import import_pandas, import_pyplot
-from sktune.inspection.records import known_parameter, name_regimes, read_search
+from sktune.inspection.records import (
+    CurveTable,
+    SearchRecord,
+    known_parameter,
+    name_regimes,
+    read_search,
+)
 
 # Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
 _MANY = 20
@@ -76,6 +83,35 @@ class LossCurveDisplay:
                 "search must have trained networks in a group, got a search without loss curves"
             )
         return cls(record).plot(ax=ax, color_by=color_by, candidates=candidates)
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None):
+        """Draw the losses of a single fit.
+
+        Parameters
+        ----------
+        estimator : net or Pipeline
+            A fitted net with a ``history`` as skorch's, or a Pipeline that ends in one.
+        ax
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no history of any epoch.
+        """
+        net = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        history = getattr(net, "history", None)
+        if not history:
+            raise ValueError(
+                "estimator must be a fitted net with a history of at least one epoch, "
+                f"got {type(net).__name__} without one"
+            )
+        return cls(_read_history(history)).plot(ax=ax)
 
     def plot(self, ax=None, *, color_by=None, candidates=None):
         """Draw.
@@ -235,8 +271,24 @@ class LossCurveDisplay:
             held = shown[regimes == regime]
             if len(held):
                 # few are listed, many counted
-                which = ", ".join(map(str, held)) if len(held) <= _MOST_NAMED else len(held)
-                word = "candidates" if len(held) <= _MOST_NAMED else "number of candidates"
-                text = f"α {regime}: {word} {which}"
+                which = f"{len(held)} candidates"
+                if len(held) <= _MOST_NAMED:
+                    which = f"candidate {', '.join(map(str, held))}"
+                text = f"α {regime}: {which}"
                 handles.append(Line2D([], [], linestyle="", label=escape(text)))
-        self.ax_.legend(handles=handles, fontsize="small", loc="best")
+        # above the axes, where it hides no line
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "frameon": False}
+        self.ax_.legend(handles=handles, fontsize="small", **place)
+
+
+def _read_history(history):
+    """Return the record of a single fit, as a search with one candidate and no score."""
+    arrays = {}
+    for name in ("train_loss", "valid_loss", "lr"):
+        column = [epoch.get(name, np.nan) for epoch in history]
+        arrays[name] = np.array(column, dtype=float).reshape(1, 1, -1)
+    curves = CurveTable(n_epochs=np.array([[len(history)]]), **arrays)
+    empty = dict.fromkeys(("train_scores", "fit_seconds", "best_index", "stages", "rungs"))
+    scores = np.full((1, 1), np.nan)
+    known = {"params": [{}], "scores": scores, "metric": "score", "scoring": "score"}
+    return SearchRecord(curves=curves, **known, **empty)

@@ -117,7 +117,8 @@ class SearchDisplay:
             self._draw_one()
         else:
             self._draw_two()
-        ax.legend(fontsize="small", loc="best")
+        # above the axes, where it hides no candidate
+        ax.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False)
         return self
 
     def to_frame(self):

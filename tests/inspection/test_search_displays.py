@@ -151,3 +151,18 @@ def test_halving_follows_equal_parameters():
     assert colors.count("tab:orange") == 1
     with pytest.raises(ValueError, match="search must be a search by halving"):
         HalvingDisplay.from_cv_results(make_results(3))
+
+
+def test_parallel_coordinates():
+    results = make_results(30)
+    results["split0_test_score"][1] = np.nan
+    display = SearchDisplay.from_cv_results(results, kind="parallel")
+    display.figure_.canvas.draw()
+    (lines,) = display.lines_
+    assert len(lines.get_segments()) == 29
+    # the best lies on top
+    assert lines.get_array().argmax() == 28
+    assert len(display.ax_.get_xticks()) == 4
+    one = {"params": [{"a": 1}], "mean_test_score": [0.5]}
+    with pytest.raises(ValueError, match="'parallel' must have a parameter that varies, got none"):
+        SearchDisplay.from_cv_results(one, kind="parallel")

@@ -19,7 +19,7 @@ _MOST_BANDS = 5
 _MOST_NAMED = 8
 _LOSSES = {"train_loss": ("training", "-"), "valid_loss": ("validation", "--")}
 # Losses are shown up to this many times the median first loss above it.
-_SHOWN_ABOVE = 3.0
+_SHOWN_ABOVE = 1.0
 
 
 class LossCurveDisplay:

@@ -4,10 +4,11 @@ import numpy as np
 
 from sktune.inspection.displays.axes import place_values, set_axis
 from sktune.inspection.displays.colors import escape
+from sktune.inspection.displays.parallel import draw_parallel
 from sktune.inspection.optional import import_pandas, import_pyplot
 from sktune.inspection.records import read_search
 
-_KINDS = ("auto", "progress")
+_KINDS = ("auto", "progress", "parallel")
 # Bars of standard errors are drawn up to this many candidates.
 _MOST_BARS = 60
 
@@ -53,7 +54,8 @@ class SearchDisplay:
         search, metric
             As in :func:`sktune.inspection.records.read_search`.
         parameters : str or sequence of str, default=()
-            One parameter for a plot against the score, two for a map coloured by the score.
+            One parameter for a plot against the score, two for a map coloured by the score,
+            any number for ``kind="parallel"``.
         kind, ax
             As in :meth:`plot`.
 
@@ -68,7 +70,7 @@ class SearchDisplay:
         """
         record = read_search(search, metric)
         names = [parameters] if isinstance(parameters, str) else list(parameters)
-        if len(names) > 2:
+        if len(names) > 2 and kind != "parallel":
             raise ValueError(f"parameters must be one or two, got {len(names)}")
         if np.isnan(record.mean_scores).all():
             raise ValueError("at least one candidate must have a score, got none")
@@ -87,9 +89,10 @@ class SearchDisplay:
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
-        kind : {"auto", "progress"}, default="auto"
+        kind : {"auto", "progress", "parallel"}, default="auto"
             ``"progress"`` is the score by candidate with the best so far; ``"auto"`` is that where
-            no parameter is given.
+            no parameter is given. ``"parallel"`` has an axis for each parameter and a line for
+            each candidate.
 
         Returns
         -------
@@ -99,18 +102,24 @@ class SearchDisplay:
         Raises
         ------
         ValueError
-            If the kind is unknown.
+            If the kind is unknown, or ``"parallel"`` has no parameter that varies.
         ImportError
             If matplotlib is not installed.
         """
         if kind not in _KINDS:
             raise ValueError(f"kind must be one of {list(_KINDS)}, got {kind!r}")
+        shown = self.parameters or list(self.record.parameters.values())
+        if kind == "parallel" and not shown:
+            raise ValueError("kind='parallel' must have a parameter that varies, got none")
         plt = import_pyplot("SearchDisplay")
         if ax is None:
             _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
         self.ax_ = ax
         self.figure_ = ax.figure
         self.lines_ = []
+        if kind == "parallel":
+            self.lines_.append(draw_parallel(ax, self.record, shown))
+            return self
         if kind == "progress" or not self.parameters:
             self._draw_progress()
         elif len(self.parameters) == 1:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import loguniform
 from sklearn.datasets import load_iris
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
@@ -166,3 +167,23 @@ def test_parallel_coordinates():
     one = {"params": [{"a": 1}], "mean_test_score": [0.5]}
     with pytest.raises(ValueError, match="'parallel' must have a parameter that varies, got none"):
         SearchDisplay.from_cv_results(one, kind="parallel")
+
+
+@pytest.mark.parametrize("rates", [[0.0, 0.1, 0.1], [0.0, 0.0, 0.0], [np.inf, 0.1, 0.01]])
+def test_rates_that_have_no_place_on_a_logarithmic_scale(rates):
+    record = make_record(3)
+    parameter = make_parameter("lr", rates, [True] * 3, loguniform(1e-4, 1.0))
+    record = SearchRecord(**{**vars(record), "parameters": {"lr": parameter}})
+    LossCurveDisplay(record).plot().figure_.canvas.draw()
+    SearchDisplay(record, [parameter]).plot().figure_.canvas.draw()
+    SearchDisplay(record, [parameter]).plot(kind="parallel").figure_.canvas.draw()
+
+
+def test_stages_are_divided_and_the_baseline_marked():
+    results = make_results(6)
+    results["stage"] = np.array(["baseline", "a", "a", "b", "b", "b"], dtype=object)
+    display = SearchDisplay.from_cv_results(results)
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert "baseline" in labels
+    boundaries = [line for line in display.ax_.get_lines() if line.get_color() == "0.8"]
+    assert [line.get_xdata()[0] for line in boundaries] == [0.5, 2.5]

@@ -2,6 +2,7 @@
 
 from sktune.inspection.advice import Finding
 from sktune.inspection.batch_size import find_max_batch_size
+from sktune.inspection.displays import HalvingDisplay, LossCurveDisplay, SearchDisplay
 from sktune.inspection.effects import (
     ImportanceDisplay,
     ParameterImportance,
@@ -14,10 +15,13 @@ from sktune.inspection.lr_range_result import LRRangeResult
 
 __all__ = [
     "Finding",
+    "HalvingDisplay",
     "ImportanceDisplay",
     "LRRangeDisplay",
     "LRRangeResult",
+    "LossCurveDisplay",
     "ParameterImportance",
+    "SearchDisplay",
     "effect_table",
     "find_max_batch_size",
     "importance",

@@ -108,6 +108,10 @@ class LRRangeDisplay:
         ax.legend()
         return self
 
+    def to_frame(self):
+        """Return the losses by learning rate: see :meth:`LRRangeResult.to_frame`."""
+        return self.result.to_frame()
+
     def _draw_losses(self, line_kw):
         result = self.result
         if result.method == "sweep":

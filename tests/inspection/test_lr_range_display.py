@@ -79,3 +79,10 @@ def test_losses_that_diverge_do_not_set_the_scale(result):
     display = LRRangeDisplay.from_result(result)
 
     assert display.ax_.get_ylim()[1] < 2 * result.untrained_loss
+
+
+def test_frame_is_that_of_the_result(result):
+    frame = LRRangeDisplay(result).to_frame()
+
+    assert frame.equals(result.to_frame())
+    assert frame["lr"].tolist() == result.rates.tolist()

@@ -2,6 +2,7 @@
 
 from sktune.inspection.records.curves import CurveTable
 from sktune.inspection.records.parameters import Parameter, known_parameter, label_of
+from sktune.inspection.records.regimes import name_regimes
 from sktune.inspection.records.search_record import SearchRecord, read_search
 
 __all__ = [
@@ -10,5 +11,6 @@ __all__ = [
     "SearchRecord",
     "known_parameter",
     "label_of",
+    "name_regimes",
     "read_search",
 ]

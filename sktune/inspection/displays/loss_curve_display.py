@@ -1,0 +1,294 @@
+"""The picture of losses by epoch."""
+
+import numpy as np
+from sklearn.pipeline import Pipeline
+
+from sktune.inspection.displays.colors import add_color_key, color_candidates, escape
+from sktune.inspection.optional import import_pandas, import_pyplot
+from sktune.inspection.records import (
+    CurveTable,
+    SearchRecord,
+    known_parameter,
+    name_regimes,
+    read_search,
+)
+
+# Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
+_MANY = 20
+_MOST_BANDS = 5
+_MOST_NAMED = 8
+_LOSSES = {"train_loss": ("training", "-"), "valid_loss": ("validation", "--")}
+# Losses are shown up to this many times the median first loss above it.
+_SHOWN_ABOVE = 1.0
+
+
+class LossCurveDisplay:
+    """Training and validation losses by epoch, a line for each candidate of a search.
+
+    Use :meth:`from_search` to make one. A line is the mean over the splits, and a band (where few
+    are drawn) one standard deviation. Training losses are solid, validation losses dashed. The
+    best candidate is thick. What is not finite is a gap.
+
+    Parameters
+    ----------
+    record : SearchRecord
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    lines_ : list of matplotlib Line2D or LineCollection
+        With more than 20 candidates, a collection for each kind of loss and the best's lines.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from sktune import GridSearchCV, NeuralNetClassifier
+    >>> from sktune.inspection import LossCurveDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> net = NeuralNetClassifier(max_epochs=3, random_state=0)
+    >>> search = GridSearchCV(net, {"lr": [1e-3, 1e-2]}, cv=2).fit(X, y)
+    >>> display = LossCurveDisplay.from_search(search)
+    >>> display.ax_.get_xlabel(), display.ax_.get_yscale()
+    ('epoch', 'log')
+    """
+
+    def __init__(self, record):
+        self.record = record
+
+    @classmethod
+    def from_search(cls, search, metric=None, *, ax=None, color_by=None, candidates=None):
+        """Draw the losses of a search.
+
+        Parameters
+        ----------
+        search, metric
+            As in :func:`sktune.inspection.records.read_search`. The search must be fitted, and
+            some of its networks trained in a group; results alone have no curves.
+        ax, color_by, candidates
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If there are no curves.
+        """
+        record = read_search(search, metric)
+        if record.curves is None:
+            raise ValueError(
+                "search must have trained networks in a group, got a search without loss curves"
+            )
+        return cls(record).plot(ax=ax, color_by=color_by, candidates=candidates)
+
+    @classmethod
+    def from_estimator(cls, estimator, *, ax=None):
+        """Draw the losses of a single fit.
+
+        Parameters
+        ----------
+        estimator : net or Pipeline
+            A fitted net with a ``history`` as skorch's, or a Pipeline that ends in one.
+        ax
+            As in :meth:`plot`.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+
+        Raises
+        ------
+        ValueError
+            If there is no history of any epoch.
+        """
+        net = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        history = getattr(net, "history", None)
+        if not history:
+            raise ValueError(
+                "estimator must be a fitted net with a history of at least one epoch, "
+                f"got {type(net).__name__} without one"
+            )
+        return cls(_read_history(history)).plot(ax=ax)
+
+    def plot(self, ax=None, *, color_by=None, candidates=None):
+        """Draw.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw; None makes a new figure.
+        color_by : str, default=None
+            The parameter to colour by; None is the learning rate if it varies, and otherwise the
+            first parameter that does.
+        candidates : sequence of int, default=None
+            Which candidates to draw; None draws all that have curves.
+
+        Returns
+        -------
+        display : LossCurveDisplay
+            The display itself.
+
+        Raises
+        ------
+        ValueError
+            If `color_by` is no parameter of the search, or a candidate has no curve.
+        ImportError
+            If matplotlib is not installed.
+        """
+        shown = self._choose_candidates(candidates)
+        parameter = self._choose_parameter(color_by)
+        plt = import_pyplot("LossCurveDisplay")
+        if ax is None:
+            _, ax = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
+        self.ax_ = ax
+        self.figure_ = ax.figure
+        self.lines_ = []
+        n_candidates = self.record.n_candidates
+        colors = np.tile([0.27, 0.35, 0.55, 1.0], (n_candidates, 1))
+        if parameter is not None:
+            colors = color_candidates(parameter)
+        for name, (_, style) in self._list_losses().items():
+            self._draw_losses(name, style, shown, colors)
+        ax.set(xlabel="epoch", ylabel="loss")
+        self._limit_losses(shown)
+        self._add_legend(parameter, shown)
+        return self
+
+    def to_frame(self):
+        """Return a pandas frame with a row for each candidate and epoch.
+
+        Returns
+        -------
+        frame : DataFrame
+            ``candidate``, ``epoch``, ``train_loss``, ``train_loss_std``, maybe ``valid_loss`` and
+            ``valid_loss_std`` (mean and standard deviation over the splits), and ``regime``, see
+            :func:`sktune.inspection.records.name_regimes`.
+        """
+        pd = import_pandas("LossCurveDisplay.to_frame")
+        curves = self.record.curves
+        n_epochs = curves.n_epochs.max(axis=1)
+        is_there = np.arange(curves.train_loss.shape[2]) < n_epochs[:, np.newaxis]
+        candidate, epoch = np.nonzero(is_there)
+        columns = {"candidate": candidate, "epoch": epoch + 1}
+        for name in self._list_losses():
+            mean, std = curves.mean_over_splits(name)
+            columns[name] = mean[is_there]
+            columns[f"{name}_std"] = std[is_there]
+        columns["regime"] = name_regimes(curves)[candidate]
+        return pd.DataFrame(columns)
+
+    def _list_losses(self):
+        """Return the losses that there are: label and style of line by name."""
+        if self.record.curves.has_validation:
+            return _LOSSES
+        return {"train_loss": _LOSSES["train_loss"]}
+
+    def _choose_candidates(self, candidates):
+        """Return the candidates to draw, all of which have a curve."""
+        recorded = np.flatnonzero(self.record.curves.is_recorded)
+        if candidates is None:
+            return recorded
+        missing = sorted(set(candidates) - set(recorded.tolist()))
+        if missing or len(candidates) == 0:
+            raise ValueError(
+                f"candidates must be numbers of candidates with loss curves, got {candidates!r}"
+            )
+        return np.asarray(candidates)
+
+    def _choose_parameter(self, color_by):
+        """Return the Parameter to colour by; None if nothing varies."""
+        parameters = self.record.parameters
+        if color_by is not None:
+            return self.record.find_parameter(color_by)
+        rates = [name for name in parameters if known_parameter(name) == "lr"]
+        names = rates or list(parameters)
+        return parameters[names[0]] if names else None
+
+    def _draw_losses(self, name, style, shown, colors):
+        """Draw one kind of loss."""
+        from matplotlib.collections import LineCollection
+
+        mean, std = self.record.curves.mean_over_splits(name)
+        mean = np.where(np.isfinite(mean), mean, np.nan)
+        epochs = np.arange(1, mean.shape[1] + 1)
+        best = self.record.best_index
+        singles = shown
+        if len(shown) > _MANY:
+            singles = shown[shown == best]
+            thin = {"colors": colors[shown], "linestyles": style, "linewidths": 0.6, "alpha": 0.6}
+            lines = [np.column_stack([epochs, mean[candidate]]) for candidate in shown]
+            collection = LineCollection(lines, **thin)
+            self.ax_.add_collection(collection)
+            self.lines_.append(collection)
+            self.ax_.autoscale_view()
+        # a line of a single epoch is a point
+        marker = "o" if len(epochs) == 1 else None
+        for candidate in singles:
+            width = 3.0 if candidate == best else 1.2
+            drawn = {"color": colors[candidate], "linestyle": style, "marker": marker}
+            drawn["zorder"] = 3 if candidate == best else 2
+            self.lines_ += self.ax_.plot(epochs, mean[candidate], linewidth=width, **drawn)
+            if len(shown) <= _MOST_BANDS:
+                low = mean[candidate] - std[candidate]
+                band = {"color": colors[candidate], "alpha": 0.2, "linewidth": 0}
+                self.ax_.fill_between(epochs, low, mean[candidate] + std[candidate], **band)
+
+    def _limit_losses(self, shown):
+        """Leave out the losses of fits that diverge; a loss that may be negative is linear."""
+        means = [
+            self.record.curves.mean_over_splits(name)[0][shown] for name in self._list_losses()
+        ]
+        finite = np.concatenate([mean[np.isfinite(mean)] for mean in means])
+        if len(finite) == 0:
+            return
+        lowest = finite.min()
+        firsts = np.concatenate([mean[:, 0] for mean in means])
+        firsts = firsts[np.isfinite(firsts)]
+        typical = np.median(firsts) if len(firsts) else finite.max()
+        highest = min(finite.max(), typical + _SHOWN_ABOVE * abs(typical))
+        if lowest > 0:
+            self.ax_.set_yscale("log", nonpositive="clip")
+            self.ax_.set_ylim(lowest / 1.3, max(highest, lowest) * 1.3)
+            return
+        margin = 0.05 * max(highest - lowest, 1e-12)
+        self.ax_.set_ylim(lowest - margin, max(highest, lowest) + margin)
+
+    def _add_legend(self, parameter, shown):
+        """Explain colours, kinds of lines and, where few are drawn, the regimes."""
+        from matplotlib.lines import Line2D
+
+        handles = add_color_key(self.ax_, parameter) if parameter is not None else []
+        for label, style in self._list_losses().values():
+            handles.append(Line2D([], [], color="0.3", linestyle=style, label=label))
+        best = self.record.best_index
+        if best in shown:
+            handles.append(Line2D([], [], color="0.3", linewidth=3, label=f"best ({best})"))
+        regimes = name_regimes(self.record.curves)[shown]
+        for regime in ("too small", "good", "too large"):
+            held = shown[regimes == regime]
+            if len(held):
+                # few are listed, many counted
+                which = f"{len(held)} candidates"
+                if len(held) <= _MOST_NAMED:
+                    which = f"candidate {', '.join(map(str, held))}"
+                text = f"α {regime}: {which}"
+                handles.append(Line2D([], [], linestyle="", label=escape(text)))
+        # above the axes, where it hides no line
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "frameon": False}
+        self.ax_.legend(handles=handles, fontsize="small", **place)
+
+
+def _read_history(history):
+    """Return the record of a single fit, as a search with one candidate and no score."""
+    arrays = {}
+    for name in ("train_loss", "valid_loss", "lr"):
+        column = [epoch.get(name, np.nan) for epoch in history]
+        arrays[name] = np.array(column, dtype=float).reshape(1, 1, -1)
+    curves = CurveTable(n_epochs=np.array([[len(history)]]), **arrays)
+    empty = dict.fromkeys(("train_scores", "fit_seconds", "best_index", "stages", "rungs"))
+    scores = np.full((1, 1), np.nan)
+    known = {"params": [{}], "scores": scores, "metric": "score", "scoring": "score"}
+    return SearchRecord(curves=curves, **known, **empty)

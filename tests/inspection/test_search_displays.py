@@ -1,0 +1,189 @@
+"""Pictures of losses by epoch, and of scores by parameter."""
+
+import numpy as np
+import pytest
+from scipy.stats import loguniform
+from sklearn.datasets import load_iris
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import HalvingGridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import sktune
+from sktune.inspection import HalvingDisplay, LossCurveDisplay, SearchDisplay
+from sktune.inspection.records import CurveTable, SearchRecord, read_search
+from sktune.inspection.records.parameters import make_parameter
+
+plt = pytest.importorskip("matplotlib.pyplot")
+plt.switch_backend("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def make_results(n_candidates, n_splits=3):
+    rng = np.random.default_rng(0)
+    params = [
+        {"lr": 10.0 ** -(i % 5), "l2": (i % 3) * 1e-3, "a$x$": "$t_"[i % 3], "w": rng.random()}
+        for i in range(n_candidates)
+    ]
+    results = {"params": params}
+    scores = rng.random((n_candidates, n_splits))
+    for split in range(n_splits):
+        results[f"split{split}_test_score"] = scores[:, split]
+    results["mean_test_score"] = scores.mean(axis=1)
+    return results
+
+
+def make_record(n_candidates, n_splits=2, n_epochs=6):
+    rng = np.random.default_rng(0)
+    rates = np.logspace(-5, 1, n_candidates)
+    falls = np.exp(-np.arange(n_epochs) * rates[:, np.newaxis, np.newaxis])
+    losses = falls + 0.05 * rng.random((n_candidates, n_splits, n_epochs))
+    losses[-1] *= 1e6
+    losses[-1, 0, -1] = np.inf
+    counts = np.full((n_candidates, n_splits), n_epochs)
+    curves = CurveTable(losses, losses + 0.1, losses, counts)
+    record = read_search(
+        {"params": [{"lr": r} for r in rates], "mean_test_score": rng.random(n_candidates)}
+    )
+    parameters = {"lr": make_parameter("lr", rates, np.ones(n_candidates, dtype=bool))}
+    fields = {**vars(record), "curves": curves, "parameters": parameters}
+    return SearchRecord(**fields)
+
+
+@pytest.mark.parametrize("parameters", ["lr", "l2", "a$x$", "w", ("lr", "l2"), ("a$x$", "w"), ()])
+@pytest.mark.parametrize(("n_candidates", "n_splits"), [(7, 3), (7, 1), (1000, 3)])
+def test_scores_of_many_kinds(parameters, n_candidates, n_splits):
+    results = make_results(n_candidates, n_splits)
+    results["split0_test_score"][1] = np.nan
+    display = SearchDisplay.from_cv_results(results, parameters)
+    display.figure_.canvas.draw()
+    frame = display.to_frame()
+    assert len(frame) == n_candidates
+    assert frame["is_best"].sum() == 1
+    assert np.isnan(frame["score"][1])
+
+
+def test_zeros_of_a_logarithmic_axis_stand_at_the_left():
+    display = SearchDisplay.from_cv_results(make_results(9) | {}, "l2")
+    assert display.ax_.get_xscale() == "linear"
+    params = [{"l2": value} for value in (0.0, 1e-5, 1e-2)]
+    display = SearchDisplay.from_cv_results({"params": params, "mean_test_score": [1, 2, 3]}, "l2")
+    assert display.ax_.get_xscale() == "log"
+    assert display.ax_.get_xticklabels()[0].get_text() == "0"
+    assert 0 < display.ax_.get_xticks()[0] < 1e-5
+
+
+def test_progress_shows_the_best_so_far():
+    results = {"params": [{"a": i} for i in range(4)], "mean_test_score": [np.nan, 0.2, 0.1, 0.3]}
+    display = SearchDisplay.from_cv_results(results, kind="progress")
+    np.testing.assert_array_equal(display.to_frame()["best_so_far"], [np.nan, 0.2, 0.2, 0.3])
+
+
+def test_one_candidate():
+    results = {"params": [{"a": 1}], "mean_test_score": [0.5]}
+    assert SearchDisplay.from_cv_results(results).ax_.get_xlabel() == "candidate"
+
+
+def test_what_cannot_be_drawn():
+    results = {"params": [{"a": 1}, {"a": 2}], "mean_test_score": [np.nan, np.nan]}
+    with pytest.raises(ValueError, match="at least one candidate must have a score, got none"):
+        SearchDisplay.from_cv_results(results)
+    with pytest.raises(ValueError, match="search must have trained networks in a group"):
+        LossCurveDisplay.from_search(make_results(3))
+    with pytest.raises(ValueError, match="kind must be one of .* got 'x'"):
+        SearchDisplay.from_cv_results(make_results(3), kind="x")
+    with pytest.raises(ValueError, match="parameters must be one or two, got 3"):
+        SearchDisplay.from_cv_results(make_results(3), ("lr", "l2", "w"))
+    with pytest.raises(ValueError, match="candidates must be numbers of candidates"):
+        LossCurveDisplay(make_record(3)).plot(candidates=[9])
+
+
+@pytest.mark.parametrize("n_candidates", [2, 5, 12, 1000])
+def test_diverged_fits_leave_the_limits(n_candidates):
+    display = LossCurveDisplay(make_record(n_candidates)).plot()
+    display.figure_.canvas.draw()
+    low, high = display.ax_.get_ylim()
+    assert low > 0
+    assert n_candidates == 2 or high < 20
+    assert display.ax_.get_yscale() == "log"
+    frame = display.to_frame()
+    assert len(frame) == n_candidates * 6
+    assert frame["regime"].iloc[-1] == "too large"
+
+
+def test_losses_of_a_real_search():
+    X, y = load_iris(return_X_y=True)
+    net = sktune.NeuralNetClassifier(max_epochs=4, random_state=0)
+    grid = {"lr": [1e-3, 1e-2], "module__activation": ["relu", "tanh"]}
+    search = sktune.GridSearchCV(net, grid, cv=2, refit=False).fit(X, y)
+    display = LossCurveDisplay.from_search(search, color_by="module__activation")
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert {"relu", "tanh", "training"} <= set(labels)
+    assert len(display.lines_) == 4
+
+
+def test_losses_of_a_single_fit():
+    X, y = load_iris(return_X_y=True)
+    net = sktune.NeuralNetClassifier(max_epochs=4, random_state=0)
+    with pytest.raises(ValueError, match="estimator must be a fitted net with a history"):
+        LossCurveDisplay.from_estimator(net)
+    pipeline = make_pipeline(StandardScaler(), net).fit(X, y)
+    frame = LossCurveDisplay.from_estimator(pipeline).to_frame()
+    losses = [epoch["train_loss"] for epoch in pipeline[-1].history]
+    assert frame["train_loss"].tolist() == losses
+
+
+def test_halving_follows_equal_parameters():
+    X, y = load_iris(return_X_y=True)
+    model = LogisticRegression(max_iter=1000)
+    grid = {"C": [0.001, 0.01, 0.1, 1.0]}
+    search = HalvingGridSearchCV(model, grid, cv=2, factor=2, random_state=0).fit(X, y)
+    display = HalvingDisplay.from_search(search)
+    assert len(display.lines_) == 4
+    frame = display.to_frame()
+    assert (frame.groupby("track")["C"].nunique() == 1).all()
+    colors = [line.get_color() for line in display.lines_]
+    assert colors.count("tab:orange") == 1
+    with pytest.raises(ValueError, match="search must be a search by halving"):
+        HalvingDisplay.from_cv_results(make_results(3))
+
+
+def test_parallel_coordinates():
+    results = make_results(30)
+    results["split0_test_score"][1] = np.nan
+    display = SearchDisplay.from_cv_results(results, kind="parallel")
+    display.figure_.canvas.draw()
+    (lines,) = display.lines_
+    assert len(lines.get_segments()) == 29
+    # the best lies on top
+    assert lines.get_array().argmax() == 28
+    assert len(display.ax_.get_xticks()) == 4
+    one = {"params": [{"a": 1}], "mean_test_score": [0.5]}
+    with pytest.raises(ValueError, match="'parallel' must have a parameter that varies, got none"):
+        SearchDisplay.from_cv_results(one, kind="parallel")
+
+
+@pytest.mark.parametrize("rates", [[0.0, 0.1, 0.1], [0.0, 0.0, 0.0], [np.inf, 0.1, 0.01]])
+def test_rates_that_have_no_place_on_a_logarithmic_scale(rates):
+    record = make_record(3)
+    parameter = make_parameter("lr", rates, [True] * 3, loguniform(1e-4, 1.0))
+    record = SearchRecord(**{**vars(record), "parameters": {"lr": parameter}})
+    LossCurveDisplay(record).plot().figure_.canvas.draw()
+    SearchDisplay(record, [parameter]).plot().figure_.canvas.draw()
+    SearchDisplay(record, [parameter]).plot(kind="parallel").figure_.canvas.draw()
+
+
+def test_stages_are_divided_and_the_baseline_marked():
+    results = make_results(6)
+    results["stage"] = np.array(["baseline", "a", "a", "b", "b", "b"], dtype=object)
+    display = SearchDisplay.from_cv_results(results)
+    labels = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert "baseline" in labels
+    boundaries = [line for line in display.ax_.get_lines() if line.get_color() == "0.8"]
+    assert [line.get_xdata()[0] for line in boundaries] == [0.5, 2.5]

@@ -31,7 +31,7 @@ BENGIO = "Bengio 2012, Practical recommendations for gradient-based training, se
 
 
 def find_lr_too_small(context):
-    """The loss falls steadily up to the last epoch, and no larger rate was tried."""
+    """Look for a loss that falls steadily up to the last epoch, and no larger rate was tried."""
     share = _share_of_fall_at_end(context)
     if share is None or share < STEADY_SHARE or not _is_largest_lr(context):
         return None
@@ -49,7 +49,7 @@ def find_lr_too_small(context):
 
 
 def find_still_improving(context):
-    """The loss is still falling when max_epochs ends the training."""
+    """Look for a loss that still falls when max_epochs ends the training."""
     share = _share_of_fall_at_end(context)
     if share is None or share < STILL_FALLING_SHARE:
         return None
@@ -70,7 +70,7 @@ def find_still_improving(context):
 
 
 def find_lr_too_large(context):
-    """The training loss swings or rises."""
+    """Look for a training loss that swings or rises."""
     swings = []
     rises = []
     for losses in context.curves_of_best("train_loss"):
@@ -94,7 +94,7 @@ def find_lr_too_large(context):
         code="lr-too-large",
         severity="warning",
         title="The learning rate is too large",
-        text=f"With lr={_number(lr)}, the training loss rises by {swing:.0%} of its whole fall from "
+        text=f"With lr={_number(lr)}, the training loss rises by {swing:.0%} of its fall from "
         f"epoch to epoch, and ends {_percent(rise)} of its fall above its lowest.",
         action="Try rates down to a tenth, or a decaying lr_schedule.",
         reference=BENGIO,
@@ -103,7 +103,7 @@ def find_lr_too_large(context):
 
 
 def find_diverged(context):
-    """Which candidates have diverged, and at what rates."""
+    """Find which candidates have diverged, and at what rates."""
     is_diverged = list_diverged(context.curves)
     if not is_diverged.any():
         return None
@@ -128,7 +128,7 @@ def find_diverged(context):
 
 
 def find_stopped_early(context):
-    """All fits of the chosen candidate have ended long before max_epochs."""
+    """Look for fits of the chosen candidate that all ended long before max_epochs."""
     max_epochs = context.value_of("max_epochs")
     epochs = [len(losses) for losses in context.curves_of_best("train_loss")]
     if not epochs or not isinstance(max_epochs, int) or max(epochs) > EARLY_SHARE * max_epochs:
@@ -145,7 +145,7 @@ def find_stopped_early(context):
 
 
 def find_rising_validation_loss(context):
-    """The validation loss of the chosen candidate rises while the training loss falls."""
+    """Look for a validation loss that rises in late epochs of the chosen candidate."""
     if context.value_of("early_stopping") is True:
         # the weights of the best epoch are restored
         return None
@@ -169,7 +169,7 @@ def find_rising_validation_loss(context):
 
 
 def find_noisy_batches(context):
-    """The training loss is noisy at a small batch size."""
+    """Look for a training loss that is noisy at a small batch size."""
     batch_size = context.value_of("batch_size")
     if not isinstance(batch_size, int) or not 0 < batch_size < SMALL_BATCH:
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sktune.inspection.advice import curve_rules, score_rules
+from sktune.inspection.advice import curve_rules, data_rules, score_rules, space_rules
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,17 @@ RULES = [
     Rule("fold-noise", score_rules.find_fold_noise, ("search", "best", "splits")),
     Rule("overfits", score_rules.find_score_gap, ("search", "best", "train scores")),
     Rule("underfits", score_rules.find_underfit, ("search", "best", "y")),
+    Rule("best-at-edge", space_rules.find_best_at_edge, ("search", "best", "splits")),
+    Rule("fixed-parameters", space_rules.find_fixed, ("search", "net")),
+    Rule("tuned-apart", space_rules.find_tuned_apart, ("search",)),
+    Rule("batch-size-alone", space_rules.find_batch_size_alone, ("search", "net")),
+    Rule("unscaled", data_rules.find_unscaled, ("X",)),
+    Rule("unbalanced", data_rules.find_unbalanced, ("search", "y")),
+    Rule(
+        "boosting-better",
+        data_rules.find_boosting_better,
+        ("search", "best", "splits", "estimator", "X", "y", "compare"),
+    ),
     Rule("optimism", score_rules.find_optimism, ("search", "holdout")),
 ]
 
@@ -53,6 +64,10 @@ NEEDS = {
     "validation": (
         lambda c: c.curves is not None and c.curves.has_validation,
         "no losses on validation rows",
+    ),
+    "estimator": (
+        lambda c: hasattr(c.record.search, "estimator") and hasattr(c.record.search, "cv"),
+        "needs the search itself",
     ),
     "X": (lambda c: c.X is not None, "needs X"),
     "y": (lambda c: c.y is not None, "needs y"),

@@ -19,11 +19,12 @@ OVERFIT_GAP = 0.1
 OVERFIT_ERRORS = 3
 # The metrics of which 1 is the best, and a difference of a tenth is large.
 SHARES = ("accuracy", "balanced_accuracy", "r2", "R²", "f1", "f1_macro", "roc_auc")
+PENALTIES = ("optimizer__weight_decay", "module__dropout", "l1", "l2", "alpha")
 NADEAU = "Nadeau and Bengio 2003, Inference for the generalization error"
 
 
 def find_failed_fits(context):
-    """How many fits failed, and with what parameters."""
+    """Count the fits that failed, and with what parameters."""
     record = context.record
     is_failed = ~np.isfinite(record.scores)
     candidates = np.flatnonzero(is_failed.any(axis=1))
@@ -62,7 +63,7 @@ def _where(record, candidates):
 
 
 def find_few_candidates(context):
-    """Fewer candidates than the number of tuned parameters needs."""
+    """Look for fewer candidates than the number of tuned parameters needs."""
     record = context.record
     n_parameters = len(record.parameters)
     n_candidates = record.n_candidates
@@ -86,7 +87,7 @@ def find_few_candidates(context):
 
 
 def find_fold_noise(context):
-    """Most candidates cannot be told from the best, given how the folds differ."""
+    """Look for candidates that cannot be told from the best."""
     record = context.record
     means = record.mean_scores
     others = np.flatnonzero(np.isfinite(means) & (np.arange(len(means)) != context.best))
@@ -110,7 +111,7 @@ def find_fold_noise(context):
 
 
 def find_score_gap(context):
-    """Training scores are far above test scores."""
+    """Look for training scores far above test scores."""
     record = context.record
     if record.scoring not in SHARES:
         return None
@@ -120,10 +121,12 @@ def find_score_gap(context):
     gap = train - test
     if not gap > OVERFIT_GAP or (np.isfinite(error) and gap < OVERFIT_ERRORS * error):
         return None
+    # A search that varies a penalty has weighed the gap against underfitting. Trees that are grown
+    # fully fit their training rows by design.
+    is_weighed = any(context.find_tuned(name) is not None for name in PENALTIES)
     return Finding(
         code="overfits",
-        # trees that are grown fully fit their training rows by design
-        severity="warning" if context.net is not None else "note",
+        severity="note" if is_weighed or context.net is None else "warning",
         title="The best candidate overfits",
         text=f"Its {record.scoring} is {train:.3f} on training rows and {test:.3f} on test rows.",
         action="Try more weight decay λ or dropout, a smaller model, or more data.",
@@ -132,7 +135,7 @@ def find_score_gap(context):
 
 
 def find_underfit(context):
-    """The best candidate is no better than one that ignores X."""
+    """Look for a best candidate that is no better than one that ignores X."""
     record = context.record
     dummy = dummy_score(record.scoring, context.y, context.estimator)
     if dummy is None:
@@ -190,7 +193,7 @@ def dummy_score(scoring, y, estimator=None):
 
 
 def find_optimism(context):
-    """The best score of the search is above the interval of the test score."""
+    """Look for a best score above the interval of the test score."""
     tuned = context.outer
     metric = context.record.metric
     test, optimism = _of(tuned.test_score_, metric), _of(tuned.optimism_, metric)

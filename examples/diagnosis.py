@@ -1,5 +1,7 @@
 """What is wrong with a search: a badly set one, its findings, and the mended one."""
 
+import warnings
+
 from scipy.stats import loguniform, uniform
 from sklearn.datasets import load_wine
 from sklearn.pipeline import make_pipeline
@@ -13,7 +15,10 @@ X, y = load_wine(return_X_y=True)
 # Features as they are, tiny learning rates, few epochs, and few candidates.
 net = NeuralNetClassifier(max_epochs=15, random_state=0)
 bad = RandomizedSearchCV(net, {"lr": loguniform(1e-6, 1e-4)}, n_iter=2, cv=3, random_state=0)
-bad.fit(X, y)
+with warnings.catch_warnings():
+    # that the features are not scaled is among the findings
+    warnings.simplefilter("ignore")
+    bad.fit(X, y)
 print(f"A badly set search: accuracy {bad.best_score_:.3f}")
 print(diagnose(bad, X, y))
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
-from sklearn.utils.validation import check_is_fitted
+from sklearn.exceptions import NotFittedError
 
 from sktune.inspection.nets import find_net
 from sktune.inspection.records import CurveTable, SearchRecord, read_search
@@ -66,14 +66,18 @@ class Context:
         return found[0] if found else None
 
     def curves_of_best(self, name):
-        """Return the losses of the chosen candidate: a list of arrays, one for each fit.
+        """Return the losses of the chosen candidate; see :meth:`curves_of`."""
+        return self.curves_of(self.best, name)
+
+    def curves_of(self, candidate, name):
+        """Return the losses of a candidate: a list of arrays, one for each fit.
 
         Fits without a finite loss at each epoch are left out.
         """
-        if self.curves is None or self.best is None:
+        if self.curves is None or candidate is None:
             return []
-        losses = getattr(self.curves, name)[self.best]
-        lengths = self.curves.n_epochs[self.best]
+        losses = getattr(self.curves, name)[candidate]
+        lengths = self.curves.n_epochs[candidate]
         found = [loss[:length] for loss, length in zip(losses, lengths, strict=True)]
         return [loss for loss in found if len(loss) and np.isfinite(loss).all()]
 
@@ -88,7 +92,8 @@ def make_context(search_or_net, X=None, y=None, *, metric=None, compare=False):
     given = {"outer": search_or_net, "X": X, "y": y, "compare": compare}
     net = _find_net(search_or_net)
     if net is not None:
-        check_is_fitted(net, "history_")
+        if not getattr(net, "history_", None):
+            raise NotFittedError("the network must be fitted, got one that is not fitted")
         curves = _read_history(net)
         return Context(None, curves, 0, search_or_net, net, **given)
     record = read_search(search_or_net, metric)

@@ -31,9 +31,9 @@ BENGIO = "Bengio 2012, Practical recommendations for gradient-based training, se
 
 
 def find_lr_too_small(context):
-    """Look for a loss that falls steadily up to the last epoch, and no larger rate was tried."""
-    share = _share_of_fall_at_end(context)
-    if share is None or share < STEADY_SHARE or not _is_largest_lr(context):
+    """Look for a loss that falls steadily up to the last epoch, as with all larger rates."""
+    share = _share_of_fall_at_end(context, context.best)
+    if share is None or share < STEADY_SHARE or not _may_rate_be_larger(context):
         return None
     lr = context.value_of("lr")
     return Finding(
@@ -50,10 +50,10 @@ def find_lr_too_small(context):
 
 def find_still_improving(context):
     """Look for a loss that still falls when max_epochs ends the training."""
-    share = _share_of_fall_at_end(context)
+    share = _share_of_fall_at_end(context, context.best)
     if share is None or share < STILL_FALLING_SHARE:
         return None
-    if share >= STEADY_SHARE and _is_largest_lr(context):
+    if share >= STEADY_SHARE and _may_rate_be_larger(context):
         # find_lr_too_small says it
         return None
     max_epochs = context.value_of("max_epochs")
@@ -207,13 +207,14 @@ def list_diverged(curves):
     return is_diverged | has_grown.any(axis=1)
 
 
-def _share_of_fall_at_end(context):
+def _share_of_fall_at_end(context, candidate):
     """Return which share of its fall the loss does in the last quarter, the median over fits.
 
     None if training ended before max_epochs, or the curves are too short. It is the lowest loss on
     validation rows, where there are some.
     """
-    losses = context.curves_of_best("valid_loss") or context.curves_of_best("train_loss")
+    losses = context.curves_of(candidate, "valid_loss")
+    losses = losses or context.curves_of(candidate, "train_loss")
     max_epochs = context.value_of("max_epochs")
     shares = []
     for loss in losses:
@@ -228,14 +229,16 @@ def _share_of_fall_at_end(context):
     return float(np.median(shares)) if shares else None
 
 
-def _is_largest_lr(context):
-    """Tell whether no candidate with a score has a clearly larger learning rate."""
+def _may_rate_be_larger(context):
+    """Tell whether no clearly larger rate has a score, other than of losses that fall steadily."""
     tuned = context.find_tuned("lr")
     if tuned is None or not tuned.is_number:
         return True
     rates = tuned.numbers
     is_larger = rates > 1.5 * rates[context.best]
-    return not (is_larger & np.isfinite(context.record.mean_scores)).any()
+    larger = np.flatnonzero(is_larger & np.isfinite(context.record.mean_scores))
+    shares = [_share_of_fall_at_end(context, candidate) for candidate in larger]
+    return all(share is not None and share >= STEADY_SHARE for share in shares)
 
 
 def _rates_of(context, which):

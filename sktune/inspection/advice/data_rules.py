@@ -4,7 +4,6 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import is_classifier
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.metrics import check_scoring
 from sklearn.model_selection import check_cv, cross_val_score
 from sklearn.pipeline import Pipeline
 
@@ -26,7 +25,8 @@ SCALE_DEPENDENT = ("sklearn.svm", "sklearn.neighbors", "sklearn.neural_network")
 def find_unscaled(context):
     """Look for features of very different or large magnitude before a network."""
     estimator = context.estimator
-    if _scales(estimator) or not _depends_on_scale(context):
+    containers = (context.outer, getattr(context.outer, "search_", None), estimator)
+    if any(_scales(container) for container in containers) or not _depends_on_scale(context):
         return None
     X = read_numbers(context.X)
     if X is None or X.size == 0:
@@ -100,17 +100,12 @@ def find_unbalanced(context):
 def find_boosting_better(context):
     """Train gradient boosting on the same folds and see whether it is clearly better."""
     record, search = context.record, context.record.search
-    if read_numbers(context.X) is None or np.asarray(context.y).ndim != 1:
-        return None
     is_class = is_classifier(search.estimator)
     kind = HistGradientBoostingClassifier if is_class else HistGradientBoostingRegressor
-    scoring = search.scoring if record.metric == "score" else record.metric
+    scorer = search.scorer_[record.metric] if isinstance(search.scorer_, dict) else search.scorer_
     model = kind(random_state=0)
     cv = check_cv(search.cv, context.y, classifier=is_class)
-    scorer = check_scoring(model, scoring)
     scores = cross_val_score(model, context.X, context.y, cv=cv, scoring=scorer)
-    if len(scores) != record.n_splits:
-        return None
     score, best = float(scores.mean()), float(record.mean_scores[context.best])
     least = _least_difference(record, context.best, scores)
     if not score - best > least:
@@ -125,6 +120,22 @@ def find_boosting_better(context):
         reference="Grinsztajn et al. 2022, Why do tree-based models still outperform",
         numbers={"boosting": score, "best": best, "least_significant": least},
     )
+
+
+def has_same_folds(context):
+    """Tell whether the folds of the search can be made again, and X and y suit boosting."""
+    search = context.record.search
+    if not all(hasattr(search, name) for name in ("estimator", "cv", "scorer_")):
+        return False
+    if context.X is None or context.y is None or read_numbers(context.X) is None:
+        return False
+    try:
+        n_splits = check_cv(search.cv, context.y).get_n_splits(context.X, context.y)
+    except (TypeError, ValueError):
+        # a splitter that needs groups
+        return False
+    is_whole = np.asarray(context.X).shape[1] == read_numbers(context.X).shape[1]
+    return is_whole and np.asarray(context.y).ndim == 1 and n_splits == context.record.n_splits
 
 
 def _least_difference(record, best, scores):

@@ -36,8 +36,8 @@ RULES = [
     Rule("failed-fits", score_rules.find_failed_fits, ("search",)),
     Rule("few-candidates", score_rules.find_few_candidates, ("search",)),
     Rule("fold-noise", score_rules.find_fold_noise, ("search", "best", "splits")),
-    Rule("overfits", score_rules.find_score_gap, ("search", "best", "train scores")),
-    Rule("underfits", score_rules.find_underfit, ("search", "best", "y")),
+    Rule("overfits", score_rules.find_score_gap, ("search", "best", "train scores", "share")),
+    Rule("underfits", score_rules.find_underfit, ("search", "best", "y", "dummy")),
     Rule("best-at-edge", space_rules.find_best_at_edge, ("search", "best", "splits")),
     Rule("fixed-parameters", space_rules.find_fixed, ("search", "net")),
     Rule("tuned-apart", space_rules.find_tuned_apart, ("search",)),
@@ -47,7 +47,7 @@ RULES = [
     Rule(
         "boosting-better",
         data_rules.find_boosting_better,
-        ("search", "best", "splits", "estimator", "X", "y", "compare"),
+        ("search", "best", "splits", "X", "y", "compare", "same folds"),
     ),
     Rule("optimism", score_rules.find_optimism, ("search", "holdout")),
 ]
@@ -65,9 +65,17 @@ NEEDS = {
         lambda c: c.curves is not None and c.curves.has_validation,
         "no losses on validation rows",
     ),
-    "estimator": (
-        lambda c: hasattr(c.record.search, "estimator") and hasattr(c.record.search, "cv"),
-        "needs the search itself",
+    "same folds": (
+        data_rules.has_same_folds,
+        "needs the search itself, numeric X and one column y, and folds without groups",
+    ),
+    "dummy": (
+        lambda c: score_rules.dummy_score(c.record.scoring, c.y, c.estimator) is not None,
+        "the score of a constant prediction is not known",
+    ),
+    "share": (
+        lambda c: c.record.scoring in score_rules.SHARES,
+        "needs a metric of which 1 is the best",
     ),
     "X": (lambda c: c.X is not None, "needs X"),
     "y": (lambda c: c.y is not None, "needs y"),

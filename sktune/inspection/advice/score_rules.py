@@ -67,7 +67,10 @@ def find_few_candidates(context):
     record = context.record
     n_parameters = len(record.parameters)
     n_candidates = record.n_candidates
-    if hasattr(record.search, "param_grid"):
+    spaces = [parameter.space for parameter in record.parameters.values()]
+    are_distributions = any(hasattr(space, "ppf") for space in spaces)
+    n_combinations = np.prod([parameter.n_distinct for parameter in record.parameters.values()])
+    if not are_distributions and n_candidates >= n_combinations:
         # a grid has tried all that it was given
         return None
     if n_candidates >= PER_PARAMETER * n_parameters:
@@ -79,7 +82,7 @@ def find_few_candidates(context):
         code="few-candidates",
         severity=severity,
         title="Few candidates",
-        text=f"{n_candidates} candidates were tried for {n_parameters} parameters.",
+        text=f"{n_candidates} candidates were tried for {n_parameters} tuned parameter(s).",
         action=f"Try at least {PER_PARAMETER * n_parameters}.",
         reference="Bergstra and Bengio 2012, Random search for hyper-parameter optimization",
         numbers={"n_candidates": n_candidates, "n_parameters": n_parameters},
@@ -113,8 +116,6 @@ def find_fold_noise(context):
 def find_score_gap(context):
     """Look for training scores far above test scores."""
     record = context.record
-    if record.scoring not in SHARES:
-        return None
     train = record.train_scores[context.best].mean()
     test = record.mean_scores[context.best]
     error = record.standard_errors[context.best]
@@ -138,8 +139,6 @@ def find_underfit(context):
     """Look for a best candidate that is no better than one that ignores X."""
     record = context.record
     dummy = dummy_score(record.scoring, context.y, context.estimator)
-    if dummy is None:
-        return None
     score = record.mean_scores[context.best]
     error = record.standard_errors[context.best]
     error = error if np.isfinite(error) else 0.0
@@ -182,7 +181,8 @@ def dummy_score(scoring, y, estimator=None):
     if scoring == "neg_log_loss":
         shares = np.unique(y, return_counts=True)[1] / len(y)
         return float((shares * np.log(shares)).sum())
-    if is_classifier(estimator) or not np.issubdtype(y.dtype, np.number):
+    is_class = estimator is not None and is_classifier(estimator)
+    if is_class or not np.issubdtype(y.dtype, np.number):
         return None
     errors = {
         "neg_mean_squared_error": y.var(),

@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
-from sktune import NeuralNetClassifier
+from sktune import HoldoutSearch, NeuralNetClassifier, StagedSearch
 from sktune.inspection import Finding, Findings, diagnose, list_important
 from sktune.inspection.advice import curve_rules, data_rules, score_rules, space_rules
 from sktune.inspection.advice.context import Context, make_context
@@ -319,3 +319,14 @@ def test_pipeline_that_scales_before_the_search_is_fine():
     model = make_pipeline(StandardScaler(), search).fit(wide, Y)
 
     assert "unscaled" not in [found.code for found in diagnose(model, wide, Y)]
+
+
+def test_staged_search_within_a_holdout():
+    net = NeuralNetClassifier(max_epochs=5, random_state=0)
+    stages = [("rate", {"lr": [0.01, 0.1]}), ("penalty", {"l2": [1e-4, 1e-2]})]
+    search = StagedSearch(net, stages, n_iter=2, cv=2, random_state=0)
+    tuned = HoldoutSearch(search).fit(X.astype(np.float32), Y)
+
+    findings = diagnose(tuned, X, Y)
+    assert "tuned-apart" in [found.code for found in findings]
+    assert "optimism" not in findings.skipped

@@ -5,6 +5,7 @@ from sklearn.base import is_classifier
 
 from sktune.inspection.advice.context import least_significant
 from sktune.inspection.advice.finding import Finding
+from sktune.inspection.records.parameters import format_value
 
 # So large a share of failed candidates wastes the search.
 FAILED_SHARE = 0.1
@@ -35,7 +36,8 @@ def find_failed_fits(context):
         severity = "warning"
     if is_failed.all():
         severity = "problem"
-    first = record.params[candidates[0]]
+    first = record.params[candidates[0]].items()
+    first = ", ".join(f"{name}={format_value(value)}" for name, value in first) or "no parameters"
     return Finding(
         code="failed-fits",
         severity=severity,

@@ -1,6 +1,6 @@
 """Looks into a network's training, before and after it."""
 
-from sktune.inspection.advice import Finding
+from sktune.inspection.advice import Finding, Findings, diagnose, list_important
 from sktune.inspection.batch_size import find_max_batch_size
 from sktune.inspection.displays import HalvingDisplay, LossCurveDisplay, SearchDisplay
 from sktune.inspection.effects import (
@@ -16,14 +16,17 @@ from sktune.inspection.lr_range_result import LRRangeResult
 __all__ = [
     "Finding",
     "HalvingDisplay",
+    "Findings",
     "ImportanceDisplay",
     "LRRangeDisplay",
     "LRRangeResult",
     "LossCurveDisplay",
     "ParameterImportance",
     "SearchDisplay",
+    "diagnose",
     "effect_table",
     "find_max_batch_size",
     "importance",
+    "list_important",
     "lr_range_test",
 ]

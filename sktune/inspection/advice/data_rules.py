@@ -1,0 +1,152 @@
+"""What the data tell, next to the search."""
+
+import numpy as np
+from scipy.sparse import issparse
+from sklearn.base import is_classifier
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.model_selection import check_cv, cross_val_score
+from sklearn.pipeline import Pipeline
+
+from sktune.inspection.advice.context import least_significant
+from sktune.inspection.advice.finding import Finding
+
+# LeCun et al. (1998), section 4.3: inputs should have means near 0 and spreads near 1.
+# A tenfold difference is far beyond what scaled features show.
+LARGEST_MAGNITUDE = 10
+SMALLEST_MAGNITUDE = 0.01
+# Rows that are enough to see the magnitudes.
+MOST_ROWS = 10_000
+# From four to one, accuracy hides a class (He and Garcia 2009).
+MAJORITY = 0.8
+# Modules of scikit-learn whose estimators depend on the scale of features.
+SCALE_DEPENDENT = ("sklearn.svm", "sklearn.neighbors", "sklearn.neural_network")
+
+
+def find_unscaled(context):
+    """Look for features of very different or large magnitude before a network."""
+    estimator = context.estimator
+    containers = (context.outer, getattr(context.outer, "search_", None), estimator)
+    if any(_scales(container) for container in containers) or not _depends_on_scale(context):
+        return None
+    X = read_numbers(context.X)
+    if X is None or X.size == 0:
+        return None
+    with np.errstate(all="ignore"):
+        magnitudes = np.sqrt(np.nanmean(X.astype(float) ** 2, axis=0))
+    magnitudes = magnitudes[np.isfinite(magnitudes) & (magnitudes > 0)]
+    if len(magnitudes) == 0:
+        return None
+    low, high = float(magnitudes.min()), float(magnitudes.max())
+    if high <= LARGEST_MAGNITUDE and high >= SMALLEST_MAGNITUDE:
+        return None
+    return Finding(
+        code="unscaled",
+        severity="warning",
+        title="Features are not scaled",
+        text=f"The magnitudes of the features reach from {low:.3g} to {high:.3g}, and nothing "
+        "before the model scales them.",
+        action="Search over make_pipeline(StandardScaler(), model).",
+        reference="LeCun et al. 1998, Efficient backprop, section 4.3",
+        numbers={"smallest": low, "largest": high},
+    )
+
+
+def _scales(estimator):
+    """Tell whether a Pipeline has a step that scales, or one of which this is not known."""
+    return isinstance(estimator, Pipeline) and any(
+        step not in (None, "passthrough") for _, step in estimator.steps[:-1]
+    )
+
+
+def _depends_on_scale(context):
+    """Tell whether the model is a network or another whose results depend on the scale."""
+    model = context.estimator
+    while isinstance(model, Pipeline):
+        model = model.steps[-1][1]
+    return context.net is not None or type(model).__module__.startswith(SCALE_DEPENDENT)
+
+
+def read_numbers(X):
+    """Return the numeric columns of some rows of X as an array; None if there are none."""
+    if issparse(X):
+        return None
+    if hasattr(X, "select_dtypes"):
+        X = X.select_dtypes("number")
+    X = np.asarray(X)[:MOST_ROWS]
+    return X if X.ndim == 2 and np.issubdtype(X.dtype, np.number) else None
+
+
+def find_unbalanced(context):
+    """Look for accuracy where one class has nearly all rows."""
+    y = np.asarray(context.y)
+    if context.record.scoring != "accuracy" or y.ndim != 1 or len(y) == 0:
+        return None
+    classes, counts = np.unique(y, return_counts=True)
+    share = counts.max() / len(y)
+    if len(classes) < 2 or share < MAJORITY:
+        return None
+    return Finding(
+        code="unbalanced",
+        severity="warning",
+        title="Classes are unbalanced under accuracy",
+        text=f"{share:.0%} of the rows are of class {classes[counts.argmax()]}, so that accuracy "
+        "hardly depends on the others.",
+        action="Use scoring='balanced_accuracy' or 'roc_auc', and maybe class_weight='balanced'.",
+        reference="He and Garcia 2009, Learning from imbalanced data",
+        numbers={"share": float(share)},
+    )
+
+
+def find_boosting_better(context):
+    """Train gradient boosting on the same folds and see whether it is clearly better."""
+    record, search = context.record, context.record.search
+    is_class = is_classifier(search.estimator)
+    kind = HistGradientBoostingClassifier if is_class else HistGradientBoostingRegressor
+    scorer = search.scorer_[record.metric] if isinstance(search.scorer_, dict) else search.scorer_
+    model = kind(random_state=0)
+    cv = check_cv(search.cv, context.y, classifier=is_class)
+    scores = cross_val_score(model, context.X, context.y, cv=cv, scoring=scorer)
+    score, best = float(scores.mean()), float(record.mean_scores[context.best])
+    least = _least_difference(record, context.best, scores)
+    if not score - best > least:
+        return None
+    return Finding(
+        code="boosting-better",
+        severity="warning",
+        title="Gradient boosting is better",
+        text=f"Untuned, it has {record.scoring} {score:.4g} on the same folds; the best candidate "
+        f"has {best:.4g}.",
+        action="Use it, or see what the network lacks: features, scaling, epochs.",
+        reference="Grinsztajn et al. 2022, Why do tree-based models still outperform",
+        numbers={"boosting": score, "best": best, "least_significant": least},
+    )
+
+
+def has_same_folds(context):
+    """Tell whether the folds of the search can be made again, and X and y suit boosting."""
+    search = context.record.search
+    if not all(hasattr(search, name) for name in ("estimator", "cv", "scorer_")):
+        return False
+    if context.X is None or context.y is None or read_numbers(context.X) is None:
+        return False
+    try:
+        n_splits = check_cv(search.cv, context.y).get_n_splits(context.X, context.y)
+    except (TypeError, ValueError):
+        # a splitter that needs groups
+        return False
+    is_whole = np.asarray(context.X).shape[1] == read_numbers(context.X).shape[1]
+    return is_whole and np.asarray(context.y).ndim == 1 and n_splits == context.record.n_splits
+
+
+def _least_difference(record, best, scores):
+    """Return the least significant difference between the best candidate and other scores."""
+    pair = SimpleScores(np.vstack([record.scores[best], scores]))
+    return float(least_significant(pair, 0, np.array([1]))[0])
+
+
+class SimpleScores:
+    """Scores of candidates by split, as `least_significant` reads them."""
+
+    def __init__(self, scores):
+        self.scores = scores
+        self.n_splits = scores.shape[1]

@@ -4,6 +4,7 @@ import numpy as np
 
 from sktune.evaluation.bootstrap import by_metric
 from sktune.evaluation.searches import find_best, find_core
+from sktune.inspection.advice import diagnose, list_important
 from sktune.inspection.records.parameters import (
     KNOWN_PARAMETERS,
     format_value,
@@ -18,6 +19,7 @@ def summarize(tuned):
         *_list_validation_scores(tuned),
         *_list_parameters(getattr(tuned, "best_params_", {})),
         *_list_test_scores(tuned),
+        *_list_findings(tuned),
     ]
     width = max(len(label) for label, _ in lines)
     return "\n".join(f"{label:<{width}}  {text}" for label, text in lines)
@@ -66,6 +68,21 @@ def _list_test_scores(tuned):
         interval = f"{tuned.confidence_level * 100:g}% interval {low} to {high}"
         score = _format_number(tuned.ensemble_test_score_)
         yield "Test of the ensemble", f"{score} ({interval})"
+
+
+def _list_findings(tuned):
+    """Yield label and text of what is wrong with the search, if anything is."""
+    core, _ = find_core(tuned.search_)
+    # without results by candidate there is nothing to read
+    if "params" not in getattr(core, "cv_results_", {}):
+        return
+    # any of several metrics serves, if the search does not choose by one
+    metrics = list(by_metric(tuned.test_score_))
+    metric = metrics[0] if len(metrics) > 1 and not isinstance(core.refit, str) else None
+    label = "Findings"
+    for line in list_important(diagnose(tuned, metric=metric)):
+        yield label, line
+        label = ""
 
 
 def _describe_looks(tuned):

@@ -9,9 +9,9 @@ from sktune.inspection.records.parameters import format_value
 
 # So large a share of failed candidates wastes the search.
 FAILED_SHARE = 0.1
-# Bergstra and Bengio (2012): 60 random candidates have one of the best 5 % with 95 % probability.
-# 10 for each parameter is the common rule for random designs (Loeppky et al. 2009); below 3, a
-# search is hardly one.
+# Rules of thumb. Of 60 random candidates, one is among the best 5 % with a probability of 95 %
+# (1 - 0.95**60), for any number of parameters. 10 for each parameter is a rule for computer
+# experiments (Loeppky et al. 2009); below 3, a search is hardly one.
 PER_PARAMETER = 10
 LEAST_PER_PARAMETER = 3
 # Training scores between 0 and 1 that are so much above the test scores, ...

@@ -109,7 +109,10 @@ class LRRangeDisplay:
         return self
 
     def to_frame(self):
-        """Return the losses by learning rate: see :meth:`LRRangeResult.to_frame`."""
+        """Return the losses by learning rate.
+
+        See :meth:`~sktune.inspection.LRRangeResult.to_frame`.
+        """
         return self.result.to_frame()
 
     def _draw_losses(self, line_kw):

@@ -1,13 +1,12 @@
 """What was noticed about a search, the most serious first."""
 
-from collections.abc import Sequence
 from html import escape
 
 from sktune.inspection.advice.finding import SEVERITIES
 from sktune.inspection.optional import import_pandas
 
 
-class Findings(Sequence):
+class Findings:
     """A sequence of :class:`Finding`, sorted by severity, with a readable text.
 
     Parameters
@@ -39,6 +38,9 @@ class Findings(Sequence):
 
     def __len__(self):
         return len(self._findings)
+
+    def __iter__(self):
+        return iter(self._findings)
 
     def __str__(self):
         lines = [str(finding) for finding in self._findings] or ["Nothing was found."]

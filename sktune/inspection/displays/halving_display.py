@@ -43,7 +43,7 @@ class HalvingDisplay:
         Parameters
         ----------
         search, metric
-            As in :func:`sktune.inspection.records.read_search`.
+            As in ``read_search`` of ``sktune.inspection.records``.
         ax
             As in :meth:`plot`.
 

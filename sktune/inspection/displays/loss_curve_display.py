@@ -63,7 +63,7 @@ class LossCurveDisplay:
         Parameters
         ----------
         search, metric
-            As in :func:`sktune.inspection.records.read_search`. The search must be fitted, and
+            As in ``read_search`` of ``sktune.inspection.records``. The search must be fitted, and
             some of its networks trained in a group; results alone have no curves.
         ax, color_by, candidates
             As in :meth:`plot`.
@@ -165,7 +165,7 @@ class LossCurveDisplay:
         frame : DataFrame
             ``candidate``, ``epoch``, ``train_loss``, ``train_loss_std``, maybe ``valid_loss`` and
             ``valid_loss_std`` (mean and standard deviation over the splits), and ``regime``, see
-            :func:`sktune.inspection.records.name_regimes`.
+            ``name_regimes`` of ``sktune.inspection.records``.
         """
         pd = import_pandas("LossCurveDisplay.to_frame")
         curves = self.record.curves

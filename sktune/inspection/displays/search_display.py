@@ -52,7 +52,7 @@ class SearchDisplay:
         Parameters
         ----------
         search, metric
-            As in :func:`sktune.inspection.records.read_search`.
+            As in ``read_search`` of ``sktune.inspection.records``.
         parameters : str or sequence of str, default=()
             One parameter for a plot against the score, two for a map coloured by the score,
             any number for ``kind="parallel"``.

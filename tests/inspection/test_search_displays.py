@@ -165,7 +165,7 @@ def test_parallel_coordinates():
     assert lines.get_array().argmax() == 28
     assert len(display.ax_.get_xticks()) == 4
     one = {"params": [{"a": 1}], "mean_test_score": [0.5]}
-    with pytest.raises(ValueError, match="'parallel' must have a parameter that varies, got none"):
+    with pytest.raises(ValueError, match="'parallel' must have at least two parameters, got 0"):
         SearchDisplay.from_cv_results(one, kind="parallel")
 
 
@@ -176,7 +176,7 @@ def test_rates_that_have_no_place_on_a_logarithmic_scale(rates):
     record = SearchRecord(**{**vars(record), "parameters": {"lr": parameter}})
     LossCurveDisplay(record).plot().figure_.canvas.draw()
     SearchDisplay(record, [parameter]).plot().figure_.canvas.draw()
-    SearchDisplay(record, [parameter]).plot(kind="parallel").figure_.canvas.draw()
+    SearchDisplay(record, [parameter, parameter]).plot(kind="parallel").figure_.canvas.draw()
 
 
 def test_stages_are_divided_and_the_baseline_marked():
@@ -187,3 +187,78 @@ def test_stages_are_divided_and_the_baseline_marked():
     assert "baseline" in labels
     boundaries = [line for line in display.ax_.get_lines() if line.get_color() == "0.8"]
     assert [line.get_xdata()[0] for line in boundaries] == [0.5, 2.5]
+
+
+def test_a_grid_is_a_heat_map():
+    params = [{"lr": lr, "size": size} for lr in (0.1, 0.001) for size in (8, 32, 16)]
+    scores = [0.1, 0.2, 0.3, 0.4, 0.9, np.nan]
+    display = SearchDisplay.from_cv_results(
+        {"params": params, "mean_test_score": scores}, ("lr", "size")
+    )
+    mesh, best = display.lines_
+    # columns by rate, rows by size, both from small to large
+    expected = [[0.4, 0.1], [np.nan, 0.3], [0.9, 0.2]]
+    np.testing.assert_array_equal(mesh.get_array().filled(np.nan), expected)
+    assert best.get_offsets().tolist() == [[0, 2]]
+    texts = [label.get_text() for label in display.ax_.get_yticklabels()]
+    assert texts == ["8", "16", "32"]
+
+
+def test_pairs_that_are_no_full_grid_are_points():
+    params = [{"lr": lr, "size": size} for lr in (0.1, 0.001) for size in (8, 32, 16)]
+    results = {"params": params[:-1], "mean_test_score": np.arange(5.0)}
+    points = SearchDisplay.from_cv_results(results, ("lr", "size")).lines_[0]
+    assert len(points.get_offsets()) == 5
+
+
+@pytest.mark.parametrize("score", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["auto", "progress", "parallel"])
+def test_no_finite_score_is_told(score, kind):
+    params = [{"a": 1, "b": 1}, {"a": 2, "b": 3}]
+    record = read_search({"params": params, "mean_test_score": [score] * 2})
+    with pytest.raises(ValueError, match="at least one candidate must have a score, got none"):
+        SearchDisplay(record, []).plot(kind=kind)
+
+
+def test_parallel_coordinates_need_two_parameters():
+    results = {"params": [{"a": 1}, {"a": 2}], "mean_test_score": [0.1, 0.2]}
+    with pytest.raises(ValueError, match="must have at least two parameters, got 1"):
+        SearchDisplay.from_cv_results(results, kind="parallel")
+
+
+def test_losses_that_are_all_infinite_are_told():
+    record = make_record(3)
+    record.curves.train_loss[:] = np.inf
+    record.curves.valid_loss[:] = np.nan
+    with pytest.raises(ValueError, match="at least one candidate must have a finite loss"):
+        LossCurveDisplay(record).plot()
+    # a single finite one can be drawn
+    record.curves.train_loss[0] = 0.5
+    assert LossCurveDisplay(record).plot().lines_
+    with pytest.raises(ValueError, match="at least one candidate must have a finite loss"):
+        LossCurveDisplay(record).plot(candidates=[1, 2])
+
+
+@pytest.mark.parametrize("n_candidates", [5, 12, 40])
+def test_the_legend_leaves_the_axes_their_width(n_candidates):
+    display = LossCurveDisplay(make_record(n_candidates)).plot()
+    display.figure_.canvas.draw()
+    assert display.ax_.get_position().width > 0.7
+
+
+def test_a_single_fit_has_no_regime():
+    display = LossCurveDisplay(make_record(3))
+    texts = [text.get_text() for text in display.plot().ax_.get_legend().get_texts()]
+    assert any("α" in text for text in texts)
+    X, y = load_iris(return_X_y=True)
+    net = sktune.NeuralNetClassifier(max_epochs=4, random_state=0).fit(X, y)
+    legend = LossCurveDisplay.from_estimator(net).ax_.get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["training"]
+
+
+def test_arguments_of_lines():
+    results = {"params": [{"a": 1}, {"a": 2}, {"a": 2}], "iter": [0, 0, 1]}
+    results["mean_test_score"] = [0.1, 0.2, 0.3]
+    lines = HalvingDisplay.from_cv_results(results, line_kw={"lw": 5}).lines_
+    lines += LossCurveDisplay(make_record(3)).plot(line_kw={"lw": 5}).lines_
+    assert {line.get_linewidth() for line in lines} == {5}

@@ -37,14 +37,14 @@ class HalvingDisplay:
         self.record = record
 
     @classmethod
-    def from_search(cls, search, metric=None, *, ax=None):
+    def from_search(cls, search, metric=None, *, ax=None, line_kw=None):
         """Draw a search by halving.
 
         Parameters
         ----------
         search, metric
             As in ``read_search`` of ``sktune.inspection.records``.
-        ax
+        ax, line_kw
             As in :meth:`plot`.
 
         Returns
@@ -59,22 +59,24 @@ class HalvingDisplay:
         record = read_search(search, metric)
         if record.rungs is None:
             raise ValueError("search must be a search by halving, got one without rungs ('iter')")
-        if np.isnan(record.mean_scores).all():
+        if not np.isfinite(record.mean_scores).any():
             raise ValueError("at least one candidate must have a score, got none")
-        return cls(record).plot(ax=ax)
+        return cls(record).plot(ax=ax, line_kw=line_kw)
 
     @classmethod
-    def from_cv_results(cls, results, metric=None, *, ax=None):
+    def from_cv_results(cls, results, metric=None, *, ax=None, line_kw=None):
         """Draw a ``cv_results_``, a dict or a DataFrame: see :meth:`from_search`."""
-        return cls.from_search(results, metric, ax=ax)
+        return cls.from_search(results, metric, ax=ax, line_kw=line_kw)
 
-    def plot(self, ax=None):
+    def plot(self, ax=None, *, line_kw=None):
         """Draw.
 
         Parameters
         ----------
         ax : matplotlib Axes, default=None
             Where to draw; None makes a new figure.
+        line_kw : dict, default=None
+            Arguments of matplotlib's `plot` for all lines.
 
         Returns
         -------
@@ -87,6 +89,10 @@ class HalvingDisplay:
             If matplotlib is not installed.
         """
         plt = import_pyplot("HalvingDisplay")
+        from matplotlib.cbook import normalize_kwargs
+        from matplotlib.lines import Line2D
+
+        line_kw = normalize_kwargs(line_kw or {}, Line2D)
         if ax is None:
             _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
         self.ax_ = ax
@@ -99,16 +105,18 @@ class HalvingDisplay:
         for track in range(tracks.max() + 1):
             rows = np.flatnonzero(tracks == track)
             rows = rows[np.argsort(rungs[rows], kind="stable")]
-            label, color, order = "left out", "0.7", 1
+            label, color, order, width = "left out", "0.7", 1, 1.0
             if rungs[rows[-1]] == rungs.max():
-                label, color, order = "in the last rung", "tab:blue", 2
+                label, color, order, width = "in the last rung", "tab:blue", 2, 1.5
             if best in rows:
-                label, color, order = "best", "tab:orange", 3
+                label, color, order, width = "best", "tab:orange", 3, 3.0
             # each colour is explained once
             drawn = {"label": "_" if label in labels else label, "color": color, "zorder": order}
             labels.add(label)
+            # widths tell them apart without colours
+            drawn = {"linewidth": width, "marker": "o", "markersize": 4, **drawn, **line_kw}
             scores = self.record.mean_scores[rows]
-            self.lines_ += ax.plot(rungs[rows], scores, marker="o", markersize=4, **drawn)
+            self.lines_ += ax.plot(rungs[rows], scores, **drawn)
         ax.set_xticks(np.unique(rungs))
         ax.set(xlabel="rung", ylabel=escape(self.record.scoring))
         ax.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False)

@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.pipeline import Pipeline
 
-from sktune.inspection.displays.colors import add_color_key, color_candidates, escape
+from sktune.inspection.displays.colors import color_candidates
+from sktune.inspection.displays.loss_legend import add_loss_legend
 from sktune.inspection.optional import import_pandas, import_pyplot
 from sktune.inspection.records import (
     CurveTable,
@@ -16,7 +17,8 @@ from sktune.inspection.records import (
 # Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
 _MANY = 20
 _MOST_BANDS = 5
-_MOST_NAMED = 8
+# More lines than this are paler, so that dense places stand out.
+_CROWD = 200
 _LOSSES = {"train_loss": ("training", "-"), "valid_loss": ("validation", "--")}
 # Losses are shown up to this many times the median first loss above it.
 _SHOWN_ABOVE = 1.0
@@ -57,7 +59,9 @@ class LossCurveDisplay:
         self.record = record
 
     @classmethod
-    def from_search(cls, search, metric=None, *, ax=None, color_by=None, candidates=None):
+    def from_search(
+        cls, search, metric=None, *, ax=None, color_by=None, candidates=None, line_kw=None
+    ):
         """Draw the losses of a search.
 
         Parameters
@@ -65,7 +69,7 @@ class LossCurveDisplay:
         search, metric
             As in ``read_search`` of ``sktune.inspection.records``. The search must be fitted, and
             some of its networks trained in a group; results alone have no curves.
-        ax, color_by, candidates
+        ax, color_by, candidates, line_kw
             As in :meth:`plot`.
 
         Returns
@@ -82,17 +86,18 @@ class LossCurveDisplay:
             raise ValueError(
                 "search must have trained networks in a group, got a search without loss curves"
             )
-        return cls(record).plot(ax=ax, color_by=color_by, candidates=candidates)
+        display = cls(record)
+        return display.plot(ax=ax, color_by=color_by, candidates=candidates, line_kw=line_kw)
 
     @classmethod
-    def from_estimator(cls, estimator, *, ax=None):
+    def from_estimator(cls, estimator, *, ax=None, line_kw=None):
         """Draw the losses of a single fit.
 
         Parameters
         ----------
         estimator : net or Pipeline
             A fitted net with a ``history`` as skorch's, or a Pipeline that ends in one.
-        ax
+        ax, line_kw
             As in :meth:`plot`.
 
         Returns
@@ -111,9 +116,9 @@ class LossCurveDisplay:
                 "estimator must be a fitted net with a history of at least one epoch, "
                 f"got {type(net).__name__} without one"
             )
-        return cls(_read_history(history)).plot(ax=ax)
+        return cls(_read_history(history)).plot(ax=ax, line_kw=line_kw)
 
-    def plot(self, ax=None, *, color_by=None, candidates=None):
+    def plot(self, ax=None, *, color_by=None, candidates=None, line_kw=None):
         """Draw.
 
         Parameters
@@ -125,6 +130,9 @@ class LossCurveDisplay:
             first parameter that does.
         candidates : sequence of int, default=None
             Which candidates to draw; None draws all that have curves.
+        line_kw : dict, default=None
+            Arguments of matplotlib's `plot` for the lines that are drawn one by one; those of a
+            collection keep their own style.
 
         Returns
         -------
@@ -134,7 +142,8 @@ class LossCurveDisplay:
         Raises
         ------
         ValueError
-            If `color_by` is no parameter of the search, or a candidate has no curve.
+            If `color_by` is no parameter of the search, a candidate has no curve, or none of
+            those to draw has a finite loss.
         ImportError
             If matplotlib is not installed.
         """
@@ -151,10 +160,10 @@ class LossCurveDisplay:
         if parameter is not None:
             colors = color_candidates(parameter)
         for name, (_, style) in self._list_losses().items():
-            self._draw_losses(name, style, shown, colors)
+            self._draw_losses(name, style, shown, colors, line_kw or {})
         ax.set(xlabel="epoch", ylabel="loss")
         self._limit_losses(shown)
-        self._add_legend(parameter, shown)
+        add_loss_legend(ax, self.record, self._list_losses(), parameter, shown)
         return self
 
     def to_frame(self):
@@ -187,16 +196,18 @@ class LossCurveDisplay:
         return {"train_loss": _LOSSES["train_loss"]}
 
     def _choose_candidates(self, candidates):
-        """Return the candidates to draw, all of which have a curve."""
+        """Return the candidates to draw, all of which have a curve, and some a finite loss."""
         recorded = np.flatnonzero(self.record.curves.is_recorded)
-        if candidates is None:
-            return recorded
-        missing = sorted(set(candidates) - set(recorded.tolist()))
-        if missing or len(candidates) == 0:
+        shown = recorded if candidates is None else np.asarray(candidates)
+        missing = sorted(set(shown.tolist()) - set(recorded.tolist()))
+        if missing or len(shown) == 0:
             raise ValueError(
                 f"candidates must be numbers of candidates with loss curves, got {candidates!r}"
             )
-        return np.asarray(candidates)
+        means = [self.record.curves.mean_over_splits(name)[0] for name in self._list_losses()]
+        if not any(np.isfinite(mean[shown]).any() for mean in means):
+            raise ValueError("at least one candidate must have a finite loss, got none")
+        return shown
 
     def _choose_parameter(self, color_by):
         """Return the Parameter to colour by; None if nothing varies."""
@@ -207,10 +218,14 @@ class LossCurveDisplay:
         names = rates or list(parameters)
         return parameters[names[0]] if names else None
 
-    def _draw_losses(self, name, style, shown, colors):
+    def _draw_losses(self, name, style, shown, colors, line_kw):
         """Draw one kind of loss."""
+        from matplotlib.cbook import normalize_kwargs
         from matplotlib.collections import LineCollection
+        from matplotlib.lines import Line2D
 
+        # such as lw, which would be given twice beside linewidth
+        line_kw = normalize_kwargs(line_kw, Line2D)
         mean, std = self.record.curves.mean_over_splits(name)
         mean = np.where(np.isfinite(mean), mean, np.nan)
         epochs = np.arange(1, mean.shape[1] + 1)
@@ -218,7 +233,8 @@ class LossCurveDisplay:
         singles = shown
         if len(shown) > _MANY:
             singles = shown[shown == best]
-            thin = {"colors": colors[shown], "linestyles": style, "linewidths": 0.6, "alpha": 0.6}
+            thin = {"colors": colors[shown], "linestyles": style, "linewidths": 0.6}
+            thin["alpha"] = 0.6 if len(shown) <= _CROWD else 0.25
             lines = [np.column_stack([epochs, mean[candidate]]) for candidate in shown]
             collection = LineCollection(lines, **thin)
             self.ax_.add_collection(collection)
@@ -230,7 +246,8 @@ class LossCurveDisplay:
             width = 3.0 if candidate == best else 1.2
             drawn = {"color": colors[candidate], "linestyle": style, "marker": marker}
             drawn["zorder"] = 3 if candidate == best else 2
-            self.lines_ += self.ax_.plot(epochs, mean[candidate], linewidth=width, **drawn)
+            drawn = {"linewidth": width, **drawn, **line_kw}
+            self.lines_ += self.ax_.plot(epochs, mean[candidate], **drawn)
             if len(shown) <= _MOST_BANDS:
                 low = mean[candidate] - std[candidate]
                 band = {"color": colors[candidate], "alpha": 0.2, "linewidth": 0}
@@ -242,8 +259,6 @@ class LossCurveDisplay:
             self.record.curves.mean_over_splits(name)[0][shown] for name in self._list_losses()
         ]
         finite = np.concatenate([mean[np.isfinite(mean)] for mean in means])
-        if len(finite) == 0:
-            return
         lowest = finite.min()
         firsts = np.concatenate([mean[:, 0] for mean in means])
         firsts = firsts[np.isfinite(firsts)]
@@ -255,30 +270,6 @@ class LossCurveDisplay:
             return
         margin = 0.05 * max(highest - lowest, 1e-12)
         self.ax_.set_ylim(lowest - margin, max(highest, lowest) + margin)
-
-    def _add_legend(self, parameter, shown):
-        """Explain colours, kinds of lines and, where few are drawn, the regimes."""
-        from matplotlib.lines import Line2D
-
-        handles = add_color_key(self.ax_, parameter) if parameter is not None else []
-        for label, style in self._list_losses().values():
-            handles.append(Line2D([], [], color="0.3", linestyle=style, label=label))
-        best = self.record.best_index
-        if best in shown:
-            handles.append(Line2D([], [], color="0.3", linewidth=3, label=f"best ({best})"))
-        regimes = name_regimes(self.record.curves)[shown]
-        for regime in ("too small", "good", "too large"):
-            held = shown[regimes == regime]
-            if len(held):
-                # few are listed, many counted
-                which = f"{len(held)} candidates"
-                if len(held) <= _MOST_NAMED:
-                    which = f"candidate {', '.join(map(str, held))}"
-                text = f"α {regime}: {which}"
-                handles.append(Line2D([], [], linestyle="", label=escape(text)))
-        # above the axes, where it hides no line
-        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3, "frameon": False}
-        self.ax_.legend(handles=handles, fontsize="small", **place)
 
 
 def _read_history(history):

@@ -9,6 +9,8 @@ from sktune.inspection.records.parameters import format_value
 # Categories beyond this many are not named.
 _MOST_NAMED = 10
 _LONGEST = 14
+# Numbers nearer than this share of an axis would overlap.
+_LEAST_APART = 0.06
 _BEST_LINE = 3.0
 
 
@@ -29,6 +31,7 @@ def draw_parallel(ax, record, parameters):
         From the worst candidate to the best, which lies on top and is thick.
     """
     from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
 
     heights = np.column_stack([_scale_places(parameter) for parameter in parameters])
     order = np.argsort(record.mean_scores)
@@ -47,6 +50,10 @@ def draw_parallel(ax, record, parameters):
     rotation = 20 if len(labels) > 4 else 0
     ax.set_xticks(x, labels, rotation=rotation, ha="right" if rotation else "center")
     ax.set_yticks([])
+    if np.isin(record.best_index, order):
+        best = Line2D([], [], color="0.3", linewidth=_BEST_LINE, label="best")
+        place = {"loc": "lower left", "bbox_to_anchor": (0, 1), "frameon": False}
+        ax.legend(handles=[best], fontsize="small", **place)
     ax.set(xlim=(-0.4, len(labels) - 0.4), ylim=(-0.06, 1.06))
     return lines
 
@@ -61,10 +68,10 @@ def _scale_places(parameter):
 
 
 def _name_values(ax, place, parameter):
-    """Write the lowest and the highest number, or the categories, beside an axis."""
+    """Write few numbers, or the lowest and the highest, or the categories, beside an axis."""
     heights = _scale_places(parameter)
     if parameter.is_number:
-        named = [int(np.nanargmin(heights)), int(np.nanargmax(heights))]
+        named = _choose_numbers(heights)
     else:
         codes = parameter.codes.tolist()
         named = [codes.index(code) for code in range(len(parameter.categories))][:_MOST_NAMED]
@@ -74,3 +81,13 @@ def _name_values(ax, place, parameter):
         text = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
         at = (place + 0.03, heights[candidate])
         ax.text(*at, escape(text), fontsize="small", va="center", bbox=box, zorder=4)
+
+
+def _choose_numbers(heights):
+    """Return candidates with the numbers to name: all where they are few and apart."""
+    _, first = np.unique(heights, return_index=True)
+    first = first[np.isfinite(heights[first])]
+    are_apart = (np.diff(heights[first]) >= _LEAST_APART).all()
+    if len(first) <= _MOST_NAMED and are_apart:
+        return first
+    return first[[0, -1]]

@@ -4,6 +4,7 @@ import numpy as np
 
 from sktune.inspection.displays.axes import place_values, set_axis
 from sktune.inspection.displays.colors import escape
+from sktune.inspection.displays.maps import draw_map
 from sktune.inspection.displays.parallel import draw_parallel
 from sktune.inspection.optional import import_pandas, import_pyplot
 from sktune.inspection.records import read_search
@@ -17,7 +18,7 @@ class SearchDisplay:
     """Scores of a search by one parameter, by two parameters, or in the candidates' order.
 
     Use :meth:`from_search` to make one. A cross marks the best candidate. Candidates without a
-    score are left out.
+    score are left out. Two parameters of a grid, one candidate for each pair, are a heat map.
 
     Parameters
     ----------
@@ -72,8 +73,6 @@ class SearchDisplay:
         names = [parameters] if isinstance(parameters, str) else list(parameters)
         if len(names) > 2 and kind != "parallel":
             raise ValueError(f"parameters must be one or two, got {len(names)}")
-        if np.isnan(record.mean_scores).all():
-            raise ValueError("at least one candidate must have a score, got none")
         found = [record.find_parameter(name) for name in names]
         return cls(record, found).plot(ax=ax, kind=kind)
 
@@ -102,15 +101,18 @@ class SearchDisplay:
         Raises
         ------
         ValueError
-            If the kind is unknown, or ``"parallel"`` has no parameter that varies.
+            If the kind is unknown, ``"parallel"`` has fewer than two parameters, or no candidate
+            has a score that is a finite number.
         ImportError
             If matplotlib is not installed.
         """
         if kind not in _KINDS:
             raise ValueError(f"kind must be one of {list(_KINDS)}, got {kind!r}")
         shown = self.parameters or list(self.record.parameters.values())
-        if kind == "parallel" and not shown:
-            raise ValueError("kind='parallel' must have a parameter that varies, got none")
+        if kind == "parallel" and len(shown) < 2:
+            raise ValueError(f"kind='parallel' must have at least two parameters, got {len(shown)}")
+        if not np.isfinite(self.record.mean_scores).any():
+            raise ValueError("at least one candidate must have a score, got none")
         plt = import_pyplot("SearchDisplay")
         if ax is None:
             _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
@@ -125,7 +127,9 @@ class SearchDisplay:
         elif len(self.parameters) == 1:
             self._draw_one()
         else:
-            self._draw_two()
+            drawn, places = draw_map(ax, self.record, self.parameters)
+            self.lines_.append(drawn)
+            self._mark(*places)
         # above the axes, where it hides no candidate
         ax.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False)
         return self
@@ -188,21 +192,6 @@ class SearchDisplay:
         self._draw_points(places)
         self._mark(places, self.record.mean_scores)
         set_axis(self.ax_.xaxis, parameter)
-
-    def _draw_two(self):
-        """Draw two parameters as a map, coloured by the score."""
-        x, y = [place_values(parameter) for parameter in self.parameters]
-        scores = self.record.mean_scores
-        # the best candidates lie on top
-        order = np.argsort(scores)
-        order = order[np.isfinite(scores + x + y)[order]]
-        points = {"c": scores[order], "cmap": "viridis", "s": 45, "edgecolor": "0.4"}
-        drawn = self.ax_.scatter(x[order], y[order], linewidth=0.4, **points)
-        self.lines_.append(drawn)
-        self.figure_.colorbar(drawn, ax=self.ax_).set_label(escape(self.record.scoring))
-        self._mark(x, y)
-        for axis, parameter in zip((self.ax_.xaxis, self.ax_.yaxis), self.parameters, strict=True):
-            set_axis(axis, parameter)
 
     def _draw_progress(self):
         """Draw the score by candidate, the best so far, and where stages or rungs begin."""

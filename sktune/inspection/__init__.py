@@ -11,6 +11,7 @@ from sktune.inspection.effects import (
 from sktune.inspection.lr_range import lr_range_test
 from sktune.inspection.lr_range_display import LRRangeDisplay
 from sktune.inspection.lr_range_result import LRRangeResult
+from sktune.inspection.report import report
 
 __all__ = [
     "Finding",
@@ -22,4 +23,5 @@ __all__ = [
     "find_max_batch_size",
     "importance",
     "lr_range_test",
+    "report",
 ]

@@ -22,7 +22,7 @@ def draw_curves(record, name, label):
     Parameters
     ----------
     record : SearchRecord
-        With curves.
+        With at least one finite loss of that name.
     name : {"train_loss", "valid_loss"}
     label : str
         What the vertical axis shows.
@@ -35,7 +35,9 @@ def draw_curves(record, name, label):
     """
     means, _ = record.curves.mean_over_splits(name)
     shown = _choose_candidates(means, record)
-    scale, n_cut = _find_scale(means[shown], means[record.best_index])
+    # a search without any score has no best candidate
+    best = [record.best_index] if record.best_index in shown else []
+    scale, n_cut = _find_scale(means[shown], means[best])
     epochs = _choose_epochs(means.shape[1], len(shown))
     x_scale = Scale(1.0, float(max(means.shape[1], 2)))
     text = f"{label} by epoch, a line for each of {len(shown)} candidates"
@@ -46,7 +48,6 @@ def draw_curves(record, name, label):
     leading = [number for number in shown if number in top and number != record.best_index]
     for members, css_class in ((others, "curve"), (leading, "curve top")):
         axes.drawing.add_lines(_lines(axes, means, members, epochs), css_class)
-    best = [record.best_index] if record.best_index in shown else []
     axes.drawing.add_lines(_lines(axes, means, best, epochs), "curve best")
     return axes.drawing.to_svg(), _list_notes(means, shown, n_cut, epochs)
 

@@ -185,11 +185,20 @@ def _write_estimator(writer, value):
         return None
     defaults = inspect.signature(type(value).__init__).parameters
     given = {}
-    for key, setting in value.get_params(deep=False).items():
+    params = value.get_params(deep=False)
+    # in the order of the signature, what is not in it at last
+    for key in sorted(params, key=lambda key: _position(key, defaults)):
+        setting = params[key]
         default = defaults[key].default if key in defaults else inspect.Parameter.empty
         if not _is_equal(setting, default):
             given[key] = writer.write(setting)
     return writer.write_call(name, given)
+
+
+def _position(key, parameters):
+    """Return where a parameter stands in a signature."""
+    names = list(parameters)
+    return names.index(key) if key in parameters else len(names)
 
 
 def _write_by_repr(writer, value):

@@ -80,7 +80,7 @@ def list_best_parameters(record):
     own = _own_settings(record)
     rows = []
     for name, value in record.params[record.best_index].items():
-        before = format_value(own[name]) if name in own else ""
+        before = format_value(own[name]) if name in own else "not set"
         rows.append((name, format_value(value), before))
     return rows
 

@@ -19,9 +19,13 @@ class Axes:
     width, height : int, default=360 and 240
     has_y_ticks : bool, default=True
         Rows with texts of their own have none.
+    x_ticks : list of (float, str), default=None
+        None is what the scale chooses.
     """
 
-    def __init__(self, label, x, y, x_name, y_name, *, width=360, height=240, has_y_ticks=True):
+    def __init__(
+        self, label, x, y, x_name, y_name, *, width=360, height=240, has_y_ticks=True, x_ticks=None
+    ):
         self.x = x
         self.y = y
         self.drawing = Drawing(width, height, label)
@@ -29,7 +33,7 @@ class Axes:
         self.right = width - RIGHT
         self.top = TOP
         self.bottom = height - BOTTOM
-        self._draw_x_axis(x_name)
+        self._draw_x_axis(x_name, self.x.ticks() if x_ticks is None else x_ticks)
         if has_y_ticks:
             self._draw_y_axis(y_name)
 
@@ -41,8 +45,8 @@ class Axes:
         """Return the vertical coordinates of numbers."""
         return self.bottom - (self.bottom - self.top) * self.y.place(numbers)
 
-    def _draw_x_axis(self, name):
-        for number, text in self.x.ticks():
+    def _draw_x_axis(self, name, ticks):
+        for number, text in ticks:
             x = float(self.to_x(number))
             self.drawing.add_line(x, self.top, x, self.bottom, "grid")
             self.drawing.add_text(x, self.bottom + 15, text, "tick middle")

@@ -41,7 +41,7 @@ def draw_curves(record, name, label):
     epochs = _choose_epochs(means.shape[1], len(shown))
     x_scale = Scale(1.0, float(max(means.shape[1], 2)))
     text = f"{label} by epoch, a line for each of {len(shown)} candidates"
-    axes = Axes(text, x_scale, scale, "epoch", label, width=480, height=290)
+    axes = Axes(text, x_scale, scale, "epoch", label, width=400, height=260)
     order = np.argsort(-np.nan_to_num(record.mean_scores, nan=-np.inf), kind="stable")
     top = set(order[:_N_TOP].tolist())
     others = [number for number in shown if number not in top]

@@ -60,7 +60,8 @@ def _draw_numbers(record, parameter, scale):
     numbers = parameter.numbers
     x_scale = Scale.around(numbers, parameter.scale == "log")
     label = f"{record.scoring} against {parameter.label}, a point for each candidate"
-    axes = Axes(label, x_scale, scale, parameter.label, record.scoring)
+    ticks = _tick_values(numbers, x_scale)
+    axes = Axes(label, x_scale, scale, parameter.label, record.scoring, x_ticks=ticks)
     x = axes.to_x(numbers)
     y = axes.to_y(record.mean_scores)
     axes.drawing.add_points(x, y, "point")
@@ -72,6 +73,13 @@ def _draw_numbers(record, parameter, scale):
     best = [record.best_index]
     axes.drawing.add_points(x[best], y[best], "point best")
     return axes.drawing.to_svg(), []
+
+
+def _tick_values(numbers, scale):
+    """Return the values themselves as ticks if they are few and far enough apart; else None."""
+    distinct = np.unique(numbers[np.isfinite(numbers)])
+    is_few = 1 < len(distinct) <= 5 and np.diff(scale.place(distinct)).min() >= 0.13
+    return [(float(number), f"{number:.4g}") for number in distinct] if is_few else None
 
 
 def _middle_of(x, y, members):

@@ -102,5 +102,5 @@ def _linear_ticks(low, high, most):
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * 0.999)
     first = np.ceil(low / step)
     last = np.floor(high / step + 1e-9)
-    # a difference of rounded numbers is not quite 0
-    return [float(round(number * step, 12)) for number in np.arange(first, last + 1)]
+    # adding 0 makes -0 a 0
+    return [float(number * step) + 0.0 for number in np.arange(first, last + 1)]

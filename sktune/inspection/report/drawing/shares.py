@@ -32,12 +32,12 @@ def draw_shares(importance):
     name = f"share of the variance of predicted {importance.metric}"
     height = 52 + _ROW * len(shown)
     x = Scale(0.0, high)
-    axes = Axes(label, x, Scale(0.0, 1.0), name, "", width=480, height=height, has_y_ticks=False)
+    axes = Axes(label, x, Scale(0.0, 1.0), name, "", width=400, height=height, has_y_ticks=False)
     css_class = "bar" if importance.is_conclusive else "bar unsure"
     for place, (key, share) in enumerate(zip(shown, shares, strict=True)):
         y = axes.top + _ROW * place
         text = " × ".join(label_of(part) for part in key)
-        axes.drawing.add_text(axes.left, y + 11, f"{shorten(text, 58)}: {share:.0%}", "tick")
+        axes.drawing.add_text(axes.left, y + 11, f"{shorten(text, 50)}: {share:.0%}", "tick")
         width = float(axes.to_x(share)) - axes.left
         axes.drawing.add("rect", css_class, x=axes.left, y=y + 15, width=width, height=11)
     notes = []

@@ -68,8 +68,8 @@
     // a button is reached and pressed by keyboard as by mouse
     const button = document.createElement("button");
     button.type = "button";
-    button.append(...head.childNodes);
-    head.append(button);
+    button.append(head.firstChild);
+    head.prepend(button);
     button.addEventListener("click", () => sortBy(head));
   }
   for (const input of [text, column, low, high]) input.addEventListener("input", filter);

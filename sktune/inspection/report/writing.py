@@ -1,6 +1,7 @@
 """The report of a search: one file, complete or not there."""
 
 import os
+import secrets
 from pathlib import Path
 
 from sktune.inspection.optional import import_jinja
@@ -85,9 +86,15 @@ def _default_title(record):
 
 def _check_path(path):
     """Raise OSError for a path that cannot be written, before anything is done."""
-    if path.is_dir():
+    try:
+        is_folder = path.is_dir()
+        is_in_folder = path.parent.is_dir()
+    except OSError as error:
+        # such as a name that is too long
+        raise _cannot_write(path, error) from error
+    if is_folder:
         raise IsADirectoryError(f"path must be a file, got the folder path={str(path)!r}")
-    if not path.parent.is_dir():
+    if not is_in_folder:
         raise FileNotFoundError(f"path must be in a folder that exists, got path={str(path)!r}")
 
 
@@ -95,14 +102,18 @@ def _write_whole(path, page):
     """Write a file under another name, and rename it when it is complete."""
     # a link stays a link, to a new file
     target = path.resolve()
-    draft = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    draft = target.with_name(f".report-{secrets.token_hex(8)}.tmp")
     try:
         # what UTF-8 cannot hold, half of a pair of surrogates, is written as its number
         draft.write_bytes(page.encode("utf-8", "backslashreplace"))
         os.replace(draft, target)
     except OSError as error:
         draft.unlink(missing_ok=True)
-        reason = error.strerror
-        raise OSError(
-            f"path must be a file that can be written, got path={str(path)!r}: {reason}"
-        ) from error
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path, error):
+    """Return the error that says which path cannot be written, and why."""
+    return OSError(
+        f"path must be a file that can be written, got path={str(path)!r}: {error.strerror}"
+    )

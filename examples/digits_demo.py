@@ -2,8 +2,8 @@
 
 The search chooses the learning rate α and the regularization strength λ by cross-validation. Run it
 with ``make demo``, or ``python examples/digits_demo.py``. The 300 fits are trained together, which
-takes about 5 s on two idle cores, and ten more the first time, to compile the steps. At the end, all
-that was found is in ``report.html``, in the current folder.
+takes about 5 s on two idle cores, and ten more the first time, to compile the steps. At the end,
+``report.html`` in the current folder has all that was found.
 """
 
 import time

@@ -12,6 +12,7 @@ from sktune.inspection.effects import (
 from sktune.inspection.lr_range import lr_range_test
 from sktune.inspection.lr_range_display import LRRangeDisplay
 from sktune.inspection.lr_range_result import LRRangeResult
+from sktune.inspection.report import report
 
 __all__ = [
     "Finding",
@@ -29,4 +30,5 @@ __all__ = [
     "importance",
     "list_important",
     "lr_range_test",
+    "report",
 ]

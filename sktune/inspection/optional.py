@@ -39,3 +39,23 @@ def import_pandas(what):
     except ImportError as error:
         raise ImportError(f"{what} needs pandas: pip install pandas") from error
     return pd
+
+
+def import_jinja(what):
+    """Return ``jinja2``.
+
+    Parameters
+    ----------
+    what : str
+        Who needs it, as the error calls it.
+
+    Raises
+    ------
+    ImportError
+        If Jinja is not installed; it names the extra.
+    """
+    try:
+        import jinja2
+    except ImportError as error:
+        raise ImportError(f"{what} needs Jinja: pip install 'sktune[report]'") from error
+    return jinja2

@@ -81,9 +81,14 @@ class Task:
     @property
     def place(self):
         """Return the numbers of candidate and split, each None if the task does not know it."""
-        candidate = self.arguments.get("candidate_progress")
-        split = self.arguments.get("split_progress")
+        candidate, split = self.progress
         return (candidate[0] if candidate else None, split[0] if split else None)
+
+    @property
+    def progress(self):
+        """Return (number, count) of the candidate and of the split, each None if not known."""
+        names = ("candidate_progress", "split_progress")
+        return tuple(self.arguments.get(name) for name in names)
 
     @property
     def last_step(self):

@@ -12,7 +12,9 @@ from skorch import NeuralNet
 from sktune.bridge.collect import Collector
 from sktune.bridge.fits import Fit, net_of
 from sktune.bridge.install import hand_out
+from sktune.bridge.listening.callbacks import CallbackListener
 from sktune.bridge.listening.progress import CallProgress
+from sktune.bridge.listening.telling import ToldContext
 from sktune.bridge.seam import run_in_turn, run_task
 from sktune.engine.executor import Trainer
 from sktune.estimators.base import NetworkEstimator
@@ -105,11 +107,15 @@ class Call:
         )
         plans = self._plan(trainer, tables)
         self.progress.plan(self.fits)
-        # the last one knows of the fits that those before it have stopped
+        # those behind know of the fits that listeners before them have stopped
         trainer.listeners = [*self.owner.listeners]
+        if any(fit.telling is not None for fit in self.fits):
+            trainer.listeners.append(CallbackListener())
         if not self.progress.progress.is_quiet:
             trainer.listeners.append(self.progress)
         trainer.train(plans)
+        for job in self.jobs:
+            job.keep_callbacks_quiet()
         alone = [job for job in self.jobs if all(fit.result is None for fit in job.fits)]
         if self.n_jobs > 1 and alone:
             self._run_elsewhere(alone)
@@ -266,6 +272,13 @@ class Job:
         else:
             reason = f"{type(last).__name__} is no network"
         return Fit(place=self.task.place, reason=reason)
+
+    def keep_callbacks_quiet(self):
+        """Let callbacks that have heard of the fit not hear of it once more."""
+        told = [fit.telling for fit in self.fits if fit.telling and fit.telling.is_told]
+        if told and told[0].planned.context is not None:
+            # a task that is given a context has one fit
+            self.task.replace_context(ToldContext(told[0]))
 
     def keep(self, result):
         """Keep the result of a task that was run by another backend."""

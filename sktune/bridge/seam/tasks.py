@@ -42,6 +42,12 @@ class PlannedFit:
         The numbers of the rows of `whole` that X holds.
     test : ndarray or None
         The numbers of the rows that will be predicted; None if they are not known.
+    whole_y : object
+        The targets that y was taken from.
+    context : CallbackContext or None
+        What scikit-learn tells callbacks by, from 1.9.
+    caller : object
+        The search that the task is a part of; None if it is not known.
     """
 
     estimator: object
@@ -52,6 +58,9 @@ class PlannedFit:
     whole: object
     train: object
     test: object
+    whole_y: object = None
+    context: object = None
+    caller: object = None
 
 
 class Task:
@@ -158,6 +167,9 @@ class Task:
                 whole=X,
                 train=_row_numbers(train),
                 test=_row_numbers(test),
+                whole_y=y,
+                context=self.arguments.get("callback_ctx"),
+                caller=self.arguments.get("caller"),
             )
 
     def _splits(self, X, y):
@@ -172,6 +184,10 @@ class Task:
             yield split
         # a splitter may be random: the task has to find the splits that were planned
         self._change(cv=check_cv(splits), split_params={})
+
+    def replace_context(self, context):
+        """Have the task tell callbacks by another context."""
+        self._change(callback_ctx=context)
 
     def _change(self, **arguments):
         """Give the task other arguments."""

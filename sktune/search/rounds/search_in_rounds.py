@@ -91,7 +91,12 @@ class Session:
 
     def take(self, candidates, n_splits, out):
         """Take what the tasks of all rounds have returned."""
-        stopped = {stop["candidate"] for stop in self.report.stopped}
+        # what a callback of the user's has stopped is complete
+        stopped = {
+            stop["candidate"]
+            for stop in self.report.stopped
+            if stop["reason"] == self.deadline.reason
+        }
         outcomes = []
         for number, params in enumerate(candidates):
             while len(outcomes) in self.failed:

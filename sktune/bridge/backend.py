@@ -8,6 +8,7 @@ import torch
 from joblib.parallel import ParallelBackendBase
 
 from sktune.bridge.calls import Call
+from sktune.bridge.listening.progress import note_result
 from sktune.bridge.seam import (
     FallbackToBackend,
     begin_stream,
@@ -22,7 +23,7 @@ from sktune.bridge.seam import (
 )
 from sktune.engine.report import FusionReport
 from sktune.runtime.devices import resolve_device
-from sktune.runtime.progress import make_bar
+from sktune.runtime.progress import QuietProgress, SearchProgress, make_progress
 from sktune.runtime.recorded_warnings import restore_showwarning
 
 # Stands for an `n_jobs` that was not given; joblib hands it on as a number.
@@ -55,8 +56,9 @@ class FusingBackend(ParallelBackendBase):
         refit, which is not a part of the search.
     report : FusionReport, default=None
         It is filled with what was fused, and why other fits were not.
-    progress : bool, default=False
-        Whether to show a progress bar. ``verbose`` above 0 does so, too.
+    progress : bool or SearchProgress, default=False
+        Whether to show a progress bar, one for all calls of a ``Parallel``. ``verbose`` above 0
+        does so, too.
     serves_one : bool, default=False
         Whether it serves one ``Parallel`` only, that of a search, and leaves alone what comes
         after it (a refit).
@@ -172,6 +174,7 @@ class _WatchingBackend(ParallelBackendBase):
         # raises an error for 0 jobs
         self.other.effective_n_jobs(parallel.n_jobs)
         self.parallel = parallel
+        self.progress = self._begin_progress()
         intercept(parallel, self._compute)
         return 1
 
@@ -182,7 +185,14 @@ class _WatchingBackend(ParallelBackendBase):
     def terminate(self):
         """Take note that the Parallel is done."""
         restore_showwarning()
+        self.progress.close()
         self.owner.is_over = self.owner.serves_one
+
+    def _begin_progress(self):
+        """Return the progress of the search, or one of the Parallel's own."""
+        if isinstance(self.owner.progress, SearchProgress):
+            return self.owner.progress
+        return make_progress(self.owner.progress)
 
     def _compute(self, tasks):
         """Yield None when the work begins, then the results of a call."""
@@ -203,9 +213,14 @@ class _WatchingBackend(ParallelBackendBase):
         call = self._make_call(read_tasks(items))
         if not call.has_networks:
             call.report_all()
+            places = [job.task.progress for job in call.jobs]
+            # the stream alone holds the tasks from here on
+            del call
             tasks = make_stream(items, tasks.n_tasks)
-            yield from self._pass_on_with_bar(tasks, len(items))
+            yield from self._pass_on_with_bar(tasks, places)
             return
+        if self.parallel.verbose > 0 and isinstance(self.progress, QuietProgress):
+            self.progress = make_progress(True)
         if self.parallel.timeout is not None:
             message = (
                 "fits that are trained together have no timeout: "
@@ -220,14 +235,17 @@ class _WatchingBackend(ParallelBackendBase):
         n_jobs = self.other.effective_n_jobs(_resolve_n_jobs(self.n_jobs, self.other))
         is_given = self.n_jobs != _NOT_GIVEN
         n_workers = _count_jobs(self.n_jobs) if is_given else torch.get_num_threads()
-        return Call(self.owner, self.other, self.parallel, tasks, n_jobs, n_workers)
+        return Call(self.owner, self.other, self.parallel, tasks, n_jobs, n_workers, self.progress)
 
-    def _pass_on_with_bar(self, tasks, n_fits):
-        with make_bar(n_fits, "fit", self.owner.progress) as bar:
-            for number, result in enumerate(self._pass_on(tasks)):
-                # the first item is no result: it tells that the work has begun
-                bar.update(number > 0)
-                yield result
+    def _pass_on_with_bar(self, tasks, places):
+        self.progress.plan(len(places), len(places), "fit")
+        scores = {}
+        for number, result in enumerate(self._pass_on(tasks)):
+            # the first item is no result: it tells that the work has begun
+            if number > 0:
+                note_result(self.progress, scores, places[number - 1], result)
+                self.progress.change(n_done=1)
+            yield result
 
     def _pass_on(self, tasks):
         """Have the tasks computed as they would be without this backend."""

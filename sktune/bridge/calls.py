@@ -12,11 +12,13 @@ from skorch import NeuralNet
 from sktune.bridge.collect import Collector
 from sktune.bridge.fits import Fit, net_of
 from sktune.bridge.install import hand_out
+from sktune.bridge.listening.callbacks import CallbackListener
+from sktune.bridge.listening.progress import CallProgress
+from sktune.bridge.listening.telling import ToldContext
 from sktune.bridge.seam import run_in_turn, run_task
-from sktune.engine.executor import ProgressListener, Trainer
+from sktune.engine.executor import Trainer
 from sktune.estimators.base import NetworkEstimator
 from sktune.runtime.generators import Course
-from sktune.runtime.progress import make_bar
 
 _logger = logging.getLogger(__name__)
 
@@ -37,16 +39,17 @@ class Call:
         How many tasks `other` would run at once.
     n_workers : int
         The largest number of groups that are trained at once.
+    progress : SearchProgress
     """
 
-    def __init__(self, owner, other, parallel, tasks, n_jobs, n_workers):
+    def __init__(self, owner, other, parallel, tasks, n_jobs, n_workers, progress):
         self.owner = owner
         self.other = other
         self.parallel = parallel
         self.n_jobs = n_jobs
         self.n_workers = n_workers
         self.jobs = [Job(self, task) for task in tasks]
-        self.bar = None
+        self.progress = CallProgress(progress)
 
     @property
     def has_networks(self):
@@ -70,8 +73,6 @@ class Call:
         try:
             yield from run_in_turn(self.parallel, self._run_jobs())
         finally:
-            if self.bar is not None:
-                self.bar.close()
             self.report_all()
 
     def _run_jobs(self):
@@ -105,10 +106,16 @@ class Call:
             max_lanes=self.owner.max_lanes,
         )
         plans = self._plan(trainer, tables)
-        shows_bar = self.owner.progress or self.parallel.verbose > 0
-        self.bar = make_bar(sum(map(_count_epochs, self.fits)), "epoch", shows_bar)
-        trainer.listeners = [ProgressListener(self.bar), *self.owner.listeners]
+        self.progress.plan(self.fits)
+        # those behind know of the fits that listeners before them have stopped
+        trainer.listeners = [*self.owner.listeners]
+        if any(fit.telling is not None for fit in self.fits):
+            trainer.listeners.append(CallbackListener())
+        if not self.progress.progress.is_quiet:
+            trainer.listeners.append(self.progress)
         trainer.train(plans)
+        for job in self.jobs:
+            job.keep_callbacks_quiet()
         alone = [job for job in self.jobs if all(fit.result is None for fit in job.fits)]
         if self.n_jobs > 1 and alone:
             self._run_elsewhere(alone)
@@ -266,10 +273,18 @@ class Job:
             reason = f"{type(last).__name__} is no network"
         return Fit(place=self.task.place, reason=reason)
 
+    def keep_callbacks_quiet(self):
+        """Let callbacks that have heard of the fit not hear of it once more."""
+        told = [fit.telling for fit in self.fits if fit.telling and fit.telling.is_told]
+        if told and told[0].planned.context is not None:
+            # a task that is given a context has one fit
+            self.task.replace_context(ToldContext(told[0]))
+
     def keep(self, result):
         """Keep the result of a task that was run by another backend."""
         self.has_result = True
         self.result = result
+        self.call.progress.note_result(self.task, result)
         self._conclude(_has_failed(result))
 
     def run(self):
@@ -282,6 +297,7 @@ class Job:
             with self.call.within_tasks():
                 result = run_task(self.task, sum(fit.seconds for fit in self.fits))
             has_failed = _has_failed(result)
+            self.call.progress.note_result(self.task, result)
         finally:
             hook.forget_outputs()
             self._conclude(has_failed)
@@ -292,9 +308,9 @@ class Job:
         for fit in self.fits:
             if fit.failure is not None:
                 _conclude_failure(fit, has_failed)
-            if fit.result is None:
-                self.call.bar.update(_count_epochs(fit))
-            else:
+            if not self.call.progress.progress.is_quiet:
+                self.call.progress.conclude(fit)
+            if fit.result is not None:
                 fit.result.outputs = None
             fit.test_rows = ()
             fit.table = None
@@ -312,11 +328,6 @@ def _conclude_failure(fit, has_failed):
         return
     message = f"the fused engine failed: {type(error).__name__}: {error}; the fit ran one at a time"
     warnings.warn(message, RuntimeWarning, stacklevel=2)
-
-
-def _count_epochs(fit):
-    """Return how many epochs a fit has; 1 if that is not known."""
-    return 1 if fit.spec is None else fit.spec.n_epochs
 
 
 def _draw_torch_seed(generator):

@@ -9,6 +9,7 @@ from torch import nn
 
 from sktune.bridge.blockers import why_alone, why_alone_initialized, why_pipeline_alone
 from sktune.bridge.fits import Fit, Template, make_draft, net_of
+from sktune.bridge.listening.callbacks import make_telling, why_callbacks_alone
 from sktune.bridge.pipelines import Recorder, fingerprint, lend
 from sktune.bridge.reading import (
     check_follower,
@@ -112,12 +113,14 @@ class Collector:
             settings = {**vars(draft), "steps": draft.steps[:-1], "memory": None}
             fold = (*fold, fingerprint(settings))
         start = (fold, find_fixed_settings(net))
-        fit.reason = why_alone(net) or why_pipeline_alone(pipeline)
+        fit.reason = why_alone(net) or why_pipeline_alone(pipeline) or why_callbacks_alone(planned)
         if not fit.reason and start in self.first:
             self._follow(fit, self.first[start])
         else:
             self._lead(fit, planned, draft, fold, seed)
         self._keep(fit, start, planned)
+        if fit.spec is not None:
+            fit.telling = make_telling(planned)
         return fit
 
     def _follow(self, fit, first):

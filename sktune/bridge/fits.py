@@ -7,6 +7,7 @@ from sklearn.pipeline import Pipeline
 
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
+from sktune.estimators.callbacks.seam import forget_callbacks
 from sktune.estimators.components import BUILT
 
 
@@ -85,6 +86,8 @@ class Fit:
         None where it drew nothing.
     identity : object
         Equal to nothing of another fit.
+    telling : Telling or None
+        Tells scikit-learn's callbacks of the fit; None if there are none, or it is not fused.
     """
 
     place: tuple = (None, None)
@@ -109,6 +112,7 @@ class Fit:
     between: tuple | None = None
     after: tuple | None = None
     identity: object = field(default_factory=object)
+    telling: object = None
 
 
 def net_of(estimator):
@@ -126,14 +130,17 @@ def make_twin(estimator):
 def make_draft(estimator):
     """Return a twin of an estimator that can be fitted in its place; the estimator stays as it is.
 
-    A pipeline gets a twin of its last step, and a random generator of a net is copied.
+    A pipeline gets a twin of its last step, and a random generator of a net is copied. No callbacks
+    of scikit-learn's hear of its fit.
     """
     net = make_twin(net_of(estimator))
+    forget_callbacks(net)
     if isinstance(net, NetworkEstimator):
         net.random_state = deepcopy(net.random_state)
     if not isinstance(estimator, Pipeline):
         return net
     draft = make_twin(estimator)
+    forget_callbacks(draft)
     last_name, _ = estimator.steps[-1]
     draft.steps = [*estimator.steps[:-1], (last_name, net)]
     draft.verbose = False

@@ -1,5 +1,6 @@
 """What the engine tells of a group while it trains."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,7 +10,8 @@ import numpy as np
 class EpochEvent:
     """An epoch of a group is over.
 
-    A listener is an object with a method ``on_epoch(event)``, which may stop lanes.
+    A listener is an object with a method ``on_epoch(event)``, which may stop lanes. One that has to
+    know the fits of a group has a method ``begin_group(fits)`` instead: see :func:`listening`.
 
     Parameters
     ----------
@@ -23,6 +25,10 @@ class EpochEvent:
         The loss and the accuracy on its validation rows; None where there are none.
     seconds : float
         How long the epoch took, of all fits together.
+    done : set of int
+        Those of the fits that end with this epoch: it is their last, or they stop early or fail.
+    stopped : dict
+        The fits that listeners have stopped, with the reasons; they end with this epoch, too.
     """
 
     epoch: int
@@ -32,6 +38,7 @@ class EpochEvent:
     valid_loss: np.ndarray | None
     valid_acc: np.ndarray | None
     seconds: float
+    done: set = field(default_factory=set)
     stopped: dict = field(default_factory=dict)
 
     def stop(self, fit, reason):
@@ -39,3 +46,33 @@ class EpochEvent:
         if fit not in self.fits:
             raise ValueError(f"a fit to be stopped must be one of {self.fits}, got {fit}")
         self.stopped[fit] = reason
+
+
+@contextmanager
+def listening(listeners, fits):
+    """Let listeners hear of one group: yield those that ``train_group`` is to be given.
+
+    Of a listener with a method ``begin_group(fits)`` that is the object which the method returns.
+    It has ``on_epoch(event)``, in whose events the fits have their numbers in `fits`, and
+    ``end_group(has_failed)``, which is called when the training is over or has raised an error. A
+    group that has failed may begin anew, as several smaller ones.
+
+    Parameters
+    ----------
+    listeners : list
+    fits : list of Fit
+    """
+    heard = []
+    groups = []
+    has_failed = True
+    try:
+        for listener in listeners:
+            if hasattr(listener, "begin_group"):
+                listener = listener.begin_group(fits)
+                groups.append(listener)
+            heard.append(listener)
+        yield heard
+        has_failed = False
+    finally:
+        for group in groups:
+            group.end_group(has_failed)

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from time import perf_counter
 
-import numpy as np
 import torch
 
+from sktune.engine.events import listening
 from sktune.engine.group import train_group
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
@@ -78,7 +78,8 @@ class Trainer:
     n_workers : int
         The groups that are trained at once at most. They share torch's threads.
     report : FusionReport
-    listeners : list of objects with ``on_epoch``
+    listeners : list of objects with ``on_epoch`` or ``begin_group``
+        See :func:`sktune.engine.events.listening`.
     precision : {"tf32", "bf16"} or None
         See :class:`sktune.bridge.backend.FusingBackend`.
     max_lanes : int or None
@@ -127,14 +128,18 @@ class Trainer:
     def _train_group(self, plan):
         """Return the results of a group, and the seconds that it took."""
         began = perf_counter()
-        with limited_threads(plan.options.n_threads), own_stream(plan.device):
+        with (
+            limited_threads(plan.options.n_threads),
+            own_stream(plan.device),
+            listening(self.listeners, plan.fits) as listeners,
+        ):
             results = train_group(
                 plan.specs,
                 None,
                 plan.tables,
                 backend=plan.new_backend(),
                 options=plan.options,
-                listeners=self.listeners,
+                listeners=listeners,
             )
         return results, perf_counter() - began
 
@@ -207,19 +212,3 @@ def own_stream(device):
 def _is_memory_error(error):
     texts = ("not enough memory", "can't allocate memory", "out of memory")
     return isinstance(error, MemoryError) or any(text in str(error) for text in texts)
-
-
-class ProgressListener:
-    """Shows the epochs of all fits in a bar, with the lanes alive and the least training loss."""
-
-    def __init__(self, bar):
-        self.bar = bar
-        self.least_loss = np.inf
-
-    def on_epoch(self, event):
-        """Move the bar on."""
-        self.least_loss = np.fmin(self.least_loss, np.fmin.reduce(event.train_loss))
-        self.bar.update(len(event.fits))
-        self.bar.set_postfix(
-            lanes=len(event.fits), best_loss=f"{self.least_loss:.3g}", refresh=False
-        )

@@ -160,7 +160,7 @@ class Group:
                 is_due = self._update_stopping(lane, position, record)
                 if is_due or epoch + 1 == lane.spec.n_epochs:
                     finished.add(position)
-        finished |= self._tell(epoch, record, seconds)
+        finished |= self._tell(epoch, record, seconds, finished)
         return sorted(finished)
 
     def _mean_losses(self, losses, lanes):
@@ -203,14 +203,15 @@ class Group:
             lane.best_weights = self.backend.net.state(position)
         return is_due
 
-    def _tell(self, epoch, record, seconds):
+    def _tell(self, epoch, record, seconds, finished):
         """Tell the listeners of an epoch; return the positions of the lanes that they stop."""
         if not self.listeners:
             return set()
         fits = [self.fit_numbers[lane] for lane in self.alive]
         names = ("train_loss", "lr", "valid_loss", "valid_acc")
         columns = {name: record.get(name) for name in names}
-        event = EpochEvent(epoch + 1, fits, **columns, seconds=seconds)
+        done = {fits[position] for position in finished}
+        event = EpochEvent(epoch + 1, fits, **columns, seconds=seconds, done=done)
         for listener in self.listeners:
             listener.on_epoch(event)
         for fit, reason in event.stopped.items():

@@ -20,6 +20,8 @@ from sktune.checks.hyperparameters import (
 from sktune.checks.inputs import as_given, check_rows, warn_if_unscaled
 from sktune.checks.targets import check_portion
 from sktune.checks.weights import check_sample_weight, combine_weights, drop_weightless_rows
+from sktune.estimators.callbacks.seam import CallbackSupport
+from sktune.estimators.callbacks.tasks import told_fit
 from sktune.estimators.fit_loop import Training
 from sktune.estimators.overrides import find_override, has_own_callbacks, is_replaced
 from sktune.estimators.records import Records
@@ -41,7 +43,7 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(LinksToDocumentation, ScalesRates, Records, Training):
+class NetworkEstimator(LinksToDocumentation, CallbackSupport, ScalesRates, Records, Training):
     """The base class of the networks, scikit-learn estimators that train as skorch does."""
 
     def _assign(self, arguments):
@@ -171,7 +173,8 @@ class NetworkEstimator(LinksToDocumentation, ScalesRates, Records, Training):
                 check_portion(self, classes)
             rows = prepare(X, y, sample_weight, anew, classes, is_portion)
             self._rebuild_outdated()
-            self._train(rows, Given(X, y), method, fit_params)
+            with told_fit(self, X, y, sample_weight):
+                self._train(rows, Given(X, y), method, fit_params)
         return self
 
     def _train(self, rows, given, method, fit_params):

@@ -1,7 +1,7 @@
 """The components of a net (module, criterion, optimizer, callbacks): how they are built and set."""
 
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 
 import torch
 from skorch import NeuralNet
@@ -11,6 +11,7 @@ from skorch.history import History
 from sktune.checks.arguments import constructor_arguments, required_arguments
 from sktune.checks.components import check_components
 from sktune.checks.hyperparameters import check_hyperparameters, check_names, unchanged_on_error
+from sktune.estimators.callbacks.tasks import NO_TASKS
 from sktune.estimators.hook import NO_HOOK
 from sktune.estimators.overrides import QuietLog
 from sktune.modules.dropout import MaskStream, serve_dropout
@@ -214,6 +215,15 @@ class Components:
         for name in self._optimizers:
             for state in getattr(self, name + "_").state.values():
                 state.update(narrow(state, dtype))
+
+    def _copy_fitted(self):
+        """Return the attributes that make a copy of the net one whose fit has ended here."""
+        dtype = vars(self).get("_narrow_to")
+        attributes = {"history_": copy(self.history_), "_narrow_to": None, "_tasks": NO_TASKS}
+        for name, component in self._components():
+            component = deepcopy(component)
+            attributes[name] = component if dtype is None else component.to(dtype)
+        return attributes
 
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer, in torch's fused implementation where there is one.

@@ -16,6 +16,7 @@ from skorch import NeuralNetRegressor
 from sktune.checks.advice import naming_validation_rows, notice_outputs
 from sktune.engine.compiled.module_steps import train_module
 from sktune.engine.compiled.program import find_program
+from sktune.estimators.callbacks.tasks import NO_TASKS
 from sktune.estimators.components import Components
 from sktune.estimators.datasets import Datasets, count_rows_of_batch, is_read
 from sktune.estimators.overrides import find_override, hears_batches
@@ -40,6 +41,8 @@ class Training(Components, Datasets):
     ``tests/estimators/test_listeners.py`` fail when it moves.
     """
 
+    # what scikit-learn's callbacks hear of the fit
+    _tasks = NO_TASKS
     _schedule_start = 0
     _schedule_epochs = None
 
@@ -61,10 +64,14 @@ class Training(Components, Datasets):
         self._plan_schedule(len(self.history), epochs)
         best_weights = {}
         draws = True
+        n_epochs = self.max_epochs if epochs is None else epochs
+        self._tasks.begin(n_epochs)
         try:
-            for _ in range(self.max_epochs if epochs is None else epochs):
+            for _ in range(n_epochs):
+                self._tasks.begin_epoch()
                 draws = self._run_epoch(iterator_train, iterator_valid, shown, draws, fit_params)
-                if stopping and self._is_due(stopping, best_weights):
+                is_due = stopping and self._is_due(stopping, best_weights)
+                if self._tasks.end_epoch(self._copy_fitted) or is_due:
                     break
         finally:
             # Also when a callback stops the fit by a KeyboardInterrupt.

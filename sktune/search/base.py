@@ -5,6 +5,7 @@ from sklearn import model_selection
 from sktune.bridge.seam import fused_tasks
 from sktune.engine.report import FusionReport
 from sktune.runtime.documentation import LinksToDocumentation
+from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order
 
@@ -17,8 +18,13 @@ class _FusedSearch(LinksToDocumentation, EnsembleSearch):
         check_order(self)
         options = self._fusing_options()
         kept = self._begin_ensemble(y)
-        with fused_tasks(keeper=kept, **options):
-            super().fit(X, y, **params)
+        self._progress = options["progress"]
+        try:
+            with fused_tasks(keeper=kept, **options):
+                super().fit(X, y, **params)
+        finally:
+            self._progress.close()
+            del self._progress
         self.fusion_ = options["report"]
         if kept is not None:
             self._end_ensemble(kept, X, y, params)
@@ -34,7 +40,10 @@ class _FusedSearch(LinksToDocumentation, EnsembleSearch):
 
     def _fusing_options(self):
         """Return the options of the backend that trains the fits."""
-        return {"report": FusionReport(), "progress": self.verbose > 0}
+        # several scores have that one which chooses, where a name tells it
+        metric = getattr(self.refit, "metric", self.refit)
+        progress = make_progress(self.verbose > 0, metric if isinstance(metric, str) else None)
+        return {"report": FusionReport(), "progress": progress}
 
     @property
     def curves_(self):

@@ -245,6 +245,7 @@ class BayesianRounds:
         is_over = self.found and self._count_next() == 0
         reason = self._find_reason() if is_over else ""
         while not reason:
+            self.rounds.expect(self._count_remaining())
             self._evaluate(self._choose())
             reason = self._find_reason()
         self.rounds.end()
@@ -265,10 +266,14 @@ class BayesianRounds:
 
     def _count_next(self):
         """Return how many candidates the next round has."""
-        n_next = min(self.batch_size, self.search.n_iter - len(self.found))
+        return min(self.batch_size, self._count_remaining())
+
+    def _count_remaining(self):
+        """Return how many candidates all further rounds have."""
+        n_remaining = self.search.n_iter - len(self.found)
         if self._is_small:
-            n_next = min(n_next, self.space.n_values - len(self._list_known()))
-        return max(n_next, 0)
+            n_remaining = min(n_remaining, self.space.n_values - len(self._list_known()))
+        return max(n_remaining, 0)
 
     def _choose(self):
         """Return the Points of the next batch; the first of all is the estimator as it is."""

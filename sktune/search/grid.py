@@ -225,6 +225,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         found = []
         reason = ""
         while not reason:
+            rounds.expect(len(candidates) - len(found))
             batch = candidates[len(found) : len(found) + size]
             outcomes = rounds.evaluate(batch)
             points = [None if space is None else space.find_point(params) for params in batch]

@@ -172,6 +172,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
 
         def evaluate(name, candidates):
             nonlocal n_evaluated
+            self._progress.name_round(f"stage {name!r}")
             # scikit-learn numbers the candidates of each call from 0
             self._report.n_earlier = n_evaluated
             n_evaluated += len(candidates)
@@ -179,10 +180,12 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
             more = {"stage": [name] * len(candidates)}
             return evaluate_candidates(candidates, cv=splits, more_results=more)
 
+        self._progress.expect(self._count_fits(self.stages) + self.n_splits_)
         results = evaluate("baseline", [{}])
         best_params = self._note_stage("baseline", {}, results)
         tuned = {}
-        for name, space in self.stages:
+        for number, (name, space) in enumerate(self.stages):
+            self._progress.expect(self._count_fits(self.stages[number:]))
             whole = dict(tuned) if space is None else space
             # where the baseline is the best, its values are the estimator's
             best_values = {**read_own_settings(self.estimator, tuned), **best_params}
@@ -195,6 +198,19 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
                 results = evaluate(name, [{**best_params, **candidate} for candidate in drawn])
             best_params = self._note_stage(name, narrowed, results)
             tuned.update(whole)
+        self._progress.end()
+
+    def _count_fits(self, stages):
+        """Return how many fits stages have; a small space may give fewer in the end."""
+        n_candidates = 0
+        for name, space in stages:
+            n_own = self._read_option("n_iter", name)
+            if space is not None and _is_list_only(space):
+                n_values = len(ParameterGrid(space))
+                is_grid = self._read_option("sampler", name) == "grid"
+                n_own = n_values if is_grid else min(n_own, n_values)
+            n_candidates += n_own
+        return n_candidates * self.n_splits_
 
     def _note_stage(self, name, space, results):
         """Note what a stage has found; return the parameters of the best candidate so far."""

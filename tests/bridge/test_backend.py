@@ -855,7 +855,7 @@ def test_there_is_one_bar_where_it_is_wanted(verbose, capsys):
         last = err.replace("\r", "\n").strip().splitlines()[-1]
         assert err.count("\n") == 1  # a second bar would begin a line of its own
         assert "18/18" in last
-        assert "best_loss=" in last
+        assert "best_score=" in last
 
 
 def test_other_estimators_run_as_ever():

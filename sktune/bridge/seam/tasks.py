@@ -42,6 +42,12 @@ class PlannedFit:
         The numbers of the rows of `whole` that X holds.
     test : ndarray or None
         The numbers of the rows that will be predicted; None if they are not known.
+    whole_y : object
+        The targets that y was taken from.
+    context : CallbackContext or None
+        What scikit-learn tells callbacks by, from 1.9.
+    caller : object
+        The search that the task is a part of; None if it is not known.
     """
 
     estimator: object
@@ -52,6 +58,9 @@ class PlannedFit:
     whole: object
     train: object
     test: object
+    whole_y: object = None
+    context: object = None
+    caller: object = None
 
 
 class Task:
@@ -81,9 +90,14 @@ class Task:
     @property
     def place(self):
         """Return the numbers of candidate and split, each None if the task does not know it."""
-        candidate = self.arguments.get("candidate_progress")
-        split = self.arguments.get("split_progress")
+        candidate, split = self.progress
         return (candidate[0] if candidate else None, split[0] if split else None)
+
+    @property
+    def progress(self):
+        """Return (number, count) of the candidate and of the split, each None if not known."""
+        names = ("candidate_progress", "split_progress")
+        return tuple(self.arguments.get(name) for name in names)
 
     @property
     def last_step(self):
@@ -153,6 +167,9 @@ class Task:
                 whole=X,
                 train=_row_numbers(train),
                 test=_row_numbers(test),
+                whole_y=y,
+                context=self.arguments.get("callback_ctx"),
+                caller=self.arguments.get("caller"),
             )
 
     def _splits(self, X, y):
@@ -167,6 +184,10 @@ class Task:
             yield split
         # a splitter may be random: the task has to find the splits that were planned
         self._change(cv=check_cv(splits), split_params={})
+
+    def replace_context(self, context):
+        """Have the task tell callbacks by another context."""
+        self._change(callback_ctx=context)
 
     def _change(self, **arguments):
         """Give the task other arguments."""

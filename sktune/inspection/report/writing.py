@@ -4,12 +4,13 @@ import os
 import secrets
 from pathlib import Path
 
+from sktune.inspection.advice import diagnose
 from sktune.inspection.optional import import_jinja
 from sktune.inspection.records import read_search
 from sktune.inspection.report.page import render_page
 
 
-def report(search, path="report.html", *, title=None, X=None, y=None, metric=None, findings=None):
+def report(search, path="report.html", *, title=None, X=None, y=None, metric=None, findings="auto"):
     """Write all that a search has found into one HTML file.
 
     The file needs no server and no network. It says what was asked; the best candidate and the
@@ -32,8 +33,9 @@ def report(search, path="report.html", *, title=None, X=None, y=None, metric=Non
         search has not done so.
     metric : str, default=None
         Which score, where there are several; None is the one that the search refits by.
-    findings : list of Finding, default=None
-        What checks have found. None says in the report that none were run.
+    findings : "auto", list of Finding or None, default="auto"
+        What checks have found. ``"auto"`` runs those of :func:`sktune.inspection.diagnose`, with X
+        and y if they are given; None says in the report that none were run.
 
     Returns
     -------
@@ -64,18 +66,11 @@ def report(search, path="report.html", *, title=None, X=None, y=None, metric=Non
     path = Path(path)
     _check_path(path)
     record = read_search(search, metric)
-    findings = _run_checks(findings, search, X, y)
+    if isinstance(findings, str):
+        findings = diagnose(search, X, y, metric=metric)
     title = _default_title(record) if title is None else str(title)
     _write_whole(path, render_page(record, search, title, findings, X, y))
     return path
-
-
-def _run_checks(findings, search, X, y):
-    """Return the findings to show; None where no checks were run.
-
-    The checks of :mod:`sktune.inspection.advice` belong here, for `findings` that are None.
-    """
-    return findings
 
 
 def _default_title(record):

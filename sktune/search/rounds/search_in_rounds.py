@@ -91,7 +91,12 @@ class Session:
 
     def take(self, candidates, n_splits, out):
         """Take what the tasks of all rounds have returned."""
-        stopped = {stop["candidate"] for stop in self.report.stopped}
+        # what a callback of the user's has stopped is complete
+        stopped = {
+            stop["candidate"]
+            for stop in self.report.stopped
+            if stop["reason"] == self.deadline.reason
+        }
         outcomes = []
         for number, params in enumerate(candidates):
             while len(outcomes) in self.failed:
@@ -151,6 +156,7 @@ class Rounds:
     def evaluate(self, candidates):
         """Return the outcomes of candidates, whose networks are trained together."""
         self.search.n_rounds_ = getattr(self.search, "n_rounds_", 0) + 1
+        self.search._progress.name_round(f"round {self.search.n_rounds_}")
         session = self.session
         n_before = len(session.outcomes)
         session.report.n_earlier = n_before
@@ -176,8 +182,13 @@ class Rounds:
         self.evaluate_candidates(candidates, cv=self.splits, callback_ctx=context)
         context.call_on_fit_task_end(estimator=self.search)
 
+    def expect(self, n_candidates):
+        """Tell the progress bar how many candidates this round and the later ones have at most."""
+        self.search._progress.expect(n_candidates * self.search.n_splits_)
+
     def end(self):
-        """Tell scikit-learn's callbacks that the last round is over."""
+        """Tell the progress bar and scikit-learn's callbacks that the last round is over."""
+        self.search._progress.end()
         if self.context is not None:
             self.context.call_on_fit_task_end(estimator=self.search)
 

@@ -48,6 +48,11 @@ class Deadline:
         self.end = np.inf if seconds is None else monotonic() + seconds
 
     @property
+    def reason(self):
+        """Why a fit has been stopped, in words."""
+        return f"the timeout of {self.seconds} s is over"
+
+    @property
     def is_over(self):
         """Whether the time is over."""
         return monotonic() >= self.end
@@ -56,7 +61,7 @@ class Deadline:
         """Stop all fits of a group if the time is over."""
         if self.is_over:
             for fit in event.fits:
-                event.stop(fit, f"the timeout of {self.seconds} s is over")
+                event.stop(fit, self.reason)
 
 
 def corrected_standard_error(scores, n_train, n_test):

@@ -1,0 +1,1 @@
+"""What listens to groups while they train, and tells others of it."""

@@ -92,7 +92,9 @@ def test_sections_of_a_sealed_search(sealed, tmp_path):
         assert text in page.sections["sealed"]
     assert f"{sealed.optimism_:+.4f}" in page.sections["sealed"]
     assert "30 rows were sealed" in page.sections["sealed"]
-    assert "No checks were run" in page.sections["findings"]
+    assert "Few candidates" in page.sections["findings"]
+    without = read(report(sealed, tmp_path / "without.html", findings=None))
+    assert "No checks were run" in without.sections["findings"]
     # a training curve and the effects of two parameters
     assert sum(tag == "svg" for tag, _ in page.tags) >= 3
     assert "search__estimator__random_state 0" in page.sections["setting"]

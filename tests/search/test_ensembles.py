@@ -434,7 +434,10 @@ def test_holdout_search_scores_both_on_the_same_rows(scoring):
     assert low <= tuned.ensemble_test_score_ <= high
     single = tuned.test_score_["roc_auc_ovr"] if refit is not True else tuned.test_score_
     assert tuned.score(rows, target) == pytest.approx(single)
-    assert f"{tuned.ensemble_test_score_:.4f}" in tuned.summary().splitlines()[-1]
+    lines = [
+        line for line in tuned.summary().splitlines() if line.startswith("Test of the ensemble")
+    ]
+    assert f"{tuned.ensemble_test_score_:.4f}" in lines[0]
     assert "Test of the ensemble" in tuned.summary()
     tuned.set_params(search__ensemble=None).fit(X, y)
     assert "ensemble" not in tuned.summary()

@@ -10,6 +10,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sktune.bridge.seam import fused_tasks
+from sktune.estimators.callbacks.seam import CallbackSupport
+from sktune.estimators.callbacks.tasks import told_subtask
 from sktune.evaluation.final import score_baseline, score_sealed
 from sktune.evaluation.sealing import check_rows, count_rows, seal_rows, take_params, take_rows
 from sktune.evaluation.searches import (
@@ -42,7 +44,7 @@ def _method_of_best(name):
     return available_if(is_available)(method)
 
 
-class HoldoutSearch(LinksToDocumentation, MetaEstimatorMixin, BaseEstimator):
+class HoldoutSearch(LinksToDocumentation, CallbackSupport, MetaEstimatorMixin, BaseEstimator):
     """Tune on a part of the rows, and score the best model once on the others.
 
     First, `test_size` of the rows are sealed. The search, its cross-validation and its refit use
@@ -253,7 +255,8 @@ class HoldoutSearch(LinksToDocumentation, MetaEstimatorMixin, BaseEstimator):
         seed_splits(getattr(core, "cv", None), seed)
         self._try_splits(search, X, y, params)
         start = time.perf_counter()
-        with fused_tasks():
+        # callbacks see none of the sealed rows
+        with told_subtask(self, search, X, y, "fit-search"), fused_tasks():
             search.fit(X, y, **params)
         fitted = {"search_": search, "search_time_": time.perf_counter() - start}
         if not hasattr(core, "best_estimator_"):

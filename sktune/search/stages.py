@@ -1,6 +1,7 @@
 """A search in stages: a few parameters at a time, and all of them at last."""
 
 from collections.abc import Mapping
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,6 +14,7 @@ from sktune.search.base import _FusedSearch
 from sktune.search.narrowing import narrow_space
 from sktune.search.rounds.seam import BaseSearchCV, fix_splits
 from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.rounds.tasks import SearchTasks
 from sktune.search.samplers.distributions import Space
 from sktune.search.samplers.optional import import_optuna
 from sktune.search.samplers.optuna_samplers import check_sampler
@@ -163,14 +165,15 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         self._report = options["report"]
         return options
 
-    def _run_search(self, evaluate_candidates):
+    def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Evaluate the candidates of each stage, of which scikit-learn keeps the results."""
         splits = fix_splits(self)
         rng = check_random_state(self.random_state)
         self.stages_ = []
         n_evaluated = 0
+        tasks = SearchTasks(self, callback_ctx)
 
-        def evaluate(name, candidates):
+        def evaluate(name, candidates, stage=None):
             nonlocal n_evaluated
             self._progress.name_round(f"stage {name!r}")
             # scikit-learn numbers the candidates of each call from 0
@@ -178,7 +181,11 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
             n_evaluated += len(candidates)
             # scikit-learn extends the column by that of each round
             more = {"stage": [name] * len(candidates)}
-            return evaluate_candidates(candidates, cv=splits, more_results=more)
+            # a stage is a task itself, or has one for each of its rounds
+            outer = tasks if stage is None else stage
+            task = f"stage-{name}" if stage is None else "round"
+            with outer.evaluating(task, candidates) as arguments:
+                return evaluate_candidates(candidates, cv=splits, more_results=more, **arguments)
 
         self._progress.expect(self._count_fits(self.stages) + self.n_splits_)
         results = evaluate("baseline", [{}])
@@ -192,13 +199,18 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
             center = {key: best_values[key] for key in tuned if key in best_values}
             narrowed = narrow_space(whole, center, self.narrow)
             if self._is_bayesian(name):
-                results = self._search_in_rounds(name, narrowed, results, evaluate, rng)
+                stage = tasks.begin(f"stage-{name}")
+                results = self._search_in_rounds(
+                    name, narrowed, results, partial(evaluate, stage=stage), rng
+                )
+                stage.end()
             else:
                 drawn = self._draw(name, narrowed, rng)
                 results = evaluate(name, [{**best_params, **candidate} for candidate in drawn])
             best_params = self._note_stage(name, narrowed, results)
             tuned.update(whole)
         self._progress.end()
+        tasks.end()
 
     def _count_fits(self, stages):
         """Return how many fits stages have; a small space may give fewer in the end."""

@@ -2,7 +2,13 @@
 
 from contextlib import contextmanager
 
-from sktune.estimators.callbacks.seam import begin_context, list_callbacks, managed_callbacks
+from sktune.estimators.callbacks.seam import (
+    HAS_CALLBACKS,
+    begin_context,
+    list_callbacks,
+    managed_callbacks,
+    propagating,
+)
 
 
 class NoTasks:
@@ -95,6 +101,26 @@ def told_fit(net, X, y, sample_weight):
         finally:
             vars(net).pop("_tasks", None)
         tasks.end()
+
+
+@contextmanager
+def told_subtask(estimator, inner, X, y, name):
+    """Let callbacks of a meta-estimator hear of its fit, and hand them on to an inner estimator.
+
+    The fit has one subtask, of the given name: to fit `inner` within this context.
+    """
+    if not HAS_CALLBACKS:
+        yield
+        return
+    with managed_callbacks(estimator):
+        context = begin_context(estimator, 1)
+        context.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+        task = context.subcontext(task_name=name)
+        with propagating(task, inner):
+            task.call_on_fit_task_begin(estimator=estimator, X=X, y=y)
+            yield
+        task.call_on_fit_task_end(estimator=estimator, X=X, y=y)
+        context.call_on_fit_task_end(estimator=estimator, X=X, y=y)
 
 
 def describe_rows(X, y, sample_weight):

@@ -17,6 +17,7 @@ from sktune.engine.report import FusionReport
 from sktune.search.base import _FusedSearch
 from sktune.search.rounds.seam import FixedSplits
 from sktune.search.rounds.stopping import Deadline, StoppingRule, check_stopping
+from sktune.search.rounds.tasks import SearchTasks
 
 # How scikit-learn's error begins where every fit of a call has failed.
 _ALL_FAILED = re.compile(r"\s*All the \d+ fits failed")
@@ -148,10 +149,7 @@ class Rounds:
         self.session = search._session
         self.evaluate_candidates = evaluate_candidates
         self.splits = FixedSplits(search._checked_cv_orig, check_splits)
-        self.context = None
-        if callback_ctx is not None:
-            context = callback_ctx.subcontext(task_name="search", max_subtasks=None)
-            self.context = context.call_on_fit_task_begin(estimator=search)
+        self.tasks = SearchTasks(search, callback_ctx)
 
     def evaluate(self, candidates):
         """Return the outcomes of candidates, whose networks are trained together."""
@@ -171,16 +169,8 @@ class Rounds:
         return session.outcomes[n_before:]
 
     def _call_scikit_learn(self, candidates):
-        if self.context is None:
-            self.evaluate_candidates(candidates, cv=self.splits)
-            return
-        context = self.context.subcontext(
-            task_name="round",
-            max_subtasks=len(candidates) * self.search.n_splits_,
-            sequential_subtasks=False,
-        ).call_on_fit_task_begin(estimator=self.search)
-        self.evaluate_candidates(candidates, cv=self.splits, callback_ctx=context)
-        context.call_on_fit_task_end(estimator=self.search)
+        with self.tasks.evaluating("round", candidates) as arguments:
+            self.evaluate_candidates(candidates, cv=self.splits, **arguments)
 
     def expect(self, n_candidates):
         """Tell the progress bar how many candidates this round and the later ones have at most."""
@@ -189,8 +179,7 @@ class Rounds:
     def end(self):
         """Tell the progress bar and scikit-learn's callbacks that the last round is over."""
         self.search._progress.end()
-        if self.context is not None:
-            self.context.call_on_fit_task_end(estimator=self.search)
+        self.tasks.end()
 
 
 class SearchInRounds(_FusedSearch):

@@ -11,6 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, HalvingRandomSearchCV
+from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
@@ -330,3 +331,19 @@ def test_staged_search_within_a_holdout():
     findings = diagnose(tuned, X, Y)
     assert "tuned-apart" in [found.code for found in findings]
     assert "optimism" not in findings.skipped
+
+
+@pytest.mark.parametrize("kind", ["array", "list"])
+def test_sealed_rows_change_nothing(kind):
+    search = GridSearchCV(KNeighborsClassifier(), {"n_neighbors": [1, 5, 9]}, cv=3)
+    tuned = HoldoutSearch(search, random_state=0).fit(X, Y)
+    poisoned = X.copy()
+    poisoned[tuned.test_indices_] = 1e9
+    labels = Y.copy()
+    labels[tuned.test_indices_] = 7
+    if kind == "list":
+        poisoned, labels = poisoned.tolist(), labels.tolist()
+    expected = diagnose(tuned, X, Y, compare=True)
+    found = diagnose(tuned, poisoned, labels, compare=True)
+    assert [str(finding) for finding in found] == [str(finding) for finding in expected]
+    assert found.skipped == expected.skipped

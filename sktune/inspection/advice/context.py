@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 from sklearn.exceptions import NotFittedError
+from sklearn.utils import _safe_indexing
 
 from sktune.inspection.nets import find_net
 from sktune.inspection.records import CurveTable, SearchRecord, read_search
@@ -89,6 +90,7 @@ def ends_in(full, name):
 
 def make_context(search_or_net, X=None, y=None, *, metric=None, compare=False):
     """Read a search or a network; see :func:`diagnose` for what is given."""
+    X, y = (_leave_out_sealed(rows, search_or_net) for rows in (X, y))
     given = {"outer": search_or_net, "X": X, "y": y, "compare": compare}
     net = _find_net(search_or_net)
     if net is not None:
@@ -100,6 +102,14 @@ def make_context(search_or_net, X=None, y=None, *, metric=None, compare=False):
     estimator = record.estimator
     net = _find_net(estimator)
     return Context(record, record.curves, _find_best(record), estimator, net, **given)
+
+
+def _leave_out_sealed(rows, search):
+    """Return the rows that a HoldoutSearch has searched on; of other searches, all rows."""
+    searched = getattr(search, "dev_indices_", None)
+    if rows is None or searched is None:
+        return rows
+    return _safe_indexing(rows, searched)
 
 
 def _find_net(estimator):

@@ -14,7 +14,8 @@ def diagnose(search_or_net, X=None, y=None, *, metric=None, compare=False):
         A fitted search, what contains one, or its ``cv_results_``; or a fitted network, or a
         Pipeline that ends in one, of which only its training is looked at.
     X, y : array-like, default=None
-        The data of the search, for the rules that need them. They are only read.
+        The data of the search, for the rules that need them. They are only read, and of a
+        :class:`sktune.HoldoutSearch` the sealed rows are left out.
     metric : str, default=None
         Which score, where there are several; None is the one that the search refits by.
     compare : bool, default=False

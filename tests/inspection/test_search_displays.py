@@ -262,3 +262,32 @@ def test_arguments_of_lines():
     lines = HalvingDisplay.from_cv_results(results, line_kw={"lw": 5}).lines_
     lines += LossCurveDisplay(make_record(3)).plot(line_kw={"lw": 5}).lines_
     assert {line.get_linewidth() for line in lines} == {5}
+
+
+def test_a_loss_of_zero_leaves_the_axis_logarithmic():
+    record = make_record(5)
+    record.curves.train_loss[0, :, -1] = 0.0
+    ax = LossCurveDisplay(record).plot().ax_
+    assert ax.get_yscale() == "log"
+    mean = record.curves.mean_over_splits("train_loss")[0]
+    assert ax.get_ylim()[0] == pytest.approx(mean[mean > 0].min() / 1.3)
+    record.curves.train_loss[0, :, -1] = 1e-30
+    assert LossCurveDisplay(record).plot().ax_.get_ylim()[0] > 1e-7
+    record.curves.train_loss[0, :, -1] = -1.0
+    assert LossCurveDisplay(record).plot().ax_.get_yscale() == "linear"
+
+
+@pytest.mark.parametrize(
+    ("decays", "expected"),
+    [
+        ([0.0, 1e-4, 1e-2], ["weight decay λ: 0"]),
+        ([np.nan, 1e-4, 1e-2], ["weight decay λ: no number"]),
+        ([1e-5, 1e-4, 1e-2], []),
+    ],
+)
+def test_grey_lines_are_explained(decays, expected):
+    parameter = make_parameter("optimizer__weight_decay", decays, [True] * 3, loguniform(1e-5, 1))
+    record = SearchRecord(**{**vars(make_record(3)), "parameters": {"decay": parameter}})
+    legend = LossCurveDisplay(record).plot(color_by="decay").ax_.get_legend()
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert [text for text in texts if "decay" in text] == expected

@@ -41,7 +41,7 @@ def set_axis(axis, parameter):
     ax = axis.axes
     is_x = axis is ax.xaxis
     if not parameter.is_number:
-        texts = [escape(_shorten(category)) for category in parameter.categories]
+        texts = [escape(shorten(category)) for category in parameter.categories]
         axis.set_ticks(range(len(texts)), texts)
         if is_x and len(texts) >= _MANY:
             ax.tick_params(axis="x", rotation=45)
@@ -71,6 +71,6 @@ def _label_zero(axis, parameter):
     axis.set_ticks([], minor=True)
 
 
-def _shorten(text):
-    """Return the beginning of a long text."""
+def shorten(text):
+    """Return the beginning of a long text: 24 characters."""
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -61,7 +61,7 @@ def color_candidates(parameter):
 
 
 def add_color_key(ax, parameter):
-    """Add a colour bar for numbers; return handles of a legend for categories.
+    """Add a colour bar for numbers; return handles for categories, and for what is grey.
 
     Parameters
     ----------
@@ -82,10 +82,25 @@ def add_color_key(ax, parameter):
         shown = ListedColormap(colormaps[_MAP](np.linspace(0, 0.9, 256)))
         bar = ax.figure.colorbar(ScalarMappable(norm, shown), ax=ax)
         bar.set_label(escape(parameter.label))
-        return []
+        return _explain_grey(parameter)
     colors = color_candidates(parameter)
     handles = []
     for category in parameter.categories:
         first = [format_value(value) for value in parameter.values].index(category)
         handles.append(Line2D([], [], color=colors[first], label=escape(category)))
     return handles
+
+
+def _explain_grey(parameter):
+    """Return a handle for the numbers that have no place on the colour bar, if there are some."""
+    from matplotlib.lines import Line2D
+
+    _, numbers = make_norm(parameter)
+    is_grey = np.isnan(numbers)
+    meanings = []
+    if (is_grey & (parameter.numbers == 0)).any():
+        meanings.append("0")
+    if (is_grey & (parameter.numbers != 0)).any():
+        meanings.append("no number")
+    label = f"{parameter.label}: {' or '.join(meanings)}"
+    return [Line2D([], [], color=_UNSET, label=escape(label))] if meanings else []

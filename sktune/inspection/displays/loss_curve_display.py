@@ -22,6 +22,8 @@ _CROWD = 200
 _LOSSES = {"train_loss": ("training", "-"), "valid_loss": ("validation", "--")}
 # Losses are shown up to this many times the median first loss above it.
 _SHOWN_ABOVE = 1.0
+# A logarithmic axis begins at this share of its upper end, at the lowest.
+_LOWEST_SHOWN = 1e-6
 
 
 class LossCurveDisplay:
@@ -259,15 +261,18 @@ class LossCurveDisplay:
             self.record.curves.mean_over_splits(name)[0][shown] for name in self._list_losses()
         ]
         finite = np.concatenate([mean[np.isfinite(mean)] for mean in means])
-        lowest = finite.min()
+        positive = finite[finite > 0]
         firsts = np.concatenate([mean[:, 0] for mean in means])
         firsts = firsts[np.isfinite(firsts)]
         typical = np.median(firsts) if len(firsts) else finite.max()
         highest = min(finite.max(), typical + _SHOWN_ABOVE * abs(typical))
-        if lowest > 0:
+        if finite.min() >= 0 and len(positive):
+            # a loss of zero, of a fit that is sure of all its rows, is at the lower edge
+            lowest = max(positive.min(), _LOWEST_SHOWN * highest)
             self.ax_.set_yscale("log", nonpositive="clip")
             self.ax_.set_ylim(lowest / 1.3, max(highest, lowest) * 1.3)
             return
+        lowest = finite.min()
         margin = 0.05 * max(highest - lowest, 1e-12)
         self.ax_.set_ylim(lowest - margin, max(highest, lowest) + margin)
 

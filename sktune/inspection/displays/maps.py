@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sktune.inspection.displays.axes import place_values, set_axis
+from sktune.inspection.displays.axes import place_values, set_axis, shorten
 from sktune.inspection.displays.colors import escape
 from sktune.inspection.records.parameters import format_value
 
@@ -94,7 +94,8 @@ def _name_cells(axis, parameter, cells):
     """Name the columns or the rows of a heat map by the values."""
     _, first = np.unique(cells, return_index=True)
     step = -(-len(first) // _MOST_NAMED)
-    texts = [escape(format_value(parameter.values[candidate])) for candidate in first[::step]]
+    named = [format_value(parameter.values[candidate]) for candidate in first[::step]]
+    texts = [escape(shorten(text)) for text in named]
     axis.set_ticks(np.arange(len(first))[::step], texts)
     axis.set_label_text(escape(parameter.label))
     is_long = sum(map(len, texts)) > 50

@@ -1,61 +1,42 @@
 """Libraries that only some need: imported when they are, with a word on what is missing."""
 
+from importlib import import_module
+
 
 def import_pyplot(what):
-    """Return ``matplotlib.pyplot``.
-
-    Parameters
-    ----------
-    what : str
-        Who needs it, as the error calls it.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed; it names the extra.
-    """
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as error:
-        raise ImportError(f"{what} needs matplotlib: pip install 'sktune[plot]'") from error
-    return plt
+    """Return ``matplotlib.pyplot``; see :func:`import_optional`."""
+    return import_optional("matplotlib.pyplot", what, "matplotlib", "'sktune[plot]'")
 
 
 def import_pandas(what):
-    """Return ``pandas``.
-
-    Parameters
-    ----------
-    what : str
-        Who needs it, as the error calls it.
-
-    Raises
-    ------
-    ImportError
-        If pandas is not installed.
-    """
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError(f"{what} needs pandas: pip install pandas") from error
-    return pd
+    """Return ``pandas``; see :func:`import_optional`."""
+    return import_optional("pandas", what, "pandas", "pandas")
 
 
 def import_jinja(what):
-    """Return ``jinja2``.
+    """Return ``jinja2``; see :func:`import_optional`."""
+    return import_optional("jinja2", what, "Jinja", "'sktune[report]'")
+
+
+def import_optional(module, what, name, requirement):
+    """Return a module of a library that may not be installed.
 
     Parameters
     ----------
+    module : str
     what : str
         Who needs it, as the error calls it.
+    name : str
+        How the error calls the library.
+    requirement : str
+        What pip installs.
 
     Raises
     ------
     ImportError
-        If Jinja is not installed; it names the extra.
+        If it is not installed; it names the requirement.
     """
     try:
-        import jinja2
+        return import_module(module)
     except ImportError as error:
-        raise ImportError(f"{what} needs Jinja: pip install 'sktune[report]'") from error
-    return jinja2
+        raise ImportError(f"{what} needs {name}: pip install {requirement}") from error

@@ -15,9 +15,6 @@ from sktune.search.samplers.optuna_samplers import check_sampler, make_sampler
 from sktune.search.samplers.own_settings import read_own_settings
 from sktune.search.samplers.studies import SearchStudy, describe_estimator, describe_space
 
-# Of a space with no more candidates than these none is evaluated twice.
-_SMALL = 10_000
-
 
 class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     """Search by Bayesian optimization, with cross-validation.
@@ -255,11 +252,6 @@ class BayesianRounds:
     def _find_reason(self):
         return self.search._find_reason(self.rounds, self.rule, self.found, self._count_next())
 
-    @property
-    def _is_small(self):
-        n_values = self.space.n_values
-        return n_values is not None and n_values <= _SMALL
-
     def _list_known(self):
         """Return the set of the candidates so far that are in the space."""
         return {point for point, _ in self.found if point is not None}
@@ -271,7 +263,7 @@ class BayesianRounds:
     def _count_remaining(self):
         """Return how many candidates all further rounds have."""
         n_remaining = self.search.n_iter - len(self.found)
-        if self._is_small:
+        if self.space.is_small:
             n_remaining = min(n_remaining, self.space.n_values - len(self._list_known()))
         return max(n_remaining, 0)
 
@@ -288,7 +280,7 @@ class BayesianRounds:
         if n == 0:
             return []
         points = self.sampler.ask(n)
-        if not self._is_small:
+        if not self.space.is_small:
             return points
         chosen = []
         for point in points:

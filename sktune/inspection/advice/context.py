@@ -146,7 +146,7 @@ def _read_history(net):
 LEVEL = 0.05
 
 
-def least_significant(record, best, others):
+def least_significant(scores, best, others):
     """Return by how much the chosen candidate must beat each of the others to be better.
 
     It is the corrected resampled t-test of Nadeau and Bengio (2003), for k folds, one-sided at 5 %.
@@ -155,7 +155,7 @@ def least_significant(record, best, others):
 
     Parameters
     ----------
-    record : SearchRecord
+    scores : ndarray of float of shape (n_candidates, n_splits)
     best : int
     others : ndarray of int of shape (n_others,)
 
@@ -164,10 +164,10 @@ def least_significant(record, best, others):
     least : ndarray of float of shape (n_others,)
         nan where there is a single split, or no score.
     """
-    k = record.n_splits
+    k = scores.shape[1]
     if k < 2:
         return np.full(len(others), np.nan)
-    scores = np.where(np.isfinite(record.scores), record.scores, np.nan)
+    scores = np.where(np.isfinite(scores), scores, np.nan)
     spreads = (scores[best] - scores).std(axis=1, ddof=1)
     spreads[best] = np.nan
     if np.isnan(spreads).all():

@@ -107,7 +107,8 @@ def find_boosting_better(context):
     cv = check_cv(search.cv, context.y, classifier=is_class)
     scores = cross_val_score(model, context.X, context.y, cv=cv, scoring=scorer)
     score, best = float(scores.mean()), float(record.mean_scores[context.best])
-    least = _least_difference(record, context.best, scores)
+    pair = np.vstack([record.scores[context.best], scores])
+    least = float(least_significant(pair, 0, np.array([1]))[0])
     if not score - best > least:
         return None
     return Finding(
@@ -136,17 +137,3 @@ def has_same_folds(context):
         return False
     is_whole = np.asarray(context.X).shape[1] == read_numbers(context.X).shape[1]
     return is_whole and np.asarray(context.y).ndim == 1 and n_splits == context.record.n_splits
-
-
-def _least_difference(record, best, scores):
-    """Return the least significant difference between the best candidate and other scores."""
-    pair = SimpleScores(np.vstack([record.scores[best], scores]))
-    return float(least_significant(pair, 0, np.array([1]))[0])
-
-
-class SimpleScores:
-    """Scores of candidates by split, as `least_significant` reads them."""
-
-    def __init__(self, scores):
-        self.scores = scores
-        self.n_splits = scores.shape[1]

@@ -98,7 +98,7 @@ def find_fold_noise(context):
     others = np.flatnonzero(np.isfinite(means) & (np.arange(len(means)) != context.best))
     if len(others) < 2:
         return None
-    least = least_significant(record, context.best, others)
+    least = least_significant(record.scores, context.best, others)
     is_close = means[context.best] - means[others] <= least
     if is_close.mean() < 0.5:
         return None

@@ -62,7 +62,7 @@ def _find_side(context, parameter):
     if len(inner) < (LEAST_INNER if hasattr(parameter.space, "cdf") else 1):
         return None
     gains = record.mean_scores[context.best] - record.mean_scores[inner]
-    least = least_significant(record, context.best, inner)
+    least = least_significant(record.scores, context.best, inner)
     # nan, with a single split, is no evidence
     return side if (gains > least).all() else None
 

@@ -22,6 +22,8 @@ from sktune.search.spaces import loguniform_int, zero_or
 
 # Where quantile functions are cut off: that of a normal distribution is infinite at 0 and 1.
 _EDGE = 2.0**-20
+# Of a space with no more candidates than these none is evaluated twice.
+SMALL = 10_000
 
 
 class Dimension(ABC):
@@ -466,6 +468,12 @@ class Space:
                 return None
             total += int(np.prod(sizes, dtype=float))
         return total
+
+    @property
+    def is_small(self):
+        """Whether there are so few candidates that none is to be evaluated twice."""
+        n_values = self.n_values
+        return n_values is not None and n_values <= SMALL
 
     def params_at(self, point):
         """Return the parameters of a candidate."""

@@ -6,9 +6,6 @@ from sklearn.utils import check_random_state
 from sktune.search.samplers.distributions import Space
 from sktune.search.samplers.optuna_samplers import make_sampler
 
-# Of a space with no more candidates than these none is asked for twice.
-_SMALL = 10_000
-
 
 class StageSampler:
     """Asked for candidates of a stage, and told their scores.
@@ -31,10 +28,9 @@ class StageSampler:
     @property
     def n_left(self):
         """How many candidates are not known yet, where the space is small; else infinity."""
-        n_values = self.space.n_values
-        if n_values is None or n_values > _SMALL:
+        if not self.space.is_small:
             return np.inf
-        return n_values - len(self.known)
+        return self.space.n_values - len(self.known)
 
     def tell_known(self, params, score):
         """Take the score of a candidate of earlier stages, if it lies in the space."""
@@ -45,10 +41,9 @@ class StageSampler:
 
     def ask(self, n):
         """Return the Points of n candidates; known ones of a small space are replaced."""
-        is_small = np.isfinite(self.n_left)
         points = []
         for point in self.sampler.ask(n):
-            if is_small and point in self.known:
+            if self.space.is_small and point in self.known:
                 free = [other for other in self.space.list_points() if other not in self.known]
                 point = free[self.rng.randint(len(free))]
             self.known.add(point)

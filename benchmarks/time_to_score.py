@@ -326,11 +326,16 @@ def compare(peers, data, seed, args, best_n_jobs):
 
 
 def summarize(found, peers):
-    """Return the median over seeds of each peer, by data set, with its ratio to skorch's."""
+    """Return the median over seeds of each peer, by data set, with its ratios to skorch's.
+
+    ``ratio`` is that of the moment at which the search over skorch's net comes to its best
+    candidate, which nobody knows before the search is over; ``ratio_to_whole`` that of its end.
+    """
     table = {}
     for data in dict.fromkeys(row["data"] for row in found):
         rows = [row["peers"] for row in found if row["data"] == data]
         reference = median(row["skorch-random"]["to_score"] for row in rows)
+        whole = median(row["skorch-random"]["seconds"] for row in rows)
         table[data] = {}
         for peer in peers:
             # what was not reached takes longer than anything that was
@@ -341,6 +346,7 @@ def summarize(found, peers):
             table[data][peer] = {
                 "seconds": middle if is_reached else None,
                 "ratio": reference / middle if is_reached else None,
+                "ratio_to_whole": whole / middle if is_reached else None,
                 "reached": sum(np.isfinite(times).tolist()),
                 "of": len(times),
                 "best": median(row[peer]["best"] for row in rows),
@@ -352,12 +358,13 @@ def summarize(found, peers):
 def show(table):
     for data, rows in table.items():
         print(f"\n{data}")
-        print(f"{'':<16}{'to score':>10}{'ratio':>8}{'reached':>9}{'best':>9}{'search':>10}")
+        print(f"{'':<16}{'to score':>10}{'ratio':>8}{'to whole':>10}{'reached':>9}{'best':>9}{'search':>10}")
         for peer, row in rows.items():
             reached = f"{row['reached']}/{row['of']}"
-            to_score = f"{'not reached':>18}"
+            to_score = f"{'not reached':>28}"
             if row["seconds"] is not None:
                 to_score = f"{row['seconds']:>8.2f} s{row['ratio']:>8.1f}"
+                to_score += f"{row['ratio_to_whole']:>10.1f}"
             print(
                 f"{peer:<16}{to_score}{reached:>9}{row['best']:>9.4f}{row['whole_search']:>8.2f} s"
             )

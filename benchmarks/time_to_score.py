@@ -358,7 +358,8 @@ def summarize(found, peers):
 def show(table):
     for data, rows in table.items():
         print(f"\n{data}")
-        print(f"{'':<16}{'to score':>10}{'ratio':>8}{'to whole':>10}{'reached':>9}{'best':>9}{'search':>10}")
+        names = f"{'':<16}{'to score':>10}{'ratio':>8}{'to whole':>10}"
+        print(f"{names}{'reached':>9}{'best':>9}{'search':>10}")
         for peer, row in rows.items():
             reached = f"{row['reached']}/{row['of']}"
             to_score = f"{'not reached':>28}"

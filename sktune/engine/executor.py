@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 import torch
@@ -12,6 +13,9 @@ from sktune.engine.group import train_group
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
 from sktune.engine.steps.base import StepOptions, Stopped
+from sktune.engine.workers.engines import LostWorkerError
+from sktune.engine.workers.jobs import GroupJob, GroupResult
+from sktune.engine.workers.replay import replay
 from sktune.runtime.threads import limited_threads
 
 
@@ -84,9 +88,14 @@ class Trainer:
         See :class:`sktune.bridge.backend.FusingBackend`.
     max_lanes : int or None
         The fits of a group at most.
+    engine : Engine or None
+        It has the workers that train; None is threads of this process.
     """
 
-    def __init__(self, n_workers, report, listeners=(), precision=None, max_lanes=None):
+    def __init__(
+        self, n_workers, report, listeners=(), precision=None, max_lanes=None, engine=None
+    ):
+        self.engine = engine
         self.n_workers = n_workers
         self.report = report
         self.listeners = listeners
@@ -97,13 +106,19 @@ class Trainer:
 
     def plan(self, fits, tables):
         """Arrange fits in groups; those that cannot be trained together get a `reason`."""
+        n_workers = self.n_workers
+        n_threads = torch.get_num_threads()
+        if self.engine is not None:
+            n_workers = self.engine.n_workers
+            n_threads = n_workers * self.engine.n_threads
         return plan_groups(
             fits,
             tables,
             max_lanes=self.max_lanes,
-            n_workers=self.n_workers,
-            n_threads=torch.get_num_threads(),
+            n_workers=n_workers,
+            n_threads=n_threads,
             options=self.options,
+            has_own_devices=self.engine is not None,
         )
 
     def train(self, plans):
@@ -114,19 +129,65 @@ class Trainer:
         for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
             # groups compute on streams of their own: their rows are to be there
             torch.cuda.synchronize(device)
-        executor = ThreadExecutor(min(self.n_workers, len(plans)), self.options.stop)
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
         with _product_precision(self.precision), limited_threads(n_threads):
             while plans:
                 failed = []
-                for plan, outcome in executor.run(self._train_group, plans):
+                for plan, outcome in self._run(plans):
                     failed += self._conclude(plan, outcome)
                 plans = failed
         self.report.seconds += perf_counter() - began
 
+    def _run(self, plans):
+        """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""
+        here = plans
+        if self.engine is not None:
+            jobs, here = self._make_jobs(plans)
+            yield from self._run_on_workers(jobs)
+        executor = ThreadExecutor(min(self.n_workers, len(here)), self.options.stop)
+        yield from executor.run(self._train_group, here)
+
+    def _make_jobs(self, plans):
+        """Return pairs of a plan and its job for a worker, and the plans to be trained here."""
+        jobs = []
+        here = []
+        for plan in plans:
+            try:
+                if any(fit.telling is not None for fit in plan.fits):
+                    raise TypeError("callbacks of scikit-learn hear of the epochs in this process")
+                jobs.append((plan, self._make_job(plan)))
+            except Exception as error:
+                # what cannot be pickled can be trained
+                reason = f"the fits cannot be sent to workers: {error}"
+                here.append(replace(plan, blockers={**plan.blockers, "workers": reason}))
+        return jobs, here
+
+    def _make_job(self, plan):
+        """Return a group as the bytes and the tables that a worker needs."""
+        names = list(dict.fromkeys(spec.rows.table for spec in plan.specs))
+        job = GroupJob(
+            plan.specs,
+            None,
+            names,
+            n_threads=plan.options.n_threads,
+            product_dtype=plan.options.product_dtype,
+            listeners=[one for one in self.listeners if _goes_along(one)],
+        )
+        return job.pack(), self.engine.pack({name: plan.tables[name] for name in names})
+
+    def _run_on_workers(self, jobs):
+        """Let workers train groups; the listeners hear of the epochs of each when it is done."""
+        staying = [one for one in self.listeners if not _goes_along(one)]
+        for number, outcome in self.engine.run([job for _, job in jobs]):
+            plan, _ = jobs[number]
+            if isinstance(outcome, GroupResult):
+                with listening(staying, plan.fits) as listeners:
+                    replay(outcome.results, listeners)
+            yield plan, outcome
+
     def _train_group(self, plan):
-        """Return the results of a group, and the seconds that it took."""
+        """Return what came of a group that is trained in this thread."""
         began = perf_counter()
         with (
             limited_threads(plan.options.n_threads),
@@ -141,7 +202,14 @@ class Trainer:
                 options=plan.options,
                 listeners=listeners,
             )
-        return results, perf_counter() - began
+        return GroupResult(
+            results,
+            perf_counter() - began,
+            worker="",
+            device=str(plan.device),
+            steps=plan.backend.name,
+            blockers=plan.blockers,
+        )
 
     def _conclude(self, plan, outcome):
         """Give the fits of a group what came of it; return the plans that are to be tried again."""
@@ -150,19 +218,19 @@ class Trainer:
             return []
         if isinstance(outcome, Exception):
             return self._recover(plan, outcome)
-        results, seconds = outcome
         row = {
             "lanes": len(plan.fits),
-            "seconds": seconds,
-            "device": str(plan.device),
-            "compiled": plan.backend.name == "compiled",
-            "steps": plan.backend.name,
-            "blockers": plan.blockers,
+            "seconds": outcome.seconds,
+            "device": outcome.device,
+            "worker": outcome.worker,
+            "compiled": outcome.steps == "compiled",
+            "steps": outcome.steps,
+            "blockers": outcome.blockers,
         }
         self.report.groups.append(row)
-        for fit, result in zip(plan.fits, results, strict=True):
+        for fit, result in zip(plan.fits, outcome.results, strict=True):
             fit.group = row
-            fit.seconds = seconds / len(plan.fits)
+            fit.seconds = outcome.seconds / len(plan.fits)
             if result.error is None or fit.spec.must_be_finite:
                 fit.result = result
             else:
@@ -171,6 +239,10 @@ class Trainer:
 
     def _recover(self, plan, error):
         """Halve a group that fails: the device cannot hold it, or one fit is to blame."""
+        if isinstance(error, LostWorkerError):
+            for fit in plan.fits:
+                fit.result = FitResult(error=error)
+            return []
         if len(plan.fits) > 1:
             torch.cuda.empty_cache()
             return plan.halve()
@@ -182,6 +254,11 @@ class Trainer:
             fit.failure = error
             fit.reason = "the fused engine failed"
         return []
+
+
+def _goes_along(listener):
+    """Tell whether a listener is sent to the workers with each group."""
+    return getattr(listener, "goes_along", False)
 
 
 @contextmanager

@@ -62,9 +62,7 @@ class LostWorkerError(RuntimeError):
 def explain_loss(error):
     """Return the error of a fit whose worker was lost each time."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return LostWorkerError(
-        f"the fit was not trained, its worker was lost {MOST_TRIALS} times: {lines[0]}"
-    )
+    return LostWorkerError(f"the worker of the fit was lost, and so was the next one: {lines[0]}")
 
 
 def check_answer(answer, worker):

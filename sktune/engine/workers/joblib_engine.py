@@ -1,6 +1,6 @@
 """Processes and threads of this machine, by joblib."""
 
-from collections import Counter
+from contextlib import suppress
 
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -10,12 +10,15 @@ from sktune.engine.workers.jobs import run_job
 
 
 class JoblibEngine(Engine):
-    """A backend of joblib's own, ``"loky"`` or ``"threading"``.
+    """A backend of joblib's own, such as ``"loky"``.
 
     Parameters
     ----------
-    backend : str or joblib backend
+    backend : str
     n_jobs : int
+        How many workers; -1 is one for each core.
+    **options
+        What the backend takes.
     """
 
     def __init__(self, backend, n_jobs=-1, **options):
@@ -39,24 +42,29 @@ class JoblibEngine(Engine):
         """Do nothing: the workers are copies of this process."""
 
     def run(self, jobs):
-        """Yield what comes of jobs; those of a worker that is lost are run once more."""
+        """Yield what comes of jobs; those of a worker that is lost are run once more.
+
+        joblib gives up all jobs when it loses a worker, so it is not known who is to blame: jobs
+        that are lost twice are run one by one.
+        """
         waiting = dict(enumerate(jobs))
-        trials = Counter()
-        while waiting:
-            trials.update(waiting.keys())
-            try:
-                for number, outcome in self._run_once(waiting):
+        for _ in range(MOST_TRIALS):
+            # what is lost stays in `waiting`
+            with suppress(TerminatedWorkerError):
+                for number, outcome in self._run_together(dict(waiting)):
                     del waiting[number]
                     yield number, outcome
+        for number, job in waiting.items():
+            try:
+                [outcome] = self._run_together({number: job})
             except TerminatedWorkerError as error:
-                given_up = [number for number in waiting if trials[number] >= MOST_TRIALS]
-                for number in given_up:
-                    del waiting[number]
-                    yield number, explain_loss(error)
+                outcome = (number, explain_loss(error))
+            yield outcome
 
-    def _run_once(self, waiting):
+    def _run_together(self, jobs):
         parallel = joblib.Parallel(
-            n_jobs=self.n_jobs,
+            # a single one would be run in this process
+            n_jobs=max(2, self.n_workers),
             backend=self.backend,
             return_as="generator_unordered",
             batch_size=1,
@@ -64,7 +72,7 @@ class JoblibEngine(Engine):
         )
         return parallel(
             joblib.delayed(_run_numbered)(number, job, *tables)
-            for number, (job, tables) in list(waiting.items())
+            for number, (job, tables) in jobs.items()
         )
 
 

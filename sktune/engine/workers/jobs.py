@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import perf_counter
 
+import cloudpickle
 import torch
-from joblib.externals import cloudpickle
 
 from sktune.engine.digest import VERSIONS
 from sktune.engine.group import choose_backend, train_group

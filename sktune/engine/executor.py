@@ -161,20 +161,25 @@ class Trainer:
                 # what cannot be pickled can be trained
                 reason = f"the fits cannot be sent to workers: {error}"
                 here.append(replace(plan, blockers={**plan.blockers, "workers": reason}))
+        self.engine.packer.forget()
         return jobs, here
 
     def _make_job(self, plan):
-        """Return a group as the bytes and the tables that a worker needs."""
-        names = list(dict.fromkeys(spec.rows.table for spec in plan.specs))
+        """Return a group as the bytes and the arrays that a worker needs."""
+        tables = {}
+        arrays = {}
+        for name in dict.fromkeys(spec.rows.table for spec in plan.specs):
+            tables[name], parts = self.engine.packer.pack(plan.tables[name])
+            arrays |= {array.name: array for array in parts}
         job = GroupJob(
             plan.specs,
             None,
-            names,
+            tables,
             n_threads=plan.options.n_threads,
             product_dtype=plan.options.product_dtype,
             listeners=[one for one in self.listeners if _goes_along(one)],
         )
-        return job.pack(), self.engine.pack({name: plan.tables[name] for name in names})
+        return job.pack(), list(arrays.values())
 
     def _run_on_workers(self, jobs):
         """Let workers train groups; the listeners hear of the epochs of each when it is done."""

@@ -15,9 +15,18 @@ from sktune.engine.specs import FitResult
 from sktune.engine.workers import jobs
 from sktune.engine.workers.engines import check_answer
 from sktune.engine.workers.jobs import GroupJob, find_device, run_job
-from sktune.engine.workers.packing import _MOST_KEPT, PackedTable, UnpackedTables
+from sktune.engine.workers.packing import _MOST_KEPT, PackedArray, Packer, UnpackedArrays
 from sktune.engine.workers.replay import replay
 from sktune.training.rows import Rows
+
+
+def send(rows, packer=None):
+    """Return rows as a worker unpacks them, and their arrays."""
+    table, arrays = (packer or Packer()).pack(rows)
+    table, arrays = pickle.loads(pickle.dumps((table, arrays)))
+    device = torch.device("cpu")
+    tensors = {array.name: array.unpack(device) for array in arrays}
+    return table.unpack(tensors, device), arrays
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
@@ -26,8 +35,7 @@ def test_a_table_arrives_as_it_was(dtype, has_weight):
     table = torch.randn(5, 3).to(dtype)
     weight = np.arange(5.0) if has_weight else None
     rows = Rows(table, target=np.arange(5), weight=weight, dtype=dtype)
-    packed = pickle.loads(pickle.dumps(PackedTable.of("name", rows)))
-    found = packed.unpack(torch.device("cpu"))
+    found, _ = send(rows)
     for one, other in zip(found.take(slice(5)), rows.take(slice(5)), strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
@@ -37,28 +45,33 @@ def test_a_table_arrives_as_it_was(dtype, has_weight):
 def test_a_sparse_table_arrives_as_it_was():
     table = sparse.random(6, 4, density=0.5, format="csr", random_state=0)
     rows = Rows(table, target=np.ones((6, 1)), dtype=torch.float32)
-    found = PackedTable.of("name", rows).unpack(torch.device("cpu"))
+    found, _ = send(rows)
     for one, other in zip(found.take(slice(6)), rows.take(slice(6)), strict=True):
         assert torch.equal(one, other)
 
 
-def test_a_packed_table_tells_dask_its_size():
-    rows = Rows(torch.zeros(1000, 100), target=np.zeros(1000), dtype=torch.float32)
-    assert 404_000 <= PackedTable.of("name", rows).__sizeof__() < 410_000
+def test_folds_share_their_array():
+    packer = Packer()
+    table = torch.zeros(1000, 100)
+    names = []
+    for fold in range(3):
+        rows = Rows(table, target=np.full(1000, fold), dtype=torch.float32)
+        packed, arrays = packer.pack(rows)
+        names += packed.names
+    assert len(set(names)) == 4
+    # Dask asks for their sizes
+    assert 400_000 <= arrays[0].__sizeof__() < 401_000
 
 
-def test_a_worker_unpacks_a_table_once_and_keeps_few():
-    tables = UnpackedTables()
-    packed = [
-        PackedTable.of(str(n), Rows(torch.zeros(2, 2), dtype=torch.float32))
-        for n in range(_MOST_KEPT + 1)
-    ]
-    first = tables.unpack(packed[0], "cpu")
-    assert tables.unpack(packed[0], "cpu") is first
-    for table in packed[1:]:
-        tables.unpack(table, "cpu")
-    assert len(tables._rows) == _MOST_KEPT
-    assert tables.unpack(packed[0], "cpu") is not first
+def test_a_worker_unpacks_an_array_once_and_keeps_few():
+    tensors = UnpackedArrays()
+    packed = [PackedArray(str(n), np.zeros(2)) for n in range(_MOST_KEPT + 1)]
+    first = tensors.unpack(packed[0], "cpu")
+    assert tensors.unpack(packed[0], "cpu") is first
+    for array in packed[1:]:
+        tensors.unpack(array, "cpu")
+    assert len(tensors._tensors) == _MOST_KEPT
+    assert tensors.unpack(packed[0], "cpu") is not first
 
 
 @pytest.mark.parametrize(
@@ -80,7 +93,7 @@ def test_a_worker_takes_the_device_that_it_has(monkeypatch, name, n_devices, exp
 
 def test_another_version_is_told():
     versions = (VERSIONS[0], "9.9.9")
-    job = GroupJob([], None, [], versions=versions)
+    job = GroupJob([], None, {}, versions=versions)
     error = run_job(job.pack())
     assert isinstance(error, RuntimeError)
     assert str(error).startswith(
@@ -94,12 +107,12 @@ def test_a_worker_without_sktune_is_told():
 
 
 def test_what_a_worker_raises_comes_back_without_a_traceback(monkeypatch):
-    def fail(job, packed):
+    def fail(job, arrays):
         raise MemoryError("not enough memory")
 
     monkeypatch.setattr(jobs, "_train", fail)
     monkeypatch.setattr(jobs, "_computes_on_gpu", lambda job: False)
-    error = run_job(GroupJob([], None, []).pack())
+    error = run_job(GroupJob([], None, {}).pack())
     assert isinstance(error, MemoryError)
     assert error.__traceback__ is None
 

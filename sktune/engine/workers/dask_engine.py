@@ -34,7 +34,7 @@ class DaskEngine(Engine):
     def __init__(self, client=None):
         super().__init__()
         self.client = _find_client() if client is None else client
-        # the tables that the cluster has, by their names: they stay there as long as these futures
+        # the arrays that the cluster has, by their names: they stay there as long as these futures
         self._scattered = {}
 
     @property
@@ -54,7 +54,7 @@ class DaskEngine(Engine):
             check_answer(versions, worker)
 
     def run(self, jobs):
-        """Yield what comes of jobs; those whose tables are lost with a worker are run once more."""
+        """Yield what comes of jobs; those whose arrays are lost with a worker are run once more."""
         trials = Counter()
         waiting = dict(enumerate(jobs))
         while waiting:
@@ -64,37 +64,38 @@ class DaskEngine(Engine):
                 if not is_lost or trials[number] >= MOST_TRIALS:
                     del waiting[number]
                     yield number, outcome
-            # what is still waiting has lost its tables
-            self._scattered.clear()
+            if waiting:
+                # their arrays may be lost, too
+                self._scattered.clear()
 
     def _run_once(self, jobs):
         from distributed import as_completed
 
         futures = {}
-        for number, (job, tables) in jobs.items():
+        for number, (job, arrays) in jobs.items():
             # Dask warns of large arguments that are not scattered
             sent = self.client.scatter(job, hash=False) if len(job) > _LARGE else job
-            tables = [self._scatter(table) for table in tables]
-            futures[self.client.submit(run_job, sent, *tables, pure=False)] = number
+            arrays = [self._scatter(array) for array in arrays]
+            futures[self.client.submit(run_job, sent, *arrays, pure=False)] = number
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=self.client.loop):
                 yield futures[future], _read_future(future)
         finally:
             # jobs that nobody waits for any more
             self.client.cancel([future for future in futures if not future.done()])
 
-    def _scatter(self, table):
-        if table.name not in self._scattered:
+    def _scatter(self, array):
+        if array.name not in self._scattered:
             # each worker will need it, and may be lost
-            future = self.client.scatter(table, hash=False, broadcast=True)
-            self._scattered[table.name] = future
-        return self._scattered[table.name]
+            future = self.client.scatter(array, hash=False, broadcast=True)
+            self._scattered[array.name] = future
+        return self._scattered[array.name]
 
 
 def _read_future(future):
     """Return what a job has returned, or why it has not."""
     if future.status == "cancelled":
-        return explain_loss(RuntimeError("its tables were lost with it"))
+        return explain_loss(RuntimeError("its arrays were lost with it"))
     error = future.exception()
     return future.result() if error is None else translate(error)
 

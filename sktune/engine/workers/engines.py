@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 
 from sktune.engine.digest import VERSIONS
 from sktune.engine.workers.jobs import check_versions
-from sktune.engine.workers.packing import PackedTable
+from sktune.engine.workers.packing import Packer
 
 # How often a job is begun, if workers are lost on the way.
 MOST_TRIALS = 2
@@ -16,19 +16,8 @@ class Engine(ABC):
     """Runs jobs on workers. An engine serves one search."""
 
     def __init__(self):
-        self._packed = {}
-
-    def pack(self, tables):
-        """Return the arrays of tables: the same objects each time, so that they are sent once.
-
-        Parameters
-        ----------
-        tables : dict of Rows
-        """
-        for name, rows in tables.items():
-            if name not in self._packed:
-                self._packed[name] = PackedTable.of(name, rows)
-        return [self._packed[name] for name in tables]
+        # it gives the same arrays each time, so that they are sent once
+        self.packer = Packer()
 
     @property
     @abstractmethod
@@ -45,7 +34,7 @@ class Engine(ABC):
 
         Parameters
         ----------
-        jobs : list of (bytes, list of PackedTable)
+        jobs : list of (bytes, list of PackedArray)
             See :func:`~sktune.engine.workers.jobs.run_job`.
         """
 

@@ -71,10 +71,10 @@ class JoblibEngine(Engine):
             **self.options,
         )
         return parallel(
-            joblib.delayed(_run_numbered)(number, job, *tables)
-            for number, (job, tables) in jobs.items()
+            joblib.delayed(_run_numbered)(number, job, *arrays)
+            for number, (job, arrays) in jobs.items()
         )
 
 
-def _run_numbered(number, job, *tables):
-    return number, run_job(job, *tables)
+def _run_numbered(number, job, *arrays):
+    return number, run_job(job, *arrays)

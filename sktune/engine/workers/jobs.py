@@ -14,10 +14,10 @@ import torch
 from sktune.engine.digest import VERSIONS
 from sktune.engine.group import choose_backend, train_group
 from sktune.engine.steps.base import StepOptions
-from sktune.engine.workers.packing import UnpackedTables
+from sktune.engine.workers.packing import UnpackedArrays
 from sktune.runtime.threads import limited_threads
 
-_unpacked = UnpackedTables()
+_unpacked = UnpackedArrays()
 # the threads of a worker share its GPU, which trains one group at a time
 _GPU = Lock()
 
@@ -31,8 +31,8 @@ class GroupJob:
     specs : list of FitSpec
     states : list of TrainState or None
         Where the trainings go on.
-    tables : list of str
-        The names of the tables, in the order in which they come with the job.
+    tables : dict of PackedTable
+        The tables by their names.
     n_threads : int
         The threads that torch computes with.
     product_dtype : torch.dtype or None
@@ -45,7 +45,7 @@ class GroupJob:
 
     specs: list
     states: list | None
-    tables: list
+    tables: dict
     n_threads: int = 1
     product_dtype: torch.dtype | None = None
     listeners: list = field(default_factory=list)
@@ -87,21 +87,21 @@ def name_worker():
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def run_job(job, *packed):
+def run_job(job, *arrays):
     """Train the fits of a job; return a GroupResult, or the Exception that was raised.
 
     Parameters
     ----------
     job : bytes
         From :meth:`GroupJob.pack`.
-    *packed : PackedTable
-        The tables that it names.
+    *arrays : PackedArray
+        Those of its tables.
     """
     try:
         job = pickle.loads(job)
         check_versions(VERSIONS, job.versions, name_worker())
         with _GPU if _computes_on_gpu(job) else nullcontext():
-            return _train(job, packed)
+            return _train(job, arrays)
     except Exception as error:
         # the traceback would keep the tensors of the group
         return error.with_traceback(None)
@@ -120,14 +120,12 @@ def _computes_on_gpu(job):
     return find_device(job.specs[0].device).type == "cuda"
 
 
-def _train(job, packed):
+def _train(job, arrays):
     began = perf_counter()
     device = find_device(job.specs[0].device)
     specs = [replace(spec, device=str(device)) for spec in job.specs]
-    tables = {
-        name: _unpacked.unpack(table, device)
-        for name, table in zip(job.tables, packed, strict=True)
-    }
+    tensors = {array.name: _unpacked.unpack(array, device) for array in arrays}
+    tables = {name: table.unpack(tensors, device) for name, table in job.tables.items()}
     options = StepOptions(n_threads=job.n_threads, product_dtype=job.product_dtype)
     with limited_threads(job.n_threads):
         backend, blockers = choose_backend(specs, tables, options)

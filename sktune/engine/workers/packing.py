@@ -9,98 +9,151 @@ import numpy as np
 import torch
 from scipy import sparse
 
+from sktune.engine.digest import digest
 from sktune.training.rows import Rows
 
-# The tables that a worker keeps unpacked: those of a search and of one that began meanwhile.
-_MOST_KEPT = 4
+# The arrays that a worker keeps: a table and the targets of its folds, of a few searches.
+_MOST_KEPT = 32
+# NumPy has no bfloat16: a structured type keeps its bits and says what they are.
+_BFLOAT16 = np.dtype([("bfloat16", np.int16)])
 
 
 @dataclass(frozen=True, eq=False)
-class PackedTable:
-    """The arrays of a table, which Dask, Ray and joblib send to each worker once.
+class PackedArray:
+    """An array that Dask, Ray and joblib send to each worker once.
 
     Parameters
     ----------
     name : str
-        The digest of the table's contents.
-    X : ndarray or sparse matrix
-    target, weight : ndarray or None
+        The digest of its contents.
+    array : ndarray or sparse matrix
+    """
+
+    name: str
+    array: object
+
+    @property
+    def n_bytes(self):
+        """How many bytes it holds."""
+        array = self.array
+        parts = [array.data, array.indices, array.indptr] if sparse.issparse(array) else [array]
+        return sum(part.nbytes for part in parts)
+
+    def __sizeof__(self):
+        # Dask sends what is large beside its scheduler, and asks this
+        return sys.getsizeof(self.name) + self.n_bytes
+
+    def unpack(self, device):
+        """Return the array as a tensor on a device; a sparse matrix stays one."""
+        if sparse.issparse(self.array):
+            return self.array
+        is_bits = self.array.dtype == _BFLOAT16
+        # torch shares memory that may be written to only: what was received may not
+        array = self.array.view(np.int16) if is_bits else self.array
+        tensor = torch.as_tensor(np.require(array, requirements=["C", "W"]))
+        return (tensor.view(torch.bfloat16) if is_bits else tensor).to(device)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedTable:
+    """What a table is put together from.
+
+    Parameters
+    ----------
+    X : str
+        The name of its array.
+    target, weight : str or None
+        The names of their arrays.
     dtype : torch.dtype
         The floating type that modules compute in.
     """
 
-    name: str
-    X: object
-    target: np.ndarray | None
-    weight: np.ndarray | None
+    X: str
+    target: str | None
+    weight: str | None
     dtype: torch.dtype
 
-    @classmethod
-    def of(cls, name, rows):
-        """Return the arrays of :class:`~sktune.training.rows.Rows`, which they share on a CPU."""
-        X = rows.X if sparse.issparse(rows.X) else _to_numpy(rows.X)
-        return cls(name, X, _to_numpy(rows.target), _to_numpy(rows.weight), rows.dtype)
-
-    def __sizeof__(self):
-        # Dask scatters what is large, and asks this
-        return sys.getsizeof(self.name) + self.n_bytes
-
     @property
-    def n_bytes(self):
-        """How many bytes the arrays hold."""
-        X = self.X
-        arrays = [X.data, X.indices, X.indptr] if sparse.issparse(X) else [X]
-        arrays += [array for array in (self.target, self.weight) if array is not None]
-        return sum(array.nbytes for array in arrays)
+    def names(self):
+        """The names of its arrays."""
+        return [name for name in (self.X, self.target, self.weight) if name is not None]
 
-    def unpack(self, device):
-        """Return the rows, on a device."""
-        X = self.X if sparse.issparse(self.X) else _to_torch(self.X, device)
-        rows = Rows(X, dtype=self.dtype, device=device)
-        rows.target = _to_torch(self.target, device)
-        rows.weight = _to_torch(self.weight, device)
+    def unpack(self, tensors, device):
+        """Return the rows of the table.
+
+        Parameters
+        ----------
+        tensors : dict
+            Tensors, or sparse matrices, by the names of arrays.
+        device : torch.device
+        """
+        rows = Rows(tensors[self.X], dtype=self.dtype, device=device)
+        rows.target = tensors.get(self.target)
+        rows.weight = tensors.get(self.weight)
         return rows
 
 
-def _to_numpy(tensor):
-    """Return a tensor as an array; a type that NumPy does not have as the bits of its values."""
-    if tensor is None:
-        return None
-    tensor = tensor.detach().cpu()
+class Packer:
+    """Turns tables into arrays; equal ones are one object, for all calls of a search."""
+
+    def __init__(self):
+        self._arrays = {}
+        # digests of tensors, by where these are in memory
+        self._names = {}
+
+    def pack(self, rows):
+        """Return the PackedTable of :class:`~sktune.training.rows.Rows`, and its arrays."""
+        parts = [self._pack(part) for part in (rows.X, rows.target, rows.weight)]
+        X, target, weight = (None if part is None else part.name for part in parts)
+        table = PackedTable(X, target, weight, rows.dtype)
+        return table, [part for part in parts if part is not None]
+
+    def forget(self):
+        """Let go of the tables; their arrays stay, for the next call of the search."""
+        self._names.clear()
+
+    def _pack(self, part):
+        if part is None:
+            return None
+        name = self._find_name(part)
+        if name not in self._arrays:
+            self._arrays[name] = PackedArray(name, _to_numpy(part))
+        return self._arrays[name]
+
+    def _find_name(self, part):
+        if sparse.issparse(part):
+            return digest(part)
+        key = (part.data_ptr(), part.shape, part.stride(), part.dtype, part.device)
+        if key not in self._names:
+            # the tensor is kept, so that no other one is put at its place in memory
+            self._names[key] = (digest(part), part)
+        return self._names[key][0]
+
+
+def _to_numpy(part):
+    """Return a tensor as an array, which shares its memory on a CPU."""
+    if sparse.issparse(part):
+        return part
+    tensor = part.detach().cpu()
     if tensor.dtype == torch.bfloat16:
         return tensor.view(torch.int16).numpy().view(_BFLOAT16)
     return tensor.numpy()
 
 
-# NumPy has no bfloat16: a structured type keeps its bits and says what they are.
-_BFLOAT16 = np.dtype([("bfloat16", np.int16)])
-
-
-def _to_torch(array, device):
-    if array is None:
-        return None
-    if array.dtype == _BFLOAT16:
-        bits = np.require(array.view(np.int16), requirements=["C", "W"])
-        return torch.as_tensor(bits).view(torch.bfloat16).to(device)
-    # torch shares memory that may be written to only: what was received may not
-    array = np.require(array, requirements=["C", "W"])
-    return torch.as_tensor(array).to(device)
-
-
-class UnpackedTables:
-    """The tables that a worker holds, so that the next group finds them there."""
+class UnpackedArrays:
+    """The arrays that a worker holds, so that the next group finds them there."""
 
     def __init__(self):
-        self._rows = OrderedDict()
+        self._tensors = OrderedDict()
         self._lock = Lock()
 
     def unpack(self, packed, device):
-        """Return the rows of a packed table on a device."""
+        """Return the tensor of a packed array on a device."""
         key = (packed.name, str(device))
         with self._lock:
-            if key not in self._rows:
-                self._rows[key] = packed.unpack(device)
-            self._rows.move_to_end(key)
-            while len(self._rows) > _MOST_KEPT:
-                self._rows.popitem(last=False)
-            return self._rows[key]
+            if key not in self._tensors:
+                self._tensors[key] = packed.unpack(device)
+            self._tensors.move_to_end(key)
+            while len(self._tensors) > _MOST_KEPT:
+                self._tensors.popitem(last=False)
+            return self._tensors[key]

@@ -31,8 +31,8 @@ class RayEngine(Engine):
         """Yield what comes of jobs; Ray runs those of a lost worker once more."""
         remote = self.ray.remote(max_retries=MOST_TRIALS - 1)(run_job)
         waiting = {}
-        for number, (job, tables) in enumerate(jobs):
-            waiting[remote.remote(job, *map(self._send, tables))] = number
+        for number, (job, arrays) in enumerate(jobs):
+            waiting[remote.remote(job, *map(self._send, arrays))] = number
         try:
             while waiting:
                 [reference], _ = self.ray.wait(list(waiting), num_returns=1)
@@ -45,10 +45,10 @@ class RayEngine(Engine):
             for reference in waiting:
                 self.ray.cancel(reference)
 
-    def _send(self, table):
-        if table.name not in self._put:
-            self._put[table.name] = self.ray.put(table)
-        return self._put[table.name]
+    def _send(self, array):
+        if array.name not in self._put:
+            self._put[array.name] = self.ray.put(array)
+        return self._put[array.name]
 
 
 def _find_ray():

@@ -271,6 +271,7 @@ class Handle:
 class Handled(nn.Linear):
     def __init__(self, handle):
         super().__init__(6, 3)
+        self.handle = handle
 
 
 def test_what_cannot_be_sent_is_trained_here_and_says_so(request):

@@ -219,17 +219,21 @@ class FitSpec:
         """
         return digest((self._training_settings(), VERSIONS))
 
-    @cached_property
+    @property
     def training_digest(self):
         """A text that is equal for fits that are one training, of whatever number of epochs.
 
         It is the `digest` without ``n_epochs``, which is part of it only where the schedule looks
         at the number of epochs planned.
         """
+        return self.digest if self.schedule.looks_at_max_epochs else self.open_digest
+
+    @cached_property
+    def open_digest(self):
+        """A text that is equal for fits that differ in their numbers of epochs only."""
         settings = self._training_settings()
-        if not self.schedule.looks_at_max_epochs:
-            settings["schedule"] = replace(self.schedule, n_epochs=None)
-            del settings["n_epochs"]
+        settings["schedule"] = replace(self.schedule, n_epochs=None)
+        del settings["n_epochs"]
         return digest((settings, VERSIONS))
 
     def _training_settings(self):

@@ -8,6 +8,8 @@ from sktune.engine.store.base import Record, copy_error, training_key
 # Why the training of a fit is not shared with another one.
 LISTENED_TO = "a callback of scikit-learn's listens to it"
 NO_DIGEST = "a part of it cannot be pickled, and cannot be told from other parts by its contents"
+DRAWS = "skorch's own nets draw from torch's generator, in which no two begin alike"
+LOOKS_AHEAD = "its schedule looks at max_epochs"
 
 
 @dataclass
@@ -108,16 +110,19 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
     """
     sharing = Sharing() if sharing is None else sharing
     trainings = []
-    alike = {}
     for members in _may_be_alike(fits):
+        if store is None and len(members) == 1:
+            trainings.append(Training(members))
+            continue
+        known = []
+        alike = {}
         for fit in members:
-            is_needed = store is not None or len(members) > 1
-            key, reason = _find_key(fit, precision) if is_needed else (None, "")
-            if key is None:
+            key, reason = _find_key(fit, precision)
+            if reason:
+                sharing.note_reason(reason)
                 trainings.append(Training([fit]))
-                if reason:
-                    sharing.note_reason(reason)
                 continue
+            known.append(fit)
             record = None if store is None else store.find(key, fit.spec.n_epochs)
             if record is not None and record.answers(fit.spec.n_epochs):
                 fit.reason = ""
@@ -125,11 +130,32 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
                 sharing.note_known(record.epoch)
                 continue
             start = 0 if record is None else record.epoch
-            training = Training([], key, record)
-            alike.setdefault((key, start), training).fits.append(fit)
-    for training in alike.values():
+            alike.setdefault((key, start), Training([], key, record)).fits.append(fit)
+        _explain(known, sharing)
+        trainings += alike.values()
+    for training in trainings:
         training.fits.sort(key=lambda fit: fit.spec.n_epochs, reverse=True)
-    return [*trainings, *alike.values()]
+    return trainings
+
+
+def _explain(fits, sharing):
+    """Take note of why fits are not one training that seem to differ in their epochs only."""
+    looking = {}
+    drawing = {}
+    for fit in fits:
+        if fit.spec.schedule.looks_at_max_epochs:
+            looking.setdefault(fit.spec.open_digest, []).append(fit)
+        elif not fit.spec.sampling.has_seeded_masks:
+            drawing.setdefault(fit.spec.open_digest, []).append(fit)
+    for members in looking.values():
+        _note_apart(members, LOOKS_AHEAD, sharing)
+    _note_apart([one[0] for one in drawing.values() if len(one) == 1], DRAWS, sharing)
+
+
+def _note_apart(fits, reason, sharing):
+    """Take note of a reason if the fits have various numbers of epochs."""
+    if len({fit.spec.n_epochs for fit in fits}) > 1:
+        sharing.note_reason(reason, len(fits))
 
 
 def _may_be_alike(fits):

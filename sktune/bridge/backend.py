@@ -64,6 +64,9 @@ class FusingBackend(ParallelBackendBase):
         after it (a refit).
     listeners : sequence of objects with ``on_epoch``, default=()
         They hear of each epoch of the fits that are trained together, and may stop fits.
+    store : Store, default=None
+        It knows what was trained before, and keeps what is trained now: see
+        :class:`sktune.engine.store.MemoryStore`.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -85,6 +88,7 @@ class FusingBackend(ParallelBackendBase):
         progress=False,
         serves_one=False,
         listeners=(),
+        store=None,
         keeper=None,
         **kwargs,
     ):
@@ -100,6 +104,7 @@ class FusingBackend(ParallelBackendBase):
         self.progress = progress
         self.serves_one = serves_one
         self.listeners = listeners
+        self.store = store
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted
@@ -109,7 +114,12 @@ class FusingBackend(ParallelBackendBase):
     @property
     def options(self):
         """The options that a search within this context takes over."""
-        return {"max_lanes": self.max_lanes, "device": self.device, "precision": self.precision}
+        return {
+            "max_lanes": self.max_lanes,
+            "device": self.device,
+            "precision": self.precision,
+            "store": self.store,
+        }
 
     @contextmanager
     def outside(self):

@@ -104,6 +104,7 @@ class Call:
             self.owner.report,
             precision=self.owner.precision,
             max_lanes=self.owner.max_lanes,
+            store=self.owner.store,
         )
         plans = self._plan(trainer, tables)
         self.progress.plan(self.fits)

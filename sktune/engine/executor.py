@@ -12,6 +12,9 @@ from sktune.engine.group import train_group
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
 from sktune.engine.steps.base import StepOptions, Stopped
+from sktune.engine.store.base import copy_error
+from sktune.engine.store.recording import Recorder
+from sktune.engine.store.trainings import find_trainings
 from sktune.runtime.threads import limited_threads
 
 
@@ -84,27 +87,39 @@ class Trainer:
         See :class:`sktune.bridge.backend.FusingBackend`.
     max_lanes : int or None
         The fits of a group at most.
+    store : Store or None
+        It knows what was trained before, and keeps what is trained now.
     """
 
-    def __init__(self, n_workers, report, listeners=(), precision=None, max_lanes=None):
+    def __init__(self, n_workers, report, listeners=(), precision=None, max_lanes=None, store=None):
         self.n_workers = n_workers
         self.report = report
         self.listeners = listeners
         self.precision = precision
         self.max_lanes = max_lanes
+        self.store = store
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype)
 
     def plan(self, fits, tables):
-        """Arrange fits in groups; those that cannot be trained together get a `reason`."""
-        return plan_groups(
-            fits,
+        """Arrange fits in groups; those that cannot be trained together get a `reason`.
+
+        The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
+        whose training is known gets its `result`.
+        """
+        trainings = find_trainings(fits, self.store, self.precision, self.report.sharing)
+        plans = plan_groups(
+            trainings,
             tables,
             max_lanes=self.max_lanes,
             n_workers=self.n_workers,
             n_threads=torch.get_num_threads(),
             options=self.options,
         )
+        for training in trainings:
+            for fit in training.fits:
+                fit.reason = training.reason
+        return plans
 
     def train(self, plans):
         """Train groups: set each fit's `result`, or a `reason` why it has to be trained alone."""
@@ -128,19 +143,24 @@ class Trainer:
     def _train_group(self, plan):
         """Return the results of a group, and the seconds that it took."""
         began = perf_counter()
+        recorder = Recorder(plan.fits, self.store)
         with (
             limited_threads(plan.options.n_threads),
             own_stream(plan.device),
-            listening(self.listeners, plan.fits) as listeners,
+            listening(self.listeners, [training.lead for training in plan.fits]) as listeners,
         ):
-            results = train_group(
-                plan.specs,
-                None,
-                plan.tables,
-                backend=plan.new_backend(),
-                options=plan.options,
-                listeners=listeners,
-            )
+            try:
+                results = train_group(
+                    plan.specs,
+                    [training.start and training.start.state for training in plan.fits],
+                    plan.tables,
+                    backend=plan.new_backend(),
+                    options=plan.options,
+                    listeners=listeners,
+                    keeper=recorder,
+                )
+            finally:
+                recorder.flush(is_last=True)
         return results, perf_counter() - began
 
     def _conclude(self, plan, outcome):
@@ -160,27 +180,43 @@ class Trainer:
             "blockers": plan.blockers,
         }
         self.report.groups.append(row)
-        for fit, result in zip(plan.fits, results, strict=True):
-            fit.group = row
-            fit.seconds = seconds / len(plan.fits)
-            if result.error is None or fit.spec.must_be_finite:
-                fit.result = result
+        n_fits = sum(len(training.fits) for training in plan.fits)
+        for training, result in zip(plan.fits, results, strict=True):
+            self._hand_out(training, result, seconds / n_fits)
+            training.lead.group = row
+        return []
+
+    def _hand_out(self, training, result, seconds):
+        """Give the fits of a training what came of it."""
+        sharing = self.report.sharing
+        sharing.n_trained_epochs += len(result.curve["epoch"])
+        result = training.join(result)
+        for fit in training.fits:
+            own = training.result_of(fit, result)
+            fit.seconds = seconds
+            if own.error is None or fit.spec.must_be_finite:
+                fit.result = own
             else:
                 fit.reason = "it left the finite numbers"
-        return []
+            if training.start is not None:
+                sharing.note_known(training.first_epoch)
+            if fit is not training.lead:
+                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+        training.kept.clear()
 
     def _recover(self, plan, error):
         """Halve a group that fails: the device cannot hold it, or one fit is to blame."""
         if len(plan.fits) > 1:
             torch.cuda.empty_cache()
             return plan.halve()
-        fit = plan.fits[0]
-        if _is_memory_error(error):
-            fit.result = FitResult(error=error)
-        else:
-            # or the user's module or data are to blame: that shows when the fit is trained alone
-            fit.failure = error
-            fit.reason = "the fused engine failed"
+        (training,) = plan.fits
+        for fit in training.fits:
+            if _is_memory_error(error):
+                fit.result = FitResult(error=copy_error(error))
+            else:
+                # or the user's module or data are to blame: that shows when a fit is trained alone
+                fit.failure = error
+                fit.reason = "the fused engine failed"
         return []
 
 

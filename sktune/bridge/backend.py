@@ -75,6 +75,9 @@ class FusingBackend(ParallelBackendBase):
     outer_options : dict, default=None
         What joblib's backend of this name takes, such as ``{"n_jobs": 4}`` or ``{"client":
         client}``.
+    store : Store, default=None
+        It knows what was trained before, and keeps what is trained now: see
+        :class:`sktune.engine.store.MemoryStore`.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -98,6 +101,7 @@ class FusingBackend(ParallelBackendBase):
         listeners=(),
         outer=None,
         outer_options=None,
+        store=None,
         keeper=None,
         **kwargs,
     ):
@@ -113,6 +117,7 @@ class FusingBackend(ParallelBackendBase):
         self.progress = progress
         self.serves_one = serves_one
         self.listeners = listeners
+        self.store = store
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted
@@ -127,7 +132,12 @@ class FusingBackend(ParallelBackendBase):
     @property
     def options(self):
         """The options that a search within this context takes over."""
-        return {"max_lanes": self.max_lanes, "device": self.device, "precision": self.precision}
+        return {
+            "max_lanes": self.max_lanes,
+            "device": self.device,
+            "precision": self.precision,
+            "store": self.store,
+        }
 
     def find_engine(self, n_jobs):
         """Return what has the workers that train groups; None is this process.

@@ -107,6 +107,7 @@ class Call:
             precision=self.owner.precision,
             max_lanes=self.owner.max_lanes,
             engine=engine,
+            store=self.owner.store,
         )
         plans = self._plan(trainer, tables)
         self.progress.plan(self.fits)

@@ -46,6 +46,11 @@ class GroupPlan:
         return [fit.spec for fit in self.fits]
 
     @property
+    def states(self):
+        """Where the trainings of the fits go on."""
+        return [training.start and training.start.state for training in self.fits]
+
+    @property
     def device(self):
         """Where the fits are trained."""
         return torch.device(self.fits[0].spec.device)

@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.utils import check_random_state
 
 from sktune.runtime.names import check_name
-from sktune.search.base import _FusedSearch
+from sktune.search.base import _FusedSearch, make_rounds_store
 from sktune.search.narrowing import narrow_space
 from sktune.search.rounds.seam import BaseSearchCV, fix_splits
 from sktune.search.rounds.sizes import default_batch_size
@@ -164,6 +164,10 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         options = super()._fusing_options()
         self._report = options["report"]
         return options
+
+    def _make_store(self):
+        """Return a store, so that a stage knows what those before it have trained."""
+        return super()._make_store() or make_rounds_store()
 
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Evaluate the candidates of each stage, of which scikit-learn keeps the results."""

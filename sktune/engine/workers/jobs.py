@@ -14,6 +14,7 @@ import torch
 from sktune.engine.digest import VERSIONS
 from sktune.engine.group import choose_backend, train_group
 from sktune.engine.steps.base import StepOptions
+from sktune.engine.store.recording import Keeper
 from sktune.engine.workers.packing import UnpackedArrays
 from sktune.runtime.threads import limited_threads
 
@@ -39,6 +40,8 @@ class GroupJob:
         See :class:`~sktune.engine.steps.base.StepOptions`.
     listeners : list of objects with ``on_epoch``
         Those that go along with the job.
+    wanted : list of set of int
+        Of each fit, the numbers of epochs after which its result is wanted, too.
     versions : tuple of str
         The versions of torch and sktune that the job comes from.
     """
@@ -49,6 +52,7 @@ class GroupJob:
     n_threads: int = 1
     product_dtype: torch.dtype | None = None
     listeners: list = field(default_factory=list)
+    wanted: list = field(default_factory=list)
     versions: tuple = VERSIONS
 
     def pack(self):
@@ -72,6 +76,8 @@ class GroupResult:
         How steps were taken.
     blockers : dict
         Why they were not taken in other ways, by the ways' names.
+    kept : list of tuple of (int, FitResult)
+        What a worker hands to the keeper of the group: positions and results.
     """
 
     results: list
@@ -80,6 +86,35 @@ class GroupResult:
     device: str
     steps: str
     blockers: dict
+    kept: list = field(default_factory=list)
+
+
+class WorkersKeeper(Keeper):
+    """Keeps results on a worker, for the keeper of the group.
+
+    Parameters
+    ----------
+    wanted : list of set of int
+    """
+
+    def __init__(self, wanted):
+        self.wanted = wanted
+        self.kept = []
+
+    def wants(self, number, epoch):
+        """Tell whether a fit that shares this training ends here."""
+        return epoch in self.wanted[number]
+
+    def is_due(self):
+        """Tell that trainings are not stored on their way."""
+        return False
+
+    def keep(self, number, result):
+        """Keep a result."""
+        self.kept.append((number, result))
+
+    def flush(self):
+        """Do nothing: they are sent when the group is done."""
 
 
 def name_worker():
@@ -127,6 +162,7 @@ def _train(job, arrays):
     tensors = {array.name: _unpacked.unpack(array, device) for array in arrays}
     tables = {name: table.unpack(tensors, device) for name, table in job.tables.items()}
     options = StepOptions(n_threads=job.n_threads, product_dtype=job.product_dtype)
+    keeper = WorkersKeeper(job.wanted)
     with limited_threads(job.n_threads):
         backend, blockers = choose_backend(specs, tables, options)
         if backend is None:
@@ -138,12 +174,15 @@ def _train(job, arrays):
             backend=backend,
             options=options,
             listeners=job.listeners,
+            keeper=keeper,
         )
+        kept = keeper.kept
         if device.type != "cpu":
             # they are received where there may be no such device
             results = [_bring_home(result) for result in results]
+            kept = [(number, _bring_home(result)) for number, result in kept]
     seconds = perf_counter() - began
-    return GroupResult(results, seconds, name_worker(), str(device), backend.name, blockers)
+    return GroupResult(results, seconds, name_worker(), str(device), backend.name, blockers, kept)
 
 
 def _bring_home(result):

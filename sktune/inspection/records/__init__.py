@@ -3,14 +3,23 @@
 from sktune.inspection.records.curves import CurveTable
 from sktune.inspection.records.parameters import Parameter, known_parameter, label_of
 from sktune.inspection.records.regimes import name_regimes
-from sktune.inspection.records.search_record import SearchRecord, read_search
+from sktune.inspection.records.search_record import (
+    SearchRecord,
+    find_main_metric,
+    find_search,
+    list_metrics,
+    read_search,
+)
 
 __all__ = [
     "CurveTable",
     "Parameter",
     "SearchRecord",
+    "find_main_metric",
+    "find_search",
     "known_parameter",
     "label_of",
+    "list_metrics",
     "name_regimes",
     "read_search",
 ]

@@ -220,21 +220,44 @@ def _check_results(results):
         )
 
 
+def list_metrics(search):
+    """Return the names of the metrics that a search, or its results, has: list of str."""
+    core = find_search(search)
+    return _list_metrics(core if isinstance(core, Mapping) else core.cv_results_)
+
+
+def find_main_metric(search):
+    """Return the metric that a search refits by; of several without such a one, the first."""
+    core = find_search(search)
+    known = list_metrics(core)
+    return _find_refitted(core, known) or known[0]
+
+
+def _list_metrics(results):
+    start = "mean_test_"
+    return [name.removeprefix(start) for name in results if str(name).startswith(start)]
+
+
+def _find_refitted(search, known):
+    """Return which of several metrics a search refits by; None if it is not known."""
+    refit = getattr(search, "refit", None)
+    # of OneStandardError, which is a callable
+    refit = getattr(refit, "metric", refit)
+    return refit if isinstance(refit, str) and refit in known else None
+
+
 def _choose_metric(results, search, metric):
     """Return the name of the metric to read."""
-    start = "mean_test_"
-    known = [name.removeprefix(start) for name in results if str(name).startswith(start)]
+    known = _list_metrics(results)
     if metric is not None:
         if metric not in known:
             raise ValueError(f"metric must be one of {sorted(known)}, got {metric!r}")
         return metric
     if len(known) == 1:
         return known[0]
-    refit = getattr(search, "refit", None)
-    # of OneStandardError, which is a callable
-    refit = getattr(refit, "metric", refit)
-    if isinstance(refit, str) and refit in known:
-        return refit
+    refitted = _find_refitted(search, known)
+    if refitted is not None:
+        return refitted
     raise ValueError(f"metric must be given where there are several, one of {sorted(known)}")
 
 

@@ -8,6 +8,7 @@ from sktune.inspection.records.search_record import (
     find_main_metric,
     find_search,
     list_metrics,
+    read_scorer,
     read_search,
 )
 
@@ -21,5 +22,6 @@ __all__ = [
     "label_of",
     "list_metrics",
     "name_regimes",
+    "read_scorer",
     "read_search",
 ]

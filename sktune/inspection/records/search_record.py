@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
@@ -30,6 +31,9 @@ class SearchRecord:
         The name of the metric in ``cv_results_``; ``"score"`` where there is one only.
     scoring : str
         How the metric is called in texts, such as ``"accuracy"``.
+    scorer : str
+        The name of scikit-learn's scorer, or ``""`` where the metric is another or unknown. It is
+        not `scoring` where a search has its own names, as in ``scoring={"a": "accuracy"}``.
     train_scores : ndarray of shape (n_candidates, n_splits), or None
         With ``return_train_score=True`` only.
     fit_seconds : ndarray of shape (n_candidates,), or None
@@ -55,6 +59,7 @@ class SearchRecord:
     scores: np.ndarray
     metric: str
     scoring: str
+    scorer: str
     train_scores: np.ndarray | None
     fit_seconds: np.ndarray | None
     best_index: int | None
@@ -161,6 +166,7 @@ def read_search(search, metric=None):
         scores=scores,
         metric=metric,
         scoring=_name_scoring(search, metric),
+        scorer=_name_scorer(search, metric),
         train_scores=_read_scores(results, "train", metric) if has_train_scores else None,
         fit_seconds=_read_column(results, "mean_fit_time", float),
         best_index=_find_best(search, scores, metric),
@@ -224,6 +230,20 @@ def list_metrics(search):
     """Return the names of the metrics that a search, or its results, has: list of str."""
     core = find_search(search)
     return _list_metrics(core if isinstance(core, Mapping) else core.cv_results_)
+
+
+def read_scorer(search, metric):
+    """Return what scores by one metric of a fitted search: a callable of (estimator, X, y)."""
+    scorer = search.scorer_
+    if isinstance(scorer, Mapping):
+        return scorer[metric]
+    return partial(_score_by, scorer, metric)
+
+
+def _score_by(scorer, metric, estimator, X, y=None):
+    """Return the score by one metric, of a scorer that may return a dict of several."""
+    score = scorer(estimator, X, y)
+    return score[metric] if isinstance(score, Mapping) else score
 
 
 def find_main_metric(search):
@@ -313,6 +333,16 @@ def _name_scoring(search, metric):
         if is_regressor(search.estimator):
             return "R²"
     return "score"
+
+
+def _name_scorer(search, metric):
+    """Return the name of scikit-learn's scorer behind a metric; ``""`` if there is none."""
+    scoring = getattr(search, "scoring", None)
+    if isinstance(scoring, Mapping):
+        # what is called accuracy may be another function
+        return scoring[metric] if isinstance(scoring.get(metric), str) else ""
+    name = _name_scoring(search, metric)
+    return "" if name == "score" else name
 
 
 def _find_best(search, scores, metric):

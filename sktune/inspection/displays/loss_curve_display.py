@@ -300,8 +300,9 @@ def _read_history(history):
         column = [epoch.get(name, np.nan) for epoch in history]
         arrays[name] = np.array(column, dtype=float).reshape(1, 1, -1)
     curves = CurveTable(n_epochs=np.array([[len(history)]]), **arrays)
-    empty = dict.fromkeys(("train_scores", "fit_seconds", "best_index", "stages", "rungs"))
+    missing = ("train_scores", "fit_seconds", "best_index", "stages", "rungs")
+    empty = dict.fromkeys((*missing, "resources", "brackets"))
     scores = np.full((1, 1), np.nan)
     known = {"params": [{}], "scores": scores, "metric": "score", "scoring": "score"}
-    known["scorer"] = ""
+    known |= {"scorer": "", "resource": ""}
     return SearchRecord(curves=curves, **known, **empty)

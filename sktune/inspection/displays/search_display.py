@@ -200,8 +200,9 @@ class SearchDisplay:
         step = {"where": "post", "color": "tab:green", "label": "best so far", "zorder": 3}
         self.lines_ += self.ax_.step(places, self._find_best_so_far(), **step)
         self._mark(places, self.record.mean_scores)
-        groups = self.record.stages if self.record.stages is not None else self.record.rungs
-        if groups is not None:
+        for groups in (self.record.stages, self.record.rungs, self.record.brackets):
+            if groups is None:
+                continue
             for start in np.flatnonzero(groups[1:] != groups[:-1]) + 0.5:
                 self.ax_.axvline(start, color="0.8", linewidth=1, zorder=0)
         self.ax_.set_xlabel("candidate")

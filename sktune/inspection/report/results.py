@@ -95,7 +95,7 @@ def find_baseline(record, search, X=None, y=None):
     own = _own_settings(record)
     for number, params in enumerate(record.params):
         is_own = own and all(_is_same(own.get(name, record), params[name]) for name in params)
-        if is_own and (record.rungs is None or record.rungs[number] == record.rungs.max()):
+        if is_own and record.is_final[number]:
             error = record.standard_errors[number]
             return Score(record.mean_scores[number], error, f"candidate {number}")
     if hasattr(search, "baseline_score_"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 from scipy.stats import loguniform
 from sklearn.datasets import load_iris
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
@@ -271,6 +272,67 @@ def test_a_grid_is_a_heat_map():
     assert best.get_offsets().tolist() == [[0, 2]]
     texts = [label.get_text() for label in display.ax_.get_yticklabels()]
     assert texts == ["8", "16", "32"]
+
+
+def scattered(n_candidates, score):
+    """Return the results of candidates at random rates and sizes, scored by a function of them."""
+    rng = np.random.default_rng(0)
+    params = [
+        {"lr": 10 ** rng.uniform(-5, 0), "w": rng.uniform(0.1, 1.1)} for _ in range(n_candidates)
+    ]
+    scores = [score(np.log10(p["lr"]), p["w"], rng) for p in params]
+    return {"params": params, "mean_test_score": scores}
+
+
+def hill(log_lr, w, rng):
+    return 1 - (log_lr + 2) ** 2 / 10 - 4 * (w - 0.7) ** 2 + 0.02 * rng.standard_normal()
+
+
+def list_backgrounds(display):
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    return [text for text in texts if text.startswith("background: Gaussian process")]
+
+
+@pytest.mark.parametrize("n_candidates", [30, 1000])
+def test_a_map_of_points_has_a_background_that_is_predicted(n_candidates):
+    display = SearchDisplay.from_cv_results(scattered(n_candidates, hill), ("lr", "w"))
+    display.figure_.canvas.draw()
+
+    (mesh,) = [c for c in display.ax_.collections if isinstance(c, QuadMesh)]
+    shown = mesh.get_array()
+    row, column = np.unravel_index(np.ma.argmax(shown), shown.shape)
+    # the top of the hill is at a rate of 0.01 and 0.7, each at 0.6 of its range and 60 cells
+    assert abs(row - 0.6 * 59) < 6
+    assert abs(column - 0.6 * 59) < 6
+    assert len(list_backgrounds(display)) == 1
+    bare = SearchDisplay.from_cv_results(scattered(30, hill), ("lr", "w"), background=False)
+    assert list_backgrounds(bare) == []
+
+
+def test_what_cannot_be_predicted_has_no_background():
+    def noise(log_lr, w, rng):
+        return rng.random()
+
+    few_values = scattered(40, hill)
+    for number, params in enumerate(few_values["params"]):
+        params["w"] = number % 3
+    for results in (scattered(60, noise), scattered(15, hill), few_values):
+        display = SearchDisplay.from_cv_results(results, ("lr", "w"))
+        assert list_backgrounds(display) == []
+
+
+def test_a_background_leaves_out_what_is_far_from_all_candidates():
+    results = scattered(60, lambda log_lr, w, rng: -((log_lr + 2) ** 2))
+    for params in results["params"]:
+        # a band along the diagonal
+        params["w"] = (np.log10(params["lr"]) + 5.5) / 5
+    display = SearchDisplay.from_cv_results(results, ("lr", "w"))
+
+    (mesh,) = [c for c in display.ax_.collections if isinstance(c, QuadMesh)]
+    is_hidden = mesh.get_array().mask
+    assert is_hidden[0, -1]
+    assert is_hidden[-1, 0]
+    assert not is_hidden[30, 30]
 
 
 def test_pairs_that_are_no_full_grid_are_points():

@@ -5,7 +5,7 @@ from functools import partial
 
 from sklearn.base import is_classifier, is_regressor
 
-from sktune.inspection.records.finding import find_search
+from sktune.inspection.records.searches import find_search
 
 
 def list_metrics(search):

@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.base import clone
 
 from sktune.inspection.records.curves import CurveTable
-from sktune.inspection.records.finding import SPACES, find_search
 from sktune.inspection.records.metrics import choose_metric, name_scorer, name_scoring
 from sktune.inspection.records.parameters import make_parameter
 from sktune.inspection.records.rungs import find_final, read_resources
 from sktune.inspection.records.search_record import SearchRecord
+from sktune.inspection.records.searches import SPACES, find_search
 
 
 def read_search(search, metric=None):

@@ -5,7 +5,7 @@ from sklearn import model_selection
 from sktune.bridge.seam import chosen_backend, fused_tasks
 from sktune.engine.report import FusionReport
 from sktune.engine.store import MemoryStore
-from sktune.runtime.documentation import LinksToDocumentation
+from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order
@@ -20,7 +20,7 @@ def make_rounds_store():
     return None if has_one else MemoryStore(_MAX_STORE_BYTES)
 
 
-class _FusedSearch(LinksToDocumentation, EnsembleSearch):
+class _FusedSearch(ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
 
     def fit(self, X, y=None, **params):
@@ -65,7 +65,11 @@ class _FusedSearch(LinksToDocumentation, EnsembleSearch):
     @property
     def curves_(self):
         """How each fused fit went: a frame of candidate, split, epoch, losses and learning rate."""
-        # only those who look at curves need pandas
-        from pandas import DataFrame
-
-        return DataFrame(self.fusion_.curves.columns)
+        curves = self.fusion_.curves
+        try:
+            # only those who look at curves need pandas
+            from pandas import DataFrame
+        except ImportError as error:
+            # scikit-learn's diagram leaves out an attribute that is not there
+            raise AttributeError("curves_ needs pandas: pip install pandas") from error
+        return DataFrame(curves.columns)

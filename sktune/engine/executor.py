@@ -119,6 +119,8 @@ class Trainer:
         for training in trainings:
             for fit in training.fits:
                 fit.reason = training.reason
+        if self.store is not None:
+            self.store.tell()
         return plans
 
     def train(self, plans):
@@ -139,6 +141,8 @@ class Trainer:
                     failed += self._conclude(plan, outcome)
                 plans = failed
         self.report.seconds += perf_counter() - began
+        if self.store is not None:
+            self.store.tell()
 
     def _train_group(self, plan):
         """Return the results of a group, and the seconds that it took."""

@@ -24,6 +24,7 @@ from sktune.bridge.seam import (
     read_tasks,
 )
 from sktune.engine.report import FusionReport
+from sktune.engine.store.caching import open_cache
 from sktune.runtime.devices import resolve_device
 from sktune.runtime.progress import QuietProgress, SearchProgress, make_progress
 from sktune.runtime.recorded_warnings import restore_showwarning
@@ -78,6 +79,12 @@ class FusingBackend(ParallelBackendBase):
     store : Store, default=None
         It knows what was trained before, and keeps what is trained now: see
         :class:`sktune.engine.store.MemoryStore`.
+    cache : str or path, default=None
+        A folder in place of a `store`: see :class:`sktune.GridSearchCV`.
+    cache_limit : float or None, default=1024
+        How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first.
+    checkpoint_interval : float, default=60.0
+        After so many seconds, fits in progress are recorded as well.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -102,6 +109,9 @@ class FusingBackend(ParallelBackendBase):
         outer=None,
         outer_options=None,
         store=None,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
         keeper=None,
         **kwargs,
     ):
@@ -117,7 +127,9 @@ class FusingBackend(ParallelBackendBase):
         self.progress = progress
         self.serves_one = serves_one
         self.listeners = listeners
-        self.store = store
+        if store is not None and cache is not None:
+            raise ValueError(f"store must be None beside a cache, got store={store!r}")
+        self.store = open_cache(cache, cache_limit, checkpoint_interval) or store
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted

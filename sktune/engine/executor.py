@@ -141,6 +141,8 @@ class Trainer:
         for training in trainings:
             for fit in training.fits:
                 fit.reason = training.reason
+        if self.store is not None:
+            self.store.tell()
         return plans
 
     def train(self, plans):
@@ -160,6 +162,8 @@ class Trainer:
                     failed += self._conclude(plan, outcome)
                 plans = failed
         self.report.seconds += perf_counter() - began
+        if self.store is not None:
+            self.store.tell()
 
     def _run(self, plans):
         """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""

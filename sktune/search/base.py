@@ -5,6 +5,7 @@ from sklearn import model_selection
 from sktune.bridge.seam import chosen_backend, fused_tasks
 from sktune.engine.report import FusionReport
 from sktune.engine.store import MemoryStore
+from sktune.engine.store.caching import open_cache
 from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
@@ -22,6 +23,10 @@ def make_rounds_store():
 
 class _FusedSearch(ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
+
+    cache = None
+    cache_limit = 1024
+    checkpoint_interval = 60.0
 
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
@@ -60,7 +65,7 @@ class _FusedSearch(ShowsSummary, EnsembleSearch):
 
     def _make_store(self):
         """Return the store of one ``fit`` of the search; None for that of the context, if any."""
-        return None
+        return open_cache(self.cache, self.cache_limit, self.checkpoint_interval)
 
     @property
     def curves_(self):

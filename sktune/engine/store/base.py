@@ -1,11 +1,12 @@
 """What a store of trainings is asked for, and what it keeps."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from sktune.engine.specs import FitResult, TrainState
+from sktune.training.optimizers import OPTIMIZERS
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +84,36 @@ class Record:
             is_final=self.is_final,
         )
 
+    def suits(self, spec):
+        """Tell whether a training of this spec can stand here, as far as shapes tell."""
+        if self.state is None:
+            return True
+        expected = spec.module.module.state_dict()
+        kept = [self.state.weights, self.state.best_weights]
+        for weights in kept[: 1 + (self.state.best_weights is not None)]:
+            if weights is None or weights.keys() != expected.keys():
+                return False
+            for name, tensor in weights.items():
+                if tensor.shape != expected[name].shape or tensor.dtype != expected[name].dtype:
+                    return False
+        options = spec.optimizer.options
+        names = OPTIMIZERS[spec.optimizer.type].list_kept_state(options)
+        has_optimizer = {"step", *names} <= (self.state.optimizer or {}).keys()
+        has_stopping = (self.state.stopping is None) == (spec.stopping is None)
+        return has_optimizer and has_stopping and {"epoch", "train_loss", "lr"} <= self.curve.keys()
+
+    def on(self, device):
+        """Return this record with its state on a device."""
+        state = self.state
+        if state is None or all(t.device == torch.device(device) for t in state.weights.values()):
+            return self
+        moved = {}
+        for part in ("weights", "optimizer", "best_weights"):
+            tensors = getattr(state, part)
+            if tensors is not None:
+                moved[part] = {name: _move(value, device) for name, value in tensors.items()}
+        return replace(self, state=replace(state, **moved))
+
     @property
     def n_bytes(self):
         """About how much memory it takes."""
@@ -120,8 +151,19 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def put(self, records):
-        """Keep records: pairs of a key and a :class:`Record`, all of them or, at worst, none."""
+    def put(self, records, is_checkpoint=False):
+        """Keep records, all of them or, at worst, none.
+
+        Parameters
+        ----------
+        records : list of tuple of (str, Record)
+            Each with the key of its training.
+        is_checkpoint : bool, default=False
+            Whether the trainings are in progress, so that later records replace these.
+        """
+
+    def tell(self):
+        """Warn of what went wrong since the last time; called where warnings reach the user."""
 
     def wants_checkpoints(self, seconds):
         """Tell whether trainings in progress are to be put, `seconds` after it was done last."""
@@ -159,6 +201,10 @@ def training_key(spec, precision=None):
         If a part of the fit has no digest.
     """
     return spec.training_digest if precision is None else f"{spec.training_digest}-{precision}"
+
+
+def _move(value, device):
+    return value.to(device) if isinstance(value, torch.Tensor) else value
 
 
 def copy_error(error):

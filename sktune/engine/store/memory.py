@@ -50,7 +50,7 @@ class MemoryStore(Store):
             epoch = pick(self.epochs.get(key, ()), n_epochs)
             return None if epoch is None else self.records[key, epoch]
 
-    def put(self, records):
+    def put(self, records, is_checkpoint=False):
         """Keep records; the oldest ones are dropped where they take too much memory."""
         with self.lock:
             for key, record in records:

@@ -49,7 +49,8 @@ class Recorder(Keeper):
         self.store = store
         self.wanted = [training.n_epochs_wanted for training in trainings]
         self.pending = []
-        self.is_checkpoint = False
+        # what is put as the trainings stand
+        self.in_progress = []
         self.last_flush = self.last_checkpoint = monotonic()
         for training in trainings:
             # what an attempt has left that has failed
@@ -66,7 +67,6 @@ class Recorder(Keeper):
         is_due = self.store.wants_checkpoints(monotonic() - self.last_checkpoint)
         if is_due:
             self.last_checkpoint = monotonic()
-            self.is_checkpoint = True
         return is_due
 
     def keep(self, number, result):
@@ -82,14 +82,18 @@ class Recorder(Keeper):
             # alone the fit goes on, so that this is no result
             return
         record = Record.of(result, training.spec.rows.test_digest)
-        if record is not None:
-            self.pending.append((training.key, record))
+        if record is None:
+            return
+        is_over = result.is_final or self.wants(number, n_epochs)
+        (self.pending if is_over else self.in_progress).append((training.key, record))
 
     def flush(self, *, is_last=False):
         """Put what is pending into the store, unless more is likely to come soon."""
         has_waited = monotonic() - self.last_flush >= _LONGEST_WAIT
-        if self.pending and (is_last or self.is_checkpoint or has_waited):
+        if self.pending and (is_last or self.in_progress or has_waited):
             self.store.put(self.pending)
             self.pending = []
             self.last_flush = monotonic()
-        self.is_checkpoint = False
+        if self.in_progress:
+            self.store.put(self.in_progress, is_checkpoint=True)
+            self.in_progress = []

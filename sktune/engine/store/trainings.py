@@ -1,5 +1,6 @@
 """Fits that are one training: they begin alike, and differ in their numbers of epochs only."""
 
+import warnings
 from dataclasses import dataclass, field, replace
 
 from sktune.engine.report import Sharing
@@ -123,7 +124,7 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
                 trainings.append(Training([fit]))
                 continue
             known.append(fit)
-            record = None if store is None else store.find(key, fit.spec.n_epochs)
+            record = _find_record(fit, key, store)
             if record is not None and record.answers(fit.spec.n_epochs):
                 fit.reason = ""
                 fit.result = record.result_for(fit.spec)
@@ -136,6 +137,22 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
     for training in trainings:
         training.fits.sort(key=lambda fit: fit.spec.n_epochs, reverse=True)
     return trainings
+
+
+def _find_record(fit, key, store):
+    """Return what a store knows of the training of a fit; None if there is nothing."""
+    record = None if store is None else store.find(key, fit.spec.n_epochs)
+    if record is None:
+        return None
+    if not record.suits(fit.spec):
+        warnings.warn(
+            "what the store has of a fit does not go with its module or optimizer, "
+            "and is trained again",
+            UserWarning,
+            stacklevel=2,
+        )
+        return None
+    return record.on(fit.spec.device)
 
 
 def _explain(fits, sharing):

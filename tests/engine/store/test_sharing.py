@@ -37,6 +37,7 @@ class Gated(nn.Module):
         self.first = nn.Linear(n_features, 8)
         self.gate = nn.Linear(n_features, 8)
         self.last = nn.Linear(8, n_outputs)
+        self.double()
 
     def forward(self, X):
         return self.last(torch.tanh(self.first(X)) * torch.sigmoid(self.gate(X)))

@@ -16,6 +16,7 @@ from sktune.bridge.seam import (
     get_active_backend,
     intercept,
     is_fit,
+    let_begin_until,
     make_stream,
     other_backend,
     pass_on,
@@ -64,6 +65,10 @@ class FusingBackend(ParallelBackendBase):
         after it (a refit).
     listeners : sequence of objects with ``on_epoch``, default=()
         They hear of each epoch of the fits that are trained together, and may stop fits.
+    deadline : object, default=None
+        Once ``deadline.is_over``, no fit begins any more. ``deadline.n_left`` is how many seconds
+        are left, and ``deadline.reason`` says in words what has happened. It is the first of the
+        listeners.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -85,6 +90,7 @@ class FusingBackend(ParallelBackendBase):
         progress=False,
         serves_one=False,
         listeners=(),
+        deadline=None,
         keeper=None,
         **kwargs,
     ):
@@ -99,7 +105,8 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.serves_one = serves_one
-        self.listeners = listeners
+        self.listeners = listeners if deadline is None else (deadline, *listeners)
+        self.deadline = deadline
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted
@@ -216,6 +223,8 @@ class _WatchingBackend(ParallelBackendBase):
             places = [job.task.progress for job in call.jobs]
             # the stream alone holds the tasks from here on
             del call
+            if self.owner.deadline is not None:
+                items = [let_begin_until(item, self.owner.deadline.n_left) for item in items]
             tasks = make_stream(items, tasks.n_tasks)
             yield from self._pass_on_with_bar(tasks, places)
             return

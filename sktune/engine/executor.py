@@ -95,8 +95,11 @@ class Trainer:
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype)
 
-    def plan(self, fits, tables):
-        """Arrange fits in groups; those that cannot be trained together get a `reason`."""
+    def plan(self, fits, tables, order=None):
+        """Arrange fits in groups; those that cannot be trained together get a `reason`.
+
+        See :func:`~sktune.engine.planner.plan_groups` for the `order`.
+        """
         return plan_groups(
             fits,
             tables,
@@ -104,6 +107,7 @@ class Trainer:
             n_workers=self.n_workers,
             n_threads=torch.get_num_threads(),
             options=self.options,
+            order=order,
         )
 
     def train(self, plans):

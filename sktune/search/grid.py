@@ -5,8 +5,10 @@ from sklearn import model_selection
 from sklearn.model_selection import ParameterSampler
 
 from sktune.search.base import _FusedSearch
-from sktune.search.rounds.search_in_rounds import Rounds, SearchInRounds
+from sktune.search.rounds.evaluation import Rounds
+from sktune.search.rounds.search_in_rounds import SearchInRounds
 from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.rounds.sources import Listed
 from sktune.search.samplers.distributions import Space
 
 
@@ -219,18 +221,8 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         )
         candidates = list(sampler)
         space = None if self.stop is None else Space(self.param_distributions)
-        rule = self._make_rule(space, is_adaptive=False, seed=0)
         rounds = Rounds(self, evaluate_candidates, callback_ctx)
+        rule = self._make_rule(space, is_adaptive=False, seed=0)
         size = default_batch_size(self, len(candidates))
-        found = []
-        reason = ""
-        while not reason:
-            rounds.expect(len(candidates) - len(found))
-            batch = candidates[len(found) : len(found) + size]
-            outcomes = rounds.evaluate(batch)
-            points = [None if space is None else space.find_point(params) for params in batch]
-            found += zip(points, outcomes, strict=True)
-            n_next = min(size, len(candidates) - len(found))
-            reason = self._find_reason(rounds, rule, found, n_next)
+        self.stop_reason_ = rounds.run(Listed(candidates, space), size, rule)
         rounds.end()
-        self.stop_reason_ = reason

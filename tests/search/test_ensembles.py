@@ -500,7 +500,7 @@ def test_candidates_that_a_timeout_has_cut_off_are_no_members(monkeypatch):
                 self.end = -np.inf
             super().on_epoch(event)
 
-    monkeypatch.setattr("sktune.search.rounds.search_in_rounds.Deadline", LateDeadline)
+    monkeypatch.setattr("sktune.search.rounds.session.Deadline", LateDeadline)
     monkeypatch.setattr("sktune.search.grid.default_batch_size", lambda search, n: 2)
     search = RandomizedSearchCV(
         NET,

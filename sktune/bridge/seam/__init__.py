@@ -20,6 +20,7 @@ from sktune.bridge.seam.searches import (
     take_split,
     take_test_rows,
 )
+from sktune.bridge.seam.skipping import is_skipped, let_begin_until, make_skipped_result
 from sktune.bridge.seam.streams import TaskStream, begin_stream, make_stream
 from sktune.bridge.seam.tasks import (
     FIT_FUNCTIONS,
@@ -43,6 +44,9 @@ __all__ = [
     "get_active_backend",
     "intercept",
     "is_fit",
+    "is_skipped",
+    "let_begin_until",
+    "make_skipped_result",
     "make_stream",
     "other_backend",
     "pass_on",

@@ -3,8 +3,8 @@
 import numpy as np
 
 from sktune.inspection.displays.colors import escape
-from sktune.inspection.optional import import_pandas, import_pyplot
 from sktune.inspection.records import read_search
+from sktune.runtime.optional import import_pandas, import_pyplot
 
 
 class HalvingDisplay:

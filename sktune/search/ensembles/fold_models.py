@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sktune.bridge.seam import Task, is_fit, take_test_rows
+from sktune.bridge.seam import Task, is_fit, is_skipped, take_test_rows
 
 _KEPT = "sktune_fold_model"
 
@@ -92,7 +92,9 @@ class FoldModels:
 
     def receive(self, result):
         """Take the model out of the result of a task."""
-        if isinstance(result, dict) and _KEPT in result:
+        if is_skipped(result):
+            self.models.append(None)
+        elif isinstance(result, dict) and _KEPT in result:
             self.models.append(result.pop(_KEPT))
 
     def drop(self, candidates, n_splits):

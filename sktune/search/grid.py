@@ -38,7 +38,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         et al. 2004). Probabilities of classifiers are averaged, and predictions of regressors.
         Under accuracy, log loss, squared and absolute error and R² all candidates are scored
         together; under other metrics, which take longer, the choice is among the 20 best. The
-        models of all candidates are held in memory until the choice is made.
+        models of all candidates are held in memory until the choice is made, without the state of
+        their optimizers. A candidate whose parameters take ``predict_proba`` from a classifier, as
+        ``loss="hinge"`` does, is left out, with a warning.
     ensemble_refit : bool, default=False
         Whether the candidates that ``"greedy"`` chooses are fitted again to all rows, in place of
         their models of the splits.

@@ -65,6 +65,9 @@ class FusingBackend(ParallelBackendBase):
         after it (a refit).
     listeners : sequence of objects with ``on_epoch``, default=()
         They hear of each epoch of the fits that are trained together, and may stop fits.
+    can_end_early : bool, default=False
+        Whether a call that is interrupted ends with the candidates that are complete. Those whose
+        numbers are in ``report.left_out`` have results that mean nothing.
     store : Store, default=None
         It knows what was trained before, and keeps what is trained now: see
         :class:`sktune.engine.store.MemoryStore`.
@@ -95,6 +98,7 @@ class FusingBackend(ParallelBackendBase):
         progress=False,
         serves_one=False,
         listeners=(),
+        can_end_early=False,
         store=None,
         cache=None,
         cache_limit=1024,
@@ -114,6 +118,7 @@ class FusingBackend(ParallelBackendBase):
         self.progress = progress
         self.serves_one = serves_one
         self.listeners = listeners
+        self.can_end_early = can_end_early
         if store is not None and cache is not None:
             raise ValueError(f"store must be None beside a cache, got store={store!r}")
         self.store = open_cache(cache, cache_limit, checkpoint_interval) or store

@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.utils import check_random_state
 
 from sktune.runtime.names import check_name
-from sktune.search.base import _FusedSearch, make_rounds_store
+from sktune.search.base import _FusedSearch, make_rounds_store, warn_of_interrupt
 from sktune.search.narrowing import narrow_space
 from sktune.search.rounds.seam import BaseSearchCV, fix_splits
 from sktune.search.rounds.sizes import default_batch_size
@@ -161,15 +161,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         self : object
         """
         self._check_settings()
-        try:
-            return super().fit(X, y, **params)
-        finally:
-            vars(self).pop("_report", None)
-
-    def _fusing_options(self):
-        options = super()._fusing_options()
-        self._report = options["report"]
-        return options
+        return super().fit(X, y, **params)
 
     def _make_store(self):
         """Return a store, so that a stage knows what those before it have trained."""
@@ -197,6 +189,17 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
             with outer.evaluating(task, candidates) as arguments:
                 return evaluate_candidates(candidates, cv=splits, more_results=more, **arguments)
 
+        def run_stage(name, narrowed, results):
+            """Return the results of all candidates so far, those of a stage included."""
+            if self._is_bayesian(name):
+                stage = tasks.begin(f"stage-{name}")
+                in_stage = partial(evaluate, stage=stage)
+                results = self._search_in_rounds(name, narrowed, results, in_stage, rng)
+                stage.end()
+                return results
+            drawn = self._draw(name, narrowed, rng)
+            return evaluate(name, [{**best_params, **candidate} for candidate in drawn])
+
         self._progress.expect(self._count_fits(self.stages) + self.n_splits_)
         results = evaluate("baseline", [{}])
         best_params = self._note_stage("baseline", {}, results)
@@ -208,17 +211,20 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
             best_values = {**read_own_settings(self.estimator, tuned), **best_params}
             center = {key: best_values[key] for key in tuned if key in best_values}
             narrowed = narrow_space(whole, center, self.narrow)
-            if self._is_bayesian(name):
-                stage = tasks.begin(f"stage-{name}")
-                results = self._search_in_rounds(
-                    name, narrowed, results, partial(evaluate, stage=stage), rng
-                )
-                stage.end()
-            else:
-                drawn = self._draw(name, narrowed, rng)
-                results = evaluate(name, [{**best_params, **candidate} for candidate in drawn])
+            try:
+                results = run_stage(name, narrowed, results)
+            except KeyboardInterrupt:
+                # what earlier stages have found is not lost
+                if not self._report.is_interrupted:
+                    raise
+                n_earlier = self._report.n_earlier
+                warn_of_interrupt(n_evaluated - n_earlier)
+                self._report.left_out += range(n_earlier, n_evaluated)
+                break
             best_params = self._note_stage(name, narrowed, results)
             tuned.update(whole)
+            if self._report.is_interrupted:
+                break
         self._progress.end()
         tasks.end()
 
@@ -266,10 +272,12 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         n_iter = self._read_option("n_iter", name)
         n_done = 0
         batch_size = default_batch_size(self, n_iter)
-        while n_done < n_iter and sampler.n_left > 0:
+        while n_done < n_iter and sampler.n_left > 0 and not self._report.is_interrupted:
             points = sampler.ask(int(min(batch_size, n_iter - n_done, sampler.n_left)))
             candidates = [{**best_params, **sampler.params_at(point)} for point in points]
             results = evaluate(name, candidates)
+            if self._report.is_interrupted:
+                break
             sampler.tell(points, results[column][-len(points) :])
             n_done += len(points)
         return results

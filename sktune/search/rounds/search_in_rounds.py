@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.exceptions import FitFailedWarning
 
 from sktune.engine.report import FusionReport
-from sktune.search.base import _FusedSearch, make_rounds_store
+from sktune.search.base import _FusedSearch, make_rounds_store, warn_of_interrupt
 from sktune.search.rounds.seam import FixedSplits
 from sktune.search.rounds.stopping import Deadline, StoppingRule, check_stopping
 from sktune.search.rounds.tasks import SearchTasks
@@ -98,6 +98,7 @@ class Session:
             for stop in self.report.stopped
             if stop["reason"] == self.deadline.reason
         }
+        stopped.update(self.report.left_out)
         outcomes = []
         for number, params in enumerate(candidates):
             while len(outcomes) in self.failed:
@@ -105,6 +106,11 @@ class Session:
             rows = out[number * n_splits : (number + 1) * n_splits]
             outcomes.append(Outcome(params, rows, len(outcomes) not in stopped))
         self.outcomes = outcomes
+
+    def take_interrupted(self, candidates):
+        """Take the candidates of a round that was interrupted before any of them was complete."""
+        rows = self.kept[0].rows
+        self.outcomes += [Outcome(params, rows, is_complete=False) for params in candidates]
 
     def take_failed(self, candidates, error, error_score):
         """Take the candidates of a round in which every fit has failed, with the error of these."""
@@ -166,6 +172,12 @@ class Rounds:
                 raise
             warnings.warn(str(error), FitFailedWarning, stacklevel=2)
             session.take_failed(candidates, error, self.search.error_score)
+        except KeyboardInterrupt:
+            # what earlier rounds have found is not lost
+            if not session.report.is_interrupted or not session.kept:
+                raise
+            warn_of_interrupt(len(candidates))
+            session.take_interrupted(candidates)
         return session.outcomes[n_before:]
 
     def _call_scikit_learn(self, candidates):
@@ -218,13 +230,16 @@ class SearchInRounds(_FusedSearch):
         """Return a store, so that a round knows what those before it have trained."""
         return super()._make_store() or make_rounds_store()
 
-    def _end_ensemble(self, kept, X, y, params):
-        """Build the ensemble of the candidates that are complete."""
+    def _drop_models(self, kept):
+        """Forget the fold models of candidates that are not complete."""
         outcomes = self._session.outcomes
         kept.drop(
             [n for n, outcome in enumerate(outcomes) if not outcome.is_complete], self.n_splits_
         )
-        super()._end_ensemble(kept, X, y, params)
+
+    def _find_left_out(self):
+        """Return no candidates: those that are not complete are not kept in the first place."""
+        return set()
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
         """Make ``cv_results_`` of the candidates that are complete, and of restored ones."""
@@ -271,8 +286,10 @@ class SearchInRounds(_FusedSearch):
 
         `found` are pairs of a Point and an Outcome of the candidates so far.
         """
+        n_complete = sum(outcome.is_complete for _, outcome in found)
+        if rounds.session.report.is_interrupted:
+            return f"the search was interrupted, {n_complete} candidates are complete"
         if rounds.session.deadline.is_over:
-            n_complete = sum(outcome.is_complete for _, outcome in found)
             return f"the timeout of {self.timeout} s is over, {n_complete} candidates are complete"
         if n_next < 1:
             return f"all {len(found)} candidates are evaluated"

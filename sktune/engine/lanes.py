@@ -88,7 +88,7 @@ def validation_parts(lanes):
     for positions in _by_stream(lanes):
         lane = lanes[positions[0]]
         n_rows = max(lane.batches.sizes)
-        width = find_width(lane.spec.module.module)
+        width = find_width(lane.spec.module.module, lane.rows.X)
         if width is not None:
             # the rows at once of all lanes together
             most = evaluation_batch_size(lane.rows, n_rows, width)

@@ -8,7 +8,7 @@ from sktune.bridge.seam import chosen_backend, fused_tasks
 from sktune.engine.report import FusionReport
 from sktune.engine.store import MemoryStore
 from sktune.engine.store.caching import open_cache
-from sktune.runtime.documentation import LinksToDocumentation
+from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order
@@ -33,7 +33,7 @@ def warn_of_interrupt(n_candidates):
     )
 
 
-class _FusedSearch(LinksToDocumentation, EnsembleSearch):
+class _FusedSearch(ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
 
     cache = None
@@ -105,7 +105,11 @@ class _FusedSearch(LinksToDocumentation, EnsembleSearch):
     @property
     def curves_(self):
         """How each fused fit went: a frame of candidate, split, epoch, losses and learning rate."""
-        # only those who look at curves need pandas
-        from pandas import DataFrame
-
-        return DataFrame(self.fusion_.curves.columns)
+        curves = self.fusion_.curves
+        try:
+            # only those who look at curves need pandas
+            from pandas import DataFrame
+        except ImportError as error:
+            # scikit-learn's diagram leaves out an attribute that is not there
+            raise AttributeError("curves_ needs pandas: pip install pandas") from error
+        return DataFrame(curves.columns)

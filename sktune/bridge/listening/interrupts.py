@@ -2,6 +2,8 @@
 
 import warnings
 
+_INTERRUPTED = "the search was interrupted"
+
 
 class Turns:
     """Runs the jobs of a call in turn; after an interrupt, those of complete candidates only.
@@ -57,6 +59,8 @@ class Turns:
             by_candidate.setdefault(job.task.place[0], []).append(job)
         kept = [jobs for jobs in by_candidate.values() if all(map(is_complete, jobs))]
         if not self.can_end_early or None in by_candidate or not kept:
+            for fit in (fit for job in self.jobs for fit in job.fits or ()):
+                fit.reason = fit.reason or _INTERRUPTED
             raise error
         warnings.warn(
             f"the search was interrupted, {len(kept)} of its last {len(by_candidate)} candidates "
@@ -83,4 +87,4 @@ def _leave_out(job):
         job.fits = [job.make_unprepared_fit()]
     for fit in job.fits:
         fit.result = None
-        fit.reason = "the search was interrupted"
+        fit.reason = _INTERRUPTED

@@ -68,6 +68,9 @@ class FusingBackend(ParallelBackendBase):
         after it (a refit).
     listeners : sequence of objects with ``on_epoch``, default=()
         They hear of each epoch of the fits that are trained together, and may stop fits.
+    can_end_early : bool, default=False
+        Whether a call that is interrupted ends with the candidates that are complete. Those whose
+        numbers are in ``report.left_out`` have results that mean nothing.
     outer : {"dask", "ray", "loky", "threading"}, default=None
         Where groups of fits are trained: on the workers of a cluster of Dask or Ray that is
         connected, in processes of this machine (``"loky"``), or in threads of this process. Fits
@@ -111,6 +114,7 @@ class FusingBackend(ParallelBackendBase):
         progress=False,
         serves_one=False,
         listeners=(),
+        can_end_early=False,
         outer=None,
         outer_options=None,
         store=None,
@@ -134,7 +138,10 @@ class FusingBackend(ParallelBackendBase):
         self.serves_one = serves_one
         self.listeners = listeners if deadline is None else (deadline, *listeners)
         self.deadline = deadline
-        self.store = store
+        self.can_end_early = can_end_early
+        if store is not None and cache is not None:
+            raise ValueError(f"store must be None beside a cache, got store={store!r}")
+        self.store = open_cache(cache, cache_limit, checkpoint_interval) or store
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted

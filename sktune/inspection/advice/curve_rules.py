@@ -22,6 +22,8 @@ DIVERGED_SHARE = 0.3
 EARLY_SHARE = 0.25
 # A validation loss that ends this share of its fall above its lowest, in the best candidate.
 OVERFIT_SHARE = 0.25
+# A validation loss of so many times the training loss, in the epoch of the lowest validation loss.
+GAP_TIMES = 3
 # Masters and Luschi (2018) find 2 to 32 best; below this the noise of the gradient is large.
 SMALL_BATCH = 16
 NOISE_SHARE = 0.03
@@ -150,6 +152,36 @@ def find_rising_validation_loss(context):
         action="Use early_stopping=True, more weight decay or dropout, or more data.",
         reference="Prechelt 1998, Early stopping - but when?",
         numbers={"rise": rise},
+    )
+
+
+def find_loss_gap(context):
+    """Look for a validation loss far above the training loss in the best epoch.
+
+    Dropout raises training losses, so that the true gap is larger.
+    """
+    pairs = zip(
+        context.curves_of_best("train_loss"), context.curves_of_best("valid_loss"), strict=False
+    )
+    found = []
+    for train, valid in pairs:
+        best = int(valid.argmin())
+        if len(train) == len(valid) >= LEAST_EPOCHS and train[best] > 0:
+            found.append((valid[best] / train[best], train[best], valid[best]))
+    if not found:
+        return None
+    times, train_loss, valid_loss = np.median(found, axis=0).tolist()
+    if times < GAP_TIMES:
+        return None
+    return Finding(
+        code="loss-gap",
+        severity="note",
+        title="The losses of training and validation are far apart",
+        text=f"In the epoch of the lowest validation loss, that is {valid_loss:.3g}, and the "
+        f"training loss {train_loss:.3g}.",
+        action="Try more weight decay λ or dropout, a smaller model, or more data.",
+        reference="Goodfellow et al. 2016, Deep learning, section 5.2",
+        numbers={"train_loss": train_loss, "valid_loss": valid_loss, "times": times},
     )
 
 

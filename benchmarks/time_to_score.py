@@ -3,6 +3,7 @@
     python benchmarks/time_to_score.py                     # 3 data sets, 5 seeds
     python benchmarks/time_to_score.py --seeds 1 --data digits
     python benchmarks/time_to_score.py --peers sktune-random sktune-bayes
+    python benchmarks/time_to_score.py --go-on             # after an interruption
 
 The score to reach is what scikit-learn's random search of 60 candidates over a skorch net ends
 with, for the same data, folds and seed. The clock runs from the call of ``fit`` until all folds of
@@ -379,6 +380,7 @@ def main(arguments=None):
     parser.add_argument("--json", type=Path, default=RESULTS / "time_to_score.json")
     parser.add_argument("--candidates", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--go-on", action="store_true", help="keep what the JSON file has")
     parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.run:
@@ -392,10 +394,16 @@ def main(arguments=None):
             print(f"{peer} is left out: {PEERS[peer][2]} is not installed")
         else:
             peers.append(peer)
-    found = []
+    found = json.loads(args.json.read_text())["runs"] if args.go_on else []
     best_n_jobs = {}
+    for row in found:
+        for peer, told in row["peers"].items():
+            best_n_jobs[peer, row["data"]] = (told["n_jobs"],)
+    known = {(row["data"], row["seed"]) for row in found}
     for seed in range(args.seeds):
         for data in args.data:
+            if (data, seed) in known:
+                continue
             found.append(compare(peers, data, seed, args, best_n_jobs))
             # what there is so far, should the rest be interrupted
             save({"table": summarize(found, peers), "runs": found}, args.json)

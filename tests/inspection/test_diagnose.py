@@ -115,8 +115,6 @@ def test_full_batches():
     assert data_rules.find_full_batches(context_of(params, FLAT[:2], net=net, X=X)) is not None
     fewer = context_of(params, FLAT[:2], net=net, X=X[:100])
     assert data_rules.find_full_batches(fewer) is not None
-        data_rules.find_full_batches(context_of(params, FLAT[:2], net=net, X=X[:100])) is not None
-    )
     larger = context_of(params, FLAT[:2], net=net, X=np.zeros((123, 2)))
     assert data_rules.find_full_batches(larger) is None
     alone = Context(None, None, 0, net, net, net, X=X.tolist())

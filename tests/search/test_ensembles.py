@@ -1,4 +1,7 @@
+import json
 import pickle
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -585,3 +588,33 @@ def test_storage_keeps_no_models(tmp_path):
 
     with pytest.raises(ValueError, match="ensemble must be None with a storage"):
         search.fit(X, y)
+
+
+_MEASURED = """
+import json, resource, sys
+import numpy as np
+from scipy.stats import loguniform, uniform
+from sklearn.datasets import load_digits
+from sktune import BayesSearchCV, NeuralNetClassifier
+
+X, y = load_digits(return_X_y=True)
+net = NeuralNetClassifier(module__hidden=(128,), max_epochs=1, random_state=0)
+space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": uniform(0, 0.5)}
+search = BayesSearchCV(
+    net, space, n_iter=300, cv=5, ensemble="greedy", scoring="neg_log_loss", random_state=0
+)
+search.fit((X / 16).astype(np.float32), y)
+kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([len(search.ensemble_weights_), kibibytes / 2**10]))
+"""
+
+
+@pytest.mark.slow
+def test_three_hundred_candidates_take_less_than_a_gigabyte():
+    pytest.importorskip("optuna")
+    command = [sys.executable, "-c", _MEASURED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    n_candidates, mebibytes = json.loads(done.stdout.splitlines()[-1])
+
+    assert n_candidates == 300
+    assert mebibytes < 1000

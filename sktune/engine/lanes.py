@@ -41,21 +41,15 @@ class Lane:
         n_steps = len(self.batches.sizes)
         return self.spec.schedule.rates(self.spec.optimizer.options, epoch, n_steps)
 
-    def end_state(self, epoch, weights, optimizer, *, is_over):
+    def state_after(self, epoch, weights, optimizer):
         """Return the state in which the training stands after some epochs."""
-        best_weights = self.best_weights
-        if is_over and best_weights is not None:
-            # Nothing will go on from the weights of the last epoch.
-            weights = best_weights
-            best_weights = None
         return TrainState(
             epoch=epoch,
             weights=weights,
             optimizer=optimizer,
             stopping=copy(self.stopping),
-            best_weights=best_weights,
+            best_weights=self.best_weights,
             generator=None if self.generator is None else self.generator.get_state(),
-            is_over=is_over,
         )
 
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from sklearn.utils import check_random_state
 
 from sktune.runtime.names import check_name
-from sktune.search.base import _FusedSearch
+from sktune.search.base import _FusedSearch, make_rounds_store
 from sktune.search.narrowing import narrow_space
 from sktune.search.rounds.seam import BaseSearchCV, fix_splits
 from sktune.search.rounds.sizes import default_batch_size
@@ -59,7 +59,7 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         The part of a parameter's range that is left once the parameter has been tuned,
         ``0 < narrow <= 1``: of a distribution's probability, or of an ordered list of numbers.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by
         which the best candidate of a stage is chosen, or be a callable.
     random_state : int, RandomState or None, default=None
@@ -121,6 +121,9 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         ensemble=None,
         ensemble_refit=False,
         max_oof_mb=256,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
     ):
         super().__init__(
             estimator=estimator,
@@ -140,6 +143,9 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
         self.max_oof_mb = max_oof_mb
+        self.cache = cache
+        self.cache_limit = cache_limit
+        self.checkpoint_interval = checkpoint_interval
         self.random_state = random_state
 
     def fit(self, X, y=None, **params):
@@ -164,6 +170,10 @@ class StagedSearch(_FusedSearch, BaseSearchCV):
         options = super()._fusing_options()
         self._report = options["report"]
         return options
+
+    def _make_store(self):
+        """Return a store, so that a stage knows what those before it have trained."""
+        return super()._make_store() or make_rounds_store()
 
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Evaluate the candidates of each stage, of which scikit-learn keeps the results."""

@@ -3,6 +3,7 @@
 ``tests/bridge/test_seam.py`` fails when one of these names moves.
 """
 
+from sktune.bridge.seam.outer import make_engine, open_outer
 from sktune.bridge.seam.parallel import (
     FallbackToBackend,
     chosen_backend,
@@ -43,7 +44,9 @@ __all__ = [
     "get_active_backend",
     "intercept",
     "is_fit",
+    "make_engine",
     "make_stream",
+    "open_outer",
     "other_backend",
     "pass_on",
     "read_scorer",

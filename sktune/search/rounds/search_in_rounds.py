@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.exceptions import FitFailedWarning
 
 from sktune.engine.report import FusionReport
-from sktune.search.base import _FusedSearch
+from sktune.search.base import _FusedSearch, make_rounds_store
 from sktune.search.rounds.seam import FixedSplits
 from sktune.search.rounds.stopping import Deadline, StoppingRule, check_stopping
 from sktune.search.rounds.tasks import SearchTasks
@@ -213,6 +213,10 @@ class SearchInRounds(_FusedSearch):
         if self.timeout is not None:
             options["listeners"] = (self._session.deadline,)
         return options
+
+    def _make_store(self):
+        """Return a store, so that a round knows what those before it have trained."""
+        return super()._make_store() or make_rounds_store()
 
     def _end_ensemble(self, kept, X, y, params):
         """Build the ensemble of the candidates that are complete."""

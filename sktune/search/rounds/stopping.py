@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from time import monotonic
+from time import monotonic, time
 
 import numpy as np
 from scipy.stats import f as f_distribution
@@ -43,9 +43,20 @@ class Deadline:
         None is no limit.
     """
 
+    # groups that other processes or machines train end in time, too
+    goes_along = True
+
     def __init__(self, seconds):
         self.seconds = seconds
         self.end = np.inf if seconds is None else monotonic() + seconds
+
+    def __getstate__(self):
+        # the clocks that tell the time of day are the same on all machines
+        return {"seconds": self.seconds, "end": time() + self.end - monotonic()}
+
+    def __setstate__(self, state):
+        self.seconds = state["seconds"]
+        self.end = monotonic() + state["end"] - time()
 
     @property
     def reason(self):

@@ -8,11 +8,11 @@ from skorch.dataset import ValidSplit
 from torch.nn.parameter import is_lazy
 
 from sktune.bridge.skorch_nets import KINDS
+from sktune.bridge.watching.served import why_refused, why_refused_initialized
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.overrides import (
     STANDARD_DATA,
     find_override,
-    has_own_callbacks,
     is_replaced,
     remember_methods,
 )
@@ -30,8 +30,8 @@ def why_alone(net):
         return f"{type(net).__name__} overrides {name}"
     if vars(net).get("history_") is not None:
         return "it has a history of its own"
-    if has_own_callbacks(net) or any(name.startswith("callbacks__") for name in vars(net)):
-        return "it has callbacks of its own"
+    if reason := why_refused(net):
+        return reason
     for name in STANDARD_DATA:
         if is_replaced(net, name, ignored=() if is_ours else ("shuffle",)):
             return f"it has a {name} of its own"
@@ -102,7 +102,7 @@ def why_alone_initialized(net, rows):
     for reason, holds in reasons.items():
         if holds:
             return reason
-    return ""
+    return why_refused_initialized(net)
 
 
 def _ignores(criterion, target):

@@ -20,6 +20,7 @@ from sktune.engine.sampling import SeededSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec, OptimizerSpec
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.classifier import NeuralNetClassifier
+from sktune.estimators.overrides import find_clips, list_own_clips
 from sktune.estimators.regressor import NeuralNetRegressor as OurRegressor
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.mlp import MLP
@@ -37,7 +38,17 @@ _PROVEN_CRITERIA = (nn.CrossEntropyLoss, nn.MSELoss)
 _N_TRIAL_ROWS = 16
 
 # Parameters in which fits that begin alike may differ: the initialized net does not depend on them.
-_FREE = {"lr", "l1", "l2", "max_epochs", "batch_size", "tol", "n_iter_no_change"}
+_FREE = {
+    "lr",
+    "l1",
+    "l2",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "max_epochs",
+    "batch_size",
+    "tol",
+    "n_iter_no_change",
+}
 
 
 def read_spec(net, dataset, planned, tables):
@@ -79,10 +90,11 @@ def read_spec(net, dataset, planned, tables):
         runs_user_code=not _is_proven(net),
         n_outputs=getattr(net, "n_outputs_", None),
         device=str(rows.X.device),
+        clips=find_clips(net),
     )
 
 
-def follow_spec(spec, net):
+def follow_spec(spec, net, first):
     """Return the spec of a fit that begins as another one does.
 
     Parameters
@@ -92,7 +104,11 @@ def follow_spec(spec, net):
     net : NetworkEstimator
         It is not initialized. It may differ from the net of the other fit in the settings that
         :func:`find_fixed_settings` leaves out, except for `batch_size`.
+    first : NetworkEstimator
+        The net of the other fit, not initialized.
     """
+    # those of callbacks, which both nets have in common, come last
+    clips_of_callbacks = spec.clips[len(list_own_clips(first)) :]
     dropout = spec.dropout
     if net.module is MLP:
         dropout = (float(getattr(net, "module__dropout", 0.0)),) * len(dropout)
@@ -106,6 +122,7 @@ def follow_spec(spec, net):
         l2=float(net.l2),
         n_epochs=int(net.max_epochs),
         stopping=BestEpoch.of(net, spec.rows.valid is not None),
+        clips=(*list_own_clips(net), *clips_of_callbacks),
     )
 
 

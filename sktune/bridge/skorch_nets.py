@@ -12,6 +12,7 @@ from torch.utils.data import Subset
 from sktune.bridge.reading import count_valid_batches, find_batch_size, read_optimizer
 from sktune.engine.sampling import DrawnSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec
+from sktune.estimators.overrides import find_clips
 from sktune.modules.dropout import dropout_layers, serve_dropout
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.seeds import seeded
@@ -169,6 +170,7 @@ def read_skorch_spec(net, tables, rows, train, valid, generator_state):
         must_be_finite=False,
         is_regressor=isinstance(net, skorch.NeuralNetRegressor),
         device=str(rows.X.device),
+        clips=find_clips(net),
     )
 
 

@@ -189,6 +189,8 @@ class FitSpec:
         Where the fit computes.
     keeps_outputs : bool
         Whether the outputs for the test rows are computed when the fit is over.
+    clips : tuple of Clip
+        The turns of gradient clipping, after the penalties.
     """
 
     module: InitialModule
@@ -210,6 +212,7 @@ class FitSpec:
     n_outputs: int | None = None
     device: str = "cpu"
     keeps_outputs: bool = True
+    clips: tuple = ()
 
     @cached_property
     def digest(self):

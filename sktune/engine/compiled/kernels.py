@@ -16,12 +16,14 @@ import math
 import numpy as np
 from numba import njit
 
+from sktune.engine.compiled.clipping import clip
 from sktune.engine.compiled.criteria.classes import cross_entropy, find_epsilon
 from sktune.engine.compiled.criteria.numbers import compare_numbers
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
+    FIRST_CLIP,
     FIRST_OPERATION,
     HUBER,
     N_PENALIZED,
@@ -183,7 +185,7 @@ def train_steps(
     rule : int
         The opcode of the optimizer.
     options : ndarray of float
-        Those of the optimizer, then l1 and l2.
+        Those of the optimizer, two numbers for each turn of clipping, and l1 and l2.
     flat : ndarray (P,)
         The parameters.
     gradient : ndarray (P,)
@@ -228,6 +230,8 @@ def train_steps(
         _backward(links, settings, flat, gradient, space, n, len(rows))
         if l1 > 0 or l2 > 0:
             losses[i] += _penalize(links, flat, gradient, l1, l2)
+        if len(options) > FIRST_CLIP + 2:
+            clip(options[FIRST_CLIP:-2], gradient)
         update(rule, options, rates[i], t + i + 1, flat, gradient, first, second)
         if not math.isfinite(losses[i]):
             return losses[: i + 1]

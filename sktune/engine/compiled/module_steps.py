@@ -9,7 +9,9 @@ from sktune.training.optimizer_state import count_steps, open_state
 
 
 @flushed_denormals()
-def train_module(program, module, optimizer, batches, epoch, rates, seed, dropout, penalties):
+def train_module(
+    program, module, optimizer, batches, epoch, rates, seed, dropout, penalties, clips=()
+):
     """Train the module whose parameters an optimizer holds, for an epoch.
 
     Parameters, buffers, gradients and the optimizer's state end as torch's own steps leave them.
@@ -27,7 +29,7 @@ def train_module(program, module, optimizer, batches, epoch, rates, seed, dropou
         The number of the epoch, from 0.
     rates : list of float
         The learning rate of each step.
-    seed, dropout, penalties
+    seed, dropout, penalties, clips
         As in :meth:`Program.bind`.
 
     Returns
@@ -60,6 +62,7 @@ def train_module(program, module, optimizer, batches, epoch, rates, seed, dropou
         dropout,
         group,
         penalties,
+        clips,
     )
     order = read_order(batches, epoch)
     losses = train(steps_done, order, np.array(rates, dtype=np.float64), epoch)

@@ -90,3 +90,7 @@ SMOOTH_ABSOLUTE_ERROR = 5
 BINARY_CROSS_ENTROPY = 6
 # of counts, the logarithms of whose means are the outputs
 POISSON = 7
+
+# Where the turns of gradient clipping begin among the options of a step: behind those of the
+# optimizer, which are padded up to there.
+FIRST_CLIP = 6

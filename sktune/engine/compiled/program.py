@@ -13,7 +13,7 @@ from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
-from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
+from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, FIRST_CLIP, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader, Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
 from sktune.modules.dropout import silence_below
@@ -150,7 +150,9 @@ class Program:
         self.dropout_calls = [index for index in indices if index != FUNCTION_INDEX]
         self.drops_by_function = FUNCTION_INDEX in indices
 
-    def bind(self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties):
+    def bind(
+        self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties, clips
+    ):
         """Return a function that trains a network for an epoch, in place.
 
         Parameters
@@ -173,6 +175,8 @@ class Program:
             Those of the optimizer's group.
         penalties : tuple of float
             The factors l1 and l2.
+        clips : tuple of Clip
+            The turns of gradient clipping.
 
         Returns
         -------
@@ -191,7 +195,7 @@ class Program:
             self.loss.opcode,
             self.loss.option,
             getattr(self.kernels, self.rule.compiled.constant),
-            self._pack_options(options, penalties),
+            self._pack_options(options, penalties, clips),
             flat,
             gradient,
             buffers,
@@ -237,10 +241,13 @@ class Program:
         is_left_out[is_dropout] = [rate == 0 for rate in rates]
         return links[~is_left_out], factors[~is_left_out]
 
-    def _pack_options(self, options, penalties):
+    def _pack_options(self, options, penalties, clips):
         """Return the options of a step in the kernels' order."""
         values = [options["weight_decay"], self.rule.is_decoupled(options)]
         values += [read_option(options, name) for name in self.rule.compiled.options]
+        values += [0.0] * (FIRST_CLIP - len(values))
+        for clip in clips:
+            values += [clip.norm_type, clip.limit]
         values += penalties
         return np.array(values, dtype=np.float64)
 

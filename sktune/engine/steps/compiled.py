@@ -74,6 +74,7 @@ class CompiledSteps(StepBackend):
                 lane.spec.dropout,
                 lane.spec.optimizer.options,
                 (lane.spec.l1, lane.spec.l2),
+                lane.spec.clips,
             )
             self.trainers.append(trainer)
 

@@ -7,6 +7,7 @@ from sktune.engine.steps.base import StepBackend
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.trial import try_step
 from sktune.runtime.dtypes import wide_dtype
+from sktune.training.gradients.clipping import StackedClips
 from sktune.training.penalties import add_stacked_penalties
 
 
@@ -37,12 +38,15 @@ class StackedSteps(StepBackend):
         self.penalties = None
         if strengths.any():
             self.penalties = strengths.to(self.net.flat.device, self.column_dtype)
+        like = torch.empty(0, dtype=self.column_dtype, device=self.net.flat.device)
+        self.clips = StackedClips([lane.spec.clips for lane in lanes], like)
 
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         super().select(positions)
         if self.penalties is not None:
             self.penalties = self.penalties[torch.tensor(positions, device=self.penalties.device)]
+        self.clips = self.clips.select(torch.tensor(positions, device=self.net.flat.device))
 
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
@@ -70,7 +74,8 @@ class StackedSteps(StepBackend):
 
     def _take_step(self, part, step, rates):
         """Take a step in all lanes; return their losses (L,)."""
-        return self._compute_step(self.net, self.optimizer, self.penalties, part, step, rates)
+        parts = (self.net, self.optimizer, self.penalties, self.clips)
+        return self._compute_step(*parts, part, step, rates)
 
     def _take_part_step(self, part, step, rates, losses):
         """Take a step in some lanes: some folds have a row more in their last batch than others."""
@@ -78,11 +83,12 @@ class StackedSteps(StepBackend):
         net = self.net.select(chosen)
         optimizer = self.optimizer.select(chosen)
         penalties = None if self.penalties is None else self.penalties[chosen]
-        losses[chosen] = self._compute_step(net, optimizer, penalties, part, step, rates[chosen])
+        parts = (net, optimizer, penalties, self.clips.select(chosen))
+        losses[chosen] = self._compute_step(*parts, part, step, rates[chosen])
         self.net.put_back(chosen, net)
         self.optimizer.put_back(chosen, optimizer)
 
-    def _compute_step(self, net, optimizer, penalties, part, step, rates):
+    def _compute_step(self, net, optimizer, penalties, clips, part, step, rates):
         """Take a step in the lanes of a net; return their losses (L,)."""
         outputs = net.forward(part.X, True, step)
         # (L,), (L, B, ...)
@@ -90,5 +96,6 @@ class StackedSteps(StepBackend):
         gradient = net.gradient(outputs, gradient)  # (L, P)
         if penalties is not None:
             loss = loss + add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
+        clips(gradient)
         optimizer.step(net.flat, gradient, rates)
         return loss

@@ -1,10 +1,11 @@
 """Why a fit is not trained together with others."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 from scipy import sparse
 from sklearn.pipeline import Pipeline
 from skorch.dataset import ValidSplit
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sktune.bridge.skorch_nets import KINDS
@@ -19,6 +20,15 @@ from sktune.estimators.overrides import (
 from sktune.training.optimizers import OPTIMIZERS
 
 remember_methods(*KINDS)
+
+# Criteria of which it is known what their `weight` does.
+_WEIGHTED = (
+    nn.CrossEntropyLoss,
+    nn.NLLLoss,
+    nn.MultiMarginLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+)
 
 
 def why_alone(net):
@@ -35,13 +45,13 @@ def why_alone(net):
     for name in STANDARD_DATA:
         if is_replaced(net, name, ignored=() if is_ours else ("shuffle",)):
             return f"it has a {name} of its own"
-    if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
+    if net.train_split and not _splits_alike(net.train_split, is_ours):
         return "it has a train_split of its own"
     if not is_ours and not _has_usual_lengths(net):
         return "its max_epochs or batch_size is unusual"
     switches = ["warm_start", "compile"]
     if is_ours:
-        switches += ["train_split", "verbose"]
+        switches += ["verbose"]
     for name in switches:
         if getattr(net, name):
             return f"it sets {name}"
@@ -58,6 +68,19 @@ def _has_usual_lengths(net):
     if net.batch_size != -1:
         lengths.append(net.batch_size)
     return all(isinstance(length, Integral) and length > 0 for length in lengths)
+
+
+def _splits_alike(split, is_ours):
+    """Tell whether a split of the training rows is skorch's; of our nets, one that draws nothing.
+
+    What a net of skorch's draws is known: it is prepared once, in its turn.
+    """
+    if type(split) is not ValidSplit:
+        return False
+    return not is_ours or (
+        isinstance(split.cv, Real)
+        and (float(split.cv).is_integer() or isinstance(split.random_state, Integral))
+    )
 
 
 def why_pipeline_alone(pipeline):
@@ -87,8 +110,6 @@ def why_alone_initialized(net, rows):
     group, *other_groups = net.optimizer_.param_groups
     is_lazy_module = any(is_lazy(parameter) for parameter in module.parameters())
     has_foreign_parameters = len(group["params"]) != len(list(module.parameters()))
-    is_weighted = getattr(criterion, "weight", None) is not None
-    is_mean = getattr(criterion, "reduction", None) == "mean" and not is_weighted
     unsupported = OPTIMIZERS[type(net.optimizer_)].unsupported
     reasons = {
         "its module has lazy layers, whose sizes its first batch tells": is_lazy_module,
@@ -96,13 +117,24 @@ def why_alone_initialized(net, rows):
         "its optimizer has several groups of parameters": other_groups,
         "its optimizer has parameters that are not the module's": has_foreign_parameters,
         **{f"its optimizer sets {name}": group.get(name) for name in unsupported},
-        "its criterion is no plain mean over the rows": not is_mean,
+        "its criterion is no mean or sum over the rows": not _reduces_rows(criterion),
         "its criterion ignores rows": _ignores(criterion, rows.target),
     }
     for reason, holds in reasons.items():
         if holds:
             return reason
     return why_refused_initialized(net)
+
+
+def _reduces_rows(criterion):
+    """Tell whether a criterion is a mean or a sum of the losses of rows, weighted or not."""
+    if getattr(criterion, "reduction", None) not in ("mean", "sum"):
+        return False
+    weight = getattr(criterion, "weight", None)
+    if weight is None:
+        return True
+    # weights of classes or of columns, which do not depend on the place of a row in its batch
+    return type(criterion) in _WEIGHTED and weight.ndim <= 1
 
 
 def _ignores(criterion, target):

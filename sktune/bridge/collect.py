@@ -27,6 +27,8 @@ from sktune.bridge.skorch_nets import (
     why_told,
 )
 from sktune.bridge.tables import Tables
+from sktune.bridge.watching.served import needs_watching
+from sktune.bridge.watching.watcher import make_watcher, muted
 from sktune.engine.planner import group_key
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.hook import FitHook
@@ -36,7 +38,7 @@ from sktune.runtime.generators import Tracker
 from sktune.runtime.recorded_warnings import recorded_warnings
 from sktune.runtime.seeds import draw_seed
 from sktune.runtime.threads import limited_threads
-from sktune.training.rows import rows_of
+from sktune.training.rows import public_dataset, rows_of
 
 _logger = logging.getLogger(__name__)
 
@@ -192,7 +194,7 @@ class Collector:
             stopped = stopped_before_training(net, found, seed)
             read = self._read_skorch
         arguments = (X,) if planned.y is None else (X, planned.y)
-        with recorded_warnings() as fit.caught, stopped:
+        with recorded_warnings() as fit.caught, stopped, muted(net):
             draft.fit(*arguments, **planned.params)
         vars(net).pop("_hook", None)
         fit.reason, *datasets = found[0]
@@ -218,6 +220,10 @@ class Collector:
         if fit.reason:
             return
         fit.spec = read_spec(net, dataset, planned, self.tables)
+        if needs_watching(net):
+            splits = net.get_split_datasets(dataset, rows.y)
+            watcher = make_watcher(net, *map(public_dataset, splits))
+            fit.spec = replace(fit.spec, watcher=watcher)
         with recorded_warnings() as caught:
             notice_first_outputs(net, fit.spec, self.tables)
         fit.caught = [*fit.caught, *caught]
@@ -236,12 +242,14 @@ class Collector:
             fit.reason = "its dropout draws from the device's generator"
         else:
             fit.spec = spec
+            if needs_watching(net):
+                fit.spec = replace(spec, watcher=make_watcher(net, train, valid))
 
     def _keep(self, fit, start, planned):
         """Keep what others can follow, and the test rows for which outputs are computed."""
         if fit.spec is None:
             return
-        if not fit.draws:
+        if not fit.draws and fit.spec.watcher is None:
             self.first.setdefault(start, fit)
         if not fit.spec.runs_user_code:
             # it will not have to be trained alone

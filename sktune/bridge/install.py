@@ -13,6 +13,7 @@ from torch import nn
 from sktune.bridge.fits import net_of
 from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
+from sktune.bridge.watching.adopting import adopt_history, connect_callbacks
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.components import BUILT
@@ -161,7 +162,10 @@ class HandOver(FitHook):
         for name in BUILT:
             vars(net).pop(name, None)
         vars(net).update(fit.template.attributes)
-        net.history_ = _make_history(fit.template.net, curve)
+        if fit.spec.watcher is None:
+            net.history_ = _make_history(fit.template.net, curve)
+        else:
+            net.history_ = adopt_history(fit.template.net, fit.result.state)
         # the next fit replaces this history, while it would empty one that the user has set
         vars(net)["_own_history"] = net.history_
         self.trained = Trained(fit.template.net, fit.spec, fit.result, fit.test_rows)
@@ -305,12 +309,19 @@ def _build_parts(net, trained):
     parts["criterion_"] = deepcopy(template.criterion_)
     if spec.narrow_to is not None:
         parts["criterion_"].to(spec.narrow_to)
-    parts["callbacks_"] = _build_callbacks(template, result.curve)
+    parts["callbacks_"] = template.callbacks_
+    if spec.watcher is None:
+        parts["callbacks_"] = _build_callbacks(template, result.curve)
     if isinstance(net, NetworkEstimator):
         parts["dropout_"] = _build_masks(template, parts["module_"], spec, result.curve)
+    final = {"lr": result.lr}
+    if spec.watcher is not None and spec.watcher.sets_rates:
+        final = result.state.watcher.options
     parts["optimizer_"] = _load_optimizer(
-        template.optimizer_, learned, spec.optimizer.options, optimizer_state, result.lr
+        template.optimizer_, learned, spec.optimizer.options, optimizer_state, final
     )
+    if spec.watcher is not None:
+        connect_callbacks(parts["callbacks_"], parts["module_"], parts["optimizer_"])
     return parts
 
 
@@ -343,7 +354,7 @@ def _copy_trained(tensor, value):
     return copied
 
 
-def _load_optimizer(initialized, trained, options, state, lr):
+def _load_optimizer(initialized, trained, options, state, final):
     """Return an optimizer of the trained parameters, as the training left it.
 
     Parameters
@@ -356,8 +367,8 @@ def _load_optimizer(initialized, trained, options, state, lr):
         The options of the optimizer's one group.
     state : dict or None
         The optimizer's state, flat, by name; None where it has been forgotten.
-    lr : float
-        The learning rate of the last step.
+    final : dict
+        The options that the training has changed, such as the learning rate, as they are now.
     """
     optimizer = deepcopy(initialized, dict(trained))
     # torch leaves attributes out of the copy, such as those of hooks
@@ -365,7 +376,8 @@ def _load_optimizer(initialized, trained, options, state, lr):
     (group,) = optimizer.param_groups
     parameters = group["params"]
     group.clear()
-    group.update(options, params=parameters, lr=lr)
+    group.update(options, params=parameters)
+    group.update(final)
     known = {name: value for name, value in options.items() if name in optimizer.defaults}
     optimizer.defaults.update(known)
     if state is not None:

@@ -68,7 +68,7 @@ def read_spec(net, dataset, planned, tables):
     rows, _ = rows_of(dataset)
     table_name, positions = tables.add(rows, planned.train)
     train, valid = net.get_split_datasets(dataset, rows.y)
-    evaluation = {"n_valid_batches": count_valid_batches(net, valid)}
+    evaluation = find_valid_batches(net, valid)
     if positions is not None:
         evaluation |= _find_test_rows(net, planned, tables.by_name[table_name])
     row_set = tables.find_row_set(table_name, positions, train, valid, **evaluation)
@@ -144,7 +144,7 @@ def follow_batch_size(spec, net, template, tables):
     table = tables.by_name[rows.table]
     evaluation = {}
     if rows.valid is not None:
-        evaluation["n_valid_batches"] = count_valid_batches(twin, Subset(table, rows.valid))
+        evaluation = find_valid_batches(twin, Subset(table, rows.valid))
     if rows.test is not None:
         evaluation["test_batch_size"] = _find_test_batch_size(twin, table, rows.test)
     batch_size = find_batch_size(net, rows.n_train)
@@ -238,14 +238,20 @@ def find_batch_size(net, n_train):
     return int(net.batch_size)
 
 
-def count_valid_batches(net, valid):
-    """Return in how many batches a plain fit evaluates its validation rows; None without any.
+def find_valid_batches(net, valid):
+    """Return how many batches a plain fit evaluates its validation rows in, for a `RowSet`.
 
-    The engine may evaluate in batches of another size; the history records these.
+    Return nothing without validation rows. The engine may evaluate in batches of another size; the
+    history records the number of these.
     """
     if valid is None:
-        return None
-    return len(net.get_iterator(valid, training=False))
+        return {}
+    # a net chooses other sizes where its callbacks hear of its batches
+    twin = make_twin(net)
+    vars(twin)["_is_fitting"] = True
+    batches = twin.get_iterator(valid, training=False)
+    size = batches.sizes[0] if hasattr(batches, "sizes") else batches.batch_size
+    return {"n_valid_batches": len(batches), "valid_batch_size": size}
 
 
 def _find_test_rows(net, planned, rows):

@@ -139,6 +139,8 @@ class Group:
         self.narrow_to = spec.narrow_to
         self.is_regressor = spec.is_regressor
         self.loss = StackedLoss(spec.loss, lanes[0].rows.target.dtype)
+        # outputs for the validation rows, in parts, of the lanes that ask for them by position
+        self.valid_outputs = {}
         # whether the nets can be evaluated together: users' modules tell when it is tried
         self.can_evaluate = True
         # of each epoch: the lanes that were alive, and arrays of their losses and rates by name
@@ -151,7 +153,7 @@ class Group:
         with flushed_denormals():
             while self.alive:
                 began = perf_counter()
-                rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
+                rates = [self.lanes[lane].begin_epoch(epoch) for lane in self.alive]
                 losses = self.backend.run_epoch(epoch, rates)
                 finished = self._close_epoch(epoch, losses, rates, began)
                 if self.keeper is not None:
@@ -180,6 +182,7 @@ class Group:
         for position, lane in enumerate(lanes):
             if position not in finished:
                 is_due = self._update_stopping(lane, position, record)
+                is_due |= self._tell_watcher(lane, position, record)
                 if is_due or epoch + 1 == lane.spec.n_epochs:
                     finished.add(position)
         finished |= self._tell(epoch, record, seconds, finished)
@@ -224,6 +227,24 @@ class Group:
         loss = record[lane.stopping.monitor][position].item()
         is_best, is_due = lane.stopping.update(loss)
         if is_best and lane.stopping.restores:
+            lane.best_weights = self.backend.net.state(position)
+        return is_due
+
+    def _tell_watcher(self, lane, position, record):
+        """Let what looks at the epochs of a lane hear of one; return whether it ends the fit."""
+        if lane.watcher is None:
+            return False
+        numbers = {name: values[position].item() for name, values in record.items()}
+        numbers["train_batch_count"] = len(lane.batches.sizes)
+        rows = lane.spec.rows
+        if rows.n_valid_batches is not None:
+            numbers["valid_batch_count"] = rows.n_valid_batches
+            # exact: the accuracy may be of lower precision
+            numbers["valid_acc"] = round(numbers["valid_acc"] * len(rows.valid)) / len(rows.valid)
+        outputs = self.valid_outputs.get(position)
+        outputs = None if outputs is None else torch.cat(outputs)
+        is_best, is_due = lane.watcher.end_epoch(numbers, outputs)
+        if is_best:
             lane.best_weights = self.backend.net.state(position)
         return is_due
 
@@ -372,7 +393,12 @@ class Group:
         if lanes[0].spec.rows.valid is None:
             return {}
         found = np.zeros((2, len(lanes)))
-        for part in validation_parts(lanes):
+        self.valid_outputs = {
+            position: []
+            for position, lane in enumerate(lanes)
+            if lane.watcher is not None and lane.watcher.needs_outputs
+        }
+        for part in validation_parts(lanes, self.loss.is_plain_mean):
             net = self.backend.net
             if len(part.positions) < len(lanes):
                 net = net.select(torch.tensor(part.positions, device=net.flat.device))
@@ -381,6 +407,10 @@ class Group:
             accuracies = self.loss.accuracies(outputs, part.target)
             both = torch.stack([losses.cpu().double(), accuracies.cpu().double()])
             found[:, part.positions] += both.numpy() * part.X.shape[1]
+            for position, output in zip(part.positions, outputs, strict=True):
+                if position in self.valid_outputs:
+                    # the memory of outputs is used again for the next part
+                    self.valid_outputs[position].append(output.clone())
         found /= [len(lane.spec.rows.valid) for lane in lanes]
         return {"valid_loss": found[0], "valid_acc": found[1]}
 

@@ -94,6 +94,11 @@ def find_patches(kinds):
     return names
 
 
+def list_patches(kind):
+    """Return the names that a class has gained, lost or replaced, but for those Python sets."""
+    return [name for name in find_patches(kind.__mro__) if not name.startswith("__")]
+
+
 def _is_same(now, before):
     """Tell whether two dicts hold the same objects under the same names, in the same order.
 
@@ -154,7 +159,7 @@ def find_clips(net):
 
 def clips_gradients(callback):
     """Tell whether a callback is skorch's own clipping of gradients, as it was imported."""
-    return type(callback) is GradientNormClipping and not find_patches(type(callback).__mro__)
+    return type(callback) is GradientNormClipping and not list_patches(type(callback))
 
 
 def hears_gradients(net):

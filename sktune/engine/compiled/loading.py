@@ -49,7 +49,8 @@ def _try_step(kernels, dtype):
         graph.links,
         graph.settings,
         kernels.SQUARED_ERROR,
-        0.0,
+        # the mean, and no option
+        np.zeros(2),
         kernels.SGD,
         # all options of SGD, l1 and l2
         np.zeros(FIRST_CLIP + 2),
@@ -57,6 +58,7 @@ def _try_step(kernels, dtype):
         np.zeros_like(flat),
         flat[:0],
         np.zeros_like(flat),
+        flat[:0],
         flat[:0],
         0,
         (X, target, weight),

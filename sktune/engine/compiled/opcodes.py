@@ -93,4 +93,10 @@ POISSON = 7
 
 # Where the turns of gradient clipping begin among the options of a step: behind those of the
 # optimizer, which are padded up to there.
-FIRST_CLIP = 6
+FIRST_CLIP = 8
+
+# How the losses of the rows of a batch become one, the first of a loss's options: their mean, their
+# sum, or their sum over that of the rows' weights.
+MEAN = 0
+SUM = 1
+WEIGHTED_MEAN = 2

@@ -38,7 +38,7 @@ from sktune.runtime.generators import Tracker
 from sktune.runtime.recorded_warnings import recorded_warnings
 from sktune.runtime.seeds import draw_seed
 from sktune.runtime.threads import limited_threads
-from sktune.training.rows import public_dataset, rows_of
+from sktune.training.rows import rows_of
 
 _logger = logging.getLogger(__name__)
 
@@ -221,8 +221,7 @@ class Collector:
             return
         fit.spec = read_spec(net, dataset, planned, self.tables)
         if needs_watching(net):
-            splits = net.get_split_datasets(dataset, rows.y)
-            watcher = make_watcher(net, *map(public_dataset, splits))
+            watcher = make_watcher(net, *net.get_split_datasets(dataset, rows.y))
             fit.spec = replace(fit.spec, watcher=watcher)
         with recorded_warnings() as caught:
             notice_first_outputs(net, fit.spec, self.tables)

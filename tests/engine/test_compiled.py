@@ -337,7 +337,6 @@ BEYOND = {
     },
     "ignored classes": {"criterion__ignore_index": 1},
     "another optimizer": {"optimizer": torch.optim.Rprop},
-    "a differentiable optimizer": {"optimizer": torch.optim.NAdam, "optimizer__capturable": True},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},
     "a look at gradients": {"callbacks": [Looking()]},
     "another norm of gradients": {"callbacks": [GradientNormClipping(0.01, -1)]},

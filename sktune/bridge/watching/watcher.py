@@ -8,9 +8,16 @@ optimizer of one number, and predictions for the validation rows.
 from contextlib import contextmanager
 from copy import copy, deepcopy
 
+import numpy as np
 import torch
-from skorch.callbacks import EarlyStopping, EpochScoring, EpochTimer, LRScheduler
-from skorch.dataset import unpack_data
+from skorch.callbacks import (
+    EarlyStopping,
+    EpochScoring,
+    EpochTimer,
+    GradientNormClipping,
+    LRScheduler,
+)
+from skorch.dataset import Dataset, unpack_data
 from skorch.history import History
 from torch import nn
 
@@ -31,7 +38,7 @@ def make_watcher(net, train, valid):
     net : NeuralNet
         It was stopped where its training would begin; its callbacks have not heard of that.
     train, valid : Dataset or None
-        As callbacks are given them.
+        The training and the validation set.
     """
     stand_in = make_twin(net)
     state = vars(stand_in)
@@ -40,14 +47,14 @@ def make_watcher(net, train, valid):
     state["module_"] = nn.Module()
     state["optimizer_"] = _make_optimizer(net.optimizer_)
     state["callbacks_"] = deepcopy(net.callbacks_)
-    datasets = {"dataset_train": train, "dataset_valid": valid}
+    datasets = {"dataset_train": _make_empty(train), "dataset_valid": _make_empty(valid)}
     return CallbackWatcher(stand_in, datasets, _list_known(net), _read_targets(net, valid))
 
 
 @contextmanager
 def muted(net):
     """Return a context in which the callbacks of a net that has some of its own hear nothing."""
-    if not list_given(net):
+    if not any(_hears_epochs(callback) for _, callback in list_given(net)):
         yield
         return
     vars(net)["notify"] = lambda method_name, **arguments: None
@@ -55,6 +62,11 @@ def muted(net):
         yield
     finally:
         vars(net).pop("notify", None)
+
+
+def _hears_epochs(callback):
+    kind = callback if isinstance(callback, type) else type(callback)
+    return kind is not GradientNormClipping
 
 
 def _make_optimizer(optimizer):
@@ -65,6 +77,11 @@ def _make_optimizer(optimizer):
     made.param_groups[0].update(options)
     made.defaults.update({name: options[name] for name in made.defaults})
     return made
+
+
+def _make_empty(dataset):
+    """Return a dataset of as many rows of nothing: callbacks that are served read none of them."""
+    return None if dataset is None else Dataset(np.zeros((len(dataset), 1), np.float32))
 
 
 def _list_known(net):
@@ -137,6 +154,16 @@ class CallbackWatcher(EpochWatcher):
         """The options of the optimizer's one group, as callbacks have left them."""
         (group,) = self.net.optimizer_.param_groups
         return {name: value for name, value in group.items() if name != "params"}
+
+    def __getstate__(self):
+        # not as a net pickles itself: its optimizer would become another one than its callbacks'
+        return {**vars(self), "net": (type(self.net), vars(self.net))}
+
+    def __setstate__(self, state):
+        kind, attributes = state.pop("net")
+        vars(self).update(state)
+        self.net = object.__new__(kind)
+        vars(self.net).update(attributes)
 
     def __deepcopy__(self, memo):
         twin = copy(self)

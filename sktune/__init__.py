@@ -16,7 +16,7 @@ from sktune.search import (
     powers_of_two,
     zero_or,
 )
-from sktune.training import DivergenceError
+from sktune.training import DivergenceError, ImageAugmentation, TableAugmentation
 
 __version__ = "0.1.0"
 
@@ -26,12 +26,14 @@ __all__ = [
     "DivergenceError",
     "GridSearchCV",
     "HoldoutSearch",
+    "ImageAugmentation",
     "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "OneStandardError",
     "RandomizedSearchCV",
     "StagedSearch",
+    "TableAugmentation",
     "default_space",
     "find_max_batch_size",
     "loguniform_int",

@@ -272,15 +272,28 @@ def test_callable_of_the_users_is_trained_alone():
         assert_same_net(one, other, rtol=0)
 
 
-def test_mixup_of_classes_takes_stacked_steps_and_says_why():
-    _, _, report = search(of_tables(), MIXUP_LANES[:1], flat, y, cv=RAGGED)
-    _, _, without = search(of_tables(), TABLE_LANES, flat, y, cv=RAGGED)
+def test_augmented_rows_take_compiled_steps():
+    candidates = TABLE_LANES + MIXUP_LANES
+    _, _, report = search(of_tables(), candidates, flat, y, cv=RAGGED)
+
+    (group,) = report.groups
+    assert group["steps"] == ("compiled" if program.enabled else "stacked")
+
+
+@pytest.mark.skipif(not program.enabled, reason="there are no compiled steps")
+def test_blocker_of_compiled_steps_is_told():
+    net = of_tables(module=Probabilities, criterion=nn.NLLLoss)
+    del net.module__hidden, net.module__dtype
+    report = assert_parity(net, MIXUP_LANES, flat, y, cv=RAGGED)
 
     (group,) = report.groups
     assert group["steps"] == "stacked"
-    assert "mixup" in group["blockers"]["compiled"]
-    if program.enabled:
-        assert [group["steps"] for group in without.groups] == ["compiled"]
+    assert "its mixup gives a row two labels" in group["blockers"]["compiled"]
+
+
+class Probabilities(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(64, 3, dtype=torch.float64), nn.Softmax(dim=1))
 
 
 class Embedding(nn.Module):

@@ -114,8 +114,9 @@ SEARCHES = {
     ),
     "bayes": partial(
         BayesSearchCV,
-        search_spaces={"augment__noise": uniform(0, 1), "augment__mask": uniform(0, 0.5)},
+        param_distributions={"augment__noise": uniform(0, 1), "augment__mask": uniform(0, 0.5)},
         n_iter=3,
+        batch_size=3,
         random_state=0,
     ),
 }

@@ -12,8 +12,9 @@ def find_augmentation_blocker(augmenter, program):
     """Return why the kernels cannot train on the rows of an augmenter, or an empty string."""
     if isinstance(augmenter.augmentation, CallableAugmentation):
         return "its augmentation is a function of the user's"
-    if augmenter.has_two_targets:
-        return "its mixup gives a row two labels"
+    known = (program.kernels.CROSS_ENTROPY, program.kernels.BINARY_CROSS_ENTROPY)
+    if augmenter.has_two_targets and program.loss.opcode not in known:
+        return "its mixup gives a row two labels, which the kernels do not compare by its criterion"
     changed = augmenter.augmentation.changed_columns()
     for column, _ in program.graph.lookups:
         if augmenter.augmentation.mixes_rows or changed is None or column in changed:
@@ -21,7 +22,7 @@ def find_augmentation_blocker(augmenter, program):
     return ""
 
 
-def train_blocks(trainers, steps_done, rates, batches, epoch, dtype):
+def train_blocks(trainers, steps_done, rates, batches, epoch, program):
     """Train networks that meet the same augmented batches for an epoch.
 
     Parameters
@@ -35,8 +36,8 @@ def train_blocks(trainers, steps_done, rates, batches, epoch, dtype):
     batches : Batches
     epoch : int
         From 0.
-    dtype : numpy.dtype
-        The type of the networks' parameters.
+    program : Program
+        That of the networks.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def train_blocks(trainers, steps_done, rates, batches, epoch, dtype):
     """
     losses = [[] for _ in trainers]
     for first, sizes, rows in batches.blocks(epoch):
-        block = _read_block(rows, dtype)
+        block = _read_block(rows, program)
         order = np.arange(sum(sizes))
         steps = slice(first, first + len(sizes))
         for number, train in enumerate(trainers):
@@ -55,10 +56,24 @@ def train_blocks(trainers, steps_done, rates, batches, epoch, dtype):
     return losses
 
 
-def _read_block(rows, dtype):
+def _read_block(rows, program):
     """Return augmented rows as :func:`~sktune.engine.compiled.program.read_data` does."""
-    X, target, *weights = rows
-    X = np.ascontiguousarray(X.numpy(), dtype=dtype)
-    target = target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
-    weight = weights[0].numpy() if weights else np.ones(len(X), X.dtype)
-    return X, target, weight
+    X, target, *others = rows
+    X = np.ascontiguousarray(X.numpy())
+    target = target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1)
+    if len(others) == 3:
+        target, weight = _join_targets(target, *others, program)
+    else:
+        weight = others[0] if others else torch.ones(len(X), dtype=target.dtype)
+    return X, target.numpy(), weight.numpy()
+
+
+def _join_targets(target, weight, other, other_weight, program):
+    """Return the two targets of rows as one, and the rows' weights."""
+    other = other.to(target.dtype).reshape(target.shape)
+    total = weight + other_weight
+    share = (other_weight / total).unsqueeze(1)  # (N, 1)
+    if program.loss.opcode == program.kernels.CROSS_ENTROPY:
+        return torch.cat([target, other, share], 1), total
+    # the binary cross entropy is linear in the target
+    return torch.lerp(target, other, share), total

@@ -66,8 +66,7 @@ def train_module(program, module, optimizer, batches, epoch, rates, seed, dropou
     if batches.augmenter is None:
         losses = train(steps_done, read_order(batches, epoch), rates, epoch)
     else:
-        dtype = flats["flat"].numpy().dtype
-        (losses,) = train_blocks([train], [steps_done], [rates], batches, epoch, dtype)
+        (losses,) = train_blocks([train], [steps_done], [rates], batches, epoch, program)
     for name, parts in tensors.items():
         _write_back(flats[name], parts)
     if buffers:

@@ -141,6 +141,6 @@ class CompiledSteps(StepBackend):
                 [np.array(rates[position]) for position in positions],
                 self.lanes[positions[0]].batches,
                 epoch,
-                self.net.flat.numpy().dtype,
+                self.program,
             )
             yield from zip(positions, losses, strict=True)

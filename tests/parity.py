@@ -95,7 +95,8 @@ def assert_parity(net, candidates, X, y, **options):
         with compiled_steps(are_compiled):
             fused, nets, report = search(net, candidates, X, y, **options)
         assert report.alone == [], report
-        assert len(nets) == len(references) == sum(group["lanes"] for group in report.groups) > 0
+        n_fused = sum(group["lanes"] for group in report.groups) + report.sharing.n_shared_fits
+        assert len(nets) == len(references) == n_fused > 0
         for reference, other in zip(references, nets, strict=True):
             assert_same_net(reference, other)
         assert_same_scores(plain, fused, tolerance=1e-9)

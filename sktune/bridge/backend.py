@@ -17,12 +17,15 @@ from sktune.bridge.seam import (
     intercept,
     is_fit,
     let_begin_until,
+    make_engine,
     make_stream,
+    open_outer,
     other_backend,
     pass_on,
     read_tasks,
 )
 from sktune.engine.report import FusionReport
+from sktune.engine.store.caching import open_cache
 from sktune.runtime.devices import resolve_device
 from sktune.runtime.progress import QuietProgress, SearchProgress, make_progress
 from sktune.runtime.recorded_warnings import restore_showwarning
@@ -69,6 +72,24 @@ class FusingBackend(ParallelBackendBase):
         Once ``deadline.is_over``, no fit begins any more. ``deadline.n_left`` is how many seconds
         are left, and ``deadline.reason`` says in words what has happened. It is the first of the
         listeners.
+    outer : {"dask", "ray", "loky", "threading"}, default=None
+        Where groups of fits are trained: on the workers of a cluster of Dask or Ray that is
+        connected, in processes of this machine (``"loky"``), or in threads of this process. Fits
+        that are not fused go to the same workers. None is what the surrounding context of joblib
+        has chosen, as ``joblib.parallel_config("dask")``, or else threads. Results do not depend
+        on it.
+    outer_options : dict, default=None
+        What joblib's backend of this name takes, such as ``{"n_jobs": 4}`` or ``{"client":
+        client}``.
+    store : Store, default=None
+        It knows what was trained before, and keeps what is trained now: see
+        :class:`sktune.engine.store.MemoryStore`.
+    cache : str or path, default=None
+        A folder in place of a `store`: see :class:`sktune.GridSearchCV`.
+    cache_limit : float or None, default=1024
+        How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first.
+    checkpoint_interval : float, default=60.0
+        After so many seconds, fits in progress are recorded as well.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -91,6 +112,12 @@ class FusingBackend(ParallelBackendBase):
         serves_one=False,
         listeners=(),
         deadline=None,
+        outer=None,
+        outer_options=None,
+        store=None,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
         keeper=None,
         **kwargs,
     ):
@@ -107,16 +134,43 @@ class FusingBackend(ParallelBackendBase):
         self.serves_one = serves_one
         self.listeners = listeners if deadline is None else (deadline, *listeners)
         self.deadline = deadline
+        if store is not None and cache is not None:
+            raise ValueError(f"store must be None beside a cache, got store={store!r}")
+        self.store = open_cache(cache, cache_limit, checkpoint_interval) or store
         self.keeper = keeper
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted
         surrounding = chosen_backend()
         self.around = getattr(surrounding, "around", surrounding)
+        self.outer_options = getattr(surrounding, "outer_options", {})
+        if outer is not None or outer_options is not None:
+            self.outer_options = _check_outer_options(outer, outer_options)
+            self.around = open_outer(outer, self.outer_options)
+        self._engine = None
 
     @property
     def options(self):
         """The options that a search within this context takes over."""
-        return {"max_lanes": self.max_lanes, "device": self.device, "precision": self.precision}
+        return {
+            "max_lanes": self.max_lanes,
+            "device": self.device,
+            "precision": self.precision,
+            "store": self.store,
+        }
+
+    def find_engine(self, n_jobs):
+        """Return what has the workers that train groups; None is this process.
+
+        Parameters
+        ----------
+        n_jobs : int
+            How many tasks the backend around this one would run at once.
+        """
+        if self._engine is None:
+            self._engine = make_engine(self.around, n_jobs)
+            if self._engine is not None:
+                self._engine.check()
+        return self._engine
 
     @contextmanager
     def outside(self):
@@ -241,10 +295,16 @@ class _WatchingBackend(ParallelBackendBase):
         yield from call.run()
 
     def _make_call(self, tasks):
-        n_jobs = self.other.effective_n_jobs(_resolve_n_jobs(self.n_jobs, self.other))
+        n_jobs = self.other.effective_n_jobs(self._resolve_n_jobs())
         is_given = self.n_jobs != _NOT_GIVEN
         n_workers = _count_jobs(self.n_jobs) if is_given else torch.get_num_threads()
         return Call(self.owner, self.other, self.parallel, tasks, n_jobs, n_workers, self.progress)
+
+    def _resolve_n_jobs(self):
+        """Return how many jobs the call asks for: else what `outer_options` or the backend says."""
+        if self.n_jobs == _NOT_GIVEN and "n_jobs" in self.owner.outer_options:
+            return self.owner.outer_options["n_jobs"]
+        return _resolve_n_jobs(self.n_jobs, self.other)
 
     def _pass_on_with_bar(self, tasks, places):
         self.progress.plan(len(places), len(places), "fit")
@@ -265,6 +325,15 @@ class _WatchingBackend(ParallelBackendBase):
         # a search of sktune fuses its own fits only, not those that its estimators make in `fit`
         with self.owner.outside():
             yield from pass_on(self.parallel, tasks, self.other, n_jobs)
+
+
+def _check_outer_options(outer, options):
+    """Return the options of `outer`, with as many jobs as there are cores if they do not say."""
+    if outer is None:
+        raise ValueError(f"outer_options must come with outer, got outer_options={options!r} alone")
+    if options is not None and not isinstance(options, dict):
+        raise TypeError(f"outer_options must be a dict or None, got outer_options={options!r}")
+    return {"n_jobs": -1} | (options or {})
 
 
 def _resolve_n_jobs(n_jobs, backend):

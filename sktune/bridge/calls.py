@@ -104,12 +104,16 @@ class Call:
 
     def _train(self):
         """Train the fits that can be fused; run the tasks of the others in processes, if asked."""
+        # what is wrong with workers is told before anything is done
+        engine = self.owner.find_engine(self.n_jobs) if self.has_networks else None
         tables = self._collect()
         trainer = Trainer(
             self.n_workers,
             self.owner.report,
             precision=self.owner.precision,
             max_lanes=self.owner.max_lanes,
+            engine=engine,
+            store=self.owner.store,
         )
         plans = self._plan(trainer, tables)
         self.progress.plan(self.fits)

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from dataclasses import replace
 from time import perf_counter
 
 import torch
@@ -12,6 +13,12 @@ from sktune.engine.group import train_group
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
 from sktune.engine.steps.base import StepOptions, Stopped
+from sktune.engine.store.base import copy_error
+from sktune.engine.store.recording import Recorder
+from sktune.engine.store.trainings import find_trainings
+from sktune.engine.workers.engines import LostWorkerError
+from sktune.engine.workers.jobs import GroupJob, GroupResult
+from sktune.engine.workers.replay import replay
 from sktune.runtime.threads import limited_threads
 
 
@@ -84,31 +91,61 @@ class Trainer:
         See :class:`sktune.bridge.backend.FusingBackend`.
     max_lanes : int or None
         The fits of a group at most.
+    engine : Engine or None
+        It has the workers that train; None is threads of this process.
+    store : Store or None
+        It knows what was trained before, and keeps what is trained now.
     """
 
-    def __init__(self, n_workers, report, listeners=(), precision=None, max_lanes=None):
+    def __init__(
+        self,
+        n_workers,
+        report,
+        listeners=(),
+        precision=None,
+        max_lanes=None,
+        engine=None,
+        store=None,
+    ):
+        self.engine = engine
         self.n_workers = n_workers
         self.report = report
         self.listeners = listeners
         self.precision = precision
         self.max_lanes = max_lanes
+        self.store = store
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype)
 
     def plan(self, fits, tables, order=None):
         """Arrange fits in groups; those that cannot be trained together get a `reason`.
 
-        See :func:`~sktune.engine.planner.plan_groups` for the `order`.
+        The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
+        whose training is known gets its `result`. See
+        :func:`~sktune.engine.planner.plan_groups` for the `order`, which is one of fits.
         """
-        return plan_groups(
-            fits,
+        n_workers = self.n_workers
+        n_threads = torch.get_num_threads()
+        if self.engine is not None:
+            n_workers = self.engine.n_workers
+            n_threads = n_workers * self.engine.n_threads
+        trainings = find_trainings(fits, self.store, self.precision, self.report.sharing)
+        plans = plan_groups(
+            trainings,
             tables,
             max_lanes=self.max_lanes,
-            n_workers=self.n_workers,
-            n_threads=torch.get_num_threads(),
+            n_workers=n_workers,
+            n_threads=n_threads,
             options=self.options,
-            order=order,
+            order=None if order is None else lambda one: min(map(order, one.fits)),
+            has_own_devices=self.engine is not None,
         )
+        for training in trainings:
+            for fit in training.fits:
+                fit.reason = training.reason
+        if self.store is not None:
+            self.store.tell()
+        return plans
 
     def train(self, plans):
         """Train groups: set each fit's `result`, or a `reason` why it has to be trained alone."""
@@ -118,34 +155,104 @@ class Trainer:
         for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
             # groups compute on streams of their own: their rows are to be there
             torch.cuda.synchronize(device)
-        executor = ThreadExecutor(min(self.n_workers, len(plans)), self.options.stop)
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
         with _product_precision(self.precision), limited_threads(n_threads):
             while plans:
                 failed = []
-                for plan, outcome in executor.run(self._train_group, plans):
+                for plan, outcome in self._run(plans):
                     failed += self._conclude(plan, outcome)
                 plans = failed
         self.report.seconds += perf_counter() - began
+        if self.store is not None:
+            self.store.tell()
+
+    def _run(self, plans):
+        """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""
+        here = plans
+        if self.engine is not None:
+            jobs, here = self._make_jobs(plans)
+            yield from self._run_on_workers(jobs)
+        executor = ThreadExecutor(min(self.n_workers, len(here)), self.options.stop)
+        yield from executor.run(self._train_group, here)
+
+    def _make_jobs(self, plans):
+        """Return pairs of a plan and its job for a worker, and the plans to be trained here."""
+        jobs = []
+        here = []
+        for plan in plans:
+            try:
+                if any(training.lead.telling is not None for training in plan.fits):
+                    raise TypeError("callbacks of scikit-learn hear of the epochs in this process")
+                jobs.append((plan, self._make_job(plan)))
+            except Exception as error:
+                # what cannot be pickled can be trained
+                reason = f"the fits cannot be sent to workers: {error}"
+                here.append(replace(plan, blockers={**plan.blockers, "workers": reason}))
+        self.engine.packer.forget()
+        return jobs, here
+
+    def _make_job(self, plan):
+        """Return a group as the bytes and the arrays that a worker needs."""
+        tables = {}
+        arrays = {}
+        for name in dict.fromkeys(spec.rows.table for spec in plan.specs):
+            tables[name], parts = self.engine.packer.pack(plan.tables[name])
+            arrays |= {array.name: array for array in parts}
+        job = GroupJob(
+            plan.specs,
+            plan.states,
+            tables,
+            wanted=[training.n_epochs_wanted for training in plan.fits],
+            n_threads=plan.options.n_threads,
+            product_dtype=plan.options.product_dtype,
+            listeners=[one for one in self.listeners if _goes_along(one)],
+        )
+        return job.pack(), list(arrays.values())
+
+    def _run_on_workers(self, jobs):
+        """Let workers train groups; the listeners hear of the epochs of each when it is done."""
+        staying = [one for one in self.listeners if not _goes_along(one)]
+        for number, outcome in self.engine.run([job for _, job in jobs]):
+            plan, _ = jobs[number]
+            if isinstance(outcome, GroupResult):
+                recorder = Recorder(plan.fits, self.store)
+                for position, result in outcome.kept:
+                    recorder.keep(position, result)
+                recorder.flush(is_last=True)
+                with listening(staying, [training.lead for training in plan.fits]) as listeners:
+                    replay(outcome.results, listeners)
+            yield plan, outcome
 
     def _train_group(self, plan):
-        """Return the results of a group, and the seconds that it took."""
+        """Return what came of a group that is trained in this thread."""
         began = perf_counter()
+        recorder = Recorder(plan.fits, self.store)
         with (
             limited_threads(plan.options.n_threads),
             own_stream(plan.device),
-            listening(self.listeners, plan.fits) as listeners,
+            listening(self.listeners, [training.lead for training in plan.fits]) as listeners,
         ):
-            results = train_group(
-                plan.specs,
-                None,
-                plan.tables,
-                backend=plan.new_backend(),
-                options=plan.options,
-                listeners=listeners,
-            )
-        return results, perf_counter() - began
+            try:
+                results = train_group(
+                    plan.specs,
+                    plan.states,
+                    plan.tables,
+                    backend=plan.new_backend(),
+                    options=plan.options,
+                    listeners=listeners,
+                    keeper=recorder,
+                )
+            finally:
+                recorder.flush(is_last=True)
+        return GroupResult(
+            results,
+            perf_counter() - began,
+            worker="",
+            device=str(plan.device),
+            steps=plan.backend.name,
+            blockers=plan.blockers,
+        )
 
     def _conclude(self, plan, outcome):
         """Give the fits of a group what came of it; return the plans that are to be tried again."""
@@ -154,38 +261,64 @@ class Trainer:
             return []
         if isinstance(outcome, Exception):
             return self._recover(plan, outcome)
-        results, seconds = outcome
         row = {
             "lanes": len(plan.fits),
-            "seconds": seconds,
-            "device": str(plan.device),
-            "compiled": plan.backend.name == "compiled",
-            "steps": plan.backend.name,
-            "blockers": plan.blockers,
+            "seconds": outcome.seconds,
+            "device": outcome.device,
+            "worker": outcome.worker,
+            "compiled": outcome.steps == "compiled",
+            "steps": outcome.steps,
+            "blockers": outcome.blockers,
         }
         self.report.groups.append(row)
-        for fit, result in zip(plan.fits, results, strict=True):
-            fit.group = row
-            fit.seconds = seconds / len(plan.fits)
-            if result.error is None or fit.spec.must_be_finite:
-                fit.result = result
+        n_fits = sum(len(training.fits) for training in plan.fits)
+        for training, result in zip(plan.fits, outcome.results, strict=True):
+            self._hand_out(training, result, outcome.seconds / n_fits)
+            training.lead.group = row
+        return []
+
+    def _hand_out(self, training, result, seconds):
+        """Give the fits of a training what came of it."""
+        sharing = self.report.sharing
+        sharing.n_trained_epochs += len(result.curve["epoch"])
+        result = training.join(result)
+        for fit in training.fits:
+            own = training.result_of(fit, result)
+            fit.seconds = seconds
+            if own.error is None or fit.spec.must_be_finite:
+                fit.result = own
             else:
                 fit.reason = "it left the finite numbers"
-        return []
+            if training.start is not None:
+                sharing.note_known(training.first_epoch)
+            if fit is not training.lead:
+                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+        training.kept.clear()
 
     def _recover(self, plan, error):
         """Halve a group that fails: the device cannot hold it, or one fit is to blame."""
+        if isinstance(error, LostWorkerError):
+            for training in plan.fits:
+                for fit in training.fits:
+                    fit.result = FitResult(error=copy_error(error))
+            return []
         if len(plan.fits) > 1:
             torch.cuda.empty_cache()
             return plan.halve()
-        fit = plan.fits[0]
-        if _is_memory_error(error):
-            fit.result = FitResult(error=error)
-        else:
-            # or the user's module or data are to blame: that shows when the fit is trained alone
-            fit.failure = error
-            fit.reason = "the fused engine failed"
+        (training,) = plan.fits
+        for fit in training.fits:
+            if _is_memory_error(error):
+                fit.result = FitResult(error=copy_error(error))
+            else:
+                # or the user's module or data are to blame: that shows when a fit is trained alone
+                fit.failure = error
+                fit.reason = "the fused engine failed"
         return []
+
+
+def _goes_along(listener):
+    """Tell whether a listener is sent to the workers with each group."""
+    return getattr(listener, "goes_along", False)
 
 
 @contextmanager

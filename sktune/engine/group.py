@@ -2,6 +2,7 @@
 
 import math
 from contextlib import suppress
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -24,7 +25,15 @@ _LOSSES = {"training": "train_loss", "validation": "valid_loss"}
 
 
 def train_group(
-    specs, states=None, tables=None, until=None, *, backend=None, options=None, listeners=()
+    specs,
+    states=None,
+    tables=None,
+    until=None,
+    *,
+    backend=None,
+    options=None,
+    listeners=(),
+    keeper=None,
 ):
     """Train fits together; a pure function of its first four arguments.
 
@@ -44,6 +53,9 @@ def train_group(
     options : StepOptions or None
     listeners : list of objects with ``on_epoch``
         They hear of each epoch: see :class:`EpochEvent`.
+    keeper : Keeper or None
+        It gets the results of fits on their way, and when they are over: see
+        :class:`sktune.engine.store.recording.Keeper`.
 
     Returns
     -------
@@ -58,7 +70,7 @@ def train_group(
     states = [None] * len(specs) if states is None else states
     options = StepOptions() if options is None else options
     results = [FitResult(state=state) for state in states]
-    going_on = [n for n, state in enumerate(states) if state is None or not state.is_over]
+    going_on = [n for n, state in enumerate(states) if _goes_on(specs[n], state)]
     if until is not None:
         going_on = [n for n in going_on if states[n] is None or states[n].epoch < until]
     if not going_on:
@@ -68,10 +80,15 @@ def train_group(
         if backend is None:
             raise ValueError(f"fits must be such as can be trained together, got: {blockers}")
     lanes = [Lane(specs[n], states[n], tables) for n in going_on]
-    trained = Group(lanes, backend, options, listeners, going_on).train(until)
+    trained = Group(lanes, backend, options, listeners, going_on, keeper).train(until)
     for n, result in zip(going_on, trained, strict=True):
         results[n] = result
     return results
+
+
+def _goes_on(spec, state):
+    """Tell whether there is something left to train of a fit."""
+    return state is None or not (state.is_over or state.epoch >= spec.n_epochs)
 
 
 def choose_backend(specs, tables, options):
@@ -101,14 +118,16 @@ class Group:
     listeners : list of objects with ``on_epoch``
     fit_numbers : list of int, or None
         What the fits of the lanes are called in events; None is the lanes' positions.
+    keeper : Keeper or None
     """
 
-    def __init__(self, lanes, backend, options, listeners=(), fit_numbers=None):
+    def __init__(self, lanes, backend, options, listeners=(), fit_numbers=None, keeper=None):
         self.lanes = lanes
         self.backend = backend
         self.options = options
         self.listeners = listeners
         self.fit_numbers = list(range(len(lanes))) if fit_numbers is None else fit_numbers
+        self.keeper = keeper
         self.first_epoch = lanes[0].state.epoch
         if any(lane.state.epoch != self.first_epoch for lane in lanes):
             epochs = sorted({lane.state.epoch for lane in lanes})
@@ -135,12 +154,15 @@ class Group:
                 rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
                 losses = self.backend.run_epoch(epoch, rates)
                 finished = self._close_epoch(epoch, losses, rates, began)
+                if self.keeper is not None:
+                    self._keep(epoch, finished)
                 if epoch + 1 == until:
                     self._retire(range(len(self.alive)), finished, epoch)
                 elif finished:
                     self._retire(finished, finished, epoch)
                 epoch += 1
-        self._write_curves()
+        for lane, curve in self._curves_of(range(len(self.lanes))).items():
+            self.results[lane].curve = curve
         return self.results
 
     def _close_epoch(self, epoch, losses, rates, began):
@@ -185,13 +207,15 @@ class Group:
             for position, loss in enumerate(losses):
                 if position not in diverged and not is_representable(loss, self.narrow_to):
                     diverged.add(position)
-                    self._fail(position, epoch, f"{label} loss became {loss}", record)
+                    result = self.results[self.alive[position]]
+                    what = f"{label} loss became {loss}"
+                    result.error = self._make_error(position, epoch, what, record)
+                    result.is_final = True
         return diverged
 
-    def _fail(self, position, epoch, what, record):
+    def _make_error(self, position, epoch, what, record):
         rates = [record["lr"][position].item()]
-        error = DivergenceError.at(epoch + 1, rates, what, self.is_regressor)
-        self.results[self.alive[position]].error = error
+        return DivergenceError.at(epoch + 1, rates, what, self.is_regressor)
 
     def _update_stopping(self, lane, position, record):
         """Let early stopping take a lane's loss; return whether it is time to stop."""
@@ -223,40 +247,72 @@ class Group:
 
         Lanes that are not among the `finished` can go on later, from their states.
         """
+        results = {}
         for position in positions:
-            lane = self.lanes[self.alive[position]]
             result = self.results[self.alive[position]]
+            results[position] = result
             if result.error is None:
-                weights, optimizer = self.backend.state(position)
-                is_over = position in finished
-                result.state = lane.end_state(epoch + 1, weights, optimizer, is_over=is_over)
-                self._check_weights(position, result, epoch)
-        self._compute_outputs(positions)
-        kept = [p for p in range(len(self.alive)) if p not in set(positions)]
+                self._take_state(position, result, epoch)
+        self._compute_outputs(results)
+        if self.keeper is not None:
+            self._hand_to_keeper(results)
+        for position in finished:
+            result = results[position]
+            if result.state is not None:
+                result.state = result.state.end()
+        kept = [p for p in range(len(self.alive)) if p not in results]
         self.alive = [self.alive[position] for position in kept]
         if kept:
             self.backend.select(kept)
 
-    def _check_weights(self, position, result, epoch):
-        """Give a lane whose weights are not finite an error in place of its state."""
+    def _keep(self, epoch, finished):
+        """Hand the results of lanes that go on to the keeper, if it wants them."""
+        is_due = self.keeper.is_due()
+        results = {}
+        wanted = {}
+        for position, lane in enumerate(self.alive):
+            is_wanted = self.keeper.wants(self.fit_numbers[lane], epoch + 1)
+            if position in finished or not (is_due or is_wanted):
+                continue
+            results[position] = FitResult()
+            self._take_state(position, results[position], epoch)
+            if is_wanted:
+                wanted[position] = results[position]
+        self._compute_outputs(wanted)
+        self._hand_to_keeper(results)
+
+    def _hand_to_keeper(self, results):
+        """Hand copies of results to the keeper, by the positions of their lanes."""
+        curves = self._curves_of([self.alive[position] for position in results])
+        for position, result in results.items():
+            lane = self.alive[position]
+            self.keeper.keep(self.fit_numbers[lane], replace(result, curve=curves[lane]))
+        self.keeper.flush()
+
+    def _take_state(self, position, result, epoch):
+        """Give a result the state of a lane, or an error where the weights are not finite."""
+        lane = self.lanes[self.alive[position]]
+        weights, optimizer = self.backend.state(position)
+        result.state = lane.state_after(epoch + 1, weights, optimizer)
+        result.is_final = result.state.is_stopped
         weights = self.lanes[0].spec.narrow(result.state.fitted_weights)
         name = find_infinite(weights.items())
         if name is not None:
             _, record = self.records[-1]
-            self._fail(position, epoch, f"{name} is no longer finite", record)
+            result.error = self._make_error(position, epoch, f"{name} is no longer finite", record)
             result.state = None
+            result.is_final = False
 
-    def _compute_outputs(self, positions):
-        """Compute the outputs for the test rows of lanes.
+    def _compute_outputs(self, results):
+        """Compute the outputs for the test rows of lanes, whose results are given by position.
 
         No more rows are computed at once than in a training step.
         """
-        results = {p: self.results[self.alive[p]] for p in positions}
         rows_asked = {}
-        for position in positions:
+        for position, result in results.items():
             spec = self.lanes[self.alive[position]].spec
             asks = spec.keeps_outputs and spec.rows.test is not None
-            if asks and results[position].error is None:
+            if asks and result.error is None:
                 rows_asked.setdefault(spec.rows, []).append(position)
         for asked in rows_asked.values():
             lane = self.lanes[self.alive[asked[0]]]
@@ -270,23 +326,24 @@ class Group:
                 # what fails here is raised once more where a net alone is asked
                 self.can_evaluate = False
                 with suppress(Exception):
-                    self._evaluate(asked[start : start + n], batches)
+                    part = {p: results[p] for p in asked[start : start + n]}
+                    self._evaluate(part, batches)
                     self.can_evaluate = True
 
     @torch.no_grad()
-    def _evaluate(self, positions, batches):
+    def _evaluate(self, results, batches):
         net = self.backend.net
-        net = net.select(torch.tensor(positions, device=net.flat.device))
+        net = net.select(torch.tensor(list(results), device=net.flat.device))
         if self.narrow_to is not None:
             net = net.to(self.narrow_to)
-        results = [self.results[self.alive[position]] for position in positions]
+        results = list(results.values())
         for position, result in enumerate(results):
             net.load(position, self.lanes[0].spec.narrow(result.state.fitted_weights))
         are_unchanged = self._watch(net)
         found = []
         for X, *_ in batches:
             X = X if self.narrow_to is None else X.to(self.narrow_to)
-            outputs = net.forward(X.expand(len(positions), *X.shape), False)
+            outputs = net.forward(X.expand(len(results), *X.shape), False)
             first = outputs[0] if isinstance(outputs, tuple) else outputs
             found.append((first.cpu(), len(X)))
         if not are_unchanged():
@@ -327,20 +384,22 @@ class Group:
         found /= [len(lane.spec.rows.valid) for lane in lanes]
         return {"valid_loss": found[0], "valid_acc": found[1]}
 
-    def _write_curves(self):
-        """Write the records of all epochs into the results: a list for each of the columns."""
-        for result in self.results:
-            result.curve = {"epoch": []}
+    def _curves_of(self, chosen):
+        """Return the curves of some lanes so far: a list for each of the columns."""
+        curves = {lane: {"epoch": []} for lane in chosen}
         for epoch, (alive, record) in enumerate(self.records, start=self.first_epoch + 1):
             columns = {name: values.tolist() for name, values in record.items()}
             for position, lane in enumerate(alive):
-                curve = self.results[lane].curve
+                if lane not in curves:
+                    continue
+                curve = curves[lane]
                 curve["epoch"].append(epoch)
                 for name, values in columns.items():
                     curve.setdefault(name, []).append(values[position])
-        for lane, result in zip(self.lanes, self.results, strict=True):
-            n_epochs = len(result.curve["epoch"])
-            result.curve["train_batch_count"] = [len(lane.batches.sizes)] * n_epochs
-            n_valid_batches = lane.spec.rows.n_valid_batches
+        for lane, curve in curves.items():
+            n_epochs = len(curve["epoch"])
+            curve["train_batch_count"] = [len(self.lanes[lane].batches.sizes)] * n_epochs
+            n_valid_batches = self.lanes[lane].spec.rows.n_valid_batches
             if n_valid_batches is not None:
-                result.curve["valid_batch_count"] = [n_valid_batches] * n_epochs
+                curve["valid_batch_count"] = [n_valid_batches] * n_epochs
+        return curves

@@ -41,21 +41,15 @@ class Lane:
         n_steps = len(self.batches.sizes)
         return self.spec.schedule.rates(self.spec.optimizer.options, epoch, n_steps)
 
-    def end_state(self, epoch, weights, optimizer, *, is_over):
+    def state_after(self, epoch, weights, optimizer):
         """Return the state in which the training stands after some epochs."""
-        best_weights = self.best_weights
-        if is_over and best_weights is not None:
-            # Nothing will go on from the weights of the last epoch.
-            weights = best_weights
-            best_weights = None
         return TrainState(
             epoch=epoch,
             weights=weights,
             optimizer=optimizer,
             stopping=copy(self.stopping),
-            best_weights=best_weights,
+            best_weights=self.best_weights,
             generator=None if self.generator is None else self.generator.get_state(),
-            is_over=is_over,
         )
 
 
@@ -94,7 +88,7 @@ def validation_parts(lanes):
     for positions in _by_stream(lanes):
         lane = lanes[positions[0]]
         n_rows = max(lane.batches.sizes)
-        width = find_width(lane.spec.module.module)
+        width = find_width(lane.spec.module.module, lane.rows.X)
         if width is not None:
             # the rows at once of all lanes together
             most = evaluation_batch_size(lane.rows, n_rows, width)

@@ -18,6 +18,8 @@ _MOST_LANES = {"cpu": 32}
 _MOST_LANES_ELSEWHERE = 512
 # The fewest lanes that are worth training together, where steps are stacked.
 _FEWEST_STACKED_LANES = 4
+# The fewest lanes of a group for which a GPU of its own is worth its launches.
+_FEWEST_LANES_OF_A_GPU = 64
 # For estimates: the floating-point operations of one core in a second of small products, and the
 # seconds that a step takes beside its products.
 _OPERATIONS_PER_SECOND = 6e10
@@ -42,6 +44,11 @@ class GroupPlan:
     def specs(self):
         """The specs of the fits."""
         return [fit.spec for fit in self.fits]
+
+    @property
+    def states(self):
+        """Where the trainings of the fits go on."""
+        return [training.start and training.start.state for training in self.fits]
 
     @property
     def device(self):
@@ -88,7 +95,15 @@ def group_key(spec, tables):
 
 
 def plan_groups(
-    fits, tables, *, max_lanes=None, n_workers=1, n_threads=1, options=None, order=None
+    fits,
+    tables,
+    *,
+    max_lanes=None,
+    n_workers=1,
+    n_threads=1,
+    options=None,
+    has_own_devices=False,
+    order=None,
 ):
     """Arrange fits in groups; give those that cannot be trained together a `reason`.
 
@@ -103,6 +118,8 @@ def plan_groups(
     n_threads : int
         The threads that all workers share.
     options : StepOptions or None
+    has_own_devices : bool
+        Whether each worker has a GPU of its own, if any; else all workers share one.
     order : callable or None
         ``order(fit)`` is a number, equal for fits that are to be complete together: groups are then
         of few such numbers each, so that what is lost is little where the training is broken off.
@@ -124,7 +141,7 @@ def plan_groups(
                 GroupPlan(part, tables, backend, options, blockers)
                 for part in _divide_by_rows(members, max_lanes, order)
             ]
-    plans = _balance(plans, n_workers)
+    plans = _balance(plans, n_workers, has_own_devices)
     if order is not None:
         plans.sort(key=lambda plan: min(map(order, plan.fits)))
     n_workers = max(1, min(n_workers, len(plans)))
@@ -200,13 +217,16 @@ def _divide_evenly(fits, max_lanes, order=None):
             yield members[start:stop]
 
 
-def _balance(plans, n_workers):
+def _balance(plans, n_workers, has_own_devices):
     """Return plans, the longest first, divided so that no worker waits long for another's last one.
 
-    On a GPU they stay whole: there it is the lanes of a group that are computed at once.
+    On a GPU that the workers share they stay whole: there it is the lanes of a group that are
+    computed at once.
     """
     plans = sorted(plans, key=_estimate_plan, reverse=True)
-    if not plans or n_workers == 1 or plans[0].device.type != "cpu":
+    if not plans or n_workers == 1:
+        return plans
+    if plans[0].device.type != "cpu" and not has_own_devices:
         return plans
     most = sum(map(_estimate_plan, plans)) / (2 * n_workers)
     while _can_divide(plans[0]) and _estimate_plan(plans[0]) > most:
@@ -218,6 +238,8 @@ def _balance(plans, n_workers):
 def _can_divide(plan):
     """Tell whether halves of a group are still worth a worker of their own."""
     fewest = 1 if plan.backend.goes_lane_by_lane else _FEWEST_STACKED_LANES
+    if plan.device.type != "cpu":
+        fewest = _FEWEST_LANES_OF_A_GPU
     return len(plan.fits) > 1 and len(plan.fits) >= 2 * fewest
 
 

@@ -7,6 +7,58 @@ from sktune.engine.curves import Curves
 
 
 @dataclass
+class Sharing:
+    """What was not trained twice.
+
+    Attributes
+    ----------
+    n_trained_epochs : int
+        The epochs that were trained, of all fits in groups.
+    n_shared_fits, n_shared_epochs : int
+        The fits that others were trained for as well, as they differ from these in `max_epochs` at
+        most; and the epochs that were not trained therefore.
+    n_known_fits, n_known_epochs : int
+        The fits whose training, or the beginning of it, was known from before; and the epochs that
+        were not trained therefore.
+    reasons : dict of str to int
+        Why fits that might have been one training were not, and how many fits these are.
+    """
+
+    n_trained_epochs: int = 0
+    n_shared_fits: int = 0
+    n_shared_epochs: int = 0
+    n_known_fits: int = 0
+    n_known_epochs: int = 0
+    reasons: dict = field(default_factory=dict)
+
+    def note_reason(self, reason, n_fits=1):
+        """Take note of why fits were not one training with others."""
+        self.reasons[reason] = self.reasons.get(reason, 0) + n_fits
+
+    def note_known(self, n_epochs):
+        """Take note of a fit of which some epochs were known."""
+        self.n_known_fits += 1
+        self.n_known_epochs += n_epochs
+
+    def note_shared(self, n_epochs):
+        """Take note of a fit for which some epochs were not trained, as another had them."""
+        self.n_shared_fits += 1
+        self.n_shared_epochs += n_epochs
+
+    def describe(self):
+        """Return lines of text; none if there is nothing to tell."""
+        lines = []
+        for n_fits, n_epochs, how in (
+            (self.n_shared_fits, self.n_shared_epochs, "were trained for other fits as well"),
+            (self.n_known_fits, self.n_known_epochs, "were known from before"),
+        ):
+            if n_fits:
+                lines.append(f"{n_epochs} epochs of {n_fits} fits {how}")
+        lines += [f"{n} fits not shared: {reason}" for reason, n in self.reasons.items()]
+        return lines
+
+
+@dataclass
 class FusionReport:
     """How the fits of a search were trained; ``print`` it for a summary.
 
@@ -14,9 +66,9 @@ class FusionReport:
     ----------
     groups : list of dict
         Of each group of fits that were trained together: ``lanes`` (how many), ``seconds``,
-        ``device``, ``steps`` (how its steps were taken: ``"compiled"``, ``"recorded"`` or
-        ``"stacked"``), ``blockers`` (why they were not taken in other ways, by the ways' names),
-        and ``compiled``, a bool.
+        ``device``, ``worker`` (machine and process; empty for this process), ``steps`` (how its
+        steps were taken: ``"compiled"``, ``"recorded"`` or ``"stacked"``), ``blockers`` (why they
+        were not taken in other ways, by the ways' names), and ``compiled``, a bool.
     alone : list of dict
         Of each fit that was trained by itself: ``candidate``, ``split`` and ``reason``.
     curves : Curves
@@ -25,6 +77,8 @@ class FusionReport:
         The wall time in which the groups were trained.
     stopped : list of dict
         Of each fit that a listener has ended early: ``candidate``, ``split`` and ``reason``.
+    sharing : Sharing
+        Which epochs were not trained twice, and why others were.
     n_earlier : int
         The candidates of earlier rounds: a search in rounds numbers its candidates from there.
     """
@@ -34,6 +88,7 @@ class FusionReport:
     curves: Curves = field(default_factory=Curves)
     seconds: float = 0.0
     stopped: list = field(default_factory=list)
+    sharing: Sharing = field(default_factory=Sharing)
     n_earlier: int = 0
 
     def add(self, fit):
@@ -77,4 +132,4 @@ class FusionReport:
         reasons = [fit["reason"] for fit in self.alone]
         for reason in dict.fromkeys(reasons):
             lines.append(f"  {reasons.count(reason)}: {reason}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.sharing.describe()])

@@ -6,7 +6,7 @@ not part of them: a spec names its table, by the digest of its contents, and pic
 
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -37,6 +37,8 @@ class InitialModule:
         self.module = module
         self.recipe = recipe
         self.dtypes = tuple(p.dtype for p in module.parameters())
+        # that of the module, once somebody has asked for it
+        self._digest = None
 
     def __getstate__(self):
         if self.recipe is not None and _are_equal(self._rebuild(), self.module):
@@ -45,6 +47,7 @@ class InitialModule:
 
     def __setstate__(self, state):
         vars(self).update(state)
+        self._digest = None
         if "module" not in state:
             self.module = self._rebuild()
 
@@ -58,7 +61,9 @@ class InitialModule:
         return module.to(self.dtypes[0])
 
     def __digest__(self):
-        return digest(self.module)
+        if self._digest is None:
+            self._digest = digest(self.module)
+        return self._digest
 
 
 def _are_equal(one, other):
@@ -131,6 +136,21 @@ class RowSet:
     n_valid_batches: int | None = None
     test_batch_size: int | None = None
 
+    @cached_property
+    def training_digest(self):
+        """A text that is equal for equal rows to train and to validate on."""
+        return digest((self.table, self.train, self.valid))
+
+    @cached_property
+    def test_digest(self):
+        """A text that is equal for equal test rows and batches of them; empty without any."""
+        if self.test is None:
+            return ""
+        return digest((self.table, self.test, self.test_batch_size))
+
+    def __getstate__(self):
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
 
 @dataclass(frozen=True, eq=False)
 class FitSpec:
@@ -197,11 +217,32 @@ class FitSpec:
 
         The versions of torch and of sktune are part of it.
         """
+        return digest((self._training_settings(), VERSIONS))
+
+    @property
+    def training_digest(self):
+        """A text that is equal for fits that are one training, of whatever number of epochs.
+
+        It is the `digest` without ``n_epochs``, which is part of it only where the schedule looks
+        at the number of epochs planned.
+        """
+        return self.digest if self.schedule.looks_at_max_epochs else self.open_digest
+
+    @cached_property
+    def open_digest(self):
+        """A text that is equal for fits that differ in their numbers of epochs only."""
+        settings = self._training_settings()
+        settings["schedule"] = replace(self.schedule, n_epochs=None)
+        del settings["n_epochs"]
+        return digest((settings, VERSIONS))
+
+    def _training_settings(self):
+        """Return all that the training follows from, by name."""
         settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
         # the training does not depend on what the fitted net is asked for
         del settings["keeps_outputs"]
-        settings["rows"] = (self.rows.table, self.rows.train, self.rows.valid)
-        return digest((settings, VERSIONS))
+        settings["rows"] = self.rows.training_digest
+        return settings
 
     def __getstate__(self):
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
@@ -252,6 +293,15 @@ class TrainState:
         return cls(stopping=copy(spec.stopping), generator=spec.sampling.initial_generator)
 
     @property
+    def is_stopped(self):
+        """Whether early stopping ends the fit here, however many epochs it has."""
+        return self.stopping is not None and self.stopping.n_misses >= self.stopping.patience
+
+    def end(self):
+        """Return the state of a fit that ends here."""
+        return replace(self, weights=self.fitted_weights, best_weights=None, is_over=True)
+
+    @property
     def fitted_weights(self):
         """The weights of the net if the fit ends here."""
         return self.weights if self.best_weights is None else self.best_weights
@@ -275,6 +325,9 @@ class FitResult:
         The module's outputs for the test rows, batch by batch.
     stop_reason : str
         Why a listener stopped the fit; empty if none did.
+    is_final : bool
+        Whether a fit with more epochs would come to the same: it was stopped early, or its loss is
+        no longer finite.
     """
 
     state: TrainState | None = None
@@ -282,6 +335,7 @@ class FitResult:
     error: Exception | None = None
     outputs: list | None = None
     stop_reason: str = ""
+    is_final: bool = False
 
     @property
     def lr(self):

@@ -27,8 +27,8 @@ from sktune.estimators.overrides import find_override, has_own_callbacks, is_rep
 from sktune.estimators.records import Records
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import keeps_integers
-from sktune.runtime.documentation import LinksToDocumentation
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
+from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.threads import few_threads, limited_threads
 from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset
@@ -43,7 +43,7 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(LinksToDocumentation, CallbackSupport, ScalesRates, Records, Training):
+class NetworkEstimator(ShowsSummary, CallbackSupport, ScalesRates, Records, Training):
     """The base class of the networks, scikit-learn estimators that train as skorch does."""
 
     def _assign(self, arguments):

@@ -191,7 +191,7 @@ class Datasets:
             is_heard = vars(self).get("_is_fitting", False) and hears_own_batches(self)
             if not is_heard:
                 # Only the speed depends on the size of batches that nobody listens to.
-                width = find_width(vars(self).get("module_"))
+                width = find_width(vars(self).get("module_"), rows.X)
                 batch_size = evaluation_batch_size(rows, batch_size, width)
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)

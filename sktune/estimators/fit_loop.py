@@ -214,7 +214,9 @@ class Training(Components, Datasets):
         layers = dropout_layers(self.module_)
         rates = scale_rates(group, factors, len(batches))
         numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
-        losses = train_module(program, self.optimizer_, batches, epoch, rates, *numbers)
+        losses = train_module(
+            program, self.module_, self.optimizer_, batches, epoch, rates, *numbers
+        )
         self._begin_step(epoch, len(losses) - 1, factors)
         for index in program.dropout_calls:
             layers[index].count_call((epoch, len(losses) - 1))

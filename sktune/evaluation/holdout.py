@@ -1,7 +1,6 @@
 """A search with a test set that stays sealed until the end."""
 
 import time
-from html import escape
 
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, clone
 from sklearn.utils import check_random_state, get_tags
@@ -24,7 +23,7 @@ from sktune.evaluation.searches import (
 )
 from sktune.evaluation.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 from sktune.evaluation.summary import summarize
-from sktune.runtime.documentation import LinksToDocumentation
+from sktune.runtime.notebooks import ShowsSummary
 
 
 def _method_of_best(name):
@@ -44,7 +43,7 @@ def _method_of_best(name):
     return available_if(is_available)(method)
 
 
-class HoldoutSearch(LinksToDocumentation, CallbackSupport, MetaEstimatorMixin, BaseEstimator):
+class HoldoutSearch(ShowsSummary, CallbackSupport, MetaEstimatorMixin, BaseEstimator):
     """Tune on a part of the rows, and score the best model once on the others.
 
     First, `test_size` of the rows are sealed. The search, its cross-validation and its refit use
@@ -326,21 +325,6 @@ class HoldoutSearch(LinksToDocumentation, CallbackSupport, MetaEstimatorMixin, B
         """
         check_is_fitted(self)
         return summarize(self)
-
-    @property
-    def _repr_html_(self):
-        # An AttributeError where scikit-learn shows text instead of a diagram.
-        diagram = super()._repr_html_
-        summary = ""
-        if hasattr(self, "search_"):
-            summary = f'<pre class="sktune-summary">{escape(self.summary())}</pre>'
-        return lambda: summary + diagram()
-
-    def _repr_mimebundle_(self, **kwargs):
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" not in bundle:
-            return bundle
-        return bundle | {"text/html": self._repr_html_()}
 
     def __sklearn_tags__(self):
         tags = get_tags(self.search)

@@ -12,7 +12,9 @@ from sktune.inspection.effects import (
 from sktune.inspection.lr_range import lr_range_test
 from sktune.inspection.lr_range_display import LRRangeDisplay
 from sktune.inspection.lr_range_result import LRRangeResult
+from sktune.inspection.notebook import write_summary as _write_summary
 from sktune.inspection.report import report
+from sktune.runtime.notebooks import register_summary as _register_summary
 
 __all__ = [
     "Finding",
@@ -32,3 +34,5 @@ __all__ = [
     "lr_range_test",
     "report",
 ]
+
+_register_summary(_write_summary)

@@ -8,10 +8,14 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.mlp import MLP
-from sktune.modules.tracing.links import open_layers
+from sktune.modules.tracing.chains import find_break, link_layers
+from sktune.modules.tracing.links import open_layers, open_links
 from sktune.modules.tracing.memory import find_links
 
 _OWN_PARAMETERS = "it has parameters outside of its layers"
+# Layers with parameters that are read, and those of them that a chain may hold beside.
+_NORMS = (nn.BatchNorm1d, nn.LayerNorm)
+_READ = (nn.Linear, nn.Embedding, *_NORMS)
 
 
 def find_chain(module):
@@ -37,8 +41,48 @@ def find_chain(module):
 def read_chain(module):
     """Return what :func:`find_chain` does, or why the module is no chain, in the user's words."""
     layers = find_sequence(module)
-    if layers is not None:
+    if layers is not None and not _are_tied(layers.values()):
         return layers
+    reason = _find_reason(module, (nn.Linear,))
+    if reason:
+        return reason
+    links = find_links(module)
+    if not isinstance(links, str):
+        reason = find_break(module, links)
+    return reason or (links if isinstance(links, str) else open_layers(module, links))
+
+
+def read_links(module, n_features, *, takes_integers=False):
+    """Return the operations that a module computes, or why they are not known.
+
+    Parameters
+    ----------
+    module : nn.Module
+    n_features : int
+        The columns of its input.
+    takes_integers : bool, default=False
+        Whether its input is a table of integers.
+
+    Returns
+    -------
+    links : list of OpenLink, or str
+        A str tells the reason, in the user's words.
+    """
+    layers = find_sequence(module, _NORMS)
+    if layers is not None:
+        return open_links(module, link_layers(layers))
+    reason = _find_reason(module, _READ)
+    if reason:
+        return reason
+    links = find_links(module, n_features, takes_integers=takes_integers)
+    return links if isinstance(links, str) else open_links(module, links)
+
+
+def _find_reason(module, known):
+    """Return why a module need not be traced, in the user's words; ``""`` if it may be read.
+
+    `known` are the classes of layers with parameters that are read.
+    """
     if not isinstance(module, nn.Module):
         return "it is no module of torch's"
     if any(map(is_watched, module.modules())):
@@ -49,18 +93,19 @@ def read_chain(module):
     for name, part in module.named_modules():
         # A large module of other layers need not be traced.
         has_parameters = any(True for _ in part.parameters(recurse=False))
-        if has_parameters and type(part) is not nn.Linear:
+        if has_parameters and type(part) not in known:
             return f"its layer {name} is a {type(part).__name__}" if name else _OWN_PARAMETERS
-    links = find_links(module)
-    return links if isinstance(links, str) else open_layers(module, links)
+    return ""
 
 
-def find_sequence(module):
+def find_sequence(module, others=()):
     """Return the layers of an MLP or of an ``nn.Sequential``, which are read without tracing.
 
     Parameters
     ----------
     module : nn.Module
+    others : tuple of subclasses of nn.Module, default=()
+        Layers that may stand among those of a chain.
 
     Returns
     -------
@@ -75,7 +120,9 @@ def find_sequence(module):
     layers = {prefix + name: layer for name, layer in chain.named_children()}
 
     # `named_children` leaves out a layer that stands in the chain a second time.
-    if len(layers) != len(chain) or not all(map(_is_simple, layers.values())):
+    if len(layers) != len(chain):
+        return None
+    if not all(type(layer) in others or _is_simple(layer) for layer in layers.values()):
         return None
     # Beside the layers there must be nothing but the chain, and the MLP around it.
     n_around = 2 if is_mlp else 1
@@ -85,6 +132,12 @@ def find_sequence(module):
     if not are_trained or not all(are_trained):
         return None
     return None if any(map(is_watched, module.modules())) else layers
+
+
+def _are_tied(layers):
+    """Tell whether layers have parameters in common."""
+    parameters = [id(p) for layer in layers for p in layer.parameters()]
+    return len(set(parameters)) < len(parameters)
 
 
 def _is_simple(layer):
@@ -100,12 +153,27 @@ def _list_activation_layers():
     return [activation.layer for activation in ACTIVATIONS.values()]
 
 
-def find_width(module):
-    """Return the greatest number of outputs of a layer, or None if the layers are not known."""
-    if type(module) is not MLP and find_chain(module) is None:
+def find_width(module, rows=None):
+    """Return the greatest number of outputs of a layer, or None if the layers are not known.
+
+    Parameters
+    ----------
+    module : nn.Module
+    rows : Tensor (N, F), default=None
+        What it takes, where that is at hand.
+    """
+    is_known = type(module) is MLP or find_chain(module) is not None
+    if not is_known and isinstance(rows, torch.Tensor) and rows.ndim == 2:
+        is_known = not isinstance(read_table_links(module, rows), str)
+    if not is_known:
         return None
     linears = [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
     return max((layer.out_features for layer in linears), default=1)
+
+
+def read_table_links(module, X):
+    """Return what :func:`read_links` does for a table (N, F)."""
+    return read_links(module, X.shape[1], takes_integers=not X.is_floating_point())
 
 
 def is_watched(thing):
@@ -125,7 +193,7 @@ def is_watched(thing):
 
 
 # Modules that are trained without a call of their forward, which is kept as it was at import.
-_NOT_CALLED = (MLP, HashedDropout, nn.Sequential, nn.Linear, nn.CrossEntropyLoss, nn.MSELoss)
+_NOT_CALLED = (MLP, HashedDropout, nn.Sequential, *_READ, nn.CrossEntropyLoss, nn.MSELoss)
 _FORWARDS = {cls: cls.forward for cls in (*_NOT_CALLED, *_list_activation_layers())}
 
 

@@ -2,16 +2,31 @@
 
 from sklearn import model_selection
 
-from sktune.bridge.seam import fused_tasks
+from sktune.bridge.seam import chosen_backend, fused_tasks
 from sktune.engine.report import FusionReport
-from sktune.runtime.documentation import LinksToDocumentation
+from sktune.engine.store import MemoryStore
+from sktune.engine.store.caching import open_cache
+from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order
 
+# What the trainings may take that a search in rounds keeps until it is over.
+_MAX_STORE_BYTES = 2**28
 
-class _FusedSearch(LinksToDocumentation, EnsembleSearch):
+
+def make_rounds_store():
+    """Return what a search in rounds keeps its trainings in; None if the context has a store."""
+    has_one = getattr(chosen_backend(), "options", {}).get("store") is not None
+    return None if has_one else MemoryStore(_MAX_STORE_BYTES)
+
+
+class _FusedSearch(ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
+
+    cache = None
+    cache_limit = 1024
+    checkpoint_interval = 60.0
 
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
@@ -43,12 +58,23 @@ class _FusedSearch(LinksToDocumentation, EnsembleSearch):
         # several scores have that one which chooses, where a name tells it
         metric = getattr(self.refit, "metric", self.refit)
         progress = make_progress(self.verbose > 0, metric if isinstance(metric, str) else None)
-        return {"report": FusionReport(), "progress": progress}
+        options = {"report": FusionReport(), "progress": progress}
+        store = self._make_store()
+        # without one of its own, a search has that of the surrounding context
+        return options if store is None else {**options, "store": store}
+
+    def _make_store(self):
+        """Return the store of one ``fit`` of the search; None for that of the context, if any."""
+        return open_cache(self.cache, self.cache_limit, self.checkpoint_interval)
 
     @property
     def curves_(self):
         """How each fused fit went: a frame of candidate, split, epoch, losses and learning rate."""
-        # only those who look at curves need pandas
-        from pandas import DataFrame
-
-        return DataFrame(self.fusion_.curves.columns)
+        curves = self.fusion_.curves
+        try:
+            # only those who look at curves need pandas
+            from pandas import DataFrame
+        except ImportError as error:
+            # scikit-learn's diagram leaves out an attribute that is not there
+            raise AttributeError("curves_ needs pandas: pip install pandas") from error
+        return DataFrame(curves.columns)

@@ -8,7 +8,7 @@ from sklearn import model_selection
 from sklearn.utils import check_random_state
 
 from sktune.engine.digest import digest
-from sktune.runtime.optional import import_optuna
+from sktune.runtime.libraries.optional import import_optuna
 from sktune.search.rounds.evaluation import Rounds
 from sktune.search.rounds.search_in_rounds import SearchInRounds
 from sktune.search.rounds.session import Outcome
@@ -70,7 +70,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         candidates that are complete are returned, and the best is refitted. What is fitted one by
         one ends with its round.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
         search.
 
@@ -131,6 +131,9 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         ensemble=None,
         ensemble_refit=False,
         max_oof_mb=256,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
     ):
         super().__init__(
             estimator,
@@ -156,6 +159,9 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
         self.max_oof_mb = max_oof_mb
+        self.cache = cache
+        self.cache_limit = cache_limit
+        self.checkpoint_interval = checkpoint_interval
 
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""

@@ -46,6 +46,16 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         their models of the splits.
     max_oof_mb : float, default=256
         `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
+    cache : str or path, default=None
+        A folder, in which each fit that is trained together with others is recorded once it is
+        complete. The same search later trains what is missing, and a larger one what is new. A
+        folder may be shared by several searches and processes. Networks need an int as
+        `random_state`: otherwise each search draws seeds of its own. None records nothing.
+    cache_limit : float or None, default=1024
+        How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first. None is
+        no limit.
+    checkpoint_interval : float, default=60.0
+        After so many seconds, fits in progress are recorded as well, to go on from there.
 
     Attributes
     ----------
@@ -107,6 +117,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         ensemble=None,
         ensemble_refit=False,
         max_oof_mb=256,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
     ):
         super().__init__(
             estimator=estimator,
@@ -123,6 +136,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
         self.max_oof_mb = max_oof_mb
+        self.cache = cache
+        self.cache_limit = cache_limit
+        self.checkpoint_interval = checkpoint_interval
 
 
 class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
@@ -141,7 +157,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     random_state : int, RandomState or None, default=None
         From which the candidates follow.
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         See :class:`GridSearchCV`, also for the attributes.
     stop, patience, tol, timeout
         See :class:`BayesSearchCV`. With `stop` or `timeout` the candidates, which are the same, are
@@ -187,6 +203,9 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         ensemble=None,
         ensemble_refit=False,
         max_oof_mb=256,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
     ):
         super().__init__(
             estimator=estimator,
@@ -205,6 +224,9 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
         self.max_oof_mb = max_oof_mb
+        self.cache = cache
+        self.cache_limit = cache_limit
+        self.checkpoint_interval = checkpoint_interval
         self.stop = stop
         self.patience = patience
         self.tol = tol

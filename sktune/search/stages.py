@@ -44,7 +44,7 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
         The part of a parameter's range that is left once the parameter has been tuned,
         ``0 < narrow <= 1``: of a distribution's probability, or of an ordered list of numbers.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         As in :class:`sktune.GridSearchCV`. Under several metrics, `refit` must name the one by
         which the best candidate of a stage is chosen, or be a callable.
     random_state : int, RandomState or None, default=None
@@ -122,6 +122,9 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
         ensemble=None,
         ensemble_refit=False,
         max_oof_mb=256,
+        cache=None,
+        cache_limit=1024,
+        checkpoint_interval=60.0,
     ):
         super().__init__(
             estimator=estimator,
@@ -145,6 +148,9 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
         self.ensemble = ensemble
         self.ensemble_refit = ensemble_refit
         self.max_oof_mb = max_oof_mb
+        self.cache = cache
+        self.cache_limit = cache_limit
+        self.checkpoint_interval = checkpoint_interval
         self.random_state = random_state
 
     def _check_fit(self, X, y, params):

@@ -7,7 +7,7 @@ from numbers import Integral
 import numpy as np
 
 from sktune.runtime.names import check_name
-from sktune.training.schedules import lr_factors
+from sktune.training.schedules import looks_at_max_epochs, lr_factors
 
 # Factors on the learning rate, of the ratio of the batch size to that which the rate is meant for.
 LR_SCALINGS = {
@@ -44,6 +44,11 @@ class LRSchedule:
     def is_constant(self):
         """Whether the rates are left to the optimizer, and to a scheduler of the user's."""
         return self.schedule == "constant" and not self.params.get("warmup")
+
+    @property
+    def looks_at_max_epochs(self):
+        """Whether the rates depend on the number of epochs planned."""
+        return looks_at_max_epochs(self.schedule)
 
     def factors(self, epoch, n_steps):
         """Return the factors on the learning rate of an epoch's steps; None where it is constant.

@@ -5,6 +5,9 @@ call of ``fit`` or ``partial_fit`` began (a float or an array: it grows by ``1 /
 each step) and the number of epochs planned, and returns the factor by which the learning rate is
 multiplied. It has no state, so a resumed or a fused fit gets the same values. A call that goes on
 from earlier weights starts its schedule anew.
+
+Fits that differ in `max_epochs` only are one training if their schedule does not look at the number
+of epochs: see :func:`looks_at_max_epochs`.
 """
 
 import inspect
@@ -56,6 +59,8 @@ def one_cycle(t, max_epochs, pct_start=0.3, div_factor=25.0, final_div_factor=1e
 
 
 SCHEDULES = {f.__name__: f for f in (constant, step, exponential, time, cosine, one_cycle)}
+# The others give the same factors whatever number of epochs is planned.
+_LOOK_AT_MAX_EPOCHS = {"cosine", "one_cycle"}
 
 # What must hold for a value, and how an error says it.
 _POSITIVE = (lambda v: 0 < v < math.inf, "a positive number")
@@ -118,6 +123,26 @@ def lr_factors(schedule, t, max_epochs, warmup=0.0, **params):
         raised = _WARMUP_START + (1 - _WARMUP_START) * times / warmup
         factors = factors * np.minimum(1.0, raised)
     return factors
+
+
+def looks_at_max_epochs(schedule):
+    """Tell whether the factors of a schedule depend on the number of epochs planned.
+
+    A function of the user's does, unless it says otherwise by an attribute
+    ``looks_at_max_epochs = False``.
+
+    Parameters
+    ----------
+    schedule : str or callable
+
+    Examples
+    --------
+    >>> looks_at_max_epochs("exponential"), looks_at_max_epochs("cosine")
+    (False, True)
+    """
+    if callable(schedule):
+        return bool(getattr(schedule, "looks_at_max_epochs", True))
+    return schedule in _LOOK_AT_MAX_EPOCHS
 
 
 def _check_schedule(schedule, params):

@@ -36,7 +36,8 @@ def collect(monkeypatch, net, candidates, X=X, y=y, cv=RAGGED):
     class Collecting(Trainer):
         def plan(self, fits, tables):
             plans = super().plan(fits, tables)
-            found.extend((plan.specs, tables) for plan in plans)
+            for plan in plans:
+                found.append(([fit.spec for one in plan.fits for fit in one.fits], tables))
             return []
 
         def train(self, plans):

@@ -45,7 +45,7 @@ def results_of(params, scores, train=None):
 def context_of(params, scores, *, train=None, scoring="accuracy", spaces=None, net=None, **given):
     """Return the Context of results, with a scoring, spaces and a network."""
     context = make_context(results_of(params, scores, train))
-    record = replace(context.record, scoring=scoring)
+    record = replace(context.record, scoring=scoring, scorer=scoring)
     for name, space in (spaces or {}).items():
         values = [candidate[name] for candidate in params]
         record.parameters[name] = make_parameter(name, values, [True] * len(values), space)

@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 
 import sktune
 from sktune.inspection import Finding, report
+from sktune.inspection.notebook import write_summary
 
 pytest.importorskip("jinja2", reason="the report needs Jinja")
 webdriver = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
@@ -97,6 +98,29 @@ def test_a_page_loads_and_does_not_overflow(browser, name, width, request):
     )
     assert pictures
     assert all(150 < picture <= width for picture in pictures)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_a_summary_in_a_notebook_takes_the_colours_of_its_page(browser, tmp_path, width, scheme):
+    search = sktune.GridSearchCV(sktune.NeuralNetClassifier(), {"lr": [1.0]})
+    params = [{"lr": 0.1, EVIL: EVIL}, {"lr": 0.2, EVIL: "a" * 200}]
+    search.cv_results_ = {"params": params, "mean_test_score": [0.5, 0.1]}
+    colors = "<meta name='color-scheme' content='light dark'>"
+    path = tmp_path / "notebook.html"
+    path.write_text(f"<!doctype html>{colors}{write_summary(search)}", encoding="utf-8")
+    open_page(browser, path, width, scheme)
+    assert browser.get_log("browser") == []
+    assert browser.find_elements("css selector", "img") == []
+    root = browser.execute_script(
+        "const root = document.documentElement; return [root.scrollWidth, root.clientWidth]"
+    )
+    assert root[0] <= root[1]
+    color = "return getComputedStyle(document.querySelector(arguments[0])).color"
+    light = scheme == "light"
+    assert browser.execute_script(color, "td") == (
+        "rgb(0, 0, 0)" if light else "rgb(255, 255, 255)"
+    )
 
 
 def test_markup_of_the_user_does_not_run(browser, page):

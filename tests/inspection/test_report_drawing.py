@@ -115,5 +115,8 @@ def test_many_epochs_are_thinned():
 def test_many_candidates_are_drawn_in_part_and_the_best_is_among_them():
     record = _record_with_curves([np.array([1.0, 0.5])] * 2_500)
     svg, notes = draw_curves(record, "train_loss", "loss")
-    assert notes == ["1999 candidates are drawn, evenly spaced; 501 are not."]
+    assert notes == ["2000 candidates are drawn, with the best; 500 are not."]
+    # the ten best, of which one is the best of all
+    assert svg.count("curve top") == 1
+    assert re.search('class="curve top" d="([^"]*)"', svg)[1].count("M") == 9
     assert 'class="curve best"' in svg

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import QuadMesh
 from scipy.stats import loguniform
 from sklearn.datasets import load_iris
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
@@ -154,6 +155,75 @@ def test_halving_follows_equal_parameters():
         HalvingDisplay.from_cv_results(make_results(3))
 
 
+def halving_results(**more):
+    """Return the results of four candidates, of which two and then one go on."""
+    params = [{"C": c} for c in (1, 2, 3, 4, 1, 2, 2)]
+    rungs = [0, 0, 0, 0, 1, 1, 2]
+    scores = [0.8, 0.9, 0.5, 0.4, 0.6, 0.7, 0.75]
+    return {"params": params, "iter": rungs, "mean_test_score": scores} | more
+
+
+def test_halving_tells_the_resource_of_each_rung():
+    X, y = load_iris(return_X_y=True)
+    grid = {"C": [0.001, 0.01, 0.1, 1.0]}
+    model = LogisticRegression(max_iter=1000)
+    search = HalvingGridSearchCV(model, grid, cv=2, factor=2, random_state=0).fit(X, y)
+    display = HalvingDisplay.from_search(search)
+
+    assert display.ax_.get_xlabel() == "rung, and its n_samples"
+    texts = [label.get_text() for label in display.ax_.get_xticklabels()]
+    assert texts == [f"{rung}\n{n}" for rung, n in enumerate(search.n_resources_)]
+    frame = display.to_frame()
+    by_rung = frame.groupby("rung")
+    assert by_rung["n_resources"].unique().explode().tolist() == search.n_resources_
+    assert by_rung.size().tolist() == search.n_candidates_
+    assert frame["is_final"].sum() == search.n_candidates_[-1]
+
+    # a search that tells the resources by an attribute only
+    results = {k: v for k, v in search.cv_results_.items() if k != "n_resources"}
+    search.cv_results_ = results
+    assert HalvingDisplay.from_search(search).to_frame()["n_resources"].equals(frame["n_resources"])
+
+
+def test_halving_without_resources():
+    display = HalvingDisplay.from_cv_results(halving_results())
+
+    assert display.ax_.get_xlabel() == "rung"
+    frame = display.to_frame()
+    assert frame["n_resources"].isna().all()
+    # the best is in the last rung, although an earlier one scores more on fewer resources
+    assert frame["is_best"].tolist() == [False] * 6 + [True]
+
+
+def test_rungs_of_equal_resources_are_apart():
+    results = halving_results(n_resources=[10, 10, 10, 10, 10, 10, 20])
+
+    display = HalvingDisplay.from_cv_results(results)
+
+    texts = [label.get_text() for label in display.ax_.get_xticklabels()]
+    assert texts == ["0\n10", "1\n10", "2\n20"]
+
+
+def test_brackets_are_drawn_by_their_resources():
+    # the second bracket begins with what the second rung of the first has
+    params = [{"C": c} for c in (1, 2, 3, 1, 2, 1, 3)]
+    results = {"params": params, "bracket": [0, 0, 0, 0, 0, 1, 1], "iter": [0, 0, 0, 1, 1, 0, 0]}
+    results["n_resources"] = [1, 1, 1, 3, 3, 3, 3]
+    results["mean_test_score"] = [0.1, 0.2, 0.3, 0.4, 0.9, 0.5, 0.6]
+
+    display = HalvingDisplay.from_cv_results(results)
+    display.figure_.canvas.draw()
+
+    frame = display.to_frame()
+    assert frame["track"].tolist() == [0, 1, 2, 0, 1, 3, 4]
+    assert frame["is_final"].tolist() == [False] * 3 + [True] * 4
+    assert [line.get_marker() for line in display.lines_] == ["o", "o", "o", "s", "s"]
+    assert [line.get_xdata().tolist() for line in display.lines_][1::2] == [[0, 1], [1]]
+    assert [label.get_text() for label in display.ax_.get_xticklabels()] == ["1", "3"]
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    assert sorted(texts) == ["best", "bracket 0", "bracket 1", "in the last rung", "left out"]
+
+
 def test_parallel_coordinates():
     results = make_results(30)
     results["split0_test_score"][1] = np.nan
@@ -202,6 +272,67 @@ def test_a_grid_is_a_heat_map():
     assert best.get_offsets().tolist() == [[0, 2]]
     texts = [label.get_text() for label in display.ax_.get_yticklabels()]
     assert texts == ["8", "16", "32"]
+
+
+def scattered(n_candidates, score):
+    """Return the results of candidates at random rates and sizes, scored by a function of them."""
+    rng = np.random.default_rng(0)
+    params = [
+        {"lr": 10 ** rng.uniform(-5, 0), "w": rng.uniform(0.1, 1.1)} for _ in range(n_candidates)
+    ]
+    scores = [score(np.log10(p["lr"]), p["w"], rng) for p in params]
+    return {"params": params, "mean_test_score": scores}
+
+
+def hill(log_lr, w, rng):
+    return 1 - (log_lr + 2) ** 2 / 10 - 4 * (w - 0.7) ** 2 + 0.02 * rng.standard_normal()
+
+
+def list_backgrounds(display):
+    texts = [text.get_text() for text in display.ax_.get_legend().get_texts()]
+    return [text for text in texts if text.startswith("background: Gaussian process")]
+
+
+@pytest.mark.parametrize("n_candidates", [30, 1000])
+def test_a_map_of_points_has_a_background_that_is_predicted(n_candidates):
+    display = SearchDisplay.from_cv_results(scattered(n_candidates, hill), ("lr", "w"))
+    display.figure_.canvas.draw()
+
+    (mesh,) = [c for c in display.ax_.collections if isinstance(c, QuadMesh)]
+    shown = mesh.get_array()
+    row, column = np.unravel_index(np.ma.argmax(shown), shown.shape)
+    # the top of the hill is at a rate of 0.01 and 0.7, each at 0.6 of its range and 60 cells
+    assert abs(row - 0.6 * 59) < 6
+    assert abs(column - 0.6 * 59) < 6
+    assert len(list_backgrounds(display)) == 1
+    bare = SearchDisplay.from_cv_results(scattered(30, hill), ("lr", "w"), background=False)
+    assert list_backgrounds(bare) == []
+
+
+def test_what_cannot_be_predicted_has_no_background():
+    def noise(log_lr, w, rng):
+        return rng.random()
+
+    few_values = scattered(40, hill)
+    for number, params in enumerate(few_values["params"]):
+        params["w"] = number % 3
+    for results in (scattered(60, noise), scattered(15, hill), few_values):
+        display = SearchDisplay.from_cv_results(results, ("lr", "w"))
+        assert list_backgrounds(display) == []
+
+
+def test_a_background_leaves_out_what_is_far_from_all_candidates():
+    results = scattered(60, lambda log_lr, w, rng: -((log_lr + 2) ** 2))
+    for params in results["params"]:
+        # a band along the diagonal
+        params["w"] = (np.log10(params["lr"]) + 5.5) / 5
+    display = SearchDisplay.from_cv_results(results, ("lr", "w"))
+
+    (mesh,) = [c for c in display.ax_.collections if isinstance(c, QuadMesh)]
+    is_hidden = mesh.get_array().mask
+    assert is_hidden[0, -1]
+    assert is_hidden[-1, 0]
+    assert not is_hidden[30, 30]
 
 
 def test_pairs_that_are_no_full_grid_are_points():

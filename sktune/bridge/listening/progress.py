@@ -45,7 +45,11 @@ class CallProgress:
 
     def conclude(self, fit):
         """Count a fit whose task has run: all of it is done."""
-        n_epochs = count_epochs(fit) if fit.result is None else self.done[id(fit)]
+        n_epochs = count_epochs(fit)
+        if fit.result is not None:
+            # one that another was trained for, or that was known, has not been counted yet
+            n_known = len(fit.result.curve.get("epoch", ()))
+            n_epochs = max(self.done[id(fit)], n_known)
         self.progress.change(*self.count(fit, n_epochs, n_epochs))
 
     def note_result(self, task, result):

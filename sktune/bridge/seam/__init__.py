@@ -3,6 +3,7 @@
 ``tests/bridge/test_seam.py`` fails when one of these names moves.
 """
 
+from sktune.bridge.seam.outer import make_engine, open_outer
 from sktune.bridge.seam.parallel import (
     FallbackToBackend,
     chosen_backend,
@@ -47,7 +48,9 @@ __all__ = [
     "is_skipped",
     "let_begin_until",
     "make_skipped_result",
+    "make_engine",
     "make_stream",
+    "open_outer",
     "other_backend",
     "pass_on",
     "read_scorer",

@@ -5,57 +5,50 @@ rows, whatever the width. They are padded to whole vectors, and the padding neve
 parameter. Parameters, gradients and moments are flat ``(P,)`` and lie as torch has them, each
 weight ``(n_outputs, n_inputs)``.
 
-The chain of layers comes as two tables. `links` (n_links, 5) holds integers, which
+The net comes as two tables. `links` (n_links, N_COLUMNS) holds integers, which
 :mod:`sktune.engine.compiled.opcodes` describes. `settings` (n_links, 2) holds floating numbers: the
-limit and the scale of dropout, or what parametrizes an activation and 0.
+limit and the scale of dropout, what parametrizes an activation and 0, a factor and an offset, the
+factors of a sum, or eps and the momentum of a normalisation.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from sktune.engine.compiled.activations import activate
 from sktune.engine.compiled.criteria.classes import cross_entropy, find_epsilon
 from sktune.engine.compiled.criteria.numbers import compare_numbers
-from sktune.engine.compiled.dropout import drop, find_mask_key
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
-    BIAS,
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
-    DROPOUT_CALL,
-    DROPOUT_INDEX,
     DROPOUT_LAYER,
     ELU,
+    FIRST_OPERATION,
     GELU,
     HUBER,
     LEAKY_RELU,
-    LINEAR,
-    N_INPUTS,
-    N_OUTPUTS,
+    N_PENALIZED,
+    NO_SLOT,
     OPCODE,
+    OUT,
     POISSON,
     PROBABILITY_NLL,
     RELU,
     SIGMOID,
     SILU,
+    SLOT,
     SMOOTH_ABSOLUTE_ERROR,
     SQUARED_ERROR,
     TANH,
     WEIGHT,
+    WIDTH,
 )
+from sktune.engine.compiled.operations.choosing import apply_operation, trace_operation
+from sktune.engine.compiled.operations.layers import apply_layers
+from sktune.engine.compiled.operations.workspace import gather, make_workspace, padded
 from sktune.engine.compiled.updates import ADAGRAD, ADAM, RMSPROP, SGD, update
-from sktune.engine.compiled.vectors import (
-    BYTES,
-    OPTIONS,
-    cast,
-    compiled,
-    copy,
-    multiply,
-    transpose,
-)
+from sktune.engine.compiled.vectors import OPTIONS, cast, compiled, inlined
 
 # What a program reads from this module.
 __all__ = [
@@ -69,7 +62,6 @@ __all__ = [
     "GELU",
     "HUBER",
     "LEAKY_RELU",
-    "LINEAR",
     "POISSON",
     "PROBABILITY_NLL",
     "RELU",
@@ -88,164 +80,28 @@ _kept = njit(fastmath={"contract"}, cache=True, **OPTIONS)
 _sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
 
 
-class Workspace(NamedTuple):
-    """The tables that the steps of an epoch write to.
+@inlined
+def _forward(links, settings, flat, state, space, n, n_rows, step):
+    """Compute the outputs of a batch; return the number of outputs.
 
-    Those of features by rows have `stride` numbers from one feature to the next; those of rows by
-    features have `row_stride` numbers from one row to the next. T is 1 plus the number of linear
-    layers.
-    """
-
-    stride: int
-    # (T, width, rows): the inputs, and the outputs of each linear layer; those of the last one are
-    # replaced by the gradient of the loss
-    tables: np.ndarray
-    # (T, width, rows): derivatives of the activations and dropout that follow each linear layer
-    slopes: np.ndarray
-    # (2, width, rows): the gradients of two layers, by turns
-    gradients: np.ndarray
-    row_stride: int
-    # (rows, features): the inputs, as the data hold them
-    inputs: np.ndarray
-    # (rows, width): a transposed table
-    transposed: np.ndarray
-    # (n_outputs, n_inputs): the gradient of a weight
-    product: np.ndarray
-    # (1,)
-    zero: np.ndarray
-    # (2, rows)
-    sums: np.ndarray
-
-
-@compiled
-def _padded(n, values):
-    """Return n, filled up to whole vectors of the type of an array."""
-    per_vector = BYTES // values.itemsize
-    return -(-n // per_vector) * per_vector
-
-
-@compiled
-def _find_stride(n, values):
-    """Return the least stride for n numbers that is an odd number of vectors.
-
-    Rows whose distance is a power of 2 would drive each other out of the cache.
-    """
-    n_vectors = _padded(n, values) * values.itemsize // BYTES
-    n_vectors += 1 - n_vectors % 2
-    return n_vectors * BYTES // values.itemsize
-
-
-@compiled
-def _make_workspace(links, n_features, n_rows, like):
-    """Return the workspace of batches of at most `n_rows`, in the type of the array `like`."""
-    n_tables = 1
-    most_outputs = 0
-    for link in range(len(links)):
-        if links[link, OPCODE] == LINEAR:
-            most_outputs = max(most_outputs, links[link, N_OUTPUTS])
-            n_tables += 1
-    widest = max(n_features, most_outputs)
-    n = _padded(n_rows, like)
-    stride = _find_stride(n_rows, like)
-    row_stride = _find_stride(widest, like)
-    table_size = _padded(widest, like) * stride
-
-    # Padding must hold finite numbers.
-    zero = cast(0.0, like[0])
-    one = cast(1.0, like[0])
-    return Workspace(
-        stride,
-        np.full((n_tables, table_size), zero),
-        np.full((n_tables, table_size), one),
-        np.full((2, table_size), zero),
-        row_stride,
-        np.full(n * row_stride, zero),
-        np.full(n * row_stride, zero),
-        np.empty(most_outputs * row_stride, like.dtype),
-        np.full(1, zero),
-        np.full((2, n), zero),
-    )
-
-
-@compiled
-def _gather(space, X, rows, n):
-    """Copy the rows of a batch into the workspace, and transpose them; n is their padded number."""
-    n_features = X.shape[1]
-    for i in range(len(rows)):
-        copy(space.inputs[i * space.row_stride :], X[rows[i]], n_features)
-    # (n, F) -> (F, n)
-    transpose(
-        space.inputs, space.row_stride, space.tables[0], space.stride, n, _padded(n_features, X)
-    )
-
-
-@compiled
-def _forward(links, settings, flat, space, width, n, step):
-    """Compute the outputs of n rows of some width; return the number of outputs.
-
-    `step` is (seed of the fit, epoch, batch).
+    `n_rows` is the number of rows, and n the same with padding. `step` is (seed of the fit, epoch,
+    batch).
     """
     n_links = len(links)
-    table = 0
-    # The first of the activations and dropout layers since the last linear layer.
-    first = 0
-    for link in range(n_links):
-        if links[link, OPCODE] == LINEAR:
-            if link > first:
-                _apply_between(
-                    links[first:link], settings[first:link], space, table, width, n, step
-                )
-            _apply_linear(links[link], flat, space, table, n)
-            table += 1
-            first = link + 1
-            width = links[link, N_OUTPUTS]
-    if n_links > first:
-        _apply_between(links[first:], settings[first:], space, table, width, n, step)
+    width = 0
+    link = 0
+    while link < n_links:
+        apply_operation(links[link], settings[link], flat, state, space, n, n_rows)
+        width = links[link, WIDTH]
+        table = links[link, OUT]
+        # The layers up to the next operation.
+        link += 1
+        first = link
+        while link < n_links and links[link, OPCODE] < FIRST_OPERATION:
+            link += 1
+        if link > first:
+            apply_layers(links[first:link], settings[first:link], space, table, width, n, step)
     return width
-
-
-@compiled
-def _apply_linear(link, flat, space, table, n):
-    """Compute the outputs of a linear layer from a table, and write them to the next one."""
-    n_inputs = link[N_INPUTS]
-    n_outputs = link[N_OUTPUTS]
-    bias = space.zero
-    bias_stride = 0
-    if link[BIAS] >= 0:
-        bias = flat[link[BIAS] :]
-        bias_stride = 1
-    # (H, F) @ (F, n) -> (H, n)
-    multiply(
-        space.tables[table + 1],
-        space.stride,
-        flat[link[WEIGHT] :],
-        n_inputs,
-        1,
-        space.tables[table],
-        space.stride,
-        (n_outputs, n, n_inputs),
-        bias,
-        bias_stride,
-    )
-
-
-@compiled
-def _apply_between(links, settings, space, table, width, n, step):
-    """Apply the layers between two linear layers in place, and write their derivatives."""
-    values = space.tables[table, : width * space.stride]
-    slope = space.slopes[table, : width * space.stride]
-    one = cast(1.0, values[0])
-    for i in range(len(slope)):
-        slope[i] = one
-    for i in range(len(links)):
-        if links[i, OPCODE] == DROPOUT_LAYER:
-            seed, epoch, batch = step
-            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX], links[i, DROPOUT_CALL])
-            # The random numbers are the upper halves of 32 bits.
-            limit = np.int32(settings[i, 0] * 65536)
-            drop(key, limit, settings[i, 1], space, values, slope, width, n)
-        else:
-            activate(links[i, OPCODE], settings[i, 0], values, slope)
 
 
 @compiled
@@ -272,85 +128,19 @@ def _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n):
     return compare_numbers(loss, loss_option, outputs, space.stride, target, weight, rows)
 
 
-@_sum
-def _scale_and_sum(values, factors):
-    """Multiply values (n,) by factors in place; return their sum."""
-    total = cast(0.0, values[0])
-    for i in range(len(values)):
-        values[i] *= factors[i]
-        total += values[i]
-    return total
-
-
-@compiled
-def _backward(links, flat, gradient, space, n, n_rows):
+@inlined
+def _backward(links, settings, flat, gradient, space, n, n_rows):
     """Write the gradients of all parameters, from that of the outputs in the last table."""
-    stride = space.stride
-    table = len(space.tables) - 1
-    above = space.tables[table]
-    side = 0
+    has_layers = False
     for link in range(len(links) - 1, -1, -1):
-        if links[link, OPCODE] != LINEAR:
-            continue
-        n_inputs = links[link, N_INPUTS]
-        n_outputs = links[link, N_OUTPUTS]
-        weight = links[link, WEIGHT]
-        bias = links[link, BIAS]
-
-        # From the gradient of what follows to that of the layer's outputs, whose sum over the rows
-        # is the gradient of the bias.
-        for feature in range(n_outputs):
-            batch = slice(feature * stride, feature * stride + n_rows)
-            total = _scale_and_sum(above[batch], space.slopes[table, batch])
-            if bias >= 0:
-                gradient[bias + feature] = total
-
-        # The gradient of the weight: (H, n) @ (n, F) -> (H, F). The first layer's inputs lie row by
-        # row in the workspace already, if nothing stands before it.
-        table -= 1
-        inputs = space.inputs if link == 0 else space.transposed
-        if link > 0:
-            transpose(
-                space.tables[table], stride, inputs, space.row_stride, _padded(n_inputs, flat), n
-            )
-        shape = (n_outputs, n_inputs, n_rows)
-        _multiply_exactly(gradient[weight:], above, inputs, shape, space)
-
-        # The gradient of the layer's inputs: (F, H) @ (H, n) -> (F, n).
-        if table > 0:
-            below = space.gradients[side]
-            shape = (n_inputs, n, n_outputs)
-            multiply(below, stride, flat[weight:], 1, n_inputs, above, stride, shape, space.zero, 0)
-            above = below
-            side = 1 - side
-
-
-@compiled
-def _multiply_exactly(gradient, above, inputs, shape, space):
-    """Write the gradient of a weight, and nothing behind it, where other gradients lie.
-
-    Parameters
-    ----------
-    gradient : ndarray
-        That of the weight, (n_outputs, n_inputs), and of what follows.
-    above : ndarray (n_outputs, n_rows)
-        The gradient of the layer's outputs.
-    inputs : ndarray (n_rows, n_inputs)
-    shape : tuple of int
-        (n_outputs, n_inputs, n_rows).
-    space : Workspace
-    """
-    n_outputs, n_inputs, _ = shape
-    stride = space.stride
-    row_stride = space.row_stride
-    if _padded(n_inputs, gradient) == n_inputs:
-        multiply(gradient, n_inputs, above, stride, 1, inputs, row_stride, shape, space.zero, 0)
-        return
-    # Products are written in whole vectors: their padding must not reach the gradients.
-    product = space.product
-    multiply(product, row_stride, above, stride, 1, inputs, row_stride, shape, space.zero, 0)
-    for i in range(n_outputs):
-        copy(gradient[i * n_inputs :], product[i * row_stride :], n_inputs)
+        if links[link, OPCODE] < FIRST_OPERATION:
+            has_layers = True
+        else:
+            if links[link, SLOT] != NO_SLOT:
+                trace_operation(
+                    links[link], settings[link], has_layers, flat, gradient, space, n, n_rows
+                )
+            has_layers = False
 
 
 @_sum
@@ -359,9 +149,9 @@ def _penalize(links, flat, gradient, l1, l2):
     absolute = cast(0.0, flat[0])
     squares = cast(0.0, flat[0])
     for link in range(len(links)):
-        if links[link, OPCODE] == LINEAR:
+        if links[link, OPCODE] >= FIRST_OPERATION and links[link, N_PENALIZED] > 0:
             start = links[link, WEIGHT]
-            stop = start + links[link, N_OUTPUTS] * links[link, N_INPUTS]
+            stop = start + links[link, N_PENALIZED]
             w = flat[start:stop]
             g = gradient[start:stop]
             for i in range(len(w)):
@@ -384,6 +174,7 @@ def train_steps(
     options,
     flat,
     gradient,
+    state,
     first,
     second,
     t,
@@ -397,8 +188,8 @@ def train_steps(
 
     Parameters
     ----------
-    links : ndarray of int (n_links, 5)
-        The layers.
+    links : ndarray of int (n_links, N_COLUMNS)
+        The operations and layers.
     settings : ndarray of float (n_links, 2)
         Their settings.
     loss : int
@@ -413,6 +204,9 @@ def train_steps(
         The parameters.
     gradient : ndarray (P,)
         It gets the gradient of the last step.
+    state : ndarray (S,)
+        What layers keep beside their parameters: of each batch normalisation, means, variances and
+        the number of steps.
     first, second : ndarray (P,)
         The state of the optimizer after `t` steps.
     t : int
@@ -434,21 +228,20 @@ def train_steps(
     """
     X, target, weight = data
     seed, epoch, first_batch = start
-    n_features = X.shape[1]
     l1 = cast(options[-2], flat[0])
     l2 = cast(options[-1], flat[0])
-    space = _make_workspace(links, n_features, sizes.max(), flat)
+    space = make_workspace(links, sizes.max(), flat)
     losses = np.empty(len(sizes))
     row = 0
     for i in range(len(sizes)):
         rows = order[row : row + sizes[i]]
-        n = _padded(len(rows), flat)
+        n = padded(len(rows), flat)
         row += len(rows)
-        _gather(space, X, rows, n)
+        gather(space, X, rows, n)
         step = (seed, epoch, first_batch + i)
-        n_outputs = _forward(links, settings, flat, space, n_features, n, step)
+        n_outputs = _forward(links, settings, flat, state, space, n, len(rows), step)
         losses[i] = _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n)
-        _backward(links, flat, gradient, space, n, len(rows))
+        _backward(links, settings, flat, gradient, space, n, len(rows))
         if l1 > 0 or l2 > 0:
             losses[i] += _penalize(links, flat, gradient, l1, l2)
         update(rule, options, rates[i], t + i + 1, flat, gradient, first, second)

@@ -8,6 +8,10 @@ from functools import cache
 from importlib.util import find_spec
 
 import numpy as np
+from torch import nn
+
+from sktune.engine.compiled.reading.graph import GraphReader
+from sktune.modules.tracing.links import Link, open_links
 
 
 @cache
@@ -38,9 +42,11 @@ def _try_step(kernels, dtype):
     weight = np.ones(3, dtype)
     # two weights and a bias
     flat = np.zeros(3, dtype)
+    module = nn.Linear(2, 1, device="meta")
+    graph = GraphReader(module, open_links(module, (Link("", None, (0,)),)), 2).read()
     losses = kernels.train_steps(
-        np.array([(kernels.LINEAR, 2, 1, 0, 2)]),
-        np.zeros((1, 2)),
+        graph.links,
+        graph.settings,
         kernels.SQUARED_ERROR,
         0.0,
         kernels.SGD,
@@ -48,6 +54,7 @@ def _try_step(kernels, dtype):
         np.zeros(7),
         flat,
         np.zeros_like(flat),
+        flat[:0],
         np.zeros_like(flat),
         flat[:0],
         0,

@@ -9,15 +9,16 @@ from sktune.training.optimizer_state import count_steps, open_state
 
 
 @flushed_denormals()
-def train_module(program, optimizer, batches, epoch, rates, seed, dropout, penalties):
+def train_module(program, module, optimizer, batches, epoch, rates, seed, dropout, penalties):
     """Train the module whose parameters an optimizer holds, for an epoch.
 
-    Parameters, gradients and the optimizer's state end as torch's own steps leave them.
+    Parameters, buffers, gradients and the optimizer's state end as torch's own steps leave them.
 
     Parameters
     ----------
     program : Program
         From :func:`~sktune.engine.compiled.program.find_program`.
+    module : nn.Module
     optimizer : torch.optim.Optimizer
         With one group of parameters.
     batches : Batches
@@ -42,12 +43,18 @@ def train_module(program, optimizer, batches, epoch, rates, seed, dropout, penal
     tensors = {"flat": parameters, "gradient": [p.grad for p in parameters]}
     for name in kept:
         tensors[name] = [optimizer.state[p][name] for p in parameters]
+    named_buffers = dict(module.named_buffers())
+    buffers = [named_buffers[buffer.name] for buffer in program.buffers]
+    flat_buffers = torch.zeros(0)
+    if buffers:
+        flat_buffers = _flatten([buffer.to(parameters[0].dtype) for buffer in buffers])
     flats = {name: _flatten(parts) for name, parts in tensors.items()}
     train = program.bind(
         flats["flat"].numpy(),
         flats["gradient"].numpy(),
+        flat_buffers.to(parameters[0].dtype).numpy(),
         _open_arrays(program.state, flats),
-        read_data(batches.rows),
+        read_data(batches.rows, flats["flat"].numpy().dtype),
         batches.sizes,
         seed,
         dropout,
@@ -58,6 +65,8 @@ def train_module(program, optimizer, batches, epoch, rates, seed, dropout, penal
     losses = train(steps_done, order, np.array(rates, dtype=np.float64), epoch)
     for name, parts in tensors.items():
         _write_back(flats[name], parts)
+    if buffers:
+        _write_back(flat_buffers, buffers)
     count_steps(optimizer, len(losses))
     return losses
 

@@ -1,23 +1,61 @@
 """The integers by which a program tells the kernels what to compute.
 
-A chain of layers is a table of integers (n_links, 5), a row for each layer. The columns after
-the opcode hold the numbers of inputs and outputs of a linear layer, and the positions of its weight
-and bias among the flat parameters; the position of the bias is negative if there is none. For
-dropout, the second column is the index of the layer, and the third how many times it was called
-before in the same step.
+A net is a table of integers (n_links, N_COLUMNS), a row for each link, in the order of computing. A
+link is an operation, which writes to a table of its own, a *value*; or a layer (an activation,
+dropout or a scale), which works in place on the value of the operation before it. Several
+operations may write to one value, each to some of its features; they stand one after the other.
+Value 0 is the input of the net.
+
+For dropout, the column after the opcode is the index of the layer, and the next one how many times
+it was called before in the same step.
 """
 
 # The columns of the table.
 OPCODE = 0
-N_INPUTS = 1
+# the value that the operation writes to
+OUT = 1
 DROPOUT_INDEX = 1
-N_OUTPUTS = 2
+# the value or the values that it reads
+A = 2
 DROPOUT_CALL = 2
-WEIGHT = 3
-BIAS = 4
+B = 3
+# the features that it reads and writes
+N_INPUTS = 4
+N_OUTPUTS = 5
+# the features of its value
+WIDTH = 6
+# where weight and bias begin among the flat parameters; negative if there is none
+WEIGHT = 7
+BIAS = 8
+# whether a step's first gradient of the weight and of the bias is that of this link: another use of
+# the parameter adds to it
+IS_FIRST_WEIGHT = 9
+IS_FIRST_BIAS = 10
+# how many of the weights are penalized here: none where another link has the same ones
+N_PENALIZED = 11
+# the tables of gradients of the value, and of what it reads
+SLOT = 12
+SLOT_A = 13
+SLOT_B = 14
+# what becomes of the gradients of what it reads: NOTHING, WRITTEN or ADDED
+FLOW_A = 15
+FLOW_B = 16
+# the first of the features that it writes, or that it reads; for batch normalisation, where its
+# numbers stand in the state of the net
+POSITION = 17
+# for an embedding, the row without a gradient, or -1; for batch normalisation, whether it has state
+OPTION = 18
+N_COLUMNS = 19
 
-# Layers. That of an activation bears its name in `sktune.modules.activations`, in capitals.
-LINEAR = 0
+# Tables of gradients: that of the outputs lies in their own table; some values need none.
+IN_PLACE = -1
+NO_SLOT = -2
+NOTHING = 0
+WRITTEN = 1
+ADDED = 2
+
+# Layers that work in place. That of an activation bears its name in `sktune.modules.activations`,
+# in capitals.
 DROPOUT_LAYER = 1
 RELU = 2
 LEAKY_RELU = 3
@@ -26,6 +64,19 @@ GELU = 5
 TANH = 6
 SIGMOID = 7
 SILU = 8
+SCALE = 9
+
+# Operations.
+FIRST_OPERATION = 32
+INPUT = 32
+LINEAR = 33
+# features of a value are copied to features of another one
+COPY = 34
+ADD = 35
+PRODUCT = 36
+LAYER_NORM = 37
+BATCH_NORM = 38
+EMBEDDING = 39
 
 # Losses.
 CROSS_ENTROPY = 0

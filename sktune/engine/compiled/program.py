@@ -1,7 +1,7 @@
 """Which networks the compiled kernels train, and how their numbers reach the kernels.
 
-The networks are chains of linear layers, activations and dropout, where one thread computes, and
-narrow enough for the cache of a core.
+The networks are of operations that the kernels know, where one thread computes, and narrow enough
+for the cache of a core.
 """
 
 import math
@@ -13,13 +13,10 @@ from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
-from sktune.engine.compiled.reading import (
-    is_readable_table,
-    own_their_memory,
-    read_chain,
-)
+from sktune.engine.compiled.reading.graph import GraphReader, Unknown
+from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
 from sktune.modules.dropout import silence_below
-from sktune.modules.reading import read_chain as read_module
+from sktune.modules.reading import read_table_links
 from sktune.training.optimizers import OPTIMIZERS, read_option
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
@@ -29,7 +26,7 @@ _WIDEST = 2048
 _LARGEST = 1 << 17
 # Ctrl-C is listened to after so many steps.
 _MOST_STEPS = 1000
-_NO_CHAIN = "its module is no chain of linear layers, known activations and dropout"
+_NOT_READ = "its module has operations that the compiled kernels do not know"
 
 
 def find_program(module, criterion, match, optimizer, options, batches):
@@ -59,32 +56,45 @@ def find_program(module, criterion, match, optimizer, options, batches):
         return "several threads compute it together"
     if not _is_known(optimizer, options):
         return "the compiled kernels do not know its optimizer, or an option of it"
-    layers = read_module(module)
-    if isinstance(layers, str):
-        return f"{_NO_CHAIN}: {layers}"
-    linears = [layer for layer in layers.values() if isinstance(layer, nn.Linear)]
-    parameters = [p for layer in linears for p in layer.parameters()]
     rows = getattr(batches, "rows", None)
-    if not own_their_memory(parameters, module):
-        return "its parameters are tied, watched by a hook, of several types or not all of layers"
-    if not is_readable_table(rows, parameters[0]):
+    if not is_readable_table(rows, next(module.parameters(), None)):
         return "its rows are no dense table of the parameters' type on the CPU"
-    n_features = rows.X.shape[1]
-    widest = max(n_features, *(layer.out_features for layer in linears))
+    links = read_table_links(module, rows.X)
+    if isinstance(links, str):
+        return f"{_NOT_READ}: {links}"
+    if not own_their_memory(_list_parameters(links), module):
+        return "its parameters are tied, watched by a hook, of several types or not all of layers"
+    try:
+        graph = GraphReader(module, links, rows.X.shape[1]).read()
+    except Unknown as error:
+        return f"{_NOT_READ}: {error}"
     # without a batch there is nothing to train on, which is an error of the usual loop
     most_rows = max(batches.sizes, default=math.inf)
-    if widest > _WIDEST or widest * most_rows > _LARGEST:
+    if graph.widest > _WIDEST or graph.widest * most_rows > _LARGEST:
         return "its layers or batches are so large that torch is faster"
-    kernels = load_kernels(rows.X.numpy().dtype)
+    if graph.has_batch_norm and min(batches.sizes) < 2:
+        return "its batches are of one row, whose variance batch normalisation needs"
+    if not are_entries(rows.X, graph.lookups):
+        return "its rows hold other numbers than its embeddings have"
+    kernels = load_kernels(_read_dtype(module))
     if kernels is None:
         return "Numba is not installed, or does not work"
-    chain = read_chain(kernels, layers, n_features, list(module.parameters()))
-    if chain is None:
-        return f"{_NO_CHAIN}: a layer is of another form, or of other inputs"
-    loss = read_loss(kernels, criterion, match, rows, chain)
+    loss = read_loss(kernels, criterion, match, rows, graph)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
-    return Program(kernels, chain, loss, OPTIMIZERS[optimizer])
+    return Program(kernels, graph, loss, OPTIMIZERS[optimizer])
+
+
+def _list_parameters(links):
+    """Return the parameters of the layers of links."""
+    layers = [getattr(link.layer, "layer", link.layer) for link in links]
+    modules = [layer for layer in layers if isinstance(layer, nn.Module)]
+    return [p for module in modules for p in module.parameters()]
+
+
+def _read_dtype(module):
+    """Return the NumPy type of a module's parameters."""
+    return next(module.parameters()).detach().numpy().dtype
 
 
 def _is_known(optimizer, options):
@@ -98,14 +108,14 @@ def _is_known(optimizer, options):
 
 
 class Program:
-    """How the kernels train networks of one chain, criterion and optimizer.
+    """How the kernels train networks of the same operations, criterion and optimizer.
 
     Parameters
     ----------
     kernels : module
         From :func:`~sktune.engine.compiled.loading.load_kernels`.
-    chain : Chain
-        The layers.
+    graph : Graph
+        The operations and layers.
     loss : Loss
         The criterion.
     rule : OptimizerRule
@@ -119,25 +129,30 @@ class Program:
         The names of the optimizer's state tensors.
     dropout_calls : list of int
         The indices of the layers of dropout, in the order in which a step calls them.
+    buffers : tuple of Buffer
+        The buffers of a network that steps change, as parts of its flat buffers (S,).
     """
 
-    def __init__(self, kernels, chain, loss, rule):
+    def __init__(self, kernels, graph, loss, rule):
         self.kernels = kernels
-        self.chain = chain
+        self.graph = graph
         self.loss = loss
         self.rule = rule
-        self.n_outputs = chain.n_outputs
+        self.n_outputs = graph.n_outputs
         self.state = tuple(rule.state)
-        is_dropout = chain.links[:, 0] == kernels.DROPOUT_LAYER
-        self.dropout_calls = chain.links[is_dropout, 1].tolist()
+        self.buffers = graph.buffers
+        is_dropout = graph.links[:, 0] == kernels.DROPOUT_LAYER
+        self.dropout_calls = graph.links[is_dropout, 1].tolist()
 
-    def bind(self, flat, gradient, state, data, sizes, seed, dropout, options, penalties):
+    def bind(self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties):
         """Return a function that trains a network for an epoch, in place.
 
         Parameters
         ----------
         flat, gradient : ndarray (P,)
             The parameters, one behind the other, and where their gradient is written.
+        buffers : ndarray (S,)
+            The numbers of :attr:`buffers`.
         state : dict of ndarray (P,)
             The optimizer's, by name.
         data : tuple
@@ -173,6 +188,7 @@ class Program:
             self._pack_options(options, penalties),
             flat,
             gradient,
+            buffers,
             first,
             second,
         )
@@ -198,8 +214,8 @@ class Program:
         all units as they are, and is left out; the masks of the others follow from their own
         numbers, and stay what they are.
         """
-        links = self.chain.links
-        factors = self.chain.factors.copy()
+        links = self.graph.links
+        factors = self.graph.settings.copy()
         is_dropout = links[:, 0] == self.kernels.DROPOUT_LAYER
         if not is_dropout.any():
             return links, factors
@@ -217,16 +233,16 @@ class Program:
         return np.array(values, dtype=np.float64)
 
 
-def read_data(rows):
-    """Return rows as the kernels take them.
+def read_data(rows, dtype):
+    """Return rows as the kernels take them, in the type of a network's parameters.
 
     Returns
     -------
     X, target, weight : ndarray (N, F), (N, C), (N,)
         Of one type; targets stand in columns, and each row has a weight.
     """
-    X = rows.X.numpy()
-    target = rows.target.to(rows.X.dtype).reshape(len(X), -1).numpy()
+    X = rows.X.numpy().astype(dtype, copy=False)
+    target = rows.target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
     weight = np.ones(len(X), X.dtype) if rows.weight is None else rows.weight.numpy()
     return X, target, weight
 

@@ -18,6 +18,8 @@ _TILE_ROWS = 8 if binding.get_host_cpu_features().get("avx512f") else 4
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Infinite numbers and NaN keep their meaning.
 compiled = njit(fastmath={"contract"}, **OPTIONS)
+# What is written into its caller, so that it is not compiled once more by itself.
+inlined = njit(inline="always", fastmath={"contract"}, **OPTIONS)
 # A product and a sum may be rounded once.
 _CONTRACT = ["contract"]
 

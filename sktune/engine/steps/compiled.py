@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from sktune.engine.compiled.program import find_program, read_data, read_order
 from sktune.engine.steps.base import StepBackend
@@ -10,7 +11,7 @@ from sktune.runtime.threads import limited_threads
 
 
 class CompiledSteps(StepBackend):
-    """Steps that the compiled kernels take: chains of layers on a CPU, in one thread."""
+    """Steps that the compiled kernels take: known operations on a CPU, in one thread."""
 
     name = "compiled"
     goes_lane_by_lane = True
@@ -45,7 +46,8 @@ class CompiledSteps(StepBackend):
     def prepare(self, lanes, options):
         """Bind the tensors of each lane to the kernels."""
         super().prepare(lanes, options)
-        self.data = {rows: read_data(rows) for rows in {lane.rows for lane in lanes}}
+        dtype = self.net.flat.numpy().dtype
+        self.data = {rows: read_data(rows, dtype) for rows in {lane.rows for lane in lanes}}
         self._bind()
 
     def select(self, positions):
@@ -56,11 +58,13 @@ class CompiledSteps(StepBackend):
     def _bind(self):
         """Make a function for each lane that trains it for an epoch."""
         self.trainers = []
+        self.buffers = self._stack_buffers()  # (L, S)
         for position, lane in enumerate(self.lanes):
             state = self.optimizer.state
             trainer = self.program.bind(
                 self.net.flat[position].numpy(),
                 self.net.flat_gradient[position].numpy(),
+                self.buffers[position].numpy(),
                 {name: state[name][position].numpy() for name in self.program.state},
                 self.data[lane.rows],
                 lane.batches.sizes,
@@ -70,6 +74,20 @@ class CompiledSteps(StepBackend):
                 (lane.spec.l1, lane.spec.l2),
             )
             self.trainers.append(trainer)
+
+    def _stack_buffers(self):
+        """Return the buffers that steps change, flat and in the type of the parameters."""
+        n_lanes = len(self.lanes)
+        parts = [self.net.flat.new_empty(n_lanes, 0)]
+        for buffer in self.program.buffers:
+            parts.append(self.net.buffers[buffer.name].reshape(n_lanes, -1).to(self.net.flat.dtype))
+        return torch.cat(parts, 1).contiguous()
+
+    def _write_back_buffers(self):
+        """Copy the buffers that steps have changed to where the net has them."""
+        for name, start, size in self.program.buffers:
+            buffer = self.net.buffers[name]
+            buffer.copy_(self.buffers[:, start : start + size].view_as(buffer))
 
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
@@ -92,4 +110,5 @@ class CompiledSteps(StepBackend):
             # Losses that end before the lane's last step end with one that is not finite. Values
             # after the last step of a shorter lane are not read.
             losses[position, len(found) :] = found[-1]
+        self._write_back_buffers()
         return losses

@@ -9,6 +9,7 @@ from sklearn.pipeline import Pipeline
 
 from sktune.inspection.advice.context import least_significant
 from sktune.inspection.advice.finding import Finding
+from sktune.inspection.records import read_scorer
 
 # LeCun et al. (1998), section 4.3: inputs should have means near 0 and spreads near 1.
 # A tenfold difference is far beyond what scaled features show.
@@ -79,7 +80,7 @@ def read_numbers(X):
 def find_unbalanced(context):
     """Look for accuracy where one class has nearly all rows."""
     y = np.asarray(context.y)
-    if context.record.scoring != "accuracy" or y.ndim != 1 or len(y) == 0:
+    if context.record.scorer != "accuracy" or y.ndim != 1 or len(y) == 0:
         return None
     classes, counts = np.unique(y, return_counts=True)
     share = counts.max() / len(y)
@@ -102,7 +103,7 @@ def find_boosting_better(context):
     record, search = context.record, context.record.search
     is_class = is_classifier(search.estimator)
     kind = HistGradientBoostingClassifier if is_class else HistGradientBoostingRegressor
-    scorer = search.scorer_[record.metric] if isinstance(search.scorer_, dict) else search.scorer_
+    scorer = read_scorer(search, record.metric)
     model = kind(random_state=0)
     cv = check_cv(search.cv, context.y, classifier=is_class)
     scores = cross_val_score(model, context.X, context.y, cv=cv, scoring=scorer)

@@ -70,11 +70,11 @@ NEEDS = {
         "needs the search itself, numeric X and one column y, and folds without groups",
     ),
     "dummy": (
-        lambda c: score_rules.dummy_score(c.record.scoring, c.y, c.estimator) is not None,
+        lambda c: score_rules.dummy_score(c.record.scorer, c.y, c.estimator) is not None,
         "the score of a constant prediction is not known",
     ),
     "share": (
-        lambda c: c.record.scoring in score_rules.SHARES,
+        lambda c: c.record.scorer in score_rules.SHARES,
         "needs a metric of which 1 is the best",
     ),
     "X": (lambda c: c.X is not None, "needs X"),

@@ -19,7 +19,13 @@ OVERFIT_GAP = 0.1
 # ... by so many standard errors.
 OVERFIT_ERRORS = 3
 # The metrics of which 1 is the best, and a difference of a tenth is large.
-SHARES = ("accuracy", "balanced_accuracy", "r2", "R²", "f1", "f1_macro", "roc_auc")
+_RATES = ("f1", "precision", "recall", "jaccard")
+_AVERAGES = ("", "_macro", "_micro", "_weighted", "_samples")
+SHARES = (
+    *("accuracy", "balanced_accuracy", "average_precision", "matthews_corrcoef", "r2", "R²"),
+    *("roc_auc", "roc_auc_ovr", "roc_auc_ovo", "roc_auc_ovr_weighted", "roc_auc_ovo_weighted"),
+    *(rate + average for rate in _RATES for average in _AVERAGES),
+)
 PENALTIES = ("optimizer__weight_decay", "module__dropout", "l1", "l2", "alpha")
 NADEAU = "Nadeau and Bengio 2003, Inference for the generalization error"
 
@@ -140,7 +146,7 @@ def find_score_gap(context):
 def find_underfit(context):
     """Look for a best candidate that is no better than one that ignores X."""
     record = context.record
-    dummy = dummy_score(record.scoring, context.y, context.estimator)
+    dummy = dummy_score(record.scorer, context.y, context.estimator)
     score = record.mean_scores[context.best]
     error = record.standard_errors[context.best]
     error = error if np.isfinite(error) else 0.0

@@ -1,6 +1,7 @@
 """What the space of a search tells: its edges, and what it leaves out."""
 
 import numpy as np
+from scipy import stats
 
 from sktune.inspection.advice.context import ends_in, least_significant
 from sktune.inspection.advice.finding import Finding
@@ -74,7 +75,9 @@ def _find_positions(parameter):
     """
     numbers = parameter.numbers
     if hasattr(parameter.space, "cdf"):
-        return np.array([float(parameter.space.cdf(number)) for number in numbers])
+        # many candidates have equal numbers, and a distribution may take one at a time only
+        distinct, places = np.unique(numbers, return_inverse=True)
+        return _find_probabilities(parameter.space, distinct)[places]
     values = np.unique(numbers[np.isfinite(numbers)])
     if len(values) < LEAST_VALUES:
         return None
@@ -83,6 +86,13 @@ def _find_positions(parameter):
         return _scale_positions(numbers, parameter.scale)
     places = np.searchsorted(values, numbers).astype(float)
     return np.where(np.isfinite(numbers), places / (len(values) - 1), np.nan)
+
+
+def _find_probabilities(space, numbers):
+    """Return a distribution's probability of less than each number: ndarray of float."""
+    if isinstance(getattr(space, "dist", None), stats.rv_continuous | stats.rv_discrete):
+        return space.cdf(numbers)
+    return np.array([float(space.cdf(number)) for number in numbers])
 
 
 def _scale_positions(numbers, scale):

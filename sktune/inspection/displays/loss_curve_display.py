@@ -1,5 +1,7 @@
 """The picture of losses by epoch."""
 
+from dataclasses import replace
+
 import numpy as np
 from sklearn.pipeline import Pipeline
 
@@ -8,11 +10,13 @@ from sktune.inspection.displays.loss_legend import add_loss_legend
 from sktune.inspection.records import (
     CurveTable,
     SearchRecord,
+    find_main_metric,
     known_parameter,
+    list_metrics,
     name_regimes,
     read_search,
 )
-from sktune.runtime.optional import import_pandas, import_pyplot
+from sktune.runtime.libraries.optional import import_pandas, import_pyplot
 
 # Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
 _MANY = 20
@@ -70,7 +74,9 @@ class LossCurveDisplay:
         ----------
         search, metric
             As in ``read_search`` of ``sktune.inspection.records``. The search must be fitted, and
-            some of its networks trained in a group; results alone have no curves.
+            some of its networks trained in a group; results alone have no curves. Where there are
+            several metrics, none need be given: the best candidate is then that of the refit, if
+            there is one.
         ax, color_by, candidates, line_kw
             As in :meth:`plot`.
 
@@ -83,7 +89,7 @@ class LossCurveDisplay:
         ValueError
             If there are no curves.
         """
-        record = read_search(search, metric)
+        record = _read_record(search, metric)
         if record.curves is None:
             raise ValueError(
                 "search must have trained networks in a group, got a search without loss curves"
@@ -277,6 +283,16 @@ class LossCurveDisplay:
         self.ax_.set_ylim(lowest - margin, max(highest, lowest) + margin)
 
 
+def _read_record(search, metric):
+    """Return the record of a search; without a metric, one whose choice needs no metric."""
+    if metric is not None:
+        return read_search(search, metric)
+    record = read_search(search, find_main_metric(search))
+    if len(list_metrics(search)) > 1 and not hasattr(record.search, "best_index_"):
+        record = replace(record, best_index=None)
+    return record
+
+
 def _read_history(history):
     """Return the record of a single fit, as a search with one candidate and no score."""
     arrays = {}
@@ -284,7 +300,9 @@ def _read_history(history):
         column = [epoch.get(name, np.nan) for epoch in history]
         arrays[name] = np.array(column, dtype=float).reshape(1, 1, -1)
     curves = CurveTable(n_epochs=np.array([[len(history)]]), **arrays)
-    empty = dict.fromkeys(("train_scores", "fit_seconds", "best_index", "stages", "rungs"))
+    missing = ("train_scores", "fit_seconds", "best_index", "stages", "rungs")
+    empty = dict.fromkeys((*missing, "resources", "brackets"))
     scores = np.full((1, 1), np.nan)
     known = {"params": [{}], "scores": scores, "metric": "score", "scoring": "score"}
+    known |= {"scorer": "", "resource": ""}
     return SearchRecord(curves=curves, **known, **empty)

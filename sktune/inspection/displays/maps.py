@@ -1,8 +1,9 @@
-"""Two parameters as a map: a heat map for a grid, and otherwise coloured points."""
+"""Two parameters as a map: a heat map for a grid, otherwise points before a background."""
 
 import numpy as np
 
-from sktune.inspection.displays.axes import place_values, set_axis, shorten
+from sktune.inspection.displays.axes import is_logarithmic, place_values, set_axis, shorten
+from sktune.inspection.displays.backgrounds import find_background
 from sktune.inspection.displays.colors import escape
 from sktune.inspection.records.parameters import format_value
 
@@ -12,7 +13,7 @@ _FEW = 100
 _MOST_NAMED = 12
 
 
-def draw_map(ax, record, parameters):
+def draw_map(ax, record, parameters, has_background=True):
     """Draw two parameters, coloured by the score.
 
     Parameters
@@ -21,6 +22,9 @@ def draw_map(ax, record, parameters):
     record : SearchRecord
     parameters : list of Parameter
         Two.
+    has_background : bool, default=True
+        Whether points of numbers have a background where
+        :func:`~sktune.inspection.displays.backgrounds.find_background` can tell one.
 
     Returns
     -------
@@ -35,6 +39,8 @@ def draw_map(ax, record, parameters):
         drawn = _draw_points(ax, record.mean_scores, places)
         for axis, parameter in zip((ax.xaxis, ax.yaxis), parameters, strict=True):
             set_axis(axis, parameter)
+        if has_background:
+            _draw_background(ax, record.mean_scores, parameters, drawn.norm)
     else:
         drawn = _draw_cells(ax, record.mean_scores, places)
         for axis, parameter, cells in zip((ax.xaxis, ax.yaxis), parameters, places, strict=True):
@@ -88,6 +94,28 @@ def _draw_points(ax, scores, places):
     if len(order) > _FEW:
         points = {"s": 12, "linewidth": 0}
     return ax.scatter(x[order], y[order], c=scores[order], cmap="viridis", **points)
+
+
+def _draw_background(ax, scores, parameters, norm):
+    """Draw predicted scores between the points, in paler colours, where they are known."""
+    if not all(parameter.is_number for parameter in parameters):
+        return
+    are_log = [is_logarithmic(parameter) for parameter in parameters]
+    places = [place_values(parameter) for parameter in parameters]
+    for place, parameter, is_log in zip(places, parameters, are_log, strict=True):
+        if is_log:
+            # there is nothing between zero and the smallest value
+            place[parameter.numbers == 0] = np.nan
+    background = find_background(places, are_log, scores)
+    if background is None:
+        return
+    limits = ax.get_xlim(), ax.get_ylim()
+    drawn = {"cmap": "viridis", "norm": norm, "alpha": 0.45, "zorder": 0}
+    drawn |= {"shading": "nearest", "linewidth": 0, "rasterized": True}
+    ax.pcolormesh(background.x, background.y, background.scores, **drawn)
+    ax.set(xlim=limits[0], ylim=limits[1])
+    label = f"background: Gaussian process ({background.explained:.0%} of left-out variance)"
+    ax.fill_between([], [], color="0.8", label=label)
 
 
 def _name_cells(axis, parameter, cells):

@@ -7,7 +7,7 @@ from sktune.inspection.displays.colors import escape
 from sktune.inspection.displays.maps import draw_map
 from sktune.inspection.displays.parallel import draw_parallel
 from sktune.inspection.records import read_search
-from sktune.runtime.optional import import_pandas, import_pyplot
+from sktune.runtime.libraries.optional import import_pandas, import_pyplot
 
 _KINDS = ("auto", "progress", "parallel")
 # Bars of standard errors are drawn up to this many candidates.
@@ -47,7 +47,9 @@ class SearchDisplay:
         self.parameters = parameters
 
     @classmethod
-    def from_search(cls, search, parameters=(), metric=None, *, kind="auto", ax=None):
+    def from_search(
+        cls, search, parameters=(), metric=None, *, kind="auto", background=True, ax=None
+    ):
         """Draw the scores of a search.
 
         Parameters
@@ -57,7 +59,7 @@ class SearchDisplay:
         parameters : str or sequence of str, default=()
             One parameter for a plot against the score, two for a map coloured by the score,
             any number for ``kind="parallel"``.
-        kind, ax
+        kind, background, ax
             As in :meth:`plot`.
 
         Returns
@@ -74,14 +76,17 @@ class SearchDisplay:
         if len(names) > 2 and kind != "parallel":
             raise ValueError(f"parameters must be one or two, got {len(names)}")
         found = [record.find_parameter(name) for name in names]
-        return cls(record, found).plot(ax=ax, kind=kind)
+        return cls(record, found).plot(ax=ax, kind=kind, background=background)
 
     @classmethod
-    def from_cv_results(cls, results, parameters=(), metric=None, *, kind="auto", ax=None):
+    def from_cv_results(
+        cls, results, parameters=(), metric=None, *, kind="auto", background=True, ax=None
+    ):
         """Draw the scores of a ``cv_results_``, a dict or a DataFrame: see :meth:`from_search`."""
-        return cls.from_search(results, parameters, metric, kind=kind, ax=ax)
+        options = {"kind": kind, "background": background, "ax": ax}
+        return cls.from_search(results, parameters, metric, **options)
 
-    def plot(self, ax=None, *, kind="auto"):
+    def plot(self, ax=None, *, kind="auto", background=True):
         """Draw.
 
         Parameters
@@ -92,6 +97,8 @@ class SearchDisplay:
             ``"progress"`` is the score by candidate with the best so far; ``"auto"`` is that where
             no parameter is given. ``"parallel"`` has an axis for each parameter and a line for
             each candidate.
+        background : bool, default=True
+            Whether a map of points has predicted scores behind it, where they can be predicted.
 
         Returns
         -------
@@ -127,7 +134,7 @@ class SearchDisplay:
         elif len(self.parameters) == 1:
             self._draw_one()
         else:
-            drawn, places = draw_map(ax, self.record, self.parameters)
+            drawn, places = draw_map(ax, self.record, self.parameters, background)
             self.lines_.append(drawn)
             self._mark(*places)
         # above the axes, where it hides no candidate
@@ -200,8 +207,9 @@ class SearchDisplay:
         step = {"where": "post", "color": "tab:green", "label": "best so far", "zorder": 3}
         self.lines_ += self.ax_.step(places, self._find_best_so_far(), **step)
         self._mark(places, self.record.mean_scores)
-        groups = self.record.stages if self.record.stages is not None else self.record.rungs
-        if groups is not None:
+        for groups in (self.record.stages, self.record.rungs, self.record.brackets):
+            if groups is None:
+                continue
             for start in np.flatnonzero(groups[1:] != groups[:-1]) + 0.5:
                 self.ax_.axvline(start, color="0.8", linewidth=1, zorder=0)
         self.ax_.set_xlabel("candidate")

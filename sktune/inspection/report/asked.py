@@ -50,7 +50,7 @@ def describe_asked(record, search):
         facts.append(("Splits", _describe_splits(core, record.n_splits)))
     facts.append(("Score", f"{record.scoring}; greater is better"))
     facts.append(("Effort", describe_effort(record)))
-    facts += _describe_times(record, search)
+    facts += list_times(record, search)
     return Asked(facts, _list_space(core))
 
 
@@ -89,8 +89,8 @@ def _describe_splits(core, n_splits):
     return describe(cv)
 
 
-def _describe_times(record, search):
-    """Yield the times that are known: of the whole, of the groups, of the fits, of the refit."""
+def list_times(record, search):
+    """Yield label and text of the times that are known: whole, groups, fits and refit."""
     if hasattr(search, "search_time_"):
         yield "Time of search and refit", f"{search.search_time_:.1f} s"
     fusion = getattr(record.search, "fusion_", None)

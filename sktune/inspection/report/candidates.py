@@ -67,7 +67,13 @@ def list_candidates(record):
     if record.stages is not None:
         columns.append((Column("stage", False), [str(stage) for stage in record.stages]))
     if record.rungs is not None:
-        columns.append((Column("iteration", True), [str(rung) for rung in record.rungs]))
+        columns.append((Column("rung", True), [str(rung) for rung in record.rungs]))
+    if record.resources is not None:
+        title = record.resource or "resources"
+        texts = [format_value(amount) for amount in record.resources]
+        columns.append((Column(title, True, "of the rung"), texts))
+    if record.brackets is not None:
+        columns.append((Column("bracket", False), [str(bracket) for bracket in record.brackets]))
     columns += [_column_of(parameter) for parameter in record.parameters.values()]
     rows = [[texts[number] for _, texts in columns] for number in order]
     best = -1

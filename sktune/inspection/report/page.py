@@ -20,7 +20,7 @@ from sktune.inspection.report.results import (
     read_sealed_test,
 )
 from sktune.inspection.report.setting import list_seeds, list_versions
-from sktune.runtime.optional import import_jinja
+from sktune.runtime.libraries.optional import import_jinja
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def render_page(record, search, title, findings, X, y):
     from markupsafe import Markup
 
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read_template),
+        loader=jinja2.FunctionLoader(read_template),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    style = _read_template("style.css")
-    script = _read_template("script.js")
+    style = read_template("style.css")
+    script = read_template("script.js")
     return environment.get_template("page.html").render(
         title=title,
         record=record,
@@ -98,7 +98,8 @@ def sort_findings(findings):
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
-def _read_template(name):
+def read_template(name):
+    """Return the text of a file of this package's folder of templates."""
     folder = resources.files("sktune.inspection.report").joinpath("templates")
     return folder.joinpath(name).read_text(encoding="utf-8")
 

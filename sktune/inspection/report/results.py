@@ -8,6 +8,7 @@ from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
 
+from sktune.inspection.records import read_scorer
 from sktune.inspection.records.parameters import format_value
 
 
@@ -94,7 +95,7 @@ def find_baseline(record, search, X=None, y=None):
     own = _own_settings(record)
     for number, params in enumerate(record.params):
         is_own = own and all(_is_same(own.get(name, record), params[name]) for name in params)
-        if is_own and (record.rungs is None or record.rungs[number] == record.rungs.max()):
+        if is_own and record.is_final[number]:
             error = record.standard_errors[number]
             return Score(record.mean_scores[number], error, f"candidate {number}")
     if hasattr(search, "baseline_score_"):
@@ -143,7 +144,7 @@ def _compute_baseline(record, search, X, y):
     core = record.search
     if isinstance(search, Pipeline) and len(search.steps) > 1:
         X = search[:-1].transform(X)
-    scoring = core.scorer_[record.metric] if isinstance(core.scorer_, Mapping) else core.scorer_
+    scoring = read_scorer(core, record.metric)
     scores = cross_val_score(clone(record.estimator), X, y, cv=core.cv, scoring=scoring)
     error = scores.std(ddof=1) / np.sqrt(len(scores)) if len(scores) > 1 else np.nan
     return Score(float(scores.mean()), float(error), "computed for this report")

@@ -1,8 +1,9 @@
-"""Which functions, methods and layers a chain of layers may hold: the table that reads them.
+"""Which functions, methods and layers of one tensor are read: the table that reads them.
 
 To let another function be read, add it to ``FUNCTIONS``, and a method to ``METHODS``. The value is
 a function with the same arguments after the tensor; it returns the layer that computes the same,
-``None`` if the tensor stays as it is, or raises :class:`Unreadable`.
+``None`` if the tensor stays as it is, or raises :class:`Unreadable`. What takes several tensors is
+in :mod:`sktune.modules.tracing.joins`.
 """
 
 from copy import copy
@@ -16,7 +17,7 @@ from sktune.modules.dropout import HashedDropout
 
 
 class Unreadable(Exception):
-    """A chain cannot hold an operation; the text tells which and why."""
+    """An operation is none of those that are read; the text tells which and why."""
 
 
 # Layers that a chain ends in, at most: what they return is no input of a linear layer.
@@ -146,7 +147,7 @@ def read_call(table, target, name, args, kwargs):
 
 
 def read_layer(layer, name):
-    """Return the layer of a chain that a layer of a module is; None if it changes nothing.
+    """Return the layer that computes what a layer of a module does; None if it changes nothing.
 
     Parameters
     ----------
@@ -154,7 +155,11 @@ def read_layer(layer, name):
     name : str
         What it is called in an error.
     """
-    if type(layer) is nn.Linear:
+    if type(layer) in (nn.Linear, nn.BatchNorm1d):
+        return layer
+    if type(layer) is nn.LayerNorm:
+        if len(layer.normalized_shape) != 1:
+            raise Unreadable(f"its layer {name} normalizes more than columns")
         return layer
     if isinstance(layer, HashedDropout):
         if layer.by_channel:

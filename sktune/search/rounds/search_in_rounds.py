@@ -8,7 +8,7 @@ which makes ``cv_results_`` of what the tasks returned; and the text of an error
 
 import numpy as np
 
-from sktune.search.base import _FusedSearch
+from sktune.search.base import _FusedSearch, make_rounds_store
 from sktune.search.rounds.session import Session
 from sktune.search.rounds.stopping import StoppingRule, check_stopping
 
@@ -44,6 +44,10 @@ class SearchInRounds(_FusedSearch):
         if self.timeout is not None:
             options["deadline"] = self._session.deadline
         return options
+
+    def _make_store(self):
+        """Return a store, so that a round knows what those before it have trained."""
+        return super()._make_store() or make_rounds_store()
 
     def _end_ensemble(self, kept, X, y, params):
         """Build the ensemble of the candidates that are complete."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from numbers import Integral, Real
-from time import monotonic
+from time import monotonic, time
 
 import numpy as np
 from scipy.stats import f as f_distribution
@@ -44,9 +44,23 @@ class Deadline:
         None is no limit.
     """
 
+    # groups that other processes or machines train end in time, too
+    goes_along = True
+    # whether it is with a worker, whose group has begun
+    is_elsewhere = False
+
     def __init__(self, seconds):
         self.seconds = seconds
         self.end = np.inf if seconds is None else monotonic() + seconds
+
+    def __getstate__(self):
+        # the clocks that tell the time of day are the same on all machines
+        return {"seconds": self.seconds, "end": time() + self.end - monotonic()}
+
+    def __setstate__(self, state):
+        self.is_elsewhere = True
+        self.seconds = state["seconds"]
+        self.end = monotonic() + state["end"] - time()
 
     @property
     def reason(self):
@@ -65,7 +79,7 @@ class Deadline:
 
     def begin_group(self, fits):
         """Begin a group, unless the time is over."""
-        if self.is_over:
+        if self.is_over and not self.is_elsewhere:
             raise Stopped
         return self
 

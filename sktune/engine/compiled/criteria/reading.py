@@ -34,7 +34,7 @@ _OF_NUMBERS = {
 _OF_CLASSES = (nn.CrossEntropyLoss, nn.NLLLoss)
 
 
-def read_loss(kernels, criterion, match, rows, chain):
+def read_loss(kernels, criterion, match, rows, graph):
     """Return a criterion on some rows as a :class:`Loss`, or None if the kernels don't compute it.
 
     Parameters
@@ -44,7 +44,7 @@ def read_loss(kernels, criterion, match, rows, chain):
     match : callable
         The function of :mod:`sktune.training.losses` that brings outputs and targets together.
     rows : Rows
-    chain : Chain
+    graph : Graph
     """
     if type(criterion) not in (*_OF_NUMBERS, *_OF_CLASSES):
         return None
@@ -53,27 +53,27 @@ def read_loss(kernels, criterion, match, rows, chain):
     if getattr(criterion, "weight", None) is not None:
         return None
     if type(criterion) in _OF_CLASSES:
-        return _read_classes(kernels, criterion, match, rows, chain)
-    if chain.ending is not None or not _are_numbers(criterion, match, rows, chain.n_outputs):
+        return _read_classes(kernels, criterion, match, rows, graph)
+    if graph.ending is not None or not _are_numbers(criterion, match, rows, graph.n_outputs):
         return None
     return _read_numbers(kernels, criterion)
 
 
-def _read_classes(kernels, criterion, match, rows, chain):
+def _read_classes(kernels, criterion, match, rows, graph):
     target = rows.target
     if criterion.ignore_index >= 0 or target.dtype != torch.int64:
         return None
-    if target.shape != (len(rows.X),) or target.min() < 0 or target.max() >= chain.n_outputs:
+    if target.shape != (len(rows.X),) or target.min() < 0 or target.max() >= graph.n_outputs:
         return None
     is_nll = type(criterion) is nn.NLLLoss
     # The logarithm of a softmax is a row of logits of the same softmax.
     is_usual = match in (match_classes, match_nothing)
-    if not is_nll and is_usual and chain.ending in (None, nn.LogSoftmax):
+    if not is_nll and is_usual and graph.ending in (None, nn.LogSoftmax):
         return Loss(kernels.CROSS_ENTROPY, float(criterion.label_smoothing))
     # These take the logarithm of what the module returns.
-    if is_nll and match in (match_classes, match_logarithms) and chain.ending is nn.Softmax:
+    if is_nll and match in (match_classes, match_logarithms) and graph.ending is nn.Softmax:
         return Loss(kernels.PROBABILITY_NLL)
-    if is_nll and match is match_nothing and chain.ending is nn.LogSoftmax:
+    if is_nll and match is match_nothing and graph.ending is nn.LogSoftmax:
         return Loss(kernels.CROSS_ENTROPY)
     return None
 
@@ -84,7 +84,7 @@ def _are_numbers(criterion, match, rows, n_outputs):
     if type(criterion) is nn.BCEWithLogitsLoss and match is match_classes:
         # it casts and reshapes
         return target.numel() == len(rows.X) * n_outputs
-    if target.dtype != rows.X.dtype:
+    if target.dtype != rows.dtype:
         return False
     if match is match_flat:
         return n_outputs == 1 and target.shape == (len(rows.X),)

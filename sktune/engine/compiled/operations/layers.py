@@ -1,0 +1,59 @@
+"""Layers of the compiled kernels that work in place: activations, dropout and scales."""
+
+import numpy as np
+
+from sktune.engine.compiled.activations import activate
+from sktune.engine.compiled.dropout import drop, find_mask_key
+from sktune.engine.compiled.opcodes import (
+    DROPOUT_CALL,
+    DROPOUT_INDEX,
+    DROPOUT_LAYER,
+    OPCODE,
+    SCALE,
+)
+from sktune.engine.compiled.vectors import cast, compiled, inlined
+
+
+@inlined
+def apply_layers(links, settings, space, table, width, n, step):
+    """Apply the layers that follow an operation in place, and write their derivatives.
+
+    `step` is (seed of the fit, epoch, batch).
+    """
+    values = space.tables[table, : width * space.stride]
+    slope = space.slopes[table, : width * space.stride]
+    one = cast(1.0, values[0])
+    for i in range(len(slope)):
+        slope[i] = one
+    for i in range(len(links)):
+        if links[i, OPCODE] == DROPOUT_LAYER:
+            seed, epoch, batch = step
+            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX], links[i, DROPOUT_CALL])
+            # The random numbers are the upper halves of 32 bits.
+            limit = np.int32(settings[i, 0] * 65536)
+            drop(key, limit, settings[i, 1], space, values, slope, width, n)
+        elif links[i, OPCODE] == SCALE:
+            _apply_scale(settings[i, 0], settings[i, 1], space.stride, values, slope, width, n)
+        else:
+            activate(links[i, OPCODE], settings[i, 0], values, slope)
+
+
+@compiled
+def _apply_scale(factor, offset, stride, values, slope, width, n):
+    """Multiply n rows of a table by a factor, and add an offset."""
+    factor = cast(factor, values[0])
+    offset = cast(offset, values[0])
+    for feature in range(width):
+        # not the numbers between two features: nothing writes them anew in each step
+        start = feature * stride
+        for i in range(start, start + n):
+            values[i] = values[i] * factor + offset
+            slope[i] *= factor
+
+
+@compiled
+def trace_layers(space, above, table, width):
+    """Replace the gradient of what layers in place return by that of what they take."""
+    slope = space.slopes[table]
+    for i in range(width * space.stride):
+        above[i] *= slope[i]

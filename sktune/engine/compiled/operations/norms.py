@@ -1,0 +1,214 @@
+"""Batch and layer normalisation of the compiled kernels."""
+
+import math
+
+from numba import njit
+
+from sktune.engine.compiled.opcodes import (
+    BIAS,
+    FLOW_A,
+    IS_FIRST_BIAS,
+    IS_FIRST_WEIGHT,
+    N_INPUTS,
+    NOTHING,
+    OPTION,
+    OUT,
+    POSITION,
+    SLOT_A,
+    WEIGHT,
+    WRITTEN,
+    A,
+)
+from sktune.engine.compiled.vectors import OPTIONS, cast, compiled
+
+# A sum that is taken in any order.
+_sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
+
+
+@_sum
+def _add_up(x, n):
+    """Return the sum of the first n of some numbers."""
+    total = cast(0.0, x[0])
+    for i in range(n):
+        total += x[i]
+    return total
+
+
+@_sum
+def _add_squares(x, mean, n):
+    """Return the sum of the squared distances from a mean."""
+    total = cast(0.0, x[0])
+    for i in range(n):
+        total += (x[i] - mean) * (x[i] - mean)
+    return total
+
+
+@_sum
+def _add_products(g, x, mean, n):
+    """Return the sum of a gradient times the distances from a mean."""
+    total = cast(0.0, x[0])
+    for i in range(n):
+        total += g[i] * (x[i] - mean)
+    return total
+
+
+@_sum
+def _add_normalized(g, x, means, scales, n):
+    """Return the sum of a gradient times distances from means, each with a scale."""
+    total = cast(0.0, x[0])
+    for i in range(n):
+        total += g[i] * (x[i] - means[i]) * scales[i]
+    return total
+
+
+@compiled
+def apply_batch_norm(link, options, flat, state, space, n, n_rows):
+    """Normalize each feature over the rows of the batch (Ioffe and Szegedy 2015, algorithm 1).
+
+    `options` are eps and the momentum, negative for an average over all steps.
+    """
+    one = cast(1.0, flat[0])
+    width = link[N_INPUTS]
+    momentum = cast(options[1], one)
+    running = state[link[POSITION] :]
+    if link[OPTION] == 1:
+        running[2 * width] += one
+        if options[1] < 0:
+            momentum = one / running[2 * width]
+    for feature in range(width):
+        start = feature * space.stride
+        x = space.tables[link[A], start : start + n]
+        y = space.tables[link[OUT], start : start + n]
+        mean = _add_up(x, n_rows) / cast(n_rows, one)
+        squares = _add_squares(x, mean, n_rows)
+        inverse = one / math.sqrt(squares / cast(n_rows, one) + cast(options[0], one))
+        space.moments[link[OUT], 0, feature] = mean
+        space.moments[link[OUT], 1, feature] = inverse
+        factor = inverse if link[WEIGHT] < 0 else inverse * flat[link[WEIGHT] + feature]
+        offset = cast(0.0, one) if link[BIAS] < 0 else flat[link[BIAS] + feature]
+        for i in range(n):
+            y[i] = (x[i] - mean) * factor + offset
+        if link[OPTION] == 1:
+            variance = squares / cast(n_rows - 1, one)
+            running[feature] += momentum * (mean - running[feature])
+            running[width + feature] += momentum * (variance - running[width + feature])
+
+
+@compiled
+def trace_batch_norm(link, flat, gradient, space, above, n, n_rows):
+    """Write the gradients of a batch normalisation."""
+    one = cast(1.0, flat[0])
+    share = one / cast(n_rows, one)
+    for feature in range(link[N_INPUTS]):
+        start = feature * space.stride
+        x = space.tables[link[A], start : start + n]
+        g = above[start : start + n]
+        mean = space.moments[link[OUT], 0, feature]
+        inverse = space.moments[link[OUT], 1, feature]
+        total = _add_up(g, n_rows)
+        product = _add_products(g, x, mean, n_rows) * inverse
+        weight = _write_affine(link, flat, gradient, feature, product, total)
+        if link[FLOW_A] != NOTHING:
+            below = space.gradients[link[SLOT_A], start : start + n]
+            # dx = w / s (g - mean(g) - x^ mean(g x^)), where x^ = (x - m) / s
+            factor = weight * inverse
+            slope = product * share * inverse
+            if link[FLOW_A] == WRITTEN:
+                for i in range(n):
+                    below[i] = factor * (g[i] - total * share - (x[i] - mean) * slope)
+            else:
+                for i in range(n):
+                    below[i] += factor * (g[i] - total * share - (x[i] - mean) * slope)
+
+
+@compiled
+def _write_affine(link, flat, gradient, feature, product, total):
+    """Write the gradients of a feature's weight and bias; return the weight."""
+    zero = cast(0.0, flat[0])
+    if link[BIAS] >= 0:
+        position = link[BIAS] + feature
+        gradient[position] = total + (zero if link[IS_FIRST_BIAS] else gradient[position])
+    if link[WEIGHT] < 0:
+        return cast(1.0, flat[0])
+    position = link[WEIGHT] + feature
+    gradient[position] = product + (zero if link[IS_FIRST_WEIGHT] else gradient[position])
+    return flat[position]
+
+
+@compiled
+def apply_layer_norm(link, options, flat, space, n):
+    """Normalize each row over its features (Ba et al. 2016, eq. 4)."""
+    one = cast(1.0, flat[0])
+    stride = space.stride
+    width = link[N_INPUTS]
+    share = one / cast(width, one)
+    x = space.tables[link[A]]
+    y = space.tables[link[OUT]]
+    means = space.moments[link[OUT], 0, :n]
+    inverses = space.moments[link[OUT], 1, :n]
+    for i in range(n):
+        means[i] = cast(0.0, one)
+        inverses[i] = cast(0.0, one)
+    for feature in range(width):
+        column = x[feature * stride : feature * stride + n]
+        for i in range(n):
+            means[i] += column[i] * share
+    for feature in range(width):
+        column = x[feature * stride : feature * stride + n]
+        for i in range(n):
+            inverses[i] += (column[i] - means[i]) * (column[i] - means[i]) * share
+    for i in range(n):
+        inverses[i] = one / math.sqrt(inverses[i] + cast(options[0], one))
+    for feature in range(width):
+        column = x[feature * stride : feature * stride + n]
+        target = y[feature * stride : feature * stride + n]
+        factor = one if link[WEIGHT] < 0 else flat[link[WEIGHT] + feature]
+        offset = cast(0.0, one) if link[BIAS] < 0 else flat[link[BIAS] + feature]
+        for i in range(n):
+            target[i] = (column[i] - means[i]) * inverses[i] * factor + offset
+
+
+@compiled
+def trace_layer_norm(link, flat, gradient, space, above, n, n_rows):
+    """Write the gradients of a layer normalisation."""
+    one = cast(1.0, flat[0])
+    stride = space.stride
+    width = link[N_INPUTS]
+    share = one / cast(width, one)
+    x = space.tables[link[A]]
+    means = space.moments[link[OUT], 0, :n]
+    inverses = space.moments[link[OUT], 1, :n]
+    totals = space.sums[0, :n]
+    products = space.sums[1, :n]
+    for i in range(n):
+        totals[i] = cast(0.0, one)
+        products[i] = cast(0.0, one)
+    for feature in range(width):
+        part = slice(feature * stride, feature * stride + n)
+        column = x[part]
+        g = above[part]
+        product = _add_normalized(g, column, means, inverses, n_rows)
+        weight = _write_affine(link, flat, gradient, feature, product, _add_up(g, n_rows))
+        for i in range(n):
+            totals[i] += weight * g[i]
+            products[i] += weight * g[i] * (column[i] - means[i]) * inverses[i]
+    if link[FLOW_A] == NOTHING:
+        return
+    for i in range(n):
+        totals[i] *= share
+        products[i] *= share
+    for feature in range(width):
+        part = slice(feature * stride, feature * stride + n)
+        column = x[part]
+        g = above[part]
+        below = space.gradients[link[SLOT_A], part]
+        weight = one if link[WEIGHT] < 0 else flat[link[WEIGHT] + feature]
+        # dx = 1 / s (w g - mean(w g) - x^ mean(w g x^)), where x^ = (x - m) / s
+        if link[FLOW_A] == WRITTEN:
+            for i in range(n):
+                normal = (column[i] - means[i]) * inverses[i]
+                below[i] = inverses[i] * (weight * g[i] - totals[i] - normal * products[i])
+        else:
+            for i in range(n):
+                normal = (column[i] - means[i]) * inverses[i]
+                below[i] += inverses[i] * (weight * g[i] - totals[i] - normal * products[i])

@@ -1,0 +1,1 @@
+"""Reading of modules and rows into what the compiled kernels take."""

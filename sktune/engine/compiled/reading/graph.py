@@ -1,0 +1,334 @@
+"""Reading of the operations of a module into the tables that the compiled kernels take."""
+
+from collections import Counter
+from typing import NamedTuple
+
+import numpy as np
+from torch import nn
+
+from sktune.engine.compiled import opcodes
+from sktune.engine.compiled.reading.flows import write_flows
+from sktune.modules.activations import ACTIVATIONS, find_name
+from sktune.modules.dropout import HashedDropout
+from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, Product, Scale
+from sktune.modules.tracing.operations import ENDINGS
+
+
+class Unknown(Exception):
+    """The kernels do not compute a layer; the text tells which and why, in the user's words."""
+
+
+class Buffer(NamedTuple):
+    """A buffer of the module, and where its numbers begin in the state of a net."""
+
+    name: str
+    start: int
+    size: int
+
+
+class Graph(NamedTuple):
+    """Operations and layers as the kernels read them.
+
+    Attributes
+    ----------
+    links : ndarray (n_links, N_COLUMNS) of int
+        See :mod:`sktune.engine.compiled.opcodes`.
+    settings : ndarray (n_links, 2) of float
+        See :mod:`sktune.engine.compiled.kernels`.
+    widest : int
+        The greatest width of a value.
+    n_outputs : int
+        The width of the last value.
+    ending : class or None
+        The class of the softmax behind the last of the links.
+    buffers : tuple of Buffer
+        The buffers that a step changes.
+    lookups : tuple of (int, int)
+        The columns of the input that embeddings look up, with the number of their rows.
+    has_batch_norm : bool
+        Whether a batch must have several rows.
+    """
+
+    links: np.ndarray
+    settings: np.ndarray
+    widest: int
+    n_outputs: int
+    ending: type | None
+    buffers: tuple
+    lookups: tuple
+    has_batch_norm: bool
+
+
+class _Value:
+    """A table that operations write to: their rows of the table of links, and those of layers."""
+
+    def __init__(self, width, operations):
+        self.width = width
+        self.operations = operations
+        self.layers = []
+
+
+class GraphReader:
+    """Reads the links of a module, one after the other.
+
+    Parameters
+    ----------
+    module : nn.Module
+    links : list of OpenLink
+    n_features : int
+        The columns of the input.
+    """
+
+    def __init__(self, module, links, n_features):
+        self.parameters = _find_starts(module.named_parameters())
+        self.dtypes = {p.dtype for p in module.parameters()}
+        self.buffer_names = {id(b): name for name, b in module.named_buffers()}
+        self.links = links
+        self.values = [_Value(n_features, [(_make_row(opcodes.INPUT), (0.0, 0.0))])]
+        # for the input and for each link: the value that holds what it returns
+        self.numbers = [0]
+        self.n_uses = Counter(source for link in links for source in link.sources)
+        self.n_calls = Counter()
+        self.buffers = []
+        # where the numbers of each batch normalisation begin in the state, by its id
+        self.states = {}
+        self.n_state = 0
+        self.lookups = []
+        self.ending = None
+
+    def read(self):
+        """Return the links as a :class:`Graph`; raise :class:`Unknown` for what is not known."""
+        has_batch_norm = False
+        for link in self.links:
+            if isinstance(link.layer, ENDINGS):
+                self.ending = type(link.layer)
+                continue
+            has_batch_norm |= type(link.layer) is nn.BatchNorm1d
+            in_place = self._read_in_place(link)
+            if in_place is not None:
+                number = self._find_free(link.sources[0])
+                self.values[number].layers.append(in_place)
+            else:
+                number = self._read_operation(link)
+            self.numbers.append(number)
+        rows = []
+        settings = []
+        for number, value in enumerate(self.values):
+            for row, _ in value.operations:
+                row[opcodes.OUT] = number
+                row[opcodes.WIDTH] = value.width
+            for row, pair in value.operations + value.layers:
+                rows.append(row)
+                settings.append(pair)
+        table = np.array(rows, dtype=np.int64)
+        write_flows(table, has_layers=bool(self.values[0].layers))
+        return Graph(
+            table,
+            np.array(settings, dtype=np.float64),
+            max(value.width for value in self.values),
+            self.values[-1].width,
+            self.ending,
+            tuple(self.buffers),
+            tuple(dict.fromkeys(self.lookups)),
+            has_batch_norm,
+        )
+
+    def _read_in_place(self, link):
+        """Return row and settings of a layer that works in place; None if it is an operation."""
+        layer = link.layer
+        if isinstance(layer, Scale):
+            return _make_row(opcodes.SCALE), (layer.factor, layer.offset)
+        if isinstance(layer, HashedDropout):
+            row = _make_row(opcodes.DROPOUT_LAYER)
+            row[opcodes.DROPOUT_INDEX] = layer.index
+            row[opcodes.DROPOUT_CALL] = self.n_calls[layer.index]
+            self.n_calls[layer.index] += 1
+            return row, (0.0, 0.0)
+        if find_name(layer) is None:
+            return None
+        return _make_row(_find_opcode(link.name, layer)), (_read_option(layer), 0.0)
+
+    def _find_free(self, source):
+        """Return a value that holds what a link returned, and that no other link takes."""
+        number = self.numbers[source]
+        if self.n_uses[source] <= 1:
+            return number
+        width = self.values[number].width
+        return self._add_value(width, [(self._make_copy(number, width, width, 0), (0.0, 0.0))])
+
+    def _add_value(self, width, operations):
+        self.values.append(_Value(width, operations))
+        return len(self.values) - 1
+
+    def _make_copy(self, source, n_inputs, n_outputs, position):
+        row = _make_row(opcodes.COPY, source, n_inputs, n_outputs)
+        row[opcodes.POSITION] = position
+        return row
+
+    def _read_operation(self, link):
+        """Add the value of an operation; return its number."""
+        read = _OPERATIONS.get(type(link.layer))
+        if read is None:
+            raise Unknown(f"its layer {link.name} is a {type(link.layer).__name__}")
+        sources = [self.numbers[source] for source in link.sources]
+        return read(self, link, sources)
+
+    def _read_linear(self, link, sources):
+        layer = link.layer
+        width = self._check_shapes(link, sources[0], layer.in_features)
+        row = _make_row(opcodes.LINEAR, sources[0], width, layer.out_features)
+        self._set_parameters(row, layer)
+        return self._add_value(layer.out_features, [(row, (0.0, 0.0))])
+
+    def _read_layer_norm(self, link, sources):
+        layer = link.layer
+        width = self._check_shapes(link, sources[0], layer.normalized_shape[0])
+        row = _make_row(opcodes.LAYER_NORM, sources[0], width, width)
+        self._set_parameters(row, layer)
+        return self._add_value(width, [(row, (layer.eps, 0.0))])
+
+    def _read_batch_norm(self, link, sources):
+        layer = link.layer
+        width = self._check_shapes(link, sources[0], layer.num_features)
+        row = _make_row(opcodes.BATCH_NORM, sources[0], width, width)
+        self._set_parameters(row, layer)
+        row[opcodes.OPTION] = int(layer.track_running_stats)
+        if layer.track_running_stats:
+            row[opcodes.POSITION] = self._open_state(link.name, layer)
+        momentum = -1.0 if layer.momentum is None else layer.momentum
+        return self._add_value(width, [(row, (layer.eps, momentum))])
+
+    def _open_state(self, name, layer):
+        """Return where the numbers of a batch normalisation begin in the state of a net."""
+        buffers = [layer.running_mean, layer.running_var, layer.num_batches_tracked]
+        if any(id(buffer) not in self.buffer_names for buffer in buffers):
+            raise Unknown(f"its layer {name} has no running statistics to track")
+        if {buffer.dtype for buffer in buffers[:2]} != self.dtypes:
+            raise Unknown(f"its layer {name} has running statistics of another type")
+        if id(layer) not in self.states:
+            self.states[id(layer)] = self.n_state
+            for buffer in buffers:
+                size = buffer.numel()
+                self.buffers.append(Buffer(self.buffer_names[id(buffer)], self.n_state, size))
+                self.n_state += size
+        return self.states[id(layer)]
+
+    def _read_sum(self, link, sources):
+        width = self.values[sources[0]].width
+        row = _make_row(opcodes.ADD, sources[0], width, width)
+        row[opcodes.B] = sources[1]
+        return self._add_value(width, [(row, (link.layer.first, link.layer.second))])
+
+    def _read_product(self, link, sources):
+        width = self.values[sources[0]].width
+        row = _make_row(opcodes.PRODUCT, sources[0], width, width)
+        row[opcodes.B] = sources[1]
+        return self._add_value(width, [(row, (0.0, 0.0))])
+
+    def _read_columns(self, link, sources):
+        start, stop = link.layer.start, link.layer.stop
+        n_inputs = self.values[sources[0]].width
+        copy = self._make_copy(sources[0], n_inputs, stop - start, start)
+        return self._add_value(stop - start, [(copy, (0.0, 0.0))])
+
+    def _read_concatenation(self, link, sources):
+        widths = [self.values[source].width for source in sources]
+        total = sum(widths)
+        copies = []
+        position = 0
+        for source, width in zip(sources, widths, strict=True):
+            copies.append((self._make_copy(source, width, total, position), (0.0, 0.0)))
+            position += width
+        return self._add_value(total, copies)
+
+    def _read_lookup(self, link, sources):
+        layer = link.layer.layer
+        n_entries, n_dimensions = layer.weight.shape
+        rows = []
+        for n, column in enumerate(link.layer.columns):
+            row = _make_row(opcodes.EMBEDDING, 0, n_entries, n_dimensions)
+            row[opcodes.B] = column
+            row[opcodes.WEIGHT] = self.parameters[id(layer.weight)]
+            row[opcodes.N_PENALIZED] = n_entries * n_dimensions
+            row[opcodes.POSITION] = n * n_dimensions
+            row[opcodes.OPTION] = -1 if layer.padding_idx is None else layer.padding_idx
+            rows.append((row, (0.0, 0.0)))
+            self.lookups.append((column, n_entries))
+        return self._add_value(len(rows) * n_dimensions, rows)
+
+    def _check_shapes(self, link, source, n_inputs):
+        """Return the inputs of a layer, which must have the parameters of its class."""
+        layer = link.layer
+        width = self.values[source].width
+        shape = (width,) if not isinstance(layer, nn.Linear) else (layer.out_features, width)
+        expected = {} if layer.weight is None else {"weight": shape}
+        if layer.bias is not None:
+            expected["bias"] = shape[:1]
+        found = {name: tuple(p.shape) for name, p in layer.named_parameters()}
+        if found != expected or n_inputs != width:
+            # its forward complains, or is none of this kind
+            raise Unknown(f"its layer {link.name} is of another form, or of other inputs")
+        return width
+
+    def _set_parameters(self, row, layer):
+        """Write where the parameters of a layer begin."""
+        if layer.weight is not None:
+            row[opcodes.WEIGHT] = self.parameters[id(layer.weight)]
+            row[opcodes.N_PENALIZED] = layer.weight.numel() if layer.weight.ndim > 1 else 0
+        if layer.bias is not None:
+            row[opcodes.BIAS] = self.parameters[id(layer.bias)]
+
+
+# What reads an operation, by the class of what computes it.
+_OPERATIONS = {
+    nn.Linear: GraphReader._read_linear,
+    nn.LayerNorm: GraphReader._read_layer_norm,
+    nn.BatchNorm1d: GraphReader._read_batch_norm,
+    Add: GraphReader._read_sum,
+    Product: GraphReader._read_product,
+    Columns: GraphReader._read_columns,
+    Concatenation: GraphReader._read_concatenation,
+    Lookup: GraphReader._read_lookup,
+}
+
+
+def _make_row(opcode, source=-1, n_inputs=0, n_outputs=0):
+    """Return a row of the table of links."""
+    row = [0] * opcodes.N_COLUMNS
+    row[opcodes.OPCODE] = opcode
+    if opcode >= opcodes.FIRST_OPERATION:
+        row[opcodes.A] = source
+        row[opcodes.B] = -1
+        row[opcodes.WEIGHT] = -1
+        row[opcodes.BIAS] = -1
+    row[opcodes.N_INPUTS] = n_inputs
+    row[opcodes.N_OUTPUTS] = n_outputs
+    return row
+
+
+def _find_starts(named):
+    """Return where each parameter begins among all of them, by its id."""
+    starts = {}
+    position = 0
+    for _, p in named:
+        starts[id(p)] = position
+        position += p.numel()
+    return starts
+
+
+def _find_opcode(name, layer):
+    """Return the opcode of an activation layer; raise where the kernels do not compute it."""
+    activation = find_name(layer)
+    for attribute, value in ACTIVATIONS[activation].compiled_form.items():
+        if getattr(layer, attribute) != value:
+            raise Unknown(f"its layer {name} has another {attribute} than {value!r}")
+    opcode = getattr(opcodes, activation.upper(), None)
+    if opcode is None:
+        raise Unknown(f"its layer {name} is a {type(layer).__name__}")
+    return opcode
+
+
+def _read_option(layer):
+    """Return the number that parametrizes an activation layer; 0 if none does."""
+    option = ACTIVATIONS[find_name(layer)].option
+    return 0.0 if option is None else getattr(layer, option)

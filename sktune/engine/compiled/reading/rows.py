@@ -1,0 +1,64 @@
+"""Reading of a module and its rows into what the compiled kernels know."""
+
+import torch
+
+from sktune.modules.reading import is_watched
+
+
+def own_their_memory(parameters, module):
+    """Tell whether parameters are all those of a module, each in a memory by itself.
+
+    They must also be of one type, and no hook may watch them.
+    """
+    parameters = {id(p): p for p in parameters}
+    if parameters.keys() != {id(p) for p in module.parameters()}:
+        return False
+    n_memories = len({p.untyped_storage().data_ptr() for p in parameters.values()})
+    if n_memories != len(parameters) or len({p.dtype for p in parameters.values()}) != 1:
+        return False
+    return not any(p.numel() == 0 or is_watched(p) for p in parameters.values())
+
+
+def is_readable_table(rows, parameter):
+    """Tell whether the kernels read a table: dense, of the parameters' type, on the CPU.
+
+    A table of integers is read if the type of the parameters holds all of them.
+    """
+    X = getattr(rows, "X", None)
+    if parameter is None:
+        return False
+    if not isinstance(X, torch.Tensor) or X.ndim != 2 or not X.is_contiguous() or not X.numel():
+        return False
+    if parameter.dtype not in (torch.float32, torch.float64):
+        return False
+    if X.dtype != parameter.dtype and not _are_exact(X, parameter.dtype):
+        return False
+    if rows.target is None or torch.is_autocast_enabled("cpu"):
+        return False
+    if torch.is_inference_mode_enabled():
+        return False
+    return X.device.type == parameter.device.type == "cpu"
+
+
+def _are_exact(X, dtype):
+    """Tell whether a table holds integers that are numbers of a floating type, too."""
+    if X.dtype not in (torch.int64, torch.int32):
+        return False
+    most = 1 / torch.finfo(dtype).eps
+    return -most <= X.min().item() and X.max().item() <= most
+
+
+def are_entries(X, columns):
+    """Tell whether columns of a table hold numbers of rows of the embeddings that look them up.
+
+    Parameters
+    ----------
+    X : Tensor (N, F)
+    columns : iterable of (int, int)
+        A column, and the number of rows of an embedding.
+    """
+    for column, n_entries in columns:
+        keys = X[:, column].long()
+        if keys.min() < 0 or keys.max() >= n_entries:
+            return False
+    return True

@@ -1,0 +1,1 @@
+"""Groups that other processes or machines train."""

@@ -1,0 +1,114 @@
+"""The workers of a cluster of Dask."""
+
+from collections import Counter
+
+from sktune.engine.workers.engines import (
+    MOST_TRIALS,
+    Engine,
+    LostWorkerError,
+    check_answer,
+    explain_loss,
+    translate,
+)
+from sktune.engine.workers.jobs import run_job
+
+# What a worker is asked before anything is trained. It is no function of sktune, which a worker may
+# not have.
+_ASK_VERSIONS = "__import__('sktune.engine.digest').engine.digest.VERSIONS"
+# The bytes from which a job is sent to workers beside the scheduler.
+_LARGE = 1 << 20
+
+
+class DaskEngine(Engine):
+    """A cluster of Dask.
+
+    Dask itself runs the jobs of a lost worker on another one, as often as its setting
+    ``distributed.scheduler.allowed-failures`` says.
+
+    Parameters
+    ----------
+    client : distributed.Client or None
+        None is the one that is connected.
+    """
+
+    def __init__(self, client=None):
+        super().__init__()
+        self.client = _find_client() if client is None else client
+        # the arrays that the cluster has, by their names: they stay there as long as these futures
+        self._scattered = {}
+
+    @property
+    def n_workers(self):
+        """The threads of all workers."""
+        return sum(self.client.ncores().values())
+
+    def check(self):
+        """Raise a RuntimeError unless workers are connected that have the same versions."""
+        if not self.n_workers:
+            raise RuntimeError(
+                "outer='dask' must have workers, got a cluster without one: start some by "
+                "cluster.scale(2), or wait for them by client.wait_for_workers(1)"
+            )
+        found = self.client.run(eval, _ASK_VERSIONS, on_error="return")
+        for worker, versions in found.items():
+            check_answer(versions, worker)
+
+    def run(self, jobs):
+        """Yield what comes of jobs; those whose arrays are lost with a worker are run once more."""
+        trials = Counter()
+        waiting = dict(enumerate(jobs))
+        while waiting:
+            trials.update(waiting.keys())
+            for number, outcome in self._run_once(dict(waiting)):
+                is_lost = isinstance(outcome, LostWorkerError)
+                if not is_lost or trials[number] >= MOST_TRIALS:
+                    del waiting[number]
+                    yield number, outcome
+            if waiting:
+                # their arrays may be lost, too
+                self._scattered.clear()
+
+    def _run_once(self, jobs):
+        from distributed import as_completed
+
+        futures = {}
+        for number, (job, arrays) in jobs.items():
+            # Dask warns of large arguments that are not scattered
+            sent = self.client.scatter(job, hash=False) if len(job) > _LARGE else job
+            arrays = [self._scatter(array) for array in arrays]
+            futures[self.client.submit(run_job, sent, *arrays, pure=False)] = number
+        try:
+            for future in as_completed(futures, loop=self.client.loop):
+                yield futures[future], _read_future(future)
+        finally:
+            # jobs that nobody waits for any more
+            self.client.cancel([future for future in futures if not future.done()])
+
+    def _scatter(self, array):
+        if array.name not in self._scattered:
+            # each worker will need it, and may be lost
+            future = self.client.scatter(array, hash=False, broadcast=True)
+            self._scattered[array.name] = future
+        return self._scattered[array.name]
+
+
+def _read_future(future):
+    """Return what a job has returned, or why it has not."""
+    if future.status == "cancelled":
+        return explain_loss(RuntimeError("its arrays were lost with it"))
+    error = future.exception()
+    return future.result() if error is None else translate(error)
+
+
+def _find_client():
+    try:
+        from distributed import get_client
+    except ImportError as error:
+        raise ImportError("outer='dask' needs Dask: pip install 'sktune[dask]'") from error
+    try:
+        return get_client()
+    except ValueError as error:
+        raise RuntimeError(
+            "outer='dask' must have a cluster that is connected, got none: start one by "
+            "`from dask.distributed import Client` and `client = Client()`"
+        ) from error

@@ -1,0 +1,25 @@
+"""The rungs of searches by halving, and what each gave to a fit."""
+
+import numpy as np
+
+
+def read_resources(results, search, rungs):
+    """Return how much each candidate's rung gave to its fits; None if it is not known."""
+    if "n_resources" in results:
+        return np.asarray(results["n_resources"])
+    of_rungs = getattr(search, "n_resources_", None)
+    if rungs is None or of_rungs is None or np.ndim(of_rungs) != 1 or rungs.max() >= len(of_rungs):
+        return None
+    return np.asarray(of_rungs)[rungs]
+
+
+def find_final(rungs, brackets, n_candidates):
+    """Return which candidates are in the last rung of their bracket: ndarray of bool."""
+    if rungs is None:
+        return np.ones(n_candidates, dtype=bool)
+    brackets = np.zeros(n_candidates) if brackets is None else brackets
+    is_final = np.zeros(n_candidates, dtype=bool)
+    for bracket in set(brackets.tolist()):
+        is_within = brackets == bracket
+        is_final |= is_within & (rungs == rungs[is_within].max())
+    return is_final

@@ -295,7 +295,7 @@ class Trainer:
     def _hand_out(self, training, result, seconds):
         """Give the fits of a training what came of it."""
         sharing = self.report.sharing
-        sharing.n_trained_epochs += len(result.curve["epoch"])
+        sharing.n_trained_epochs += len(result.curve.get("epoch", ()))
         result = training.join(result)
         for fit in training.fits:
             own = training.result_of(fit, result)
@@ -307,7 +307,8 @@ class Trainer:
             if training.start is not None:
                 sharing.note_known(training.first_epoch)
             if fit is not training.lead:
-                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+                n_epochs = len(own.curve.get("epoch", ()))
+                sharing.note_shared(max(n_epochs - training.first_epoch, 0))
         training.kept.clear()
 
     def _recover(self, plan, error):

@@ -16,6 +16,7 @@ from sktune.bridge.seam import (
     get_active_backend,
     intercept,
     is_fit,
+    let_begin_until,
     make_engine,
     make_stream,
     open_outer,
@@ -89,6 +90,10 @@ class FusingBackend(ParallelBackendBase):
         How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first.
     checkpoint_interval : float, default=60.0
         After so many seconds, fits in progress are recorded as well.
+    deadline : object, default=None
+        Once ``deadline.is_over``, no fit begins any more. ``deadline.n_left`` is how many seconds
+        are left, and ``deadline.reason`` says in words what has happened. It is the first of the
+        listeners.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -117,6 +122,7 @@ class FusingBackend(ParallelBackendBase):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        deadline=None,
         keeper=None,
         **kwargs,
     ):
@@ -133,7 +139,8 @@ class FusingBackend(ParallelBackendBase):
         self.serves_one = serves_one
         # the rounds of a search have the same rows
         self.whole_tables = WholeTables() if serves_one else None
-        self.listeners = listeners
+        self.listeners = listeners if deadline is None else (deadline, *listeners)
+        self.deadline = deadline
         self.can_end_early = can_end_early
         if store is not None and cache is not None:
             raise ValueError(f"store must be None beside a cache, got store={store!r}")
@@ -278,6 +285,8 @@ class _WatchingBackend(ParallelBackendBase):
             places = [job.task.progress for job in call.jobs]
             # the stream alone holds the tasks from here on
             del call
+            if self.owner.deadline is not None:
+                items = [let_begin_until(item, self.owner.deadline.n_left) for item in items]
             tasks = make_stream(items, tasks.n_tasks)
             yield from self._pass_on_with_bar(tasks, places)
             return

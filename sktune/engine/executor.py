@@ -117,11 +117,12 @@ class Trainer:
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype)
 
-    def plan(self, fits, tables):
+    def plan(self, fits, tables, order=None):
         """Arrange fits in groups; those that cannot be trained together get a `reason`.
 
         The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
-        whose training is known gets its `result`.
+        whose training is known gets its `result`. See
+        :func:`~sktune.engine.planner.plan_groups` for the `order`.
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
@@ -137,6 +138,7 @@ class Trainer:
             n_threads=n_threads,
             options=self.options,
             has_own_devices=self.engine is not None,
+            order=order,
         )
         for training in trainings:
             for fit in training.fits:

@@ -8,7 +8,7 @@ from sktune.bridge.seam import chosen_backend, fused_tasks
 from sktune.engine.report import FusionReport
 from sktune.engine.store import MemoryStore
 from sktune.engine.store.caching import open_cache
-from sktune.runtime.notebooks import ShowsSummary
+from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order

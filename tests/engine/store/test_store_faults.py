@@ -27,6 +27,7 @@ import torch
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 from sktune import BayesSearchCV, NeuralNetClassifier
+from sktune.engine.group import Group
 
 torch.set_num_threads(1)
 kind, cache, log = sys.argv[1:]
@@ -35,11 +36,15 @@ net = NeuralNetClassifier(
     module__hidden=(8,), module__dropout=0.2, batch_size=16, max_epochs=40, random_state=0
 )
 
-class Slow:
-    def on_epoch(self, event):
-        time.sleep(0.01)
-        with open(log, "a") as file:
-            file.write(f"{len(event.fits)}\\n")
+close_epoch = Group._close_epoch
+
+def close_slowly(group, *args):
+    time.sleep(0.01)
+    with open(log, "a") as file:
+        file.write(f"{len(group.alive)}\\n")
+    return close_epoch(group, *args)
+
+Group._close_epoch = close_slowly
 
 options = {"cv": 3, "refit": False, "n_jobs": 1}
 if kind == "grid":
@@ -47,9 +52,8 @@ if kind == "grid":
 else:
     space = {"lr": [0.001, 0.003, 0.01, 0.03, 0.1], "l2": [0.0, 0.01, 0.1]}
     search = BayesSearchCV(net, space, n_iter=6, batch_size=2, random_state=0, **options)
-with joblib.parallel_config(
-    "sktune", cache=None if cache == "none" else cache, listeners=[Slow()], checkpoint_interval=0.1
-):
+cache = None if cache == "none" else cache
+with joblib.parallel_config("sktune", cache=cache, checkpoint_interval=0.1):
     search.fit(X, y)
 results = search.cv_results_
 found = {name: results[name].tolist() for name in results if name.startswith("split")}

@@ -53,6 +53,18 @@ def test_memory_counts_processes_that_were_started():
     assert most > most_before + 30e6
 
 
+def test_spending(tmp_path):
+    found = run("spending", tmp_path, "--quick")
+
+    epochs = {row["peer"]: row["epochs"] for row in found["rows"]}
+    assert epochs == {
+        "sktune": 4 * 2 * 4,
+        "apart": 4 * 2 * 7,
+        "resumed": 0,
+        "skorch": 4 * 2 * 7,
+    }
+
+
 def test_single_fit(tmp_path, capsys):
     found = run("single_fit", tmp_path, "--quick")
 

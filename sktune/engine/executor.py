@@ -309,7 +309,8 @@ class Trainer:
             if training.start is not None:
                 sharing.note_known(training.first_epoch)
             if fit is not training.lead:
-                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+                n_epochs = len(own.curve.get("epoch", ()))
+                sharing.note_shared(max(n_epochs - training.first_epoch, 0))
         training.kept.clear()
 
     def _recover(self, plan, error):

@@ -19,7 +19,7 @@ from sktune.search import (
     powers_of_two,
     zero_or,
 )
-from sktune.training import DivergenceError
+from sktune.training import DivergenceError, ImageAugmentation, TableAugmentation
 
 __version__ = "0.1.0"
 
@@ -32,12 +32,14 @@ __all__ = [
     "HalvingRandomSearchCV",
     "HoldoutSearch",
     "HyperbandSearchCV",
+    "ImageAugmentation",
     "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "OneStandardError",
     "RandomizedSearchCV",
     "StagedSearch",
+    "TableAugmentation",
     "default_space",
     "find_max_batch_size",
     "loguniform_int",

@@ -130,7 +130,7 @@ class Collector:
         try:
             check_follower(fit.net, first.net)
             spec, fit.group_key = self._follow_batch_size(fit.net, first)
-            fit.spec = follow_spec(spec, fit.net)
+            fit.spec = follow_spec(spec, fit.net, self.tables)
         except Exception:
             _logger.debug("a fit cannot be prepared", exc_info=True)
             fit.reason = _FAILS

@@ -87,6 +87,11 @@ class StackedSteps(StepBackend):
         outputs = net.forward(part.X, True, step)
         # (L,), (L, B, ...)
         loss, gradient = self.loss(outputs.detach(), part.target, part.weight)
+        if part.other is not None:
+            # (L,), (L, B, ...)
+            other_loss, other_gradient = self.loss(outputs.detach(), part.other, part.other_weight)
+            loss = loss + other_loss
+            gradient = gradient + other_gradient
         gradient = net.gradient(outputs, gradient)  # (L, P)
         if penalties is not None:
             loss = loss + add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)

@@ -3,7 +3,8 @@
 import numpy as np
 
 from sktune.inspection.displays.colors import escape
-from sktune.inspection.optional import import_pandas, import_pyplot
+from sktune.inspection.figures import begin_figure
+from sktune.inspection.optional import import_pandas
 from sktune.inspection.records import label_of, read_search
 from sktune.inspection.records.parameters import format_value
 
@@ -94,16 +95,12 @@ class HalvingDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        plt = import_pyplot("HalvingDisplay")
+        ax = begin_figure(self, ax, (7, 4.5))
+        self.lines_ = []
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.lines import Line2D
 
         line_kw = normalize_kwargs(line_kw or {}, Line2D)
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
-        self.lines_ = []
         labels = set()
         for rows in self._list_tracks():
             drawn = self._style_track(rows)

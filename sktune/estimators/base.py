@@ -27,8 +27,8 @@ from sktune.estimators.overrides import find_override, has_own_callbacks, is_rep
 from sktune.estimators.records import Records
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import has_embedding
+from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
-from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.threads import few_threads, limited_threads
 from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset

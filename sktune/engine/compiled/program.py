@@ -14,7 +14,8 @@ from torch import nn
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
 from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
-from sktune.engine.compiled.reading.graph import GraphReader, Unknown
+from sktune.engine.compiled.reading.graph import GraphReader
+from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
 from sktune.modules.dropout import silence_below
 from sktune.modules.function_masks import FUNCTION_INDEX

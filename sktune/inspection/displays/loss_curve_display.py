@@ -7,7 +7,6 @@ from sklearn.pipeline import Pipeline
 
 from sktune.inspection.displays.colors import color_candidates
 from sktune.inspection.displays.loss_legend import add_loss_legend
-from sktune.inspection.optional import import_pandas, import_pyplot
 from sktune.inspection.records import (
     CurveTable,
     SearchRecord,
@@ -17,6 +16,7 @@ from sktune.inspection.records import (
     name_regimes,
     read_search,
 )
+from sktune.runtime.optional import import_pandas, import_pyplot
 
 # Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
 _MANY = 20

@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 
 from sktune.inspection.effects.surrogate import decompose, encode, fit_forest
-from sktune.inspection.optional import import_pandas
 from sktune.inspection.records import label_of, read_search
+from sktune.runtime.optional import import_pandas
 
 # With fewer candidates, nothing is said: in all, and for each parameter.
 _MIN_CANDIDATES = 15

@@ -5,8 +5,8 @@ import textwrap
 import numpy as np
 
 from sktune.inspection.effects.importance import importance
-from sktune.inspection.optional import import_pyplot
 from sktune.inspection.records import label_of
+from sktune.runtime.optional import import_pyplot
 
 
 class ImportanceDisplay:

@@ -9,7 +9,6 @@ import numpy as np
 
 from sktune.inspection.advice.finding import SEVERITIES
 from sktune.inspection.effects import importance
-from sktune.inspection.optional import import_jinja
 from sktune.inspection.report.asked import describe_asked
 from sktune.inspection.report.candidates import list_candidates, list_groups
 from sktune.inspection.report.drawing import draw_curves, draw_effect, draw_shares
@@ -21,6 +20,7 @@ from sktune.inspection.report.results import (
     read_sealed_test,
 )
 from sktune.inspection.report.setting import list_seeds, list_versions
+from sktune.runtime.optional import import_jinja
 
 
 @dataclass(frozen=True)

@@ -340,7 +340,8 @@ def _build_masks(template, module, spec, curve):
 
 def _copy_trained(tensor, value):
     """Return a copy of a trained value: a parameter if the module's `tensor` is one."""
-    copied = value.clone()
+    # trained on a device, it has come to this process
+    copied = value.to(tensor.device, copy=True)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copied, tensor.requires_grad)
     return copied

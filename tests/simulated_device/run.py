@@ -15,4 +15,4 @@ if __name__ == "__main__":
     import pytest
 
     folder = Path(__file__).parent
-    sys.exit(pytest.main(sys.argv[1:] or [str(folder)]))
+    sys.exit(pytest.main(sys.argv[1:] or [str(folder), "-q"]))

@@ -63,7 +63,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         2022). None goes on to `n_iter`.
     patience : int, default=1
         How many rounds in a row have to say so.
-    tol : float, default=0.25
+    tol : float, default=0.5
         See `stop`.
     timeout : float, default=None
         Seconds until the search ends: networks that are trained together end with their epoch, and
@@ -126,7 +126,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         return_train_score=False,
         stop=None,
         patience=1,
-        tol=0.25,
+        tol=0.5,
         timeout=None,
         ensemble=None,
         ensemble_refit=False,

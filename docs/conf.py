@@ -8,7 +8,7 @@ sys.path.insert(0, str(HERE / "_ext"))
 sys.path.insert(0, str(HERE.parent))
 
 import sktune  # noqa: E402
-from sktune.runtime import documentation  # noqa: E402
+from sktune.runtime.diagrams import documentation  # noqa: E402
 
 project = "sktune"
 author = "The sktune developers"
@@ -28,6 +28,7 @@ extensions = [
     "example_titles",
     "markdown_files",
     "other_libraries",
+    "own_signatures",
 ]
 exclude_patterns = ["_build", "_templates", "_ext", "pictures"]
 templates_path = ["_templates"]
@@ -94,6 +95,7 @@ html_sidebars = {
         "differences",
         "guide",
         "index",
+        "inspecting",
         "installation",
         "promises",
         "quickstart",

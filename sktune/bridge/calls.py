@@ -1,6 +1,7 @@
 """One call of a Parallel: its nets are trained together, then its tasks run one by one."""
 
 import logging
+import math
 import warnings
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,9 +14,10 @@ from sktune.bridge.collect import Collector
 from sktune.bridge.fits import Fit, net_of
 from sktune.bridge.install import hand_out
 from sktune.bridge.listening.callbacks import CallbackListener
+from sktune.bridge.listening.interrupts import Turns
 from sktune.bridge.listening.progress import CallProgress
 from sktune.bridge.listening.telling import ToldContext
-from sktune.bridge.seam import run_in_turn, run_task
+from sktune.bridge.seam import let_begin_until, make_skipped_result, run_in_turn, run_task
 from sktune.engine.executor import Trainer
 from sktune.estimators.base import NetworkEstimator
 from sktune.runtime.generators import Course
@@ -57,6 +59,11 @@ class Call:
         return any(job.has_network for job in self.jobs)
 
     @property
+    def is_over(self):
+        """Whether the time of the search is over, so that no fit begins any more."""
+        return self.owner.deadline is not None and self.owner.deadline.is_over
+
+    @property
     def fits(self):
         """The fits of all tasks."""
         return [fit for job in self.jobs for fit in job.fits]
@@ -77,9 +84,13 @@ class Call:
 
     def _run_jobs(self):
         """Train the networks, then yield what runs each task: a function and its arguments."""
-        self._train()
+        turns = Turns(self.jobs, self.owner.report, self.owner.can_end_early)
+        try:
+            self._train()
+        except KeyboardInterrupt as error:
+            turns.end(error, lambda job: job.is_trained)
         for job in self.jobs:
-            yield job.run, (), {}
+            yield turns.run, (job,), {}
         # a plain fit of a net of skorch draws from the global generator: so does this one
         for job in self.jobs:
             if job.seed is not None and any(fit.result is not None for fit in job.fits):
@@ -117,17 +128,21 @@ class Call:
             trainer.listeners.append(CallbackListener())
         if not self.progress.progress.is_quiet:
             trainer.listeners.append(self.progress)
-        trainer.train(plans)
-        for job in self.jobs:
-            job.keep_callbacks_quiet()
+        try:
+            trainer.train(plans)
+        finally:
+            for job in self.jobs:
+                job.keep_callbacks_quiet()
         alone = [job for job in self.jobs if all(fit.result is None for fit in job.fits)]
-        if self.n_jobs > 1 and alone:
+        if self.n_jobs > 1 and alone and not self.is_over:
             self._run_elsewhere(alone)
 
     def _plan(self, trainer, tables):
         """Return the plans of the groups, of the fits that have a spec."""
         fits = [fit for fit in self.fits if fit.spec is not None]
-        plans = trainer.plan(fits, tables)
+        # a search that may end early is to have whole candidates by then
+        order = None if self.owner.deadline is None else _number_of_candidate
+        plans = trainer.plan(fits, tables, order)
         for fit in fits:
             if not fit.reason:
                 # the fit will not be trained alone
@@ -145,7 +160,7 @@ class Call:
         generator.set_state(torch.get_rng_state())
         for job in self.jobs:
             job.read(generator)
-        collector = Collector(self.owner.device)
+        collector = Collector(self.owner.device, self.owner.whole_tables)
         began = collector.tracker.states
         # steps of a pipeline may have tasks of their own
         with self.within_tasks():
@@ -195,7 +210,7 @@ class Call:
         return_as = "generator" if self.other.supports_return_generator else "list"
         parallel = joblib.Parallel(n_jobs=self.n_jobs, backend=self.other, return_as=return_as)
         with self.owner.outside():
-            results = parallel(job.task.call for job in jobs)
+            results = parallel(job.timed_call for job in jobs)
             for job, result in zip(jobs, results, strict=True):
                 job.keep(result)
 
@@ -232,6 +247,11 @@ class Job:
         self.before = None
         self.has_result = False
         self.result = None
+
+    @property
+    def is_trained(self):
+        """Whether all of its fits have been trained."""
+        return bool(self.fits) and all(fit.result is not None for fit in self.fits)
 
     def read(self, generator):
         """Set the parameters of a network, and draw a seed for a net of skorch."""
@@ -295,6 +315,8 @@ class Job:
         """Run the task, whose fits adopt what was trained for them, and return its result."""
         if self.has_result:
             return self.result
+        if self.call.is_over and all(fit.result is None for fit in self.fits):
+            return self._skip()
         hook = hand_out(self.fits, Course(self.before))
         has_failed = True
         try:
@@ -307,6 +329,22 @@ class Job:
             self._conclude(has_failed)
         return result
 
+    @property
+    def timed_call(self):
+        """What another backend runs the task by, which begins no fit when the time is over."""
+        deadline = self.call.owner.deadline
+        if deadline is None:
+            return self.task.call
+        return let_begin_until(self.task.call, deadline.n_left)
+
+    def _skip(self):
+        """Return what stands for the result of a task that is not run any more."""
+        for fit in self.fits:
+            fit.failure = None
+            fit.reason = f"{self.call.owner.deadline.reason}, it was not begun"
+        self._conclude(has_failed=False)
+        return make_skipped_result(self.task)
+
     def _conclude(self, has_failed):
         """Update the bar, and free what the fits no longer need."""
         for fit in self.fits:
@@ -318,6 +356,12 @@ class Job:
                 fit.result.outputs = None
             fit.test_rows = ()
             fit.table = None
+
+
+def _number_of_candidate(fit):
+    """Return the number of a fit's candidate; those that have none come last."""
+    candidate = fit.place[0]
+    return math.inf if candidate is None else candidate
 
 
 def _conclude_failure(fit, has_failed):

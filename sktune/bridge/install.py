@@ -2,13 +2,16 @@
 
 import math
 from copy import copy, deepcopy
+from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
 import numpy as np
+from skorch import NeuralNet
 from skorch.history import History
 from torch import nn
 
+from sktune.bridge.fits import net_of
 from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
 from sktune.engine.specs import FitResult, FitSpec
@@ -178,6 +181,16 @@ class HandOver(FitHook):
             self.trained.result.outputs = None
             self.trained = self.trained._replace(test_rows=())
 
+    def forget_optimizer(self):
+        """Free what only training would go on from; the optimizer begins anew when it is built."""
+        result = self.trained.result
+        # a store may have the state itself
+        weights = result.state.fitted_weights
+        state = replace(
+            result.state, weights=weights, best_weights=None, optimizer=None, generator=None
+        )
+        self.trained = self.trained._replace(result=replace(result, state=state))
+
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""
         return self.trained is not None
@@ -212,6 +225,21 @@ class HandOver(FitHook):
         self.is_evaluated = True
         outputs = [output.clone() for output in result.outputs]
         return template._get_predict_nonlinearity(), outputs
+
+
+def forget_optimizer(estimator):
+    """Free the memory of the optimizer of a fitted net, or of that in which a pipeline ends.
+
+    The net predicts as before. Training that goes on with it begins with a new optimizer.
+    """
+    net = net_of(estimator)
+    if not isinstance(net, NeuralNet):
+        return
+    hook = vars(net).get("_hook", NO_HOOK)
+    if hook.has_unbuilt_parts():
+        hook.forget_optimizer()
+    elif hasattr(getattr(net, "optimizer_", None), "state"):
+        net.optimizer_.state.clear()
 
 
 def _check_n_rows(fit, X):
@@ -269,7 +297,9 @@ def _build_parts(net, trained):
     """Return module, criterion, optimizer and the like as they are after the training."""
     template, spec, result, _ = trained
     weights = spec.narrow(result.state.fitted_weights)
-    optimizer_state = spec.narrow(result.state.optimizer)
+    optimizer_state = result.state.optimizer
+    if optimizer_state is not None:
+        optimizer_state = spec.narrow(optimizer_state)
     initial = template.module_
     tensors = (*initial.named_parameters(), *initial.named_buffers())
     # the trained tensors by the ids of the initial ones, which `deepcopy` replaces by them
@@ -310,7 +340,8 @@ def _build_masks(template, module, spec, curve):
 
 def _copy_trained(tensor, value):
     """Return a copy of a trained value: a parameter if the module's `tensor` is one."""
-    copied = value.clone()
+    # trained on a device, it has come to this process
+    copied = value.to(tensor.device, copy=True)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copied, tensor.requires_grad)
     return copied
@@ -327,8 +358,8 @@ def _load_optimizer(initialized, trained, options, state, lr):
         The trained parameters by the ids of the initial ones.
     options : dict
         The options of the optimizer's one group.
-    state : dict
-        The optimizer's state, flat, by name.
+    state : dict or None
+        The optimizer's state, flat, by name; None where it has been forgotten.
     lr : float
         The learning rate of the last step.
     """
@@ -341,5 +372,6 @@ def _load_optimizer(initialized, trained, options, state, lr):
     group.update(options, params=parameters, lr=lr)
     known = {name: value for name, value in options.items() if name in optimizer.defaults}
     optimizer.defaults.update(known)
-    load_state(optimizer, state)
+    if state is not None:
+        load_state(optimizer, state)
     return optimizer

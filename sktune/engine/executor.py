@@ -117,11 +117,12 @@ class Trainer:
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype)
 
-    def plan(self, fits, tables):
+    def plan(self, fits, tables, order=None):
         """Arrange fits in groups; those that cannot be trained together get a `reason`.
 
         The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
-        whose training is known gets its `result`.
+        whose training is known gets its `result`. See
+        :func:`~sktune.engine.planner.plan_groups` for the `order`, which is one of fits.
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
@@ -136,6 +137,7 @@ class Trainer:
             n_workers=n_workers,
             n_threads=n_threads,
             options=self.options,
+            order=None if order is None else lambda one: min(map(order, one.fits)),
             has_own_devices=self.engine is not None,
         )
         for training in trainings:
@@ -153,17 +155,24 @@ class Trainer:
         for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
             # groups compute on streams of their own: their rows are to be there
             torch.cuda.synchronize(device)
+        trainings = [training for plan in plans for training in plan.fits]
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
-        with _product_precision(self.precision), limited_threads(n_threads):
-            while plans:
-                failed = []
-                for plan, outcome in self._run(plans):
-                    failed += self._conclude(plan, outcome)
-                plans = failed
-        self.report.seconds += perf_counter() - began
-        if self.store is not None:
-            self.store.tell()
+        try:
+            with _product_precision(self.precision), limited_threads(n_threads):
+                while plans:
+                    failed = []
+                    for plan, outcome in self._run(plans):
+                        failed += self._conclude(plan, outcome)
+                    plans = failed
+        except KeyboardInterrupt:
+            for training in trainings:
+                self._rescue(training)
+            raise
+        finally:
+            self.report.seconds += perf_counter() - began
+            if self.store is not None:
+                self.store.tell()
 
     def _run(self, plans):
         """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""
@@ -275,10 +284,20 @@ class Trainer:
             training.lead.group = row
         return []
 
+    def _rescue(self, training):
+        """Give fits their results that are complete, although their group is not."""
+        for fit in training.fits:
+            result = training.kept.get(fit.spec.n_epochs, training.ended)
+            is_missing = fit.result is None and not fit.reason
+            if not is_missing or result is None:
+                continue
+            if result.error is None or fit.spec.must_be_finite:
+                fit.result = training.result_of(fit, result)
+
     def _hand_out(self, training, result, seconds):
         """Give the fits of a training what came of it."""
         sharing = self.report.sharing
-        sharing.n_trained_epochs += len(result.curve["epoch"])
+        sharing.n_trained_epochs += len(result.curve.get("epoch", ()))
         result = training.join(result)
         for fit in training.fits:
             own = training.result_of(fit, result)
@@ -290,7 +309,8 @@ class Trainer:
             if training.start is not None:
                 sharing.note_known(training.first_epoch)
             if fit is not training.lead:
-                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+                n_epochs = len(own.curve.get("epoch", ()))
+                sharing.note_shared(max(n_epochs - training.first_epoch, 0))
         training.kept.clear()
 
     def _recover(self, plan, error):

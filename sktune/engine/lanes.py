@@ -9,6 +9,7 @@ import torch
 from sktune.engine.specs import TrainState
 from sktune.modules.reading import find_width
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.transfers import send
 from sktune.training.batches import Batches, evaluation_batch_size
 
 
@@ -143,7 +144,7 @@ def _find_joint(chosen, streams, device):
         pairs += [(position, batch) for position in streams[stream]]
     pairs.sort()
     positions = [position for position, _ in pairs]
-    of_lane = torch.tensor([batch for _, batch in pairs], device=device)
+    of_lane = send([batch for _, batch in pairs], device, torch.long)
     return positions, of_lane
 
 

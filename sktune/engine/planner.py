@@ -103,6 +103,7 @@ def plan_groups(
     n_threads=1,
     options=None,
     has_own_devices=False,
+    order=None,
 ):
     """Arrange fits in groups; give those that cannot be trained together a `reason`.
 
@@ -119,11 +120,14 @@ def plan_groups(
     options : StepOptions or None
     has_own_devices : bool
         Whether each worker has a GPU of its own, if any; else all workers share one.
+    order : callable or None
+        ``order(fit)`` is a number, equal for fits that are to be complete together: groups are then
+        of few such numbers each, so that what is lost is little where the training is broken off.
 
     Returns
     -------
     plans : list of GroupPlan
-        Those that take longest first.
+        Those that take longest first, or those of the lowest `order`.
     """
     # Whether a single thread would do decides how finely fits can be divided.
     options = replace(options or StepOptions(), n_threads=1)
@@ -135,9 +139,11 @@ def plan_groups(
         if backend:
             plans += [
                 GroupPlan(part, tables, backend, options, blockers)
-                for part in _divide_by_rows(members, max_lanes)
+                for part in _divide_by_rows(members, max_lanes, order)
             ]
     plans = _balance(plans, n_workers, has_own_devices)
+    if order is not None:
+        plans.sort(key=lambda plan: min(map(order, plan.fits)))
     n_workers = max(1, min(n_workers, len(plans)))
     return [_settle_threads(plan, max(1, n_threads // n_workers)) for plan in plans]
 
@@ -161,7 +167,7 @@ def _by_key(fits):
     return list(alike.values())
 
 
-def _divide_by_rows(members, max_lanes):
+def _divide_by_rows(members, max_lanes, order=None):
     """Yield groups of fits that are alike, whose numbers of rows differ by less than a batch.
 
     Fits on the same rows stand side by side.
@@ -172,7 +178,7 @@ def _divide_by_rows(members, max_lanes):
         most = first.rows.n_train + max(first.batch_sizes)
         together = [fit for fit in members if fit.spec.rows.n_train <= most]
         members = members[len(together) :]
-        yield from _divide_evenly(together, max_lanes)
+        yield from _divide_evenly(together, max_lanes, order)
 
 
 def count_lanes(device):
@@ -180,13 +186,19 @@ def count_lanes(device):
     return _MOST_LANES.get(device, _MOST_LANES_ELSEWHERE)
 
 
-def _divide_evenly(fits, max_lanes):
+def _divide_evenly(fits, max_lanes, order=None):
     """Yield groups of at most so many lanes.
 
     On a CPU, fits on the same rows that are many enough stay among themselves: they share batches.
+    With an `order`, these groups have no more lanes than fill a core.
     """
     device = torch.device(fits[0].spec.device).type
     most = max_lanes or count_lanes(device)
+    if order is not None:
+        fits = sorted(fits, key=order)
+        most_apart = min(most, _LANES_THAT_FILL_A_CORE)
+    else:
+        most_apart = most
     streams = {}
     for fit in fits:
         streams.setdefault((fit.spec.rows, fit.spec.seed), []).append(fit)
@@ -198,7 +210,7 @@ def _divide_evenly(fits, max_lanes):
         else:
             rest += members
     for members in [*apart, rest]:
-        n_parts = -(-len(members) // most)
+        n_parts = -(-len(members) // (most if members is rest else most_apart))
         for n in range(n_parts):
             start = len(members) * n // n_parts
             stop = len(members) * (n + 1) // n_parts

@@ -33,6 +33,9 @@ class FitHook:
     def forget_outputs(self):
         """Free what :meth:`find_outputs` returns: it is no longer needed."""
 
+    def forget_optimizer(self):
+        """Free what only training would go on from, of a net whose parts are not built."""
+
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""
         return False

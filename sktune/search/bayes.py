@@ -1,5 +1,6 @@
 """Bayesian optimization: each round of candidates is chosen by the scores of those before."""
 
+from functools import partial
 from numbers import Integral
 
 import numpy as np
@@ -7,11 +8,14 @@ from sklearn import model_selection
 from sklearn.utils import check_random_state
 
 from sktune.engine.digest import digest
-from sktune.search.rounds.search_in_rounds import Outcome, Rounds, SearchInRounds
+from sktune.runtime.libraries.optional import import_optuna
+from sktune.search.rounds.evaluation import Rounds
+from sktune.search.rounds.search_in_rounds import SearchInRounds
+from sktune.search.rounds.session import Outcome
 from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.samplers.batches import Asked
 from sktune.search.samplers.distributions import Space
-from sktune.search.samplers.optional import import_optuna
-from sktune.search.samplers.optuna_samplers import check_sampler, make_sampler
+from sktune.search.samplers.optuna_samplers import check_sampler
 from sktune.search.samplers.own_settings import read_own_settings
 from sktune.search.samplers.studies import SearchStudy, describe_estimator, describe_space
 
@@ -59,12 +63,12 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         2022). None goes on to `n_iter`.
     patience : int, default=1
         How many rounds in a row have to say so.
-    tol : float, default=0.25
+    tol : float, default=0.5
         See `stop`.
     timeout : float, default=None
-        Seconds until the search ends: networks that are trained together end with their epoch. The
-        candidates that are complete are returned, and the best is refitted. What is fitted one by
-        one ends with its round.
+        Seconds until the search ends: networks that are trained together end with their epoch, and
+        no other fit begins any more. The candidates that are complete are returned, and the best is
+        refitted. On a CPU a round is trained a few candidates at a time, so that few are lost.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
             ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
@@ -122,7 +126,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         return_train_score=False,
         stop=None,
         patience=1,
-        tol=0.25,
+        tol=0.5,
         timeout=None,
         ensemble=None,
         ensemble_refit=False,
@@ -171,7 +175,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
                 "ensemble must be None with a storage, which keeps scores and no models, "
                 f"got ensemble={self.ensemble!r}"
             )
-        import_optuna()
+        import_optuna("BayesSearchCV")
         check_sampler(self.sampler)
         Space(self.param_distributions).check_names(self.estimator)
 
@@ -187,143 +191,90 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
 
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Ask for a batch, evaluate it, tell its scores, until the search ends."""
-        BayesianRounds(self, evaluate_candidates, callback_ctx).run()
+        space = Space(self.param_distributions)
+        study = SearchStudy(space, self.storage)
+        check_splits = None
+        if self.storage is not None:
+            study.check({"space": describe_space(space)} | self._session.digests)
+            check_splits = partial(_check_splits, study)
+        rounds = Rounds(self, evaluate_candidates, callback_ctx, check_splits)
+        seed = check_random_state(self.random_state).randint(2**31 - 1)
+        candidates = BayesianCandidates(self, space, study, seed)
+        rule = self._make_rule(space, is_adaptive=True, seed=candidates.seed)
+        if candidates.found and candidates.n_left == 0:
+            # scikit-learn asks for an evaluation in any case
+            self._session.is_repetition = True
+            rounds.evaluate([candidates.found[0][1].params])
+            self.stop_reason_ = self._find_reason(rounds, rule, candidates.found, 0)
+        else:
+            batch_size = self.batch_size or default_batch_size(self, self.n_iter)
+            self.stop_reason_ = rounds.run(candidates, batch_size, rule)
+        rounds.end()
+        self.study_ = study.study
 
 
-class BayesianRounds:
-    """The rounds of one fit of a :class:`BayesSearchCV`.
+def _check_splits(study, splits):
+    """Refuse to go on with a study on other splits."""
+    rows = [[np.asarray(part) for part in split] for split in splits]
+    study.check({"splits (cv must have a random_state if it shuffles)": digest(rows)})
+
+
+class BayesianCandidates(Asked):
+    """The candidates of one fit of a :class:`BayesSearchCV`; the first is the estimator as it is.
+
+    Those that a study holds already are found from the beginning.
 
     Parameters
     ----------
     search : BayesSearchCV
-    evaluate_candidates : callable
-    callback_ctx : CallbackContext or None
+    space : Space
+    study : SearchStudy
+    seed : int
+
+    Attributes
+    ----------
+    seed : int
+        That of the sampler: a search that goes on is not to draw once more what it began with.
     """
 
-    def __init__(self, search, evaluate_candidates, callback_ctx):
-        self.search = search
-        self.session = search._session
-        self.space = Space(search.param_distributions)
-        self.study = SearchStudy(self.space, search.storage)
-        if search.storage is not None:
-            space = {"space": describe_space(self.space)}
-            self.study.check(space | self.session.digests)
-        self.rounds = Rounds(search, evaluate_candidates, callback_ctx, self._check_splits)
-        self.own = read_own_settings(search.estimator, self.space.names)
-        # pairs of a Point and an Outcome; None is a candidate that is not in the space
-        self.found = []
-        # what a sampler has asked for twice, and waits for
-        self.repeated = []
-        self._restore()
-        seed = check_random_state(search.random_state).randint(2**31 - 1)
-        # a search that goes on is not to draw once more what it began with
-        seed = (seed + len(self.found)) % 2**31
-        self.rng = check_random_state(seed)
-        self.sampler = make_sampler(search.sampler, self.space, seed)
-        self.rule = search._make_rule(self.space, is_adaptive=True, seed=seed)
-        self.batch_size = search.batch_size or default_batch_size(search, search.n_iter)
+    def __init__(self, search, space, study, seed):
+        self.study = study
+        self.own = read_own_settings(search.estimator, space.names)
+        # of the candidates that are being evaluated
+        self.trials = []
+        restored = list(study.restore())
+        self.seed = (seed + len(restored)) % 2**31
+        super().__init__(search, search.sampler, space, search.n_iter, self.seed)
+        for number, (point, rows) in enumerate(restored):
+            self.found.append((point, Outcome(self._params_of(number, point), rows)))
+        search._session.restored = [outcome for _, outcome in self.found]
         if self.found:
-            self._tell(self.found)
+            self.tell(*zip(*self.found, strict=True))
 
-    def _check_splits(self, splits):
-        """Refuse to go on with a study on other splits."""
-        if self.search.storage is not None:
-            rows = [[np.asarray(part) for part in split] for split in splits]
-            self.study.check({"splits (cv must have a random_state if it shuffles)": digest(rows)})
-
-    def _restore(self):
-        """Take over the candidates that the storage holds."""
-        for number, (point, rows) in enumerate(self.study.restore()):
-            params = self._params_of(point, is_own=number == 0)
-            self.found.append((point, Outcome(params, rows)))
-        self.session.restored = [outcome for _, outcome in self.found]
-
-    def run(self):
-        """Evaluate rounds of candidates until the search ends."""
-        search = self.search
-        if self.found and self._count_next() == 0:
-            # scikit-learn asks for an evaluation in any case
-            self.session.is_repetition = True
-            self.rounds.evaluate([self.found[0][1].params])
-        is_over = self.found and self._count_next() == 0
-        reason = self._find_reason() if is_over else ""
-        while not reason:
-            self.rounds.expect(self._count_remaining())
-            self._evaluate(self._choose())
-            reason = self._find_reason()
-        self.rounds.end()
-        search.stop_reason_ = reason
-        search.study_ = self.study.study
-
-    def _find_reason(self):
-        return self.search._find_reason(self.rounds, self.rule, self.found, self._count_next())
-
-    def _list_known(self):
-        """Return the set of the candidates so far that are in the space."""
-        return {point for point, _ in self.found if point is not None}
-
-    def _count_next(self):
-        """Return how many candidates the next round has."""
-        return min(self.batch_size, self._count_remaining())
-
-    def _count_remaining(self):
-        """Return how many candidates all further rounds have."""
-        n_remaining = self.search.n_iter - len(self.found)
-        if self.space.is_small:
-            n_remaining = min(n_remaining, self.space.n_values - len(self._list_known()))
-        return max(n_remaining, 0)
-
-    def _choose(self):
-        """Return the Points of the next batch; the first of all is the estimator as it is."""
-        n = self._count_next()
-        if self.found:
-            return self._ask(n, self._list_known())
-        own = self.space.find_point(self.own)
-        return [own, *self._ask(n - 1, {own})]
-
-    def _ask(self, n, known):
-        """Ask the sampler for candidates; in a small space others take the place of known ones."""
-        if n == 0:
-            return []
-        points = self.sampler.ask(n)
-        if not self.space.is_small:
-            return points
-        chosen = []
-        for point in points:
-            if point in known:
-                self.repeated.append(point)
-                free = [other for other in self.space.list_points() if other not in known]
-                if not free:
-                    break
-                point = free[self.rng.randint(len(free))]
-            known = known | {point}
-            chosen.append(point)
-        return chosen
-
-    def _params_of(self, point, is_own):
-        """Return the parameters of a candidate; the estimator's own are to the last bit its own."""
-        return self.own if is_own else self.space.params_at(point)
-
-    def _evaluate(self, points):
-        """Evaluate candidates, and tell the study and the sampler what came of them."""
+    def choose(self, n):
+        """Ask the sampler for candidates, of which the study notes that they are evaluated."""
+        points = self.sampler.ask(n) if self.found else self._begin(n)
         n_before = len(self.found)
         candidates = [
-            self._params_of(point, is_own=n_before + n == 0) for n, point in enumerate(points)
+            self._params_of(number, point) for number, point in enumerate(points, n_before)
         ]
-        trials = self.study.begin(points, candidates)
-        outcomes = self.rounds.evaluate(candidates)
-        metric = self.search._find_metric(outcomes[0])
-        self.study.end(trials, outcomes, metric)
-        pairs = list(zip(points, outcomes, strict=True))
-        self.found += pairs
-        known = dict(self.found)
-        repeated = [(point, known[point]) for point in self.repeated]
-        self.repeated = []
-        self._tell([*pairs, *repeated])
+        self.trials = self.study.begin(points, candidates)
+        return points, candidates
 
-    def _tell(self, pairs):
-        """Tell the sampler the scores of candidates; what is not finite counts as failed."""
-        metric = self.search._find_metric(pairs[0][1])
-        known = [(point, outcome.score(metric)) for point, outcome in pairs if point is not None]
-        scores = [score if np.isfinite(score) else float("nan") for _, score in known]
-        self.sampler.tell([point for point, _ in known], scores)
+    def _begin(self, n):
+        """Return the Points of the first batch."""
+        own = self.space.find_point(self.own)
+        if own is not None:
+            self.sampler.add(own)
+        return [own, *self.sampler.ask(n - 1)]
+
+    def _params_of(self, number, point):
+        """Return the parameters of a candidate; the first has the estimator's to the last bit."""
+        return self.own if number == 0 else self.params_at(point)
+
+    def take(self, points, outcomes):
+        """Tell the study and the sampler what came of the candidates."""
+        complete = [outcome for outcome in outcomes if outcome.is_complete]
+        metric = self.search._find_metric(complete[0]) if complete else None
+        self.study.end(self.trials, outcomes, metric)
+        super().take(points, outcomes)

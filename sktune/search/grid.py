@@ -5,8 +5,10 @@ from sklearn import model_selection
 from sklearn.model_selection import ParameterSampler
 
 from sktune.search.base import _FusedSearch
-from sktune.search.rounds.search_in_rounds import Rounds, SearchInRounds
+from sktune.search.rounds.evaluation import Rounds
+from sktune.search.rounds.search_in_rounds import SearchInRounds
 from sktune.search.rounds.sizes import default_batch_size
+from sktune.search.rounds.sources import Listed
 from sktune.search.samplers.distributions import Space
 
 
@@ -36,7 +38,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         et al. 2004). Probabilities of classifiers are averaged, and predictions of regressors.
         Under accuracy, log loss, squared and absolute error and R² all candidates are scored
         together; under other metrics, which take longer, the choice is among the 20 best. The
-        models of all candidates are held in memory until the choice is made.
+        models of all candidates are held in memory until the choice is made, without the state of
+        their optimizers. A candidate whose parameters take ``predict_proba`` from a classifier, as
+        ``loss="hinge"`` does, is left out, with a warning.
     ensemble_refit : bool, default=False
         Whether the candidates that ``"greedy"`` chooses are fitted again to all rows, in place of
         their models of the splits.
@@ -57,6 +61,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ----------
     fusion_ : FusionReport
         What was trained together, and why a fit was not; ``print`` it for a summary.
+    interrupted_ : bool
+        Whether the search was interrupted (Ctrl-C) and ended with the candidates that were complete
+        then. Where none was, there is a KeyboardInterrupt.
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
         their number.
@@ -194,7 +201,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         return_train_score=False,
         stop=None,
         patience=1,
-        tol=0.25,
+        tol=0.5,
         timeout=None,
         ensemble=None,
         ensemble_refit=False,
@@ -241,18 +248,8 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         )
         candidates = list(sampler)
         space = None if self.stop is None else Space(self.param_distributions)
-        rule = self._make_rule(space, is_adaptive=False, seed=0)
         rounds = Rounds(self, evaluate_candidates, callback_ctx)
+        rule = self._make_rule(space, is_adaptive=False, seed=0)
         size = default_batch_size(self, len(candidates))
-        found = []
-        reason = ""
-        while not reason:
-            rounds.expect(len(candidates) - len(found))
-            batch = candidates[len(found) : len(found) + size]
-            outcomes = rounds.evaluate(batch)
-            points = [None if space is None else space.find_point(params) for params in batch]
-            found += zip(points, outcomes, strict=True)
-            n_next = min(size, len(candidates) - len(found))
-            reason = self._find_reason(rounds, rule, found, n_next)
+        self.stop_reason_ = rounds.run(Listed(candidates, space), size, rule)
         rounds.end()
-        self.stop_reason_ = reason

@@ -120,7 +120,7 @@ class Rows(Dataset):
             (X, target, weight), without the target or the weight where there are none.
         """
         is_slice = isinstance(rows, slice)
-        positions = rows if is_slice else rows.to(self.device)
+        positions = rows if is_slice else rows.to(self.device, non_blocking=True)
         if sparse.issparse(self.X):
             part = self.X[rows if is_slice else rows.numpy()]
             X = to_device(part.toarray(), self.dtype, self.device)

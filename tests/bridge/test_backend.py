@@ -1066,7 +1066,7 @@ def test_a_precision_that_is_unknown():
 class NoTrainer:
     """Does not train."""
 
-    def plan(self, fits, tables):
+    def plan(self, fits, tables, order=None):
         return []
 
     def train(self, plans):

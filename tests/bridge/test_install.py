@@ -559,6 +559,7 @@ def test_a_pipeline_tells_of_its_steps_once(capsys):
 @pytest.mark.parametrize("batch_size", [5, -1])
 @pytest.mark.parametrize("callbacks", [None, "disable"])
 def test_histories_of_skorchs_nets_have_the_keys_of_plain_ones(batch_size, callbacks):
+    torch.manual_seed(0)
     net = skorch.NeuralNetClassifier(
         nn.Linear(6, 3), criterion=nn.CrossEntropyLoss, verbose=0, max_epochs=2
     )

@@ -375,7 +375,7 @@ def test_storage_of_another_search_is_refused(tmp_path, change, what):
         ({"batch_size": 0}, "batch_size must be at least 1, got batch_size=0"),
         ({"sampler": "tpee"}, "got sampler='tpee'; did you mean 'tpe'"),
         ({"sampler": 3}, r"sampler must be one of \['gp', 'tpe'\] or an Optuna sampler, got 3"),
-        ({"param_distributions": {"c": [1]}}, r"parameters of the estimator, got \['c'\]"),
+        ({"param_distributions": {"c": [1]}}, "parameters of the estimator, got 'c'"),
         ({"param_distributions": {"max_itr": [1]}}, "did you mean 'max_iter'"),
         ({"param_distributions": {}}, "must name at least one parameter"),
         ({"param_distributions": {"C": []}}, "the values of 'C' must be a list that is not empty"),
@@ -408,7 +408,7 @@ def test_a_file_of_others_is_refused(tmp_path):
 def test_optuna_is_asked_for_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
 
-    with pytest.raises(ImportError, match=r'pip install "sktune\[bayes\]"'):
+    with pytest.raises(ImportError, match=r"^BayesSearchCV needs Optuna: pip install 'sktune\[b"):
         search_classical().fit(X, y)
 
 

@@ -1,14 +1,19 @@
+import json
 import pickle
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
+import skorch
+import torch
 from scipy.stats import uniform
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import make_classification, make_regression
 from sklearn.exceptions import FitFailedWarning
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, SGDClassifier
 from sklearn.metrics import get_scorer, make_scorer
 from sklearn.model_selection import (
     GroupKFold,
@@ -20,6 +25,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
+from skorch.callbacks import GradientNormClipping
 
 from sktune import (
     BayesSearchCV,
@@ -353,11 +359,67 @@ def test_refused_before_anything_is_trained(model, settings, message):
         GridSearchCV(model, {}, cv=3, **settings).fit(X, y)
 
 
-def test_candidate_without_probabilities():
-    pipe = make_pipeline(Untrained())
-    grid = {"untrained": [Untrained(), UntrainedSVC()]}
-    with pytest.raises(ValueError, match="UntrainedSVC does not have it"):
-        GridSearchCV(pipe, grid, cv=3, ensemble="folds").fit(X, y)
+def test_candidates_without_probabilities_are_left_out():
+    model = SGDClassifier(loss="log_loss", random_state=0)
+    search = GridSearchCV(model, {"loss": ["hinge", "log_loss"]}, cv=3, ensemble="greedy")
+    with pytest.warns(UserWarning, match="without candidates 0: SGDClassifier has no predict_pro"):
+        search.fit(X, y)
+
+    assert search.ensemble_weights_.tolist() == [0.0, 1.0]
+    assert search.predict_proba(X_new).shape == (40, 3)
+    check_average(search)
+    with pytest.raises(ValueError, match="needs predict_proba of each model: SGDClassifier has no"):
+        clone(search).set_params(param_grid={"loss": ["hinge"]}).fit(X, y)
+
+
+def test_models_without_probabilities_in_the_place_of_others():
+    pipe = make_pipeline(LogisticRegression(C=1e-9))
+    # the last step that has no probabilities is the better one
+    grid = {"logisticregression": [LogisticRegression(C=1e-9), LinearSVC()]}
+    search = GridSearchCV(pipe, grid, cv=3, ensemble="greedy")
+    match = "without candidates 1: LinearSVC has no predict_proba"
+    with pytest.warns(UserWarning, match=match):
+        search.fit(X, y)
+
+    assert search.best_index_ == 1
+    assert search.ensemble_weights_.tolist() == [1.0, 0.0]
+    with (
+        pytest.warns(UserWarning, match=match),
+        pytest.raises(ValueError, match="candidate 1 has failed or does not"),
+    ):
+        clone(search).set_params(ensemble="folds").fit(X, y)
+
+
+@pytest.mark.parametrize("kind", ["fused", "alone", "skorch", "refit"])
+def test_members_keep_no_state_of_their_optimizers(kind):
+    settings = {"max_epochs": 3, "module__hidden": (8,), "random_state": 0}
+    net = NeuralNetClassifier(**settings)
+    if kind == "alone":
+        # a callback that is called for each batch keeps a net out of groups
+        net.set_params(callbacks=[GradientNormClipping(1.0)])
+    if kind == "skorch":
+        net = skorch.NeuralNetClassifier(
+            torch.nn.Linear,
+            module__in_features=6,
+            module__out_features=3,
+            max_epochs=3,
+            criterion=torch.nn.CrossEntropyLoss,
+            optimizer=torch.optim.Adam,
+            verbose=0,
+        )
+    grid = {"lr": [1e-3, 1e-2]}
+    search = GridSearchCV(net, grid, cv=3, ensemble="greedy", ensemble_refit=kind == "refit")
+    search.fit(X, y.astype(np.int64))
+
+    assert len(search.fusion_.alone) == (6 if kind == "alone" else 0)
+    members = search.ensemble_.members_
+    assert [len(member.optimizer_.state) for member in members] == [0] * len(members)
+    assert search.best_estimator_.optimizer_.state
+    before = search.predict_proba(X_new)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(search)).predict_proba(X_new), before)
+    # they can be trained on
+    member = members[0].partial_fit(X, y.astype(np.int64))
+    assert len(member.optimizer_.state) > 0
 
 
 def test_table_of_labels_is_refused():
@@ -500,7 +562,7 @@ def test_candidates_that_a_timeout_has_cut_off_are_no_members(monkeypatch):
                 self.end = -np.inf
             super().on_epoch(event)
 
-    monkeypatch.setattr("sktune.search.rounds.search_in_rounds.Deadline", LateDeadline)
+    monkeypatch.setattr("sktune.search.rounds.session.Deadline", LateDeadline)
     monkeypatch.setattr("sktune.search.grid.default_batch_size", lambda search, n: 2)
     search = RandomizedSearchCV(
         NET,
@@ -526,3 +588,33 @@ def test_storage_keeps_no_models(tmp_path):
 
     with pytest.raises(ValueError, match="ensemble must be None with a storage"):
         search.fit(X, y)
+
+
+_MEASURED = """
+import json, resource, sys
+import numpy as np
+from scipy.stats import loguniform, uniform
+from sklearn.datasets import load_digits
+from sktune import BayesSearchCV, NeuralNetClassifier
+
+X, y = load_digits(return_X_y=True)
+net = NeuralNetClassifier(module__hidden=(128,), max_epochs=1, random_state=0)
+space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": uniform(0, 0.5)}
+search = BayesSearchCV(
+    net, space, n_iter=300, cv=5, ensemble="greedy", scoring="neg_log_loss", random_state=0
+)
+search.fit((X / 16).astype(np.float32), y)
+kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([len(search.ensemble_weights_), kibibytes / 2**10]))
+"""
+
+
+@pytest.mark.slow
+def test_three_hundred_candidates_take_less_than_a_gigabyte():
+    pytest.importorskip("optuna")
+    command = [sys.executable, "-c", _MEASURED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    n_candidates, mebibytes = json.loads(done.stdout.splitlines()[-1])
+
+    assert n_candidates == 300
+    assert mebibytes < 1000

@@ -10,7 +10,9 @@ from sklearn.model_selection import KFold, RandomizedSearchCV, ShuffleSplit
 from sklearn.naive_bayes import GaussianNB
 
 from sktune.search.base import _FusedSearch
-from sktune.search.rounds.search_in_rounds import _ALL_FAILED, FixedSplits, SearchInRounds
+from sktune.search.rounds.evaluation import _ALL_FAILED
+from sktune.search.rounds.seam import FixedSplits, fix_splits
+from sktune.search.rounds.search_in_rounds import SearchInRounds
 
 X, y = make_classification(30, n_features=4, random_state=0)
 METHODS = ["_run_search", "_format_results", "_select_best_index"]
@@ -34,7 +36,7 @@ def test_scikit_learn_calls_them_in_turn():
     class Search(RandomizedSearchCV):
         def _run_search(self, evaluate_candidates, **context):
             calls.append("run")
-            cv = FixedSplits(self._checked_cv_orig)
+            cv = fix_splits(self, evaluate_candidates)
             for C in (0.1, 1.0):
                 results = evaluate_candidates([{"C": C}], cv=cv)
                 calls.append(len(results["params"]))

@@ -16,7 +16,8 @@ class InRounds(BaseSearchCV):
         super().__init__(estimator=estimator, cv=cv)
 
     def _run_search(self, evaluate_candidates):
-        splits = fix_splits(self)
+        splits = fix_splits(self, evaluate_candidates)
+        self.n_splits_within_ = self.n_splits_
         self.rounds_ = []
         for name in ("first", "second"):
             results = evaluate_candidates(
@@ -32,6 +33,7 @@ def test_candidates_are_evaluated_in_rounds_on_fixed_splits():
     assert search.rounds_ == [["first"], ["first", "second"]]
     assert search.cv_results_["round"].tolist() == ["first", "second"]
     assert isinstance(search.splits_, FixedSplits)
+    assert search.n_splits_within_ == 2
 
 
 def test_scikit_learns_searches_are_of_the_base_class():

@@ -156,7 +156,7 @@ BAD = [
     ({"stages": [("a", {"C": [1]}), ("a", None)]}, "stages must have different names, .* got 'a'"),
     ({"stages": [("baseline", {"C": [1]})]}, "none 'baseline', got 'baseline'"),
     ({"stages": [("a", None)]}, "the first stage must have a space, got None for 'a'"),
-    ({"stages": [("a", {})]}, "stage 'a' must have a dict of parameters as its space, got {}"),
+    ({"stages": [("a", {})]}, "stage 'a' must have a dict of parameters as its space, or .* {}"),
     ({"stages": [("a", {"D": [1]})]}, "stage 'a' must name parameters of the estimator, got 'D'"),
     ({"stages": [("a", {"C": 1})]}, "must have a distribution or a list of values, got 1"),
     ({"stages": [("a", {"C": []})]}, r"must have a distribution or a list of values, got \[\]"),
@@ -166,6 +166,13 @@ BAD = [
     ({"sampler": "grid", "stages": [("a", {"C": uniform()})]}, "lists of values only"),
     ({"narrow": 0}, "narrow must be above 0 and at most 1, got narrow=0"),
     ({"scoring": ["accuracy", "f1"], "refit": False}, "refit must name the metric"),
+    ({"stages": {"a": {"C": [1]}}}, "stages must be a list of pairs"),
+    ({"stages": [("a", [{"C": [1]}, {}])]}, "or a list of such dicts, got"),
+    ({"stages": [("a", {"C": [1]}), ("b", [{"CC": [1]}])]}, "stage 'b' must name .* got 'CC'"),
+    ({"timeout": 0}, "timeout must be a number above 0, got timeout=0"),
+    ({"stop": "soon"}, "stop must be 'auto' or None, got stop='soon'"),
+    ({"stop": "auto", "scoring": ["f1", "accuracy"], "refit": False}, "or a stage stops, where"),
+    ({"stop": "auto", "cv": ShuffleSplit(1)}, "must have at least 2 splits"),
 ]
 
 
@@ -212,17 +219,19 @@ def test_stages_may_be_bayesian(kind):
 
 def test_a_bayesian_stage_is_told_of_the_best_and_of_the_baseline(monkeypatch):
     pytest.importorskip("optuna")
-    from sktune.search.samplers.stage_sampler import StageSampler
+    from sktune.search.samplers.batches import BatchSampler
 
     told = []
-    monkeypatch.setattr(
-        StageSampler, "tell_known", lambda self, params, score: told.append((params, score))
-    )
-    stages = [("grid", {"C": [1e-9, 10.0]}), ("all", None)]
+
+    def tell(self, points, scores):
+        told.extend((self.space.params_at(p), s) for p, s in zip(points, scores, strict=True))
+
+    monkeypatch.setattr(BatchSampler, "tell", tell)
+    stages = [("grid", {"C": [1e-9, 1e-8, 10.0]}), ("all", None)]
     sampler = {"grid": "grid", "all": "tpe"}
     search = staged(LogisticRegression(C=1e-8), stages, sampler=sampler, narrow=1.0).fit(X, y)
 
-    assert told == [
+    assert told[:2] == [
         ({"C": 10.0}, search.stages_[1]["best_score"]),
         ({"C": 1e-8}, search.stages_[0]["best_score"]),
     ]

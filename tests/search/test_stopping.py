@@ -130,14 +130,14 @@ class LateDeadline(Deadline):
 
 @pytest.mark.parametrize("cls", [BayesSearchCV, RandomizedSearchCV])
 def test_timeout_returns_what_is_complete(cls, monkeypatch):
-    monkeypatch.setattr("sktune.search.rounds.search_in_rounds.Deadline", LateDeadline)
+    monkeypatch.setattr("sktune.search.rounds.session.Deadline", LateDeadline)
     space = {"lr": loguniform(1e-4, 1e-1)}
     net = NeuralNetClassifier(max_epochs=4, random_state=0)
-    search = cls(net, space, n_iter=12, cv=2, timeout=5.0, random_state=0, n_jobs=1).fit(X, y)
+    search = cls(net, space, n_iter=12, cv=2, timeout=500.0, random_state=0, n_jobs=1).fit(X, y)
 
     # a round is a group of four epochs: the second one ends with its third epoch
     assert len(search.cv_results_["params"]) == 4
-    assert search.stop_reason_ == "the timeout of 5.0 s is over, 4 candidates are complete"
+    assert search.stop_reason_ == "the timeout of 500.0 s is over, 4 candidates are complete"
     assert {stop["candidate"] for stop in search.fusion_.stopped} == {4, 5, 6, 7}
     assert len(search.best_estimator_.history) == 4
 

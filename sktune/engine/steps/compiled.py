@@ -40,6 +40,8 @@ class CompiledSteps(StepBackend):
                 )
                 if isinstance(self.program, str):
                     return self.program
+                if self.program.drops_by_function and not spec.sampling.has_seeded_masks:
+                    return "its dropout masks do not follow from its seed"
                 reason = self._find_augmentation_blocker(specs)
                 if reason:
                     return reason

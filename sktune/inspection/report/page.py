@@ -9,7 +9,6 @@ import numpy as np
 
 from sktune.inspection.advice.finding import SEVERITIES
 from sktune.inspection.effects import importance
-from sktune.inspection.optional import import_jinja
 from sktune.inspection.report.asked import describe_asked
 from sktune.inspection.report.candidates import list_candidates, list_groups
 from sktune.inspection.report.drawing import draw_curves, draw_effect, draw_shares
@@ -17,10 +16,12 @@ from sktune.inspection.report.recipe import write_recipe
 from sktune.inspection.report.results import (
     find_baseline,
     list_best_parameters,
+    list_other_scores,
     read_best,
     read_sealed_test,
 )
 from sktune.inspection.report.setting import list_seeds, list_versions
+from sktune.runtime.libraries.optional import import_jinja
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def render_page(record, search, title, findings, X, y):
         script=Markup(script),
         asked=describe_asked(record, search),
         best=read_best(record),
+        other_scores=list_other_scores(record, search),
         best_parameters=list_best_parameters(record),
         top=_find_top(record),
         baseline=find_baseline(record, search, X, y),

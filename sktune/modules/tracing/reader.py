@@ -4,8 +4,9 @@ import operator
 
 from torch import fx, nn
 
+from sktune.modules.function_masks import calls_dropout
 from sktune.modules.tracing.joins import ARITHMETIC, CONCATENATIONS, read_arithmetic
-from sktune.modules.tracing.links import Add, Concatenation, Product, open_links
+from sktune.modules.tracing.links import Add, Concatenation, FunctionDropout, Product, open_links
 from sktune.modules.tracing.operations import (
     ENDINGS,
     FUNCTIONS,
@@ -69,7 +70,10 @@ class LinkReader(Pieces):
         if node.target in ARITHMETIC:
             return self._read_arithmetic(node)
         if not node.args or not isinstance(node.args[0], fx.Node):
-            raise Unreadable(f"it calls {_name_of(node)} with something else than its input")
+            what = _name_of(node)
+            if what not in {_name_of_target(target) for target in FUNCTIONS}:
+                raise Unreadable(f"it computes {what}")
+            raise Unreadable(f"it calls {what} with something else than its input")
         source = self.values[node.args[0]]
         if node.op == "call_module":
             return self._call_layer(node, source)
@@ -123,9 +127,18 @@ class LinkReader(Pieces):
         if isinstance(source, Looked) and _name_of(node) == "flatten":
             return self.as_rows(source)
         layer = read_call(table, node.target, _name_of(node), rest, node.kwargs)
+        if isinstance(layer, FunctionDropout):
+            self._check_masks()
         source = self.as_table(source)
         # no part of a module has a name with parentheses
         return source if layer is None else self.add_link(f"{node.name}()", layer, (source,))
+
+    def _check_masks(self):
+        """Raise unless calls of a dropout function have masks that follow from the seed."""
+        if not self.module.training:
+            raise Unreadable("it drops units in evaluation, too")
+        if not calls_dropout(self.module):
+            raise Unreadable("it calls a dropout function outside of its methods: use nn.Dropout")
 
     def _read_arithmetic(self, node):
         """Return the value of a sum, a product or the like, of tables and numbers."""
@@ -223,4 +236,8 @@ def _name_of(node):
     """Return what a user calls the operation of a node."""
     if node.op == "call_module":
         return f"its layer {_strip(node.target)}"
-    return getattr(node.target, "__name__", str(node.target))
+    return _name_of_target(node.target)
+
+
+def _name_of_target(target):
+    return getattr(target, "__name__", str(target))

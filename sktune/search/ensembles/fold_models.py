@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sktune.bridge.seam import Task, is_fit, take_test_rows
+from sktune.bridge.fits import net_of
+from sktune.bridge.install import forget_optimizer
+from sktune.bridge.seam import Task, is_fit, is_skipped, take_test_rows
 
 _KEPT = "sktune_fold_model"
 
@@ -15,13 +17,16 @@ class FoldModel:
 
     Attributes
     ----------
-    estimator : estimator object
-    predictions : ndarray of shape (n_test_rows,) or (n_test_rows, n_outputs)
+    estimator : estimator object or None
+    predictions : ndarray of shape (n_test_rows,) or (n_test_rows, n_outputs), or None
         Of the test rows of the split.
+    reason : str
+        Why there are none, in words; empty if there are.
     """
 
-    estimator: object
-    predictions: np.ndarray
+    estimator: object = None
+    predictions: np.ndarray | None = None
+    reason: str = ""
 
 
 class KeepingFit:
@@ -53,9 +58,17 @@ class KeepingFit:
         estimator = result.pop("estimator")
         result[_KEPT] = None
         if result["fit_error"] is None:
-            predictions = getattr(estimator, self.method)(take_test_rows(task))
-            result[_KEPT] = FoldModel(estimator, np.asarray(predictions))
+            result[_KEPT] = self._keep(estimator, take_test_rows(task))
         return result
+
+    def _keep(self, estimator, X_test):
+        """Return what is kept of a fitted model."""
+        if not hasattr(estimator, self.method):
+            return FoldModel(reason=f"{type(net_of(estimator)).__name__} has no {self.method}")
+        predictions = np.asarray(getattr(estimator, self.method)(X_test))
+        # a member predicts; nothing goes on training it
+        forget_optimizer(estimator)
+        return FoldModel(estimator, predictions)
 
 
 class FoldModels:
@@ -70,7 +83,7 @@ class FoldModels:
     ----------
     models : list of FoldModel or None
         In scikit-learn's order: all splits of the first candidate, then those of the next. None
-        stands for a fit that failed.
+        stands for a fit that failed, or was not begun before a timeout.
     tests : list of ndarray of int
         The test rows of each of them.
     """
@@ -84,15 +97,15 @@ class FoldModels:
         """Return a task, (function, args, kwargs), whose result brings its model."""
         if not is_fit(item):
             return item
-        task = Task(item)
-        self._check(task.last_step)
-        self.tests.append(np.asarray(task.arguments["test"]))
+        self.tests.append(np.asarray(Task(item).arguments["test"]))
         function, args, kwargs = item
         return KeepingFit(function, self.method), args, kwargs
 
     def receive(self, result):
         """Take the model out of the result of a task."""
-        if isinstance(result, dict) and _KEPT in result:
+        if is_skipped(result):
+            self.models.append(None)
+        elif isinstance(result, dict) and _KEPT in result:
             self.models.append(result.pop(_KEPT))
 
     def drop(self, candidates, n_splits):
@@ -122,10 +135,3 @@ class FoldModels:
                 )
             by_candidate.append(self.models[start : start + n_splits])
         return by_candidate, tests
-
-    def _check(self, last_step):
-        if last_step is not None and not hasattr(last_step, self.method):
-            raise ValueError(
-                f"an ensemble needs {self.method} of each model, "
-                f"{type(last_step).__name__} does not have it"
-            )

@@ -9,6 +9,7 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import type_of_target
 
+from sktune.bridge.install import forget_optimizer
 from sktune.bridge.seam import fit_together, route_params, take_split
 from sktune.search.ensembles.averages import align_columns, average_fitted
 from sktune.search.ensembles.fold_models import FoldModels
@@ -116,6 +117,7 @@ class EnsembleSearch:
     def _end_ensemble(self, kept, X, y, params):
         """Choose the members among the models kept, and set the attributes."""
         models, tests = kept.arrange(self.n_splits_)
+        models = _leave_out(models, kept.method)
         are_whole = self._find_whole(models)
         predictions = self._collect_predictions(models, are_whole, tests)
         fit_params, score_params = route_params(self, find_scorer(self), params)
@@ -163,7 +165,10 @@ class EnsembleSearch:
                     found = align_columns(found, model.estimator.classes_, classes)
                 known[candidate] = found
             if not known:
-                raise ValueError("an ensemble needs a candidate whose fits succeed on all splits")
+                raise ValueError(
+                    "an ensemble needs a candidate whose fits succeed, with finite predictions, "
+                    "on all splits; got none"
+                )
             some = next(iter(known.values()))
             table = np.full((len(models), *some.shape), np.nan, some.dtype)
             for candidate, found in known.items():
@@ -186,8 +191,8 @@ class EnsembleSearch:
         if self.ensemble == "folds":
             if not are_whole[self.best_index_]:
                 raise ValueError(
-                    "ensemble='folds' needs the best candidate to be fitted on all splits, "
-                    f"a fit of candidate {self.best_index_} failed"
+                    "ensemble='folds' needs the best candidate to be fitted on all splits and to "
+                    f"predict probabilities, candidate {self.best_index_} has failed or does not"
                 )
             weights[self.best_index_] = 1.0
             return weights
@@ -245,7 +250,40 @@ class EnsembleSearch:
         for candidate in chosen:
             params = clone(self.cv_results_["params"][candidate], safe=False)
             members.append(clone(self.estimator).set_params(**params))
-        return fit_together(members, X, y, fit_params, self.n_jobs), weights[chosen]
+        members = fit_together(members, X, y, fit_params, self.n_jobs)
+        for member in members:
+            forget_optimizer(member)
+        return members, weights[chosen]
+
+
+def _leave_out(models, method):
+    """Return models with None for those that do not have what is averaged; warn of them.
+
+    Raises
+    ------
+    ValueError
+        If no candidate has it.
+    """
+    reasons = {}
+    for candidate, of_candidate in enumerate(models):
+        for model in of_candidate:
+            if model is not None and model.reason:
+                reasons.setdefault(candidate, model.reason)
+    if not reasons:
+        return models
+    reason = ", ".join(dict.fromkeys(reasons.values()))
+    if len(reasons) == len(models):
+        raise ValueError(f"an ensemble needs {method} of each model: {reason}")
+    shown = ", ".join(map(str, reasons))
+    warnings.warn(
+        f"the ensemble is chosen without candidates {shown}: {reason} as they set its parameters",
+        UserWarning,
+        stacklevel=5,
+    )
+    kept = []
+    for of_candidate in models:
+        kept.append([None if model and model.reason else model for model in of_candidate])
+    return kept
 
 
 def _list_members(models, weights):

@@ -6,8 +6,12 @@
   ``_run_search(evaluate_candidates)``;
 - ``evaluate_candidates(candidates, cv=None, more_results=None)``, which returns ``cv_results_`` so
   far; scikit-learn's halving searches use these arguments;
-- ``_checked_cv_orig``, the splitter that the search uses.
+- ``_checked_cv_orig``, the splitter that the search uses. Before scikit-learn 1.9 the splitter and
+  the number of splits are the variables ``cv_orig`` and ``n_splits`` of ``fit``, which
+  ``evaluate_candidates`` has in its closure.
 """
+
+import inspect
 
 import numpy as np
 from sklearn.model_selection._search import BaseSearchCV
@@ -60,6 +64,22 @@ def _count(rows):
     return int(rows.sum()) if rows.dtype == bool else len(rows)
 
 
-def fix_splits(search):
-    """Return the splitter of a search that is being fitted, with its splits fixed."""
-    return FixedSplits(search._checked_cv_orig)
+def fix_splits(search, evaluate_candidates, check=None):
+    """Return the splitter of a search that is being fitted, with its splits fixed.
+
+    The search has ``n_splits_`` from here on, which scikit-learn sets at the end of ``fit`` only
+    before 1.9.
+
+    Parameters
+    ----------
+    search : search of scikit-learn's class
+    evaluate_candidates : callable
+        What scikit-learn calls ``_run_search`` with.
+    check : callable or None
+        See :class:`FixedSplits`.
+    """
+    if hasattr(search, "_checked_cv_orig"):
+        return FixedSplits(search._checked_cv_orig, check)
+    variables = inspect.getclosurevars(evaluate_candidates).nonlocals
+    search.n_splits_ = variables["n_splits"]
+    return FixedSplits(variables["cv_orig"], check)

@@ -7,6 +7,7 @@ from time import monotonic, time
 import numpy as np
 from scipy.stats import f as f_distribution
 
+from sktune.engine.steps.base import Stopped
 from sktune.search.samplers.gaussian_process import Surrogate, draw_candidates, pick_best
 
 # Scores that are needed before anything can be expected of the next ones.
@@ -35,7 +36,7 @@ def check_stopping(search):
 
 
 class Deadline:
-    """A listener that ends all fits with the epoch in which the time is over.
+    """A listener that ends all fits with the epoch in which the time is over, and begins no more.
 
     Parameters
     ----------
@@ -45,6 +46,8 @@ class Deadline:
 
     # groups that other processes or machines train end in time, too
     goes_along = True
+    # whether it is with a worker, whose group has begun
+    is_elsewhere = False
 
     def __init__(self, seconds):
         self.seconds = seconds
@@ -55,6 +58,7 @@ class Deadline:
         return {"seconds": self.seconds, "end": time() + self.end - monotonic()}
 
     def __setstate__(self, state):
+        self.is_elsewhere = True
         self.seconds = state["seconds"]
         self.end = monotonic() + state["end"] - time()
 
@@ -64,9 +68,23 @@ class Deadline:
         return f"the timeout of {self.seconds} s is over"
 
     @property
+    def n_left(self):
+        """The seconds that are left; infinity if there is no limit."""
+        return max(self.end - monotonic(), 0.0)
+
+    @property
     def is_over(self):
         """Whether the time is over."""
         return monotonic() >= self.end
+
+    def begin_group(self, fits):
+        """Begin a group, unless the time is over."""
+        if self.is_over and not self.is_elsewhere:
+            raise Stopped
+        return self
+
+    def end_group(self, has_failed):
+        """Do nothing: a group needs no end."""
 
     def on_epoch(self, event):
         """Stop all fits of a group if the time is over."""

@@ -13,17 +13,22 @@ from itertools import product
 from numbers import Real
 
 import numpy as np
-from sklearn.base import clone
+from sklearn.utils import check_random_state
 
-from sktune.runtime.names import did_you_mean
+from sktune.runtime.libraries.optional import import_optuna
 from sktune.search.narrowing import NarrowedDistribution
-from sktune.search.samplers.optional import import_optuna
+from sktune.search.settable import check_settable
 from sktune.search.spaces import loguniform_int, zero_or
 
 # Where quantile functions are cut off: that of a normal distribution is infinite at 0 and 1.
 _EDGE = 2.0**-20
 # Of a space with no more candidates than these none is evaluated twice.
 SMALL = 10_000
+
+
+def _import_distributions():
+    """Return ``optuna.distributions``."""
+    return import_optuna("a sampler or a study of Optuna's").distributions
 
 
 class Dimension(ABC):
@@ -136,9 +141,23 @@ class Number(Dimension):
         value = np.log(value) if self.log else value
         return float((value - low) / (high - low))
 
+    def ppf(self, q):
+        """Return the values at positions from 0 to 1, a float or an array: as scipy's do."""
+        values = [self.value_at(position) for position in np.ravel(q)]
+        return np.array(values).reshape(np.shape(q))[()]
+
+    def cdf(self, value):
+        """Return the position of a value, as scipy's distributions do."""
+        return self.position_of(min(max(value, self.low), self.high))
+
+    def rvs(self, size=None, random_state=None):
+        """Draw a value, or an array of shape `size`, as scipy's distributions do."""
+        draws = self.ppf(check_random_state(random_state).uniform(size=size))
+        return draws if size is not None else as_python(draws)
+
     def sampled_distribution(self):
         """Return the Optuna distribution of the same name."""
-        distributions = import_optuna().distributions
+        distributions = _import_distributions()
         if self.is_int:
             step = 1 if self.step is None else self.step
             return distributions.IntDistribution(self.low, self.high, self.log, step)
@@ -174,13 +193,13 @@ class Choices(Dimension):
     def position_of(self, value):
         """Return the position of the first entry that equals a value."""
         for index, other in enumerate(self.values):
-            if _are_equal(value, other):
+            if are_equal(value, other):
                 return self.position_of_sampled(index)
         raise ValueError(f"a value must be one of {list(self.values)!r}, got {value!r}")
 
     def sampled_distribution(self):
         """Return the distribution of the entries' numbers."""
-        return import_optuna().distributions.CategoricalDistribution(range(self.n_values))
+        return _import_distributions().CategoricalDistribution(range(self.n_values))
 
     def sampled_at(self, position):
         """Return the number of the entry at a position."""
@@ -194,7 +213,7 @@ class Choices(Dimension):
         """Return the distribution of the entries, or of their texts."""
         shown = [self.shown(value) for value in self.values]
         choices = list(dict.fromkeys(shown))
-        return import_optuna().distributions.CategoricalDistribution(choices)
+        return _import_distributions().CategoricalDistribution(choices)
 
     def shown(self, value):
         """Return an entry that Optuna can keep, or its text."""
@@ -255,7 +274,7 @@ class Quantiles(Dimension):
 
     def sampled_distribution(self):
         """Return the distribution of the position."""
-        return import_optuna().distributions.FloatDistribution(0.0, 1.0)
+        return _import_distributions().FloatDistribution(0.0, 1.0)
 
     def sampled_at(self, position):
         """Return the position."""
@@ -399,7 +418,7 @@ def _read_scipy(values):
     return Quantiles(values)
 
 
-def _are_equal(value, other):
+def are_equal(value, other):
     """Tell whether two values are the same; estimators are compared by what they show."""
     if value is other:
         return True
@@ -550,16 +569,6 @@ class Space:
 
     def check_names(self, estimator):
         """Raise a ValueError for a name that is no parameter of the estimator."""
-        known = estimator.get_params()
-        middle = [Point(number, (0.5,) * len(part)) for number, part in enumerate(self.parts)]
-        for point in middle:
-            params = clone(self.params_at(point), safe=False)
-            try:
-                clone(estimator).set_params(**params)
-            except (ValueError, TypeError, AttributeError) as error:
-                unknown = [name for name in params if name not in known]
-                hint = did_you_mean(unknown[0], known) if unknown else ""
-                raise ValueError(
-                    "param_distributions must name parameters of the estimator, "
-                    f"got {unknown or list(params)}{hint} ({error})"
-                ) from error
+        for number, part in enumerate(self.parts):
+            middle = Point(number, (0.5,) * len(part))
+            check_settable("param_distributions", estimator, self.params_at(middle))

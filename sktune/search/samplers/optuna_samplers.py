@@ -1,17 +1,32 @@
 """Optuna's samplers, asked for batches."""
 
+from contextlib import contextmanager
 from copy import deepcopy
 
 import numpy as np
 
+from sktune.runtime.libraries.optional import import_optuna
 from sktune.runtime.names import did_you_mean
 from sktune.search.samplers.distributions import Point
 from sktune.search.samplers.gaussian_process import GaussianProcessSampler
-from sktune.search.samplers.optional import import_optuna, quiet_optuna
 
 SAMPLERS = ("tpe", "gp")
 # What tells the part of a space that has several.
 _PART = "part of the space"
+# Who needs Optuna, as an error says where it is missing.
+_WHAT = "a sampler of Optuna's"
+
+
+@contextmanager
+def quiet_optuna():
+    """Let Optuna print nothing of studies that are made or opened."""
+    logging = import_optuna(_WHAT).logging
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 class OptunaSampler:
@@ -25,7 +40,7 @@ class OptunaSampler:
 
     def __init__(self, space, sampler):
         self.space = space
-        self.optuna = import_optuna()
+        self.optuna = import_optuna(_WHAT)
         with quiet_optuna():
             self.study = self.optuna.create_study(direction="maximize", sampler=sampler)
         # the trials that are being evaluated, by their candidates
@@ -104,7 +119,7 @@ def check_sampler(sampler):
                 f"got sampler={sampler!r}{did_you_mean(sampler, SAMPLERS)}"
             )
         return
-    base = import_optuna().samplers.BaseSampler
+    base = import_optuna(_WHAT).samplers.BaseSampler
     if not isinstance(sampler, base) and not callable(sampler):
         raise ValueError(
             f"sampler must be one of {sorted(SAMPLERS)} or an Optuna sampler, got {sampler!r}"
@@ -122,10 +137,10 @@ def make_sampler(sampler, space, seed):
     space : Space
     seed : int
     """
-    optuna = import_optuna()
-    if sampler == "gp":
+    if isinstance(sampler, str) and sampler == "gp":
         return GaussianProcessSampler(space, seed)
-    if sampler == "tpe":
+    optuna = import_optuna(_WHAT)
+    if isinstance(sampler, str):
         sampler = optuna.samplers.TPESampler(seed=seed)
     elif isinstance(sampler, optuna.samplers.BaseSampler):
         sampler = deepcopy(sampler)

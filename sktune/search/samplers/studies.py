@@ -4,8 +4,9 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sktune.engine.digest import digest
+from sktune.runtime.libraries.optional import import_optuna
 from sktune.search.samplers.distributions import Choices, Number, Point, Quantiles, ZeroOr
-from sktune.search.samplers.optional import import_optuna, quiet_optuna
+from sktune.search.samplers.optuna_samplers import quiet_optuna
 
 # The name of the study in a storage, and of what is noted of it and of its trials.
 _NAME = "sktune"
@@ -63,7 +64,7 @@ class SearchStudy:
     """
 
     def __init__(self, space, storage):
-        self.optuna = import_optuna()
+        self.optuna = import_optuna("the study of a search")
         self.states = self.optuna.trial.TrialState
         self.space = space
         self.distributions = _shown_distributions(space)
@@ -137,10 +138,12 @@ class SearchStudy:
     def end(self, trials, outcomes, metric):
         """Tell the scores of candidates to their trials."""
         for trial, outcome in zip(trials, outcomes, strict=True):
+            if not outcome.is_complete:
+                self.study.tell(trial, state=self.states.FAIL)
+                continue
+            trial.set_user_attr(_ROWS, [_as_json(row) for row in outcome.rows])
             score = outcome.score(metric)
-            if outcome.is_complete:
-                trial.set_user_attr(_ROWS, [_as_json(row) for row in outcome.rows])
-            if outcome.is_complete and np.isfinite(score):
+            if np.isfinite(score):
                 self.study.tell(trial, score)
             else:
                 self.study.tell(trial, state=self.states.FAIL)

@@ -18,6 +18,11 @@ def import_jinja(what):
     return import_optional("jinja2", what, "Jinja", "'sktune[report]'")
 
 
+def import_optuna(what):
+    """Return ``optuna``; see :func:`import_optional`."""
+    return import_optional("optuna", what, "Optuna", "'sktune[bayes]'")
+
+
 def import_optional(module, what, name, requirement):
     """Return a module of a library that may not be installed.
 

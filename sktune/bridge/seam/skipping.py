@@ -1,0 +1,66 @@
+"""Fits that are not begun any more, since the time of their search is over."""
+
+from time import time
+
+import numpy as np
+
+from sktune.bridge.seam.tasks import Task, is_fit
+
+_SKIPPED = "sktune_skipped"
+
+
+class TimedFit:
+    """The function of a task, which fits only if a moment is not past when the task begins.
+
+    It runs wherever the task runs, also in another process or on another machine.
+
+    Parameters
+    ----------
+    call : callable
+        What scikit-learn, or a keeper of models, has made the function of the task.
+    end : float
+        The moment, as :func:`time.time` tells it.
+    """
+
+    def __init__(self, call, end):
+        self.call = call
+        self.end = end
+
+    @property
+    def function(self):
+        """scikit-learn's function, by which a task is known to be a fit."""
+        return getattr(self.call, "function", self.call)
+
+    def __call__(self, *args, **kwargs):
+        """Run the task, or return what stands for its result."""
+        if time() >= self.end:
+            return make_skipped_result(Task((self.call, args, kwargs)))
+        return self.call(*args, **kwargs)
+
+
+def let_begin_until(item, n_seconds):
+    """Return a task, (function, args, kwargs), that does not fit once some seconds have passed."""
+    if not is_fit(item):
+        return item
+    function, args, kwargs = item
+    return TimedFit(function, time() + n_seconds), args, kwargs
+
+
+def make_skipped_result(task):
+    """Return the result of a task that has not fitted: it has no error, and scores of NaN."""
+    result = {
+        _SKIPPED: True,
+        "fit_error": None,
+        "test_scores": np.nan,
+        "n_test_samples": 0,
+        "fit_time": 0.0,
+        "score_time": 0.0,
+    }
+    if task.arguments.get("return_train_score"):
+        result["train_scores"] = np.nan
+    return result
+
+
+def is_skipped(result):
+    """Tell whether a task was not begun any more."""
+    return isinstance(result, dict) and _SKIPPED in result

@@ -1,0 +1,1 @@
+"""What a search in stages consists of: the stages, their spaces, and the candidates of each."""

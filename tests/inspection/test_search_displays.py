@@ -196,6 +196,14 @@ def test_halving_without_resources():
     assert frame["is_best"].tolist() == [False] * 6 + [True]
 
 
+def test_the_resource_makes_no_other_candidate():
+    results = halving_results(n_resources=[1, 1, 1, 1, 3, 3, 9])
+    for params, amount in zip(results["params"], results["n_resources"], strict=True):
+        params["max_epochs"] = amount
+
+    assert len(HalvingDisplay.from_cv_results(results).lines_) == 4
+
+
 def test_a_single_bracket_has_no_name():
     display = HalvingDisplay.from_cv_results(halving_results(bracket=[0] * 7))
 

@@ -24,13 +24,13 @@ _SECONDS = 0.02
 @njit(nogil=True)
 def _repeat_gather(n, space, X, rows, padded):
     for _ in range(n):
-        kernels._gather(space, X, rows, padded)
+        kernels.gather(space, X, rows, padded)
 
 
 @njit(nogil=True)
-def _repeat_forward(n, links, numbers, flat, space, n_features, padded):
+def _repeat_forward(n, links, numbers, flat, state, space, padded, n_rows):
     for i in range(n):
-        kernels._forward(links, numbers, flat, space, n_features, padded, (0, 0, i))
+        kernels._forward(links, numbers, flat, state, space, padded, n_rows, (0, 0, i))
 
 
 @njit(nogil=True)
@@ -40,9 +40,9 @@ def _repeat_loss(n, loss, loss_option, space, width, target, weight, rows, padde
 
 
 @njit(nogil=True)
-def _repeat_backward(n, links, flat, gradient, space, padded, n_rows):
+def _repeat_backward(n, links, numbers, flat, gradient, space, padded, n_rows):
     for _ in range(n):
-        kernels._backward(links, flat, gradient, space, padded, n_rows)
+        kernels._backward(links, numbers, flat, gradient, space, padded, n_rows)
 
 
 @njit(nogil=True)
@@ -64,7 +64,7 @@ class Recorder:
 
     def __call__(self, *args):
         n_parameters = len(args[6])
-        n_rows_of_batch = int(args[13][0])
+        n_rows_of_batch = int(args[14][0])
         key = (n_parameters, n_rows_of_batch)
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
@@ -103,6 +103,7 @@ def _time_stages(
     options,
     flat,
     gradient,
+    state,
     first,
     second,
     t,
@@ -116,16 +117,16 @@ def _time_stages(
     X, *outcomes = data
     n_rows = int(sizes[0])
     rows = order[:n_rows]
-    padded = int(kernels._padded(n_rows, flat))
-    last_layer = links[links[:, 0] == kernels.LINEAR][-1]
-    width = int(last_layer[2])
-    space = kernels._make_workspace(links, X.shape[1], n_rows, flat)
+    padded = int(kernels.padded(n_rows, flat))
+    last_operation = links[links[:, kernels.OPCODE] >= kernels.FIRST_OPERATION][-1]
+    width = int(last_operation[kernels.WIDTH])
+    space = kernels.make_workspace(links, n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)
-    yield _time(_repeat_forward, links, numbers, flat, space, X.shape[1], padded)
+    yield _time(_repeat_forward, links, numbers, flat, state, space, padded, n_rows)
     yield _time(_repeat_loss, loss, loss_option, space, width, *outcomes, rows, padded)
     # The repeated loss has overwritten the gradient of the outputs.
     space.tables[-1] = 1e-3
-    yield _time(_repeat_backward, links, flat, gradient, space, padded, n_rows)
+    yield _time(_repeat_backward, links, numbers, flat, gradient, space, padded, n_rows)
     yield _time(_repeat_update, rule, options, flat, gradient, first, second)
 
 

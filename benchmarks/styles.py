@@ -8,10 +8,14 @@ Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, withou
 - ``MLP``: our module;
 - ``class``: a class of one's own with layers as attributes, ``F.relu`` and ``nn.Dropout``;
 - ``softmax``: the style of skorch's documentation, with a softmax at the end under ``NLLLoss``;
-- ``sequential in a class``; ``batch norm``; ``residual``: classes of one's own;
-- ``label smoothing``, ``RMSprop``: the class with another criterion or optimizer.
+- ``sequential in a class``; ``batch norm``; ``residual``; ``embeddings``, of four columns beside
+  numbers; ``functional dropout``: classes of one's own;
+- ``label smoothing``, ``RMSprop``: the class with another criterion or optimizer;
+- ``MLP, batch norm`` and ``MLP, two layers``: our module with the layers that ``batch norm`` and
+  ``residual`` have.
 
-The styles take turns, round by round; shown are medians over the rounds, and the ratio to ``MLP``.
+The styles take turns, round by round; shown are medians over the rounds, and the ratio to the
+``MLP`` of the same layers.
 ``steps`` tells how they were taken. With ``--skorch``, scikit-learn's GridSearchCV over skorch's
 net (no callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each, and
 the ratio is that of the better one to ours.
@@ -35,6 +39,9 @@ from torch.nn import functional as F
 import sktune
 
 HIDDEN = 128
+# The columns of the digits that are looked up in embeddings: pixels near the middle.
+KEYS = [27, 28, 35, 36]
+N_KEYS = len(KEYS)
 RATES = np.geomspace(1e-4, 1e-2, 12).tolist()
 N_EPOCHS = 10
 
@@ -75,6 +82,23 @@ class BatchNorm(OwnClass):
         return self.output(self.dropout(F.relu(self.norm(self.dense(X)))))
 
 
+class FunctionalDropout(OwnClass):
+    def forward(self, X):
+        return self.output(F.dropout(F.relu(self.dense(X)), 0.2, self.training))
+
+
+class Embedded(OwnClass):
+    """The first columns are whole numbers, each with an embedding of its own."""
+
+    def __init__(self, n_features=64, n_outputs=10):
+        super().__init__(n_features - N_KEYS + 4 * N_KEYS, n_outputs)
+        self.embeddings = nn.ModuleList(nn.Embedding(17, 4) for _ in range(N_KEYS))
+
+    def forward(self, X):
+        parts = [layer(X[:, n].long()) for n, layer in enumerate(self.embeddings)]
+        return super().forward(torch.cat([*parts, X[:, N_KEYS:]], dim=1))
+
+
 class Residual(OwnClass):
     def __init__(self, n_features=64, n_outputs=10):
         super().__init__(n_features, n_outputs)
@@ -92,14 +116,30 @@ STYLES = {
     "sequential in a class": {"module": SequentialInClass},
     "label smoothing": {"module": OwnClass, "criterion__label_smoothing": 0.1},
     "RMSprop": {"module": OwnClass, "optimizer": torch.optim.RMSprop},
+    "MLP, batch norm": {
+        "module__hidden": (HIDDEN,),
+        "module__dropout": 0.2,
+        "module__batch_norm": True,
+    },
     "batch norm": {"module": BatchNorm},
+    "MLP, two layers": {"module__hidden": (HIDDEN, HIDDEN), "module__dropout": 0.2},
     "residual": {"module": Residual},
+    "embeddings": {"module": Embedded},
+    "functional dropout": {"module": FunctionalDropout},
 }
+# The MLP with the layers of a style.
+REFERENCES = {"batch norm": "MLP, batch norm", "residual": "MLP, two layers"}
 
 
 def load():
     X, y = load_digits(return_X_y=True)
-    return (X / 16).astype(np.float32), y
+    others = np.delete(X, KEYS, axis=1) / 16
+    tables = {"numbers": X / 16, "keys": np.hstack([X[:, KEYS], others])}
+    return {name: table.astype(np.float32) for name, table in tables.items()}, y
+
+
+def find_table(style, tables):
+    return tables["keys" if style == "embeddings" else "numbers"]
 
 
 def search_fused(style):
@@ -131,16 +171,17 @@ def time_fit(search, X, y):
     return time.perf_counter() - start
 
 
-def measure(styles, n_rounds, X, y):
+def measure(styles, n_rounds, tables, y):
     """Return the seconds of each style in each round, and how its steps were taken."""
     seconds = {style: [] for style in styles}
     steps = {}
     for style in styles:
         # code is compiled, and modules are read, before the clock runs
-        warm = search_fused(style).fit(X, y)
+        warm = search_fused(style).fit(find_table(style, tables), y)
         steps[style] = ", ".join(sorted({group["steps"] for group in warm.fusion_.groups}))
     for _ in range(n_rounds):
         for style in styles:
+            X = find_table(style, tables)
             seconds[style].append(time_fit(search_fused(style), X, y))
     return seconds, steps
 
@@ -152,18 +193,21 @@ def main(arguments=None):
     parser.add_argument("--skorch", action="store_true", help="also run scikit-learn + skorch")
     parser.add_argument("--json", type=Path, default=RESULTS / "styles.json")
     args = parser.parse_args(arguments)
-    X, y = load()
-    styles = list(dict.fromkeys(["MLP", *args.styles]))
-    seconds, steps = measure(styles, args.rounds, X, y)
+    tables, y = load()
+    references = [REFERENCES.get(style, "MLP") for style in args.styles]
+    styles = list(dict.fromkeys(["MLP", *references, *args.styles]))
+    seconds, steps = measure(styles, args.rounds, tables, y)
     ours = {style: median(times) for style, times in seconds.items()}
     rows = []
     print(f"{'':<24}{'seconds':>9}{'/ MLP':>8}  {'steps':<10}{'skorch':>10}{'ratio':>8}")
     for style in styles:
-        row = {"style": style, "seconds": ours[style], "to_mlp": ours[style] / ours["MLP"]}
+        reference = ours[REFERENCES.get(style, "MLP")]
+        row = {"style": style, "seconds": ours[style], "to_mlp": ours[style] / reference}
         row["steps"] = steps[style]
         line = f"{style:<24}{row['seconds']:>9.3f}{row['to_mlp']:>8.2f}  {row['steps']:<10}"
         # skorch has no MLP of ours
-        if args.skorch and style != "MLP":
+        if args.skorch and not style.startswith("MLP"):
+            X = find_table(style, tables)
             row["skorch"] = min(time_fit(search_skorch(style, n), X, y) for n in (1, 2))
             row["ratio"] = row["skorch"] / row["seconds"]
             line += f"{row['skorch']:>10.2f}{row['ratio']:>8.1f}"

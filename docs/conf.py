@@ -28,6 +28,7 @@ extensions = [
     "example_titles",
     "markdown_files",
     "other_libraries",
+    "own_signatures",
 ]
 exclude_patterns = ["_build", "_templates", "_ext", "pictures"]
 templates_path = ["_templates"]
@@ -94,6 +95,7 @@ html_sidebars = {
         "differences",
         "guide",
         "index",
+        "inspecting",
         "installation",
         "promises",
         "quickstart",

@@ -1,62 +1,93 @@
-"""Pictures of a search: losses by epoch, and scores by parameter.
+"""Pictures of a search
+====================
 
-A few seconds. With the name of a folder, ``python examples/pictures.py pictures``, it keeps the
-pictures there (needs matplotlib).
+Losses by epoch, and scores by one parameter, by two, and over time. Each picture has a table that
+says the same: ``display.to_frame()``.
+
+Some seconds. With the name of a folder, ``python examples/pictures.py pictures``, it keeps the
+pictures there (needs matplotlib and pandas).
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
-from scipy.stats import loguniform
-from sklearn.datasets import load_wine
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from scipy.stats import loguniform, uniform
+from sklearn.datasets import load_digits
 
 from sktune import GridSearchCV, NeuralNetClassifier, RandomizedSearchCV
 from sktune.inspection import LossCurveDisplay, SearchDisplay
 
+X, y = load_digits(return_X_y=True)
+X, y = X[:600] / 16, y[:600]
+net = NeuralNetClassifier(max_epochs=12, random_state=0)
 
-def draw(folder):
-    """Draw five pictures into a folder; return their tables by name."""
-    X, y = load_wine(return_X_y=True)
-    net = make_pipeline(StandardScaler(), NeuralNetClassifier(max_epochs=15, random_state=0))
-    lr = "neuralnetclassifier__lr"
-    decay = "neuralnetclassifier__optimizer__weight_decay"
-    size = "neuralnetclassifier__batch_size"
+# %%
+# Losses by epoch
+# ---------------
+#
+# A line is the mean over the folds. Its name tells the regime of the learning rate α: too small,
+# where the loss still falls at the last epoch and others are far below; good; too large, where the
+# loss rises or oscillates.
 
-    space = {lr: loguniform(1e-5, 1), decay: [0.0, 1e-4, 1e-2]}
-    options = {"n_iter": 30, "cv": 3, "scoring": "neg_log_loss", "random_state": 0}
-    search = RandomizedSearchCV(net, space, **options).fit(X, y)
-    grid = GridSearchCV(net, {lr: [1e-4, 1e-3, 1e-2, 1e-1], size: [8, 32, 128]}, cv=3).fit(X, y)
+rates = {"lr": [1e-5, 1e-4, 1e-3, 1e-2, 1.0]}
+few = GridSearchCV(net, rates, cv=3).fit(X, y)
+losses = LossCurveDisplay.from_search(few)
+regimes = losses.to_frame().groupby("candidate")["regime"].first()
+print("Learning rates by their regime:")
+print(dict(zip(rates["lr"], regimes, strict=True)))
 
-    displays = {
-        "losses": LossCurveDisplay.from_search(search),
-        "learning_rate": SearchDisplay.from_search(search, "lr"),
-        "progress": SearchDisplay.from_search(search, kind="progress"),
-        "parallel": SearchDisplay.from_search(search, kind="parallel"),
-        "grid": SearchDisplay.from_search(grid, ("lr", "batch_size")),
-    }
+# %%
+# The score by one parameter
+# --------------------------
+#
+# Bars are standard errors over the folds. The scale is that of the space: logarithmic for α.
+
+space = {
+    "lr": loguniform(1e-4, 0.3),
+    "optimizer__weight_decay": loguniform(1e-4, 3),
+    "module__dropout": uniform(0, 0.8),
+}
+search = RandomizedSearchCV(net, space, n_iter=60, cv=3, random_state=0).fit(X, y)
+by_rate = SearchDisplay.from_search(search, "lr")
+print("\nThe best three of 60:")
+print(by_rate.to_frame().nlargest(3, "score").round(4).to_string(index=False))
+
+# %%
+# A map of two parameters
+# -----------------------
+#
+# Between the candidates is what a Gaussian process predicts, where it can be trusted: where it
+# also predicts candidates that it has not seen, and not far from all of them.
+
+by_two = SearchDisplay.from_search(search, ("lr", "weight_decay"))
+
+# %%
+# A grid is a heat map. Here α and the batch size interact: larger batches want larger rates.
+
+grid = {"lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2], "batch_size": [32, 64, 128, 256]}
+pairs = GridSearchCV(net, grid, cv=3).fit(X, y)
+heat_map = SearchDisplay.from_search(pairs, ("lr", "batch_size"))
+
+# %%
+# The score over time
+# -------------------
+#
+# All candidates in the order of the search, and the best so far.
+
+progress = SearchDisplay.from_search(search, kind="progress")
+
+# %%
+# All parameters at once
+# ----------------------
+#
+# Each line is a candidate; the best one is thick.
+
+parallel = SearchDisplay.from_search(search, kind="parallel")
+
+if len(sys.argv) > 1:
+    displays = {"losses": losses, "by_rate": by_rate, "by_two": by_two}
+    displays |= {"heat_map": heat_map, "progress": progress, "parallel": parallel}
+    folder = Path(sys.argv[1])
+    folder.mkdir(exist_ok=True)
     for name, display in displays.items():
-        display.figure_.savefig(Path(folder) / f"{name}.png")
-    return {name: display.to_frame() for name, display in displays.items()}
-
-
-def main():
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).mkdir(exist_ok=True)
-        tables = draw(sys.argv[1])
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            tables = draw(folder)
-
-    # each picture has a table that says the same
-    regimes = tables["losses"].groupby("candidate")["regime"].first()
-    print("Candidates by the regime of their learning rate:")
-    print(regimes[regimes != ""].value_counts().to_string())
-    print("\nThe best three:")
-    print(tables["learning_rate"].nlargest(3, "score").round(4).to_string(index=False))
-
-
-if __name__ == "__main__":
-    main()
+        display.figure_.savefig(folder / f"{name}.png")

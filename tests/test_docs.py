@@ -11,6 +11,7 @@ from sklearn.utils import estimator_html_repr
 import sktune
 from sktune import inspection
 from sktune.checks.synonyms import SYNONYMS
+from sktune.inspection.advice.rules import RULES
 from sktune.runtime import documentation
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +56,13 @@ def test_an_example_begins_with_what_it_shows(path):
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
     assert text, f"{path.name} must have a docstring, which is the text of its page"
+
+
+def test_every_finding_is_in_the_table_of_findings():
+    text = (DOCS / "inspecting.rst").read_text(encoding="utf-8")
+    named = re.findall(r"^   \* - ``([a-z-]+)``$", text, re.MULTILINE)
+
+    assert sorted(named) == sorted(rule.code for rule in RULES)
 
 
 def rows_of(text):

@@ -68,10 +68,9 @@ class FusingBackend(ParallelBackendBase):
         after it (a refit).
     listeners : sequence of objects with ``on_epoch``, default=()
         They hear of each epoch of the fits that are trained together, and may stop fits.
-    deadline : object, default=None
-        Once ``deadline.is_over``, no fit begins any more. ``deadline.n_left`` is how many seconds
-        are left, and ``deadline.reason`` says in words what has happened. It is the first of the
-        listeners.
+    can_end_early : bool, default=False
+        Whether a call that is interrupted ends with the candidates that are complete. Those whose
+        numbers are in ``report.left_out`` have results that mean nothing.
     outer : {"dask", "ray", "loky", "threading"}, default=None
         Where groups of fits are trained: on the workers of a cluster of Dask or Ray that is
         connected, in processes of this machine (``"loky"``), or in threads of this process. Fits
@@ -90,6 +89,10 @@ class FusingBackend(ParallelBackendBase):
         How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first.
     checkpoint_interval : float, default=60.0
         After so many seconds, fits in progress are recorded as well.
+    deadline : object, default=None
+        Once ``deadline.is_over``, no fit begins any more. ``deadline.n_left`` is how many seconds
+        are left, and ``deadline.reason`` says in words what has happened. It is the first of the
+        listeners.
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
@@ -111,13 +114,14 @@ class FusingBackend(ParallelBackendBase):
         progress=False,
         serves_one=False,
         listeners=(),
-        deadline=None,
+        can_end_early=False,
         outer=None,
         outer_options=None,
         store=None,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        deadline=None,
         keeper=None,
         **kwargs,
     ):
@@ -134,6 +138,7 @@ class FusingBackend(ParallelBackendBase):
         self.serves_one = serves_one
         self.listeners = listeners if deadline is None else (deadline, *listeners)
         self.deadline = deadline
+        self.can_end_early = can_end_early
         if store is not None and cache is not None:
             raise ValueError(f"store must be None beside a cache, got store={store!r}")
         self.store = open_cache(cache, cache_limit, checkpoint_interval) or store

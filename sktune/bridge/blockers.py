@@ -90,7 +90,6 @@ def why_alone_initialized(net, rows):
     is_weighted = getattr(criterion, "weight", None) is not None
     is_mean = getattr(criterion, "reduction", None) == "mean" and not is_weighted
     unsupported = OPTIMIZERS[type(net.optimizer_)].unsupported
-    pads = any(getattr(part, "padding_idx", None) is not None for part in module.modules())
     reasons = {
         "its module has lazy layers, whose sizes its first batch tells": is_lazy_module,
         "its criterion has parameters": list(criterion.parameters()),
@@ -99,7 +98,6 @@ def why_alone_initialized(net, rows):
         **{f"its optimizer sets {name}": group.get(name) for name in unsupported},
         "its criterion is no plain mean over the rows": not is_mean,
         "its criterion ignores rows": _ignores(criterion, rows.target),
-        "its embedding has a padding_idx, whose row vmap would train": pads,
     }
     for reason, holds in reasons.items():
         if holds:

@@ -14,6 +14,7 @@ from sktune.bridge.collect import Collector
 from sktune.bridge.fits import Fit, net_of
 from sktune.bridge.install import hand_out
 from sktune.bridge.listening.callbacks import CallbackListener
+from sktune.bridge.listening.interrupts import Turns
 from sktune.bridge.listening.progress import CallProgress
 from sktune.bridge.listening.telling import ToldContext
 from sktune.bridge.seam import let_begin_until, make_skipped_result, run_in_turn, run_task
@@ -83,9 +84,13 @@ class Call:
 
     def _run_jobs(self):
         """Train the networks, then yield what runs each task: a function and its arguments."""
-        self._train()
+        turns = Turns(self.jobs, self.owner.report, self.owner.can_end_early)
+        try:
+            self._train()
+        except KeyboardInterrupt as error:
+            turns.end(error, lambda job: job.is_trained)
         for job in self.jobs:
-            yield job.run, (), {}
+            yield turns.run, (job,), {}
         # a plain fit of a net of skorch draws from the global generator: so does this one
         for job in self.jobs:
             if job.seed is not None and any(fit.result is not None for fit in job.fits):
@@ -123,9 +128,11 @@ class Call:
             trainer.listeners.append(CallbackListener())
         if not self.progress.progress.is_quiet:
             trainer.listeners.append(self.progress)
-        trainer.train(plans)
-        for job in self.jobs:
-            job.keep_callbacks_quiet()
+        try:
+            trainer.train(plans)
+        finally:
+            for job in self.jobs:
+                job.keep_callbacks_quiet()
         alone = [job for job in self.jobs if all(fit.result is None for fit in job.fits)]
         if self.n_jobs > 1 and alone and not self.is_over:
             self._run_elsewhere(alone)
@@ -240,6 +247,11 @@ class Job:
         self.before = None
         self.has_result = False
         self.result = None
+
+    @property
+    def is_trained(self):
+        """Whether all of its fits have been trained."""
+        return bool(self.fits) and all(fit.result is not None for fit in self.fits)
 
     def read(self, generator):
         """Set the parameters of a network, and draw a seed for a net of skorch."""

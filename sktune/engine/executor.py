@@ -122,7 +122,7 @@ class Trainer:
 
         The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
         whose training is known gets its `result`. See
-        :func:`~sktune.engine.planner.plan_groups` for the `order`, which is one of fits.
+        :func:`~sktune.engine.planner.plan_groups` for the `order`.
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
@@ -137,8 +137,8 @@ class Trainer:
             n_workers=n_workers,
             n_threads=n_threads,
             options=self.options,
-            order=None if order is None else lambda one: min(map(order, one.fits)),
             has_own_devices=self.engine is not None,
+            order=order,
         )
         for training in trainings:
             for fit in training.fits:
@@ -155,17 +155,24 @@ class Trainer:
         for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
             # groups compute on streams of their own: their rows are to be there
             torch.cuda.synchronize(device)
+        trainings = [training for plan in plans for training in plan.fits]
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
-        with _product_precision(self.precision), limited_threads(n_threads):
-            while plans:
-                failed = []
-                for plan, outcome in self._run(plans):
-                    failed += self._conclude(plan, outcome)
-                plans = failed
-        self.report.seconds += perf_counter() - began
-        if self.store is not None:
-            self.store.tell()
+        try:
+            with _product_precision(self.precision), limited_threads(n_threads):
+                while plans:
+                    failed = []
+                    for plan, outcome in self._run(plans):
+                        failed += self._conclude(plan, outcome)
+                    plans = failed
+        except KeyboardInterrupt:
+            for training in trainings:
+                self._rescue(training)
+            raise
+        finally:
+            self.report.seconds += perf_counter() - began
+            if self.store is not None:
+                self.store.tell()
 
     def _run(self, plans):
         """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""
@@ -276,6 +283,16 @@ class Trainer:
             self._hand_out(training, result, outcome.seconds / n_fits)
             training.lead.group = row
         return []
+
+    def _rescue(self, training):
+        """Give fits their results that are complete, although their group is not."""
+        for fit in training.fits:
+            result = training.kept.get(fit.spec.n_epochs, training.ended)
+            is_missing = fit.result is None and not fit.reason
+            if not is_missing or result is None:
+                continue
+            if result.error is None or fit.spec.must_be_finite:
+                fit.result = training.result_of(fit, result)
 
     def _hand_out(self, training, result, seconds):
         """Give the fits of a training what came of it."""

@@ -79,6 +79,10 @@ class FusionReport:
         Of each fit that a listener has ended early: ``candidate``, ``split`` and ``reason``.
     sharing : Sharing
         Which epochs were not trained twice, and why others were.
+    is_interrupted : bool
+        Whether the user has interrupted the search.
+    left_out : list of int
+        The candidates that were not complete then.
     n_earlier : int
         The candidates of earlier rounds: a search in rounds numbers its candidates from there.
     """
@@ -89,6 +93,8 @@ class FusionReport:
     seconds: float = 0.0
     stopped: list = field(default_factory=list)
     sharing: Sharing = field(default_factory=Sharing)
+    is_interrupted: bool = False
+    left_out: list = field(default_factory=list)
     n_earlier: int = 0
 
     def add(self, fit):

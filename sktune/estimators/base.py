@@ -26,9 +26,9 @@ from sktune.estimators.fit_loop import Training
 from sktune.estimators.overrides import find_override, has_own_callbacks, is_replaced
 from sktune.estimators.records import Records
 from sktune.modules.mlp import MLP
-from sktune.modules.reading import keeps_integers
+from sktune.modules.reading import has_embedding
+from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
-from sktune.runtime.notebooks import ShowsSummary
 from sktune.runtime.threads import few_threads, limited_threads
 from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset
@@ -231,7 +231,7 @@ class NetworkEstimator(ShowsSummary, CallbackSupport, ScalesRates, Records, Trai
             # whether a row is repeated or weighted; at that size the wider type costs nothing.
             if X.shape[0] < _FEW_ROWS and self._can_widen():
                 self._widen()
-            if not keeps_integers(X, self._whole_module()):
+            if not has_embedding(self._whole_module()):
                 warn_if_unscaled(X)
             if not is_classifier(self):
                 warn_if_huge(target, self.criterion)

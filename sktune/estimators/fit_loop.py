@@ -21,6 +21,7 @@ from sktune.estimators.components import Components
 from sktune.estimators.datasets import Datasets, count_rows_of_batch, is_read
 from sktune.estimators.overrides import find_override, hears_batches
 from sktune.modules.dropout import dropout_layers
+from sktune.modules.function_masks import FunctionMasks, calls_dropout
 from sktune.modules.reading import is_watched
 from sktune.runtime.seeds import FORWARD, mix, seeded
 from sktune.runtime.threads import few_threads
@@ -149,13 +150,17 @@ class Training(Components, Datasets):
         # `record_batch` would look up the list of batches for every number.
         records = self.history[-1, "batches"]
         batches = iterator.pairs(epoch) if isinstance(iterator, Batches) else iterator
+        masks = nullcontext()
+        if training and calls_dropout(self._whole_module()):
+            masks = FunctionMasks(self.dropout_)
         n_batches = 0
         for n_batches, batch in enumerate(batches, start=1):
             public = self._public_batch(batch) if is_heard else batch
             self.notify("on_batch_begin", batch=public, training=training)
             if training:
                 self._begin_step(epoch, n_batches - 1, factors)
-            step = step_fn(batch, **fit_params)
+            with masks:
+                step = step_fn(batch, **fit_params)
             is_first = training and epoch == 0 and n_batches == 1
             if is_first and type(self).get_loss is Training.get_loss:
                 notice_outputs(self, step.get("y_pred"))

@@ -23,7 +23,7 @@ from sktune.evaluation.searches import (
 )
 from sktune.evaluation.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 from sktune.evaluation.summary import summarize
-from sktune.runtime.notebooks import ShowsSummary
+from sktune.runtime.diagrams.notebooks import ShowsSummary
 
 
 def _method_of_best(name):

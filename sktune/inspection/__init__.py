@@ -14,7 +14,7 @@ from sktune.inspection.lr_range_display import LRRangeDisplay
 from sktune.inspection.lr_range_result import LRRangeResult
 from sktune.inspection.notebook import write_summary as _write_summary
 from sktune.inspection.report import report
-from sktune.runtime.notebooks import register_summary as _register_summary
+from sktune.runtime.diagrams.notebooks import register_summary as _register_summary
 
 __all__ = [
     "Finding",

@@ -3,7 +3,7 @@
 import numpy as np
 
 from sktune.inspection.lr_range import lr_range_test
-from sktune.runtime.libraries.optional import import_pyplot
+from sktune.runtime.optional import import_pyplot
 
 # Losses are shown up to this share of the largest fall above the loss without training.
 _SHOWN_ABOVE = 0.3

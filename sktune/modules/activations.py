@@ -2,8 +2,8 @@
 
 To add an activation, add an entry to ``ACTIVATIONS``. The :class:`~sktune.MLP` then takes its name,
 and single fits and fused searches train it. Compiled steps train it as well if
-``engine/compiled/opcodes.py`` has an opcode of that name, in capitals, which ``kernels.py`` lists,
-and ``activate`` of ``engine/compiled/activations.py`` has a branch for it.
+``engine/compiled/opcodes.py`` has an opcode of that name, in capitals, and ``activate`` of
+``engine/compiled/activations.py`` has a branch for it.
 """
 
 from collections.abc import Mapping

@@ -1,12 +1,14 @@
 """What the searches have in common: networks that are trained together, and ensembles of them."""
 
+import warnings
+
 from sklearn import model_selection
 
 from sktune.bridge.seam import chosen_backend, fused_tasks
 from sktune.engine.report import FusionReport
 from sktune.engine.store import MemoryStore
 from sktune.engine.store.caching import open_cache
-from sktune.runtime.notebooks import ShowsSummary
+from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.simplicity import OneStandardError, check_order
@@ -21,6 +23,16 @@ def make_rounds_store():
     return None if has_one else MemoryStore(_MAX_STORE_BYTES)
 
 
+def warn_of_interrupt(n_candidates):
+    """Warn that a search ends with what it has found before its last candidates."""
+    warnings.warn(
+        f"the search was interrupted, none of its last {n_candidates} candidates is complete: "
+        "it ends with the best of those before",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
 class _FusedSearch(ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
 
@@ -32,6 +44,7 @@ class _FusedSearch(ShowsSummary, EnsembleSearch):
         """Run fit with all sets of parameters, as in scikit-learn."""
         check_order(self)
         options = self._fusing_options()
+        self._report = options["report"]
         kept = self._begin_ensemble(y)
         self._progress = options["progress"]
         try:
@@ -39,9 +52,11 @@ class _FusedSearch(ShowsSummary, EnsembleSearch):
                 super().fit(X, y, **params)
         finally:
             self._progress.close()
-            del self._progress
+            del self._progress, self._report
         self.fusion_ = options["report"]
+        self.interrupted_ = self.fusion_.is_interrupted
         if kept is not None:
+            self._drop_models(kept)
             self._end_ensemble(kept, X, y, params)
         return self
 
@@ -58,10 +73,30 @@ class _FusedSearch(ShowsSummary, EnsembleSearch):
         # several scores have that one which chooses, where a name tells it
         metric = getattr(self.refit, "metric", self.refit)
         progress = make_progress(self.verbose > 0, metric if isinstance(metric, str) else None)
-        options = {"report": FusionReport(), "progress": progress}
+        options = {"report": FusionReport(), "progress": progress, "can_end_early": True}
         store = self._make_store()
         # without one of its own, a search has that of the surrounding context
         return options if store is None else {**options, "store": store}
+
+    def _format_results(self, candidate_params, n_splits, out, more_results=None):
+        """Make ``cv_results_``, as scikit-learn does, without candidates that are left out."""
+        left_out = self._find_left_out()
+        if left_out:
+            kept = [n for n in range(len(candidate_params)) if n not in left_out]
+            candidate_params = [candidate_params[n] for n in kept]
+            out = [out[n * n_splits + split] for n in kept for split in range(n_splits)]
+            more_results = {
+                name: [column[n] for n in kept] for name, column in (more_results or {}).items()
+            }
+        return super()._format_results(candidate_params, n_splits, out, more_results)
+
+    def _drop_models(self, kept):
+        """Forget the fold models of candidates that are not among the results."""
+        kept.drop(self.fusion_.left_out, self.n_splits_)
+
+    def _find_left_out(self):
+        """Return the numbers of the candidates that were not complete at an interrupt."""
+        return set(self._report.left_out)
 
     def _make_store(self):
         """Return the store of one ``fit`` of the search; None for that of the context, if any."""

@@ -61,6 +61,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ----------
     fusion_ : FusionReport
         What was trained together, and why a fit was not; ``print`` it for a summary.
+    interrupted_ : bool
+        Whether the search was interrupted (Ctrl-C) and ended with the candidates that were complete
+        then. Where none was, there is a KeyboardInterrupt.
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
         their number.

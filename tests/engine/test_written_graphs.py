@@ -7,8 +7,9 @@ import pytest
 import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-from parity import X, X_reg, assert_parity, compiled_steps, search, y, y_reg
+from parity import X, X_reg, assert_parity, assert_same_net, compiled_steps, search, y, y_reg
 from sklearn.base import clone
+from sklearn.exceptions import FitFailedWarning
 from torch import nn
 from torch.nn import functional as F
 
@@ -153,17 +154,18 @@ class BatchNorms(Net):
 class Embedded(Net):
     """Embeddings of two columns, beside numbers."""
 
-    def __init__(self, **options):
+    def __init__(self, padding_idx=None, **options):
         super().__init__(**options)
         sizes = [(4, 2), (5, 3)]
         self.embeddings = nn.ModuleList(
-            nn.Embedding(*size, dtype=self.dtype, padding_idx=1 if size[0] == 5 else None)
-            for size in sizes
+            nn.Embedding(*size, dtype=self.dtype, padding_idx=padding_idx) for size in sizes
         )
         self.dense = self.linear(2 + 3 + 6, 8)
 
     def forward(self, X):
-        parts = [layer(X[:, n].long()) for n, layer in enumerate(self.embeddings)]
+        parts = []
+        for n, layer in enumerate(self.embeddings):
+            parts.append(layer(X[:, n].long()))
         X = torch.cat([*parts, X[:, 2:]], dim=1)
         return self.output(torch.relu(self.dense(X)))
 
@@ -181,6 +183,15 @@ class EmbeddedTogether(Net):
         looked = self.embedding(keys[:, :2]).view(X.size(0), -1)
         X = torch.cat([looked, self.embedding(keys[:, 0])], dim=1)
         return self.output(self.drop(self.dense(X)).tanh())
+
+
+class FunctionalDropout(Residual):
+    """Calls of the function, and layers, with rates of their own."""
+
+    def forward(self, X):
+        X = F.dropout(self.dense(X), training=self.training)
+        Y = torch.dropout(self.inner(X), 0.2, self.training)
+        return self.output(F.dropout(self.drop(X), p=0.1, training=self.training) + Y)
 
 
 GRAPHS = [
@@ -209,6 +220,17 @@ def assert_alone_as_together(net, X, y):
         torchs = clone(net).fit(X, y)
     for name, tensor in torchs.module_.state_dict().items():
         torch.testing.assert_close(ours.module_.state_dict()[name], tensor, rtol=1e-8, atol=1e-10)
+
+
+def assert_compiled_parity(net, X, y):
+    """Assert parity of compiled steps alone, where torch's steps cannot be fused."""
+    _, references, _ = search(net, LANES, X, y, fused=False)
+    _, nets, report = search(net, LANES, X, y)
+    assert report.alone == [], report
+    assert_compiled(report)
+    for reference, other in zip(references, nets, strict=True):
+        assert_same_net(reference, other)
+    assert_alone_as_together(net, X, y)
 
 
 @pytest.mark.parametrize("module", GRAPHS)
@@ -247,7 +269,6 @@ def test_graphs_in_float32(module):
     "options",
     [
         {},
-        {"module__momentum": None},
         {"module__affine": False, "module__momentum": 0.0},
         {"module__tracked": False},
     ],
@@ -257,6 +278,12 @@ def test_batch_norm(options):
 
     assert_compiled(assert_parity(net, LANES, X, y))
     assert_alone_as_together(net, X, y)
+
+
+def test_batch_norm_that_averages_over_all_steps():
+    net = NeuralNetClassifier(BatchNorms, module__momentum=None, **SETTINGS)
+
+    assert_compiled_parity(net, X, y)
 
 
 def test_batch_norm_of_an_mlp():
@@ -271,6 +298,14 @@ def test_batch_norm_of_an_mlp():
     assert_compiled(assert_parity(net, LANES, X, y))
     assert type(net.fit(X, y).module_) is MLP
     assert net.module_.layers[1].num_batches_tracked == 10 * 7
+
+
+def test_functional_dropout():
+    net = NeuralNetClassifier(FunctionalDropout, **SETTINGS)
+
+    assert_compiled_parity(net, X, y)
+    with compiled_steps(False):
+        assert_same_net(clone(net).fit(X, y), clone(net).fit(X, y), rtol=0)
 
 
 def test_batch_norm_goes_on_where_it_stopped():
@@ -302,6 +337,12 @@ def test_embeddings(module):
     assert_alone_as_together(net, MIXED, y)
 
 
+def test_an_embedding_with_a_row_that_stays():
+    net = NeuralNetClassifier(Embedded, module__padding_idx=1, **SETTINGS)
+
+    assert_compiled_parity(net, MIXED, y)
+
+
 def test_an_embedding_of_a_table_of_integers():
     net = NeuralNetClassifier(EmbeddedTogether, **SETTINGS)
 
@@ -321,7 +362,8 @@ def test_a_lane_that_diverges_leaves_the_others_alone():
     net = NeuralNetClassifier(BatchNorms, **SETTINGS, optimizer=torch.optim.SGD)
     candidates = [{"lr": 0.01}, {"lr": 1e200}, {"lr": 0.02}]
 
-    with pytest.warns(UserWarning, match="2 fits failed"):
+    failed = pytest.warns(FitFailedWarning, match="2 fits failed")
+    with failed, pytest.warns(UserWarning, match="test scores are non-finite"):
         found, _, report = search(net, candidates, X, y)
     alone, _, _ = search(net, [candidates[0], candidates[2]], X, y)
 
@@ -354,6 +396,7 @@ class Drawn(nn.Module):
         super().__init__()
         self.plan = plan
         self.layers = nn.ModuleDict()
+        self.halves = {}
         widths = [6]
         for n, (kind, first, second) in enumerate(plan):
             a = first % len(widths)
@@ -367,7 +410,7 @@ class Drawn(nn.Module):
             elif kind == "cat":
                 width = widths[a] + widths[b]
             elif kind == "slice":
-                width = -(-widths[a] // 2)
+                width = self.halves[n] = -(-widths[a] // 2)
             elif kind == "layer norm":
                 self.layers[str(n)] = nn.LayerNorm(width, **options)
             elif kind == "batch norm":
@@ -390,12 +433,14 @@ class Drawn(nn.Module):
                 a = a.tanh() * b
             elif kind == "relu":
                 a = a.relu()
+            elif kind == "function":
+                a = F.dropout(a, 0.1 * (second % 4), self.training)
             elif kind == "scale":
                 a = 1 - 0.5 * a
             elif kind == "cat":
                 a = torch.cat([a, b], dim=1)
             elif kind == "slice":
-                a = a[:, a.shape[1] // 2 :] if second % 2 else a.chunk(2, dim=1)[0]
+                a = a[:, -self.halves[n] :] if second % 2 else a.chunk(2, dim=1)[0]
             values.append(a)
         return self.output(torch.cat(values, dim=1) / len(values))
 
@@ -406,6 +451,5 @@ class Drawn(nn.Module):
 )
 def test_random_graphs(plan):
     net = NeuralNetClassifier(Drawn, module__plan=plan, **{**SETTINGS, "max_epochs": 3})
-    net.set_params(optimizer=torch.optim.SGD)
 
-    assert_compiled(assert_parity(net, LANES[:1], X, y))
+    assert_compiled_parity(net.set_params(optimizer=torch.optim.SGD), X, y)

@@ -96,6 +96,46 @@ def test_noisy_batches_needs_small_batches():
     assert curve_rules.find_noisy_batches(curve_context(FALL, batch_size=4)) is None
 
 
+def test_loss_gap():
+    gap = curve_rules.find_loss_gap(curve_context(FALL, 4 * FALL))
+
+    assert gap.numbers["times"] == pytest.approx(4)
+    assert curve_rules.find_loss_gap(curve_context(FALL, 2 * FALL)) is None
+    # the best epoch counts, not the last
+    late = curve_rules.find_loss_gap(curve_context(FALL, FALL + (EPOCHS / 40) ** 4))
+    assert late is None
+
+
+def test_full_batches():
+    X = np.zeros((120, 2))
+    net = NeuralNetClassifier(batch_size=80, early_stopping=False)
+    params = [{"lr": rate} for rate in (0.1, 0.2)]
+
+    # 80 of 120 rows train in each of three folds
+    assert data_rules.find_full_batches(context_of(params, FLAT[:2], net=net, X=X)) is not None
+    fewer = context_of(params, FLAT[:2], net=net, X=X[:100])
+    assert data_rules.find_full_batches(fewer) is not None
+    larger = context_of(params, FLAT[:2], net=net, X=np.zeros((123, 2)))
+    assert data_rules.find_full_batches(larger) is None
+    alone = Context(None, None, 0, net, net, net, X=X.tolist())
+    assert data_rules.find_full_batches(alone) is None
+    whole = replace(alone, net=NeuralNetClassifier(batch_size=-1))
+    assert data_rules.find_full_batches(whole).numbers["n_rows"] == 120
+    held_out = replace(alone, net=net.set_params(early_stopping=True, validation_fraction=0.4))
+    assert data_rules.find_full_batches(held_out).numbers["n_rows"] == 72
+
+
+def test_the_largest_batches_are_limited_by_memory():
+    sizes = [{"batch_size": size} for size in (16, 32, 64)]
+    scores = np.array([[0.5, 0.51, 0.52], [0.7, 0.71, 0.72], [0.9, 0.91, 0.92]])
+    spaces = {"batch_size": [16, 32, 64]}
+
+    found = space_rules.find_best_at_edge(context_of(sizes, scores, spaces=spaces))
+    assert "find_max_batch_size" in found.action
+    smaller = context_of(sizes, scores[::-1], spaces=spaces)
+    assert "find_max_batch_size" not in space_rules.find_best_at_edge(smaller).action
+
+
 def test_early_stopping_restores_the_best_epoch():
     context = curve_context(FALL, FALL + EPOCHS / 40, early_stopping=True)
 

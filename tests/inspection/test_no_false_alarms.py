@@ -43,7 +43,7 @@ CLASSIFICATION = {
     ),
 }
 REGRESSION = {"diabetes": load_diabetes, "regression": make_regression, "friedman": make_friedman}
-QUICK = ("iris", "wine", "moons", "regression")
+QUICK = ("wine", "moons", "regression")
 
 
 def search_well(X, y, kind):

@@ -5,11 +5,14 @@ import pytest
 from sklearn.datasets import load_iris
 
 import sktune
+from sktune.inspection.advice.context import Context
+from sktune.inspection.advice.curve_rules import find_lr_too_large, find_lr_too_small
 from sktune.inspection.records import CurveTable, name_regimes, read_search
 
 EPOCHS = np.arange(20)
 NOISE = np.random.default_rng(0).normal(size=20)
 FAST = 0.9 * 0.6**EPOCHS + 0.05
+SWINGING = np.where(EPOCHS % 2, 0.3, 0.8) - EPOCHS / 100
 CURVES = {
     "still falling": (1.0 - 0.005 * EPOCHS, "too small"),
     "still falling with noise": (1.0 - 0.02 * EPOCHS + 0.01 * NOISE, "too small"),
@@ -64,9 +67,46 @@ def test_splits_that_end_early_make_no_jump():
 
 
 def test_one_candidate_is_its_own_reference():
-    assert name_regimes(make_table([1.0 - 0.005 * EPOCHS])).tolist() == ["good"]
+    assert name_regimes(make_table([FAST])).tolist() == ["good"]
+    # a straight line to the end
+    assert name_regimes(make_table([1.0 - 0.005 * EPOCHS])).tolist() == ["too small"]
     assert name_regimes(make_table([0.3 + 0.05 * EPOCHS])).tolist() == ["too large"]
     assert name_regimes(make_table([np.full(20, np.nan)])).tolist() == ["too large"]
+
+
+def with_rates(table, rates):
+    table.lr[:] = np.reshape(rates, (-1, 1, 1))
+    return table
+
+
+def test_a_jump_at_the_largest_rate_is_too_large():
+    # far above the others in the first epoch, and then where an untrained network is
+    jump = np.where(EPOCHS == 0, 9.0, 1.0)
+    curves = [FAST, FAST, FAST, jump]
+    names = name_regimes(with_rates(make_table(curves), [0.01, 0.01, 0.01, 1.0]))
+    assert names.tolist() == ["good", "good", "good", "too large"]
+    # at a small rate, it is a penalty that lifts the curve
+    lifted = name_regimes(with_rates(make_table(curves), [0.01, 0.01, 0.01, 0.001]))
+    assert lifted[3] == "good"
+
+
+def test_a_line_to_the_end_is_too_slow_unless_larger_rates_level_off():
+    line = 1.0 - 0.05 * EPOCHS
+    slow = name_regimes(with_rates(make_table([line, line + 0.01]), [0.1, 0.2]))
+    assert slow.tolist() == ["too small", "too small"]
+    level = name_regimes(with_rates(make_table([line, 0.6 + 0.4 * FAST]), [0.1, 0.2]))
+    assert level[0] == "good"
+
+
+@pytest.mark.parametrize("losses", [SWINGING, FAST + (EPOCHS / 20) ** 4])
+def test_pictures_and_checks_judge_alike(losses):
+    table = make_table([losses])
+    net = sktune.NeuralNetClassifier(max_epochs=20)
+    context = Context(None, table, 0, net, net, net)
+
+    assert name_regimes(table).tolist() == ["too large"]
+    assert find_lr_too_large(context) is not None
+    assert find_lr_too_small(context) is None
 
 
 def test_no_curves_at_all():

@@ -14,6 +14,8 @@ from sktune.modules.reading import find_chain, find_width, read_chain
 from sktune.modules.tracing import memory
 from sktune.runtime.generators import read_generators
 
+seen = []
+
 
 class Net(nn.Module):
     def __init__(self):
@@ -67,12 +69,25 @@ def of_buffer(self, X):
     return self.last(self.first(X - self.mean))
 
 
+def drop_half(X, training):
+    return F.dropout(X, 0.5, training)
+
+
 def functional_dropout(self, X):
-    return self.last(F.dropout(self.first(X), 0.5, self.training))
+    return self.last(drop_half(self.first(X), self.training))
+
+
+def lasting_dropout(self, X):
+    return self.last(F.dropout(self.first(X)))
 
 
 def drawn(self, X):
     return self.last(self.first(X + torch.rand(6)))
+
+
+def keeping(self, X):
+    seen.append(X)
+    return self.last(self.first(X))
 
 
 def counting(self, X):
@@ -138,8 +153,10 @@ REASONS = {
     residual: "computes first of values that are not those just before",
     on_data: r"has control flow on its data, in test_tracing.py, line \d+: return self.last",
     of_buffer: "computes with mean outside of a layer",
-    functional_dropout: "calls a dropout function.*use nn.Dropout",
+    functional_dropout: "calls a dropout function outside of its methods.*: use nn.Dropout",
+    lasting_dropout: "drops units in evaluation, too",
     drawn: "draws random numbers in a way of its own, by rand",
+    keeping: "its forward calls append",
     counting: "sets an attribute, n_calls",
     softmax_inside: "computes more after a softmax",
     softmax_of_rows: "softmax over other dimensions than the columns",

@@ -13,9 +13,11 @@ from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
+from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader, Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
 from sktune.modules.dropout import silence_below
+from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.modules.reading import read_table_links
 from sktune.training.optimizers import OPTIMIZERS, read_option
 
@@ -129,6 +131,8 @@ class Program:
         The names of the optimizer's state tensors.
     dropout_calls : list of int
         The indices of the layers of dropout, in the order in which a step calls them.
+    drops_by_function : bool
+        Whether the module calls ``F.dropout``.
     buffers : tuple of Buffer
         The buffers of a network that steps change, as parts of its flat buffers (S,).
     """
@@ -141,8 +145,10 @@ class Program:
         self.n_outputs = graph.n_outputs
         self.state = tuple(rule.state)
         self.buffers = graph.buffers
-        is_dropout = graph.links[:, 0] == kernels.DROPOUT_LAYER
-        self.dropout_calls = graph.links[is_dropout, 1].tolist()
+        is_dropout = graph.links[:, OPCODE] == DROPOUT_LAYER
+        indices = graph.links[is_dropout, DROPOUT_INDEX].tolist()
+        self.dropout_calls = [index for index in indices if index != FUNCTION_INDEX]
+        self.drops_by_function = FUNCTION_INDEX in indices
 
     def bind(self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties):
         """Return a function that trains a network for an epoch, in place.
@@ -216,10 +222,16 @@ class Program:
         """
         links = self.graph.links
         factors = self.graph.settings.copy()
-        is_dropout = links[:, 0] == self.kernels.DROPOUT_LAYER
+        is_dropout = links[:, OPCODE] == DROPOUT_LAYER
         if not is_dropout.any():
             return links, factors
-        rates = [dropout[call] for call in self.dropout_calls]
+        rates = [
+            # the rate of a function is part of its call
+            factor if index == FUNCTION_INDEX else dropout[index]
+            for index, factor in zip(
+                links[is_dropout, DROPOUT_INDEX], factors[is_dropout, 0], strict=True
+            )
+        ]
         factors[is_dropout] = [silence_below(rate) for rate in rates]
         is_left_out = is_dropout.copy()
         is_left_out[is_dropout] = [rate == 0 for rate in rates]

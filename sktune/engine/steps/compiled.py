@@ -39,6 +39,8 @@ class CompiledSteps(StepBackend):
                 )
                 if isinstance(self.program, str):
                     return self.program
+                if self.program.drops_by_function and not spec.sampling.has_seeded_masks:
+                    return "its dropout masks do not follow from its seed"
                 if spec.n_outputs not in (None, self.program.n_outputs):
                     return "its module has another number of outputs than its targets need"
         return ""

@@ -21,6 +21,9 @@ class StackedSteps(StepBackend):
 
     def blocker(self, specs, tables, options):
         """Return why torch cannot compute the nets together: a trial step tells."""
+        parts = specs[0].module.module.modules()
+        if any(getattr(part, "padding_idx", None) is not None for part in parts):
+            return "its embedding has a padding_idx, whose row vmap would train"
         return try_step(specs, tables)
 
     def prepare(self, lanes, options):

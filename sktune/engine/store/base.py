@@ -162,7 +162,7 @@ class Store(ABC):
             Whether the trainings are in progress, so that later records replace these.
         """
 
-    def tell(self):
+    def tell(self):  # noqa: B027
         """Warn of what went wrong since the last time; called where warnings reach the user."""
 
     def wants_checkpoints(self, seconds):

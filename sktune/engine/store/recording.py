@@ -55,6 +55,7 @@ class Recorder(Keeper):
         for training in trainings:
             # what an attempt has left that has failed
             training.kept.clear()
+            training.ended = None
 
     def wants(self, number, epoch):
         """Tell whether a fit that shares this training ends here."""
@@ -76,6 +77,8 @@ class Recorder(Keeper):
         n_epochs = len(result.curve["epoch"])
         if self.wants(number, n_epochs):
             training.kept[n_epochs] = result
+        elif result.is_final:
+            training.ended = result
         if self.store is None or training.key is None:
             return
         if result.error is not None and not training.spec.must_be_finite:

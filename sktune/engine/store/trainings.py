@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass, field, replace
 
 from sktune.engine.report import Sharing
+from sktune.engine.specs import FitResult
 from sktune.engine.store.base import Record, copy_error, training_key
 
 # Why the training of a fit is not shared with another one.
@@ -32,6 +33,8 @@ class Training:
         Why it cannot be trained together with others.
     kept : dict of int to FitResult
         What it has come to by the epochs at which fits end, with the curves of all epochs.
+    ended : FitResult or None
+        The same for its end, if that came early.
     """
 
     fits: list
@@ -39,6 +42,7 @@ class Training:
     start: Record | None = None
     reason: str = ""
     kept: dict = field(default_factory=dict)
+    ended: FitResult | None = None
 
     @property
     def lead(self):
@@ -49,6 +53,11 @@ class Training:
     def spec(self):
         """The spec of the fit that is trained."""
         return self.lead.spec
+
+    @property
+    def place(self):
+        """The numbers of candidate and split, of the fit that is trained."""
+        return self.lead.place
 
     @property
     def first_epoch(self):
@@ -77,13 +86,11 @@ class Training:
 
     def result_of(self, fit, result):
         """Return what a fit has come to, of the result of the fit that is trained."""
-        if fit is self.lead:
-            return result
         kept = self.kept.get(fit.spec.n_epochs)
         if kept is None:
             # the training has ended before this epoch
             kept = replace(result, error=copy_error(result.error))
-        elif kept.state is not None:
+        if kept.state is not None:
             kept = replace(kept, state=kept.state.end())
         if kept.outputs is not None:
             has_same_rows = fit.spec.rows.test_digest == self.spec.rows.test_digest

@@ -77,10 +77,7 @@ class Context:
         """
         if self.curves is None or candidate is None:
             return []
-        losses = getattr(self.curves, name)[candidate]
-        lengths = self.curves.n_epochs[candidate]
-        found = [loss[:length] for loss, length in zip(losses, lengths, strict=True)]
-        return [loss for loss in found if len(loss) and np.isfinite(loss).all()]
+        return self.curves.list_fits(candidate, name)
 
 
 def ends_in(full, name):

@@ -3,19 +3,17 @@
 import numpy as np
 
 from sktune.inspection.advice.finding import Finding
+from sktune.inspection.records.shapes import (
+    LEAST_EPOCHS,
+    is_too_fast,
+    is_too_slow,
+    measure_rise,
+    measure_steadiness,
+    measure_swing,
+)
 
-# Fewer epochs have no shape.
-LEAST_EPOCHS = 8
-# A straight line has 25 % of its fall in the last quarter, an exponential that has converged to
-# within 1 % has 2 %: from 12 % on, the loss falls about as fast as in the middle.
-STEADY_SHARE = 0.12
 # An exponential decay over three time constants has 6 % of its fall in the last quarter.
 STILL_FALLING_SHARE = 0.06
-# Bengio (2012), section 3.1.1: the best rate is near the largest that does not diverge. A loss
-# that swings by a tenth of its fall from epoch to epoch is beyond it.
-SWING_SHARE = 0.10
-# A training loss that ends this share of its fall above its lowest has risen.
-RISE_SHARE = 0.25
 # A loss at the end of so many times the first one has diverged although it is finite.
 DIVERGED_TIMES = 3
 # So large a share of diverged candidates wastes the search.
@@ -24,6 +22,8 @@ DIVERGED_SHARE = 0.3
 EARLY_SHARE = 0.25
 # A validation loss that ends this share of its fall above its lowest, in the best candidate.
 OVERFIT_SHARE = 0.25
+# A validation loss of so many times the training loss, in the epoch of the lowest validation loss.
+GAP_TIMES = 3
 # Masters and Luschi (2018) find 2 to 32 best; below this the noise of the gradient is large.
 SMALL_BATCH = 16
 NOISE_SHARE = 0.03
@@ -32,9 +32,9 @@ BENGIO = "Bengio 2012, Practical recommendations for gradient-based training, se
 
 def find_lr_too_small(context):
     """Look for a loss that falls steadily up to the last epoch, as with all larger rates."""
-    share = _share_of_fall_at_end(context, context.best)
-    if share is None or share < STEADY_SHARE or not _may_rate_be_larger(context):
+    if not _ends_at_max_epochs(context) or not is_too_slow(context.curves, context.best):
         return None
+    share = measure_steadiness(context.curves, context.best)
     lr = context.value_of("lr")
     return Finding(
         code="lr-too-small",
@@ -50,11 +50,11 @@ def find_lr_too_small(context):
 
 def find_still_improving(context):
     """Look for a loss that still falls when max_epochs ends the training."""
-    share = _share_of_fall_at_end(context, context.best)
-    if share is None or share < STILL_FALLING_SHARE:
+    if not _ends_at_max_epochs(context):
         return None
-    if share >= STEADY_SHARE and _may_rate_be_larger(context):
-        # find_lr_too_small says it
+    share = measure_steadiness(context.curves, context.best)
+    if share < STILL_FALLING_SHARE or is_too_slow(context.curves, context.best):
+        # of the second, find_lr_too_small tells
         return None
     max_epochs = context.value_of("max_epochs")
     return Finding(
@@ -71,31 +71,18 @@ def find_still_improving(context):
 
 def find_lr_too_large(context):
     """Look for a training loss that swings or rises."""
-    swings = []
-    rises = []
-    for losses in context.curves_of_best("train_loss"):
-        if len(losses) < LEAST_EPOCHS:
-            continue
-        fall = losses[0] - losses.min()
-        late = losses[len(losses) // 2 :]
-        if fall <= 0:
-            rises.append(np.inf)
-            continue
-        # a swing is a rise from one epoch to the next
-        swings.append(np.maximum(np.diff(late), 0).mean() / fall)
-        quarter = losses[-(len(losses) // 4) :]
-        rises.append((quarter.mean() - losses.min()) / fall)
-    swing = float(np.median(swings)) if swings else 0.0
-    rise = float(np.median(rises)) if rises else 0.0
-    if swing < SWING_SHARE and rise < RISE_SHARE:
+    losses = context.curves_of_best("train_loss")
+    if not is_too_fast(losses):
         return None
+    swing = measure_swing(losses)
+    rise = measure_rise(losses)
     lr = context.value_of("lr")
     return Finding(
         code="lr-too-large",
         severity="warning",
         title="The learning rate is too large",
         text=f"With lr={_number(lr)}, the training loss rises by {swing:.0%} of its fall from "
-        f"epoch to epoch, and ends {_percent(rise)} of its fall above its lowest.",
+        f"epoch to epoch, and ends {rise:.0%} of its fall above its lowest.",
         action="Try rates down to a tenth, or a decaying lr_schedule.",
         reference=BENGIO,
         numbers={"lr": lr, "swing": swing, "rise": rise},
@@ -168,6 +155,36 @@ def find_rising_validation_loss(context):
     )
 
 
+def find_loss_gap(context):
+    """Look for a validation loss far above the training loss in the best epoch.
+
+    Dropout raises training losses, so that the true gap is larger.
+    """
+    pairs = zip(
+        context.curves_of_best("train_loss"), context.curves_of_best("valid_loss"), strict=False
+    )
+    found = []
+    for train, valid in pairs:
+        best = int(valid.argmin())
+        if len(train) == len(valid) >= LEAST_EPOCHS and train[best] > 0:
+            found.append((valid[best] / train[best], train[best], valid[best]))
+    if not found:
+        return None
+    times, train_loss, valid_loss = np.median(found, axis=0).tolist()
+    if times < GAP_TIMES:
+        return None
+    return Finding(
+        code="loss-gap",
+        severity="note",
+        title="The losses of training and validation are far apart",
+        text=f"In the epoch of the lowest validation loss, that is {valid_loss:.3g}, and the "
+        f"training loss {train_loss:.3g}.",
+        action="Try more weight decay λ or dropout, a smaller model, or more data.",
+        reference="Goodfellow et al. 2016, Deep learning, section 5.2",
+        numbers={"train_loss": train_loss, "valid_loss": valid_loss, "times": times},
+    )
+
+
 def find_noisy_batches(context):
     """Look for a training loss that is noisy at a small batch size."""
     batch_size = context.value_of("batch_size")
@@ -207,38 +224,11 @@ def list_diverged(curves):
     return is_diverged | has_grown.any(axis=1)
 
 
-def _share_of_fall_at_end(context, candidate):
-    """Return which share of its fall the loss does in the last quarter, the median over fits.
-
-    None if training ended before max_epochs, or the curves are too short. It is the lowest loss on
-    validation rows, where there are some.
-    """
-    losses = context.curves_of(candidate, "valid_loss")
-    losses = losses or context.curves_of(candidate, "train_loss")
+def _ends_at_max_epochs(context):
+    """Tell whether fits of the chosen candidate were trained for max_epochs."""
     max_epochs = context.value_of("max_epochs")
-    shares = []
-    for loss in losses:
-        if len(loss) < LEAST_EPOCHS or max_epochs is None or len(loss) < max_epochs:
-            shares.append(0.0)
-            continue
-        # the lowest so far, so that noise is no fall
-        lowest = np.minimum.accumulate(loss)
-        fall = lowest[0] - lowest[-1]
-        before = lowest[len(loss) - 1 - len(loss) // 4]
-        shares.append((before - lowest[-1]) / fall if fall > 0 else 0.0)
-    return float(np.median(shares)) if shares else None
-
-
-def _may_rate_be_larger(context):
-    """Tell whether no clearly larger rate has a score, other than of losses that fall steadily."""
-    tuned = context.find_tuned("lr")
-    if tuned is None or not tuned.is_number:
-        return True
-    rates = tuned.numbers
-    is_larger = rates > 1.5 * rates[context.best]
-    larger = np.flatnonzero(is_larger & np.isfinite(context.record.mean_scores))
-    shares = [_share_of_fall_at_end(context, candidate) for candidate in larger]
-    return all(share is not None and share >= STEADY_SHARE for share in shares)
+    losses = context.curves_of_best("train_loss")
+    return bool(losses) and max_epochs is not None and len(losses[0]) >= max_epochs
 
 
 def _rates_of(context, which):
@@ -252,7 +242,3 @@ def _rates_of(context, which):
 
 def _number(value):
     return f"{value:.3g}" if isinstance(value, int | float) else str(value)
-
-
-def _percent(share):
-    return f"{share:.0%}" if np.isfinite(share) else "more than all"

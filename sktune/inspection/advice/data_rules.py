@@ -98,6 +98,40 @@ def find_unbalanced(context):
     )
 
 
+def find_full_batches(context):
+    """Look for a batch size that takes all training rows at once."""
+    batch_size = context.value_of("batch_size")
+    n_rows = _count_training_rows(context)
+    if not isinstance(batch_size, int) or n_rows is None or 0 < batch_size < n_rows:
+        return None
+    max_epochs = context.value_of("max_epochs")
+    return Finding(
+        code="full-batches",
+        severity="note",
+        title="An epoch is a single step",
+        text=f"With batch_size={batch_size}, the {n_rows} training rows of a fit are one batch, so "
+        f"that max_epochs={max_epochs} are as many steps.",
+        action="Try smaller batches, which take more steps and whose noise helps to generalize.",
+        reference="Keskar et al. 2017, On large-batch training for deep learning",
+        numbers={"batch_size": batch_size, "n_rows": n_rows, "max_epochs": max_epochs},
+    )
+
+
+def _count_training_rows(context):
+    """Return how many rows a fit is trained on; None if it is not known."""
+    X = context.X
+    n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
+    if context.record is not None:
+        cv = getattr(context.record.search, "cv", None)
+        if not (cv is None or isinstance(cv, int)) or context.record.n_splits < 2:
+            # a splitter of the user's own may take any share of the rows
+            return None
+        n_rows -= -(-n_rows // context.record.n_splits)
+    if context.value_of("early_stopping") is True:
+        n_rows -= int(np.ceil(context.value_of("validation_fraction", 0.0) * n_rows))
+    return n_rows
+
+
 def find_boosting_better(context):
     """Train gradient boosting on the same folds and see whether it is clearly better."""
     record, search = context.record, context.record.search

@@ -32,6 +32,7 @@ RULES = [
     Rule("still-improving", curve_rules.find_still_improving, ("curves",)),
     Rule("stopped-early", curve_rules.find_stopped_early, ("curves",)),
     Rule("overfits-late", curve_rules.find_rising_validation_loss, ("curves", "validation")),
+    Rule("loss-gap", curve_rules.find_loss_gap, ("curves", "validation")),
     Rule("noisy-batches", curve_rules.find_noisy_batches, ("curves",)),
     Rule("failed-fits", score_rules.find_failed_fits, ("search",)),
     Rule("few-candidates", score_rules.find_few_candidates, ("search",)),
@@ -43,6 +44,7 @@ RULES = [
     Rule("tuned-apart", space_rules.find_tuned_apart, ("search",)),
     Rule("batch-size-alone", space_rules.find_batch_size_alone, ("search", "net")),
     Rule("unscaled", data_rules.find_unscaled, ("X",)),
+    Rule("full-batches", data_rules.find_full_batches, ("net", "X")),
     Rule("unbalanced", data_rules.find_unbalanced, ("search", "y")),
     Rule(
         "boosting-better",

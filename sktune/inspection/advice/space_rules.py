@@ -38,10 +38,18 @@ def find_best_at_edge(context):
         severity="warning",
         title="The best value is at the edge of its range",
         text=f"In the best candidate, {'; '.join(texts)}, and clearly better than values inside.",
-        action="Extend the range beyond that end.",
+        action=_advise_to_extend(found),
         reference="Bengio 2012, section 3.3",
         numbers={p.name: float(p.numbers[context.best]) for p, _ in found},
     )
+
+
+def _advise_to_extend(found):
+    """Return what to do about parameters whose best values are at the edge: list of pairs."""
+    action = "Extend the range beyond that end."
+    if any(ends_in(p.name, "batch_size") and side == "upper" for p, side in found):
+        action += " sktune.find_max_batch_size tells which batches fit into memory."
+    return action
 
 
 def _find_side(context, parameter):

@@ -5,7 +5,7 @@ import numpy as np
 from sktune.inspection.displays.colors import escape
 from sktune.inspection.records import label_of, read_search
 from sktune.inspection.records.parameters import format_value
-from sktune.runtime.libraries.optional import import_pandas, import_pyplot
+from sktune.runtime.optional import import_pandas, import_pyplot
 
 # Of the brackets of Hyperband, from the first on.
 _MARKERS = "osD^vP*X"

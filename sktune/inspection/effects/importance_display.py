@@ -6,7 +6,7 @@ import numpy as np
 
 from sktune.inspection.effects.importance import importance
 from sktune.inspection.records import label_of
-from sktune.runtime.libraries.optional import import_pyplot
+from sktune.runtime.optional import import_pyplot
 
 
 class ImportanceDisplay:

@@ -63,6 +63,28 @@ class CurveTable:
         """Which candidates have at least one curve: a bool ndarray of shape (n_candidates,)."""
         return (self.n_epochs > 0).any(axis=1)
 
+    @property
+    def first_rates(self):
+        """The learning rate of each candidate in its first epoch: (n_candidates,); nan if unknown.
+
+        Splits of a candidate have one rate.
+        """
+        if self.lr.shape[2] == 0:
+            return np.full(len(self.n_epochs), np.nan)
+        firsts = self.lr[:, :, 0]
+        is_there = np.isfinite(firsts)
+        rates = firsts[np.arange(len(firsts)), is_there.argmax(axis=1)]
+        return np.where(is_there.any(axis=1), rates, np.nan)
+
+    def list_fits(self, candidate, name):
+        """Return the losses of a candidate's fits: a list of arrays, one for each.
+
+        Fits without a finite loss at each epoch are left out.
+        """
+        losses = getattr(self, name)[candidate]
+        found = [loss[:n] for loss, n in zip(losses, self.n_epochs[candidate], strict=True)]
+        return [loss for loss in found if len(loss) and np.isfinite(loss).all()]
+
     def mean_over_splits(self, name):
         """Return mean and standard deviation of a loss over the splits, by candidate and epoch.
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from sktune.inspection.records.shapes import is_too_fast, is_too_slow
+
 # Curves of fewer epochs tell nothing but that they diverge.
 _MIN_EPOCHS = 3
 # The reference is the largest fall of the loss, from the first losses to the lowest of all.
@@ -34,9 +36,10 @@ def name_regimes(curves):
     -------
     regimes : ndarray of str of shape (n_candidates,)
         ``"too small"``
-            The loss is still falling at the last epoch, and clearly above the best candidate's.
+            The loss is still falling at the last epoch, and clearly above the best candidate's; or
+            it falls steadily to the end, and so do those of all larger rates.
         ``"too large"``
-            The loss rises, oscillates strongly or is not finite.
+            The loss rises, jumps, oscillates strongly or is not finite.
         ``"good"``
             None of these, and the loss has fallen.
         ``""``
@@ -56,7 +59,25 @@ def name_regimes(curves):
     """
     means = [_mean_curve(curves, candidate) for candidate in range(len(curves.n_epochs))]
     start, fall = _find_reference([mean for mean in means if len(mean)])
-    return np.array([_name_regime(mean, start, fall) for mean in means], dtype=object).astype(str)
+    names = []
+    for candidate, mean in enumerate(means):
+        name = _name_regime(mean, start, fall)
+        if len(mean) >= _MIN_EPOCHS and _is_beyond(curves, candidate, means, start, fall):
+            name = "too large"
+        elif name == "good" and is_too_slow(curves, candidate):
+            name = "too small"
+        names.append(name)
+    return np.array(names, dtype=object).astype(str)
+
+
+def _is_beyond(curves, candidate, means, start, fall):
+    """Tell whether a candidate's losses swing or rise, or jump at a rate above the best one's."""
+    if is_too_fast(curves.list_fits(candidate, "train_loss")):
+        return True
+    rates = curves.first_rates
+    # a penalty lifts curves, too, but at any rate
+    is_smaller = rates[candidate] <= _find_good_rate(means, rates)
+    return not is_smaller and _jumps(means[candidate], start, fall)
 
 
 def _mean_curve(curves, candidate):
@@ -86,6 +107,17 @@ def _find_reference(means):
     start = float(np.quantile(firsts, _START_QUANTILE))
     lowest = min(mean[np.isfinite(mean)].min() for mean in means if np.isfinite(mean).any())
     return start, max(start - lowest, _MIN_FALL * abs(start))
+
+
+def _find_good_rate(means, rates):
+    """Return the learning rate of the candidate that ends lowest; nan if it is not known."""
+    ends = np.array([mean[-1] if len(mean) else np.nan for mean in means])
+    return np.nan if np.isnan(ends).all() else rates[np.nanargmin(ends)]
+
+
+def _jumps(mean, start, fall):
+    """Tell whether a curve begins far above the start, and never comes clearly below it."""
+    return mean[0] > start + fall and mean[-1] > start - _IS_RISE * fall
 
 
 def _name_regime(mean, start, fall):

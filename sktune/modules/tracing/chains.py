@@ -7,7 +7,7 @@ from torch import nn
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.structure import watch_settings
 from sktune.modules.tracing.comparison import compare
-from sktune.modules.tracing.links import Link, open_links
+from sktune.modules.tracing.links import FunctionDropout, Link, open_links
 from sktune.modules.tracing.operations import Unreadable
 from sktune.modules.tracing.reader import LinkReader
 from sktune.modules.tracing.tracer import Untraceable, check_code
@@ -75,7 +75,7 @@ def _without_dropout(module, links):
     numbers = [0]
     for link, opened in zip(links, open_links(module, links), strict=True):
         sources = tuple(numbers[source] for source in link.sources)
-        if isinstance(opened.layer, HashedDropout):
+        if isinstance(opened.layer, HashedDropout | FunctionDropout):
             numbers.append(sources[0])
             continue
         what = link.name if link.layer is None else repr(link.layer)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 
 class Link(NamedTuple):
@@ -99,6 +100,17 @@ class Scale:
     def __call__(self, X):
         """Return a table of the shape of X."""
         return X * self.factor + self.offset
+
+
+@dataclass(frozen=True)
+class FunctionDropout:
+    """A call of ``F.dropout`` in training, with a rate of at least 0 and less than 1."""
+
+    p: float
+
+    def __call__(self, X):
+        """Return X without some of its numbers, the others scaled."""
+        return F.dropout(X, self.p, True)
 
 
 @dataclass(frozen=True)

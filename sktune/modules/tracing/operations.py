@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
+from sktune.modules.tracing.links import FunctionDropout
 
 
 class Unreadable(Exception):
@@ -70,9 +71,18 @@ def _keep():
     """Leave a tensor as it is."""
 
 
+def _make_dropout(p=0.5, training=True, inplace=False):
+    """Return a dropout in training; in evaluation the tensor stays as it is."""
+    if not training:
+        return None
+    if not 0 <= p < 1:
+        raise Unreadable("it drops all units")
+    return FunctionDropout(p)
+
+
 def _refuse_dropout(*args, **kwargs):
     raise Unreadable(
-        "it calls a dropout function, whose masks do not follow from the seed: use nn.Dropout"
+        "it calls a dropout function whose masks do not follow from the seed: use nn.Dropout"
     )
 
 
@@ -102,8 +112,8 @@ FUNCTIONS = {
     torch.log_softmax: _make_log_softmax,
     torch.flatten: _keep_table,
     torch.clone: _keep,
-    F.dropout: _refuse_dropout,
-    torch.dropout: _refuse_dropout,
+    F.dropout: _make_dropout,
+    torch.dropout: _make_dropout,
     F.alpha_dropout: _refuse_dropout,
 }
 METHODS = {

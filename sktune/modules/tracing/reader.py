@@ -4,8 +4,9 @@ import operator
 
 from torch import fx, nn
 
+from sktune.modules.function_masks import calls_dropout
 from sktune.modules.tracing.joins import ARITHMETIC, CONCATENATIONS, read_arithmetic
-from sktune.modules.tracing.links import Add, Concatenation, Product, open_links
+from sktune.modules.tracing.links import Add, Concatenation, FunctionDropout, Product, open_links
 from sktune.modules.tracing.operations import (
     ENDINGS,
     FUNCTIONS,
@@ -123,9 +124,18 @@ class LinkReader(Pieces):
         if isinstance(source, Looked) and _name_of(node) == "flatten":
             return self.as_rows(source)
         layer = read_call(table, node.target, _name_of(node), rest, node.kwargs)
+        if isinstance(layer, FunctionDropout):
+            self._check_masks()
         source = self.as_table(source)
         # no part of a module has a name with parentheses
         return source if layer is None else self.add_link(f"{node.name}()", layer, (source,))
+
+    def _check_masks(self):
+        """Raise unless calls of a dropout function have masks that follow from the seed."""
+        if not self.module.training:
+            raise Unreadable("it drops units in evaluation, too")
+        if not calls_dropout(self.module):
+            raise Unreadable("it calls a dropout function outside of its methods: use nn.Dropout")
 
     def _read_arithmetic(self, node):
         """Return the value of a sum, a product or the like, of tables and numbers."""

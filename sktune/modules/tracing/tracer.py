@@ -21,6 +21,8 @@ _LIBRARIES = (str(Path(torch.__file__).parent), str(Path(__file__).parents[2]))
 
 # What a forward does beside its outputs would be done once, in place of once in a step.
 _ACTIONS = {"print", "input", "open", "write", "append", "extend", "update"}
+_GROWS = {"append", "extend"}
+_MAKES_LIST = {"BUILD_LIST", "LIST_EXTEND"}
 _DRAWS = {"rand", "randn", "rand_like", "randn_like", "randint", "normal", "bernoulli", "random"}
 _SETS = {"STORE_GLOBAL": "a global variable", "STORE_ATTR": "an attribute"}
 
@@ -109,8 +111,9 @@ def check_code(module):
         if code is None or code.co_filename.startswith(_LIBRARIES):
             continue
         names = set(code.co_names)
-        if names & _ACTIONS:
-            raise Untraceable(f"its forward calls {min(names & _ACTIONS)}")
+        actions = names & _ACTIONS - _find_growing(code)
+        if actions:
+            raise Untraceable(f"its forward calls {min(actions)}")
         if names & _DRAWS:
             raise Untraceable(
                 f"its forward draws random numbers in a way of its own, by {min(names & _DRAWS)}"
@@ -118,6 +121,23 @@ def check_code(module):
         for step in dis.get_instructions(code):
             if step.opname in _SETS:
                 raise Untraceable(f"its forward sets {_SETS[step.opname]}, {step.argval}")
+
+
+def _find_growing(code):
+    """Return which of ``append`` and ``extend`` are called of lists that the code makes itself."""
+    steps = list(dis.get_instructions(code))
+    own = set()
+    others = set()
+    outside = set()
+    for before, step in zip(steps, steps[1:], strict=False):
+        if step.opname == "STORE_FAST":
+            (own if before.opname in _MAKES_LIST else others).add(step.argval)
+    for before, step in zip(steps, steps[1:], strict=False):
+        if step.argval in _GROWS and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            is_own = before.opname.startswith("LOAD_FAST") and before.argval in own - others
+            if not is_own:
+                outside.add(step.argval)
+    return _GROWS - outside
 
 
 def trace(module):

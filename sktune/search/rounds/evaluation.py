@@ -7,6 +7,7 @@ from time import monotonic
 
 from sklearn.exceptions import FitFailedWarning
 
+from sktune.search.base import warn_of_interrupt
 from sktune.search.rounds.seam import fix_splits
 from sktune.search.rounds.tasks import SearchTasks
 
@@ -103,6 +104,12 @@ class Rounds:
                 raise
             warnings.warn(str(error), FitFailedWarning, stacklevel=2)
             session.take_failed(candidates, error, self.search.error_score, self.columns)
+        except KeyboardInterrupt:
+            # what earlier rounds have found is not lost
+            if not session.report.is_interrupted or not session.kept:
+                raise
+            warn_of_interrupt(len(candidates))
+            session.take_interrupted(candidates, self.columns)
         session.seconds_each = (monotonic() - began) / len(candidates)
         return session.outcomes[n_before:]
 

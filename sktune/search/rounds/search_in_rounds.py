@@ -49,13 +49,16 @@ class SearchInRounds(_FusedSearch):
         """Return a store, so that a round knows what those before it have trained."""
         return super()._make_store() or make_rounds_store()
 
-    def _end_ensemble(self, kept, X, y, params):
-        """Build the ensemble of the candidates that are complete."""
+    def _drop_models(self, kept):
+        """Forget the fold models of candidates that are not complete."""
         outcomes = self._session.outcomes
         kept.drop(
             [n for n, outcome in enumerate(outcomes) if not outcome.is_complete], self.n_splits_
         )
-        super()._end_ensemble(kept, X, y, params)
+
+    def _find_left_out(self):
+        """Return no candidates: those that are not complete are not kept in the first place."""
+        return set()
 
     def _format_results(self, candidate_params, n_splits, out, more_results=None):
         """Make ``cv_results_`` of the candidates that are complete, and of restored ones."""
@@ -112,6 +115,8 @@ class SearchInRounds(_FusedSearch):
         earlier stages that the rule for stopping knows, too.
         """
         n_complete = sum(outcome.is_complete for _, outcome in found)
+        if rounds.session.report.is_interrupted:
+            return f"the search was interrupted, {n_complete} candidates are complete"
         has_more = n_next > 0 or n_complete < len(found)
         if has_more and rounds.session.deadline.is_over:
             return f"the timeout of {self.timeout} s is over, {n_complete} candidates are complete"

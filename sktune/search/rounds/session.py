@@ -94,6 +94,7 @@ class Session:
             for stop in self.report.stopped
             if stop["reason"] == self.deadline.reason
         }
+        stopped.update(self.report.left_out)
         outcomes = []
         for number, params in enumerate(candidates):
             while len(outcomes) in self.failed:
@@ -104,6 +105,12 @@ class Session:
             outcomes.append(Outcome(params, rows, is_complete, own_columns))
         self.outcomes = outcomes
         self.n_splits = n_splits
+
+    def take_interrupted(self, candidates, columns):
+        """Take the candidates of a round that was interrupted before any of them was complete."""
+        rows = self.kept[0].rows
+        for params in candidates:
+            self.outcomes.append(Outcome(params, rows, is_complete=False, columns=columns))
 
     def take_failed(self, candidates, error, error_score, columns):
         """Take the candidates of a round in which every fit has failed, with the error of these."""

@@ -35,11 +35,15 @@ class StagedRun:
         """Evaluate the baseline and the stages; return why the search ends, in words."""
         n_later = sum(stage.n_candidates for stage in self.stages)
         self._evaluate("baseline", Listed([{}]), {}, n_later=n_later)
+        if self.rounds.session.report.is_interrupted:
+            return self.search.stages_[-1]["stop_reason"]
         for number, stage in enumerate(self.stages, 1):
             n_later -= stage.n_candidates
             parts = narrow_parts(stage.parts, self._find_center(), self.search.narrow)
             self._run_stage(stage, parts, n_later)
             self.tuned = list(dict.fromkeys(name for part in stage.tuned for name in part))
+            if self.rounds.session.report.is_interrupted:
+                return self.search.stages_[-1]["stop_reason"]
             if self.rounds.session.deadline.is_over and not self._is_all(number):
                 n_complete = len(self.rounds.session.kept)
                 return (

@@ -10,7 +10,16 @@ from sktune.engine.compiled import opcodes
 from sktune.engine.compiled.reading.flows import write_flows
 from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
-from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, Product, Scale
+from sktune.modules.function_masks import FUNCTION_INDEX
+from sktune.modules.tracing.links import (
+    Add,
+    Columns,
+    Concatenation,
+    FunctionDropout,
+    Lookup,
+    Product,
+    Scale,
+)
 from sktune.modules.tracing.operations import ENDINGS
 
 
@@ -144,6 +153,12 @@ class GraphReader:
             row[opcodes.DROPOUT_CALL] = self.n_calls[layer.index]
             self.n_calls[layer.index] += 1
             return row, (0.0, 0.0)
+        if isinstance(layer, FunctionDropout):
+            row = _make_row(opcodes.DROPOUT_LAYER)
+            row[opcodes.DROPOUT_INDEX] = FUNCTION_INDEX
+            row[opcodes.DROPOUT_CALL] = self.n_calls[FUNCTION_INDEX]
+            self.n_calls[FUNCTION_INDEX] += 1
+            return row, (layer.p, 0.0)
         if find_name(layer) is None:
             return None
         return _make_row(_find_opcode(link.name, layer)), (_read_option(layer), 0.0)

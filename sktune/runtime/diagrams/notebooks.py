@@ -1,6 +1,6 @@
 """What notebooks show of fitted estimators, above scikit-learn's diagram."""
 
-from sktune.runtime.documentation import LinksToDocumentation
+from sktune.runtime.diagrams.documentation import LinksToDocumentation
 
 # The functions that write summaries. They stand in a layer that sees searches and their curves.
 _WRITERS = []

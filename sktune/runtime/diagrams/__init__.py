@@ -1,0 +1,1 @@
+"""How estimators and searches are shown in notebooks."""

@@ -1,0 +1,18 @@
+"""Runs pytest in a process that has the simulated device: ``python run.py [arguments of pytest]``."""
+
+import sys
+from pathlib import Path
+
+from library import find_obstacle, load_library
+
+if __name__ == "__main__":
+    obstacle = find_obstacle()
+    if obstacle:
+        sys.exit(f"the device cannot be simulated: {obstacle}")
+    # torch asks once, as it is imported, whether there is a device
+    load_library()
+
+    import pytest
+
+    folder = Path(__file__).parent
+    sys.exit(pytest.main(sys.argv[1:] or [str(folder)]))

@@ -264,6 +264,25 @@ def test_all_searches_share_over_their_rounds():
     assert sharing.n_known_fits > 0
 
 
+def test_a_fit_without_a_digest_is_trained_and_says_so():
+    class Handle:
+        def __reduce_ex__(self, protocol):
+            raise TypeError("a handle of the operating system cannot be pickled")
+
+        def __deepcopy__(self, memo):
+            return self
+
+    class Unpicklable(Gated):
+        def __init__(self, n_features, n_outputs):
+            super().__init__(n_features, n_outputs)
+            self.handle = Handle()
+
+    report = assert_parity(NeuralNetClassifier(Unpicklable, random_state=0), EPOCHS, X, y)
+    assert report.sharing.n_shared_fits == 0
+    (reason,) = report.sharing.reasons
+    assert "cannot be pickled" in reason
+
+
 def test_a_table_is_hashed_once_in_a_fit(monkeypatch):
     hashed = []
     feed = digest._feed_tensor

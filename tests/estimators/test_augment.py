@@ -124,7 +124,7 @@ SEARCHES = {
 
 @pytest.mark.parametrize("name", SEARCHES)
 def test_strengths_are_searched_in_one_group(name):
-    search = SEARCHES[name](net_of(augment="table"), cv=2).fit(X, y)
+    search = SEARCHES[name](net_of(augment="table"), cv=2, scoring="neg_log_loss").fit(X, y)
 
     assert search.fusion_.alone == []
     assert [group["lanes"] for group in search.fusion_.groups] == [6]
@@ -310,3 +310,43 @@ def test_set_params_takes_effect_with_the_next_training():
 
     expected = net_of().fit(X, y).set_params(augment="table", augment__noise=0.5)
     assert torch.equal(weights_of(net), weights_of(expected.partial_fit(X, y)))
+
+
+def test_noise_helps_where_labels_are_wrong():
+    table, labels = make_classification(
+        1500, 20, n_informative=10, n_redundant=0, flip_y=0, class_sep=1.2, random_state=0
+    )
+    given = labels[:300].copy()
+    is_wrong = np.random.default_rng(0).random(300) < 0.25
+    given[is_wrong] = 1 - given[is_wrong]
+    net = net_of(module__hidden=(64,), lr=0.01, max_epochs=60, batch_size=32, augment="table")
+
+    scores = []
+    for noise in (0.0, 1.0):
+        net.set_params(augment__noise=noise).fit(table[:300], given)
+        scores.append(net.score(table[300:], labels[300:]))
+
+    # by heart without noise
+    assert scores[0] + 0.04 < scores[1]
+
+
+def test_shifts_help_where_images_are_shifted():
+    lines = np.zeros((64, 1, 8, 8), np.float32)
+    lines[::2, 0, 4, 2:6] = 1
+    lines[1::2, 0, 2:6, 4] = 1
+    directions = np.arange(64) % 2
+    elsewhere = np.stack(
+        [np.roll(X, shift, (1, 2)) for X, shift in zip(lines, SHIFTS, strict=True)]
+    )
+    net = net_of(augment=ImageAugmentation(), lr=0.01, max_epochs=30, batch_size=16)
+
+    scores = []
+    for shift in (0.0, 0.25):
+        net.set_params(augment__shift=shift, augment__image_shape=(8, 8))
+        net.fit(lines.reshape(64, 64), directions)
+        scores.append(net.score(elsewhere.reshape(64, 64), directions))
+
+    assert scores[0] < 0.8 < 0.95 < scores[1]
+
+
+SHIFTS = np.random.default_rng(0).integers(-2, 3, (64, 2)).tolist()

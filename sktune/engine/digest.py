@@ -13,6 +13,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
+from sktune.modules.dropout import HashedDropout
 from sktune.modules.structure import TORCH_ATTRIBUTES
 
 VERSIONS = (torch.__version__, version("sktune"))
@@ -170,6 +171,10 @@ def _feed_module(hasher, thing):
     _feed_mapping(hasher, tensors)
     _feed(hasher, [p is not None and p.requires_grad for p in thing._parameters.values()])
     settings = {name: value for name, value in vars(thing).items() if name not in TORCH_ATTRIBUTES}
+    if isinstance(thing, HashedDropout):
+        # Fits that differ in their rates share a module, which has the rate of one of them; each
+        # fit tells its own.
+        del settings["p"]
     _feed_mapping(hasher, settings)
     _feed_sequence(hasher, list(thing._modules.items()))
 

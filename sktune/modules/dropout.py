@@ -7,6 +7,7 @@ from torch import nn
 
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.seeds import mask_key, random_int16
+from sktune.runtime.transfers import send
 
 # How many random numbers are made at once: they stay in a core's cache until they are used.
 _AHEAD = 1 << 17
@@ -182,10 +183,10 @@ class LaneMasks:
     def _prepare(self, dtype, device):
         """Make what does not change from step to step."""
         self.prepared_for = (dtype, device)
-        self.limits = [column.to(device, wide_dtype(dtype)) for column in limits(self.rates)]
+        self.limits = [send(column, device, wide_dtype(dtype)) for column in limits(self.rates)]
         # For each lane, the position of its seed among the distinct ones.
         seed_positions = [self.distinct_seeds.index(seed) for seed in self.seeds]
-        self.seed_positions = torch.tensor(seed_positions, device=device)
+        self.seed_positions = send(seed_positions, device)
         # For each (layer, call): the epoch, the first batch, and the numbers of some batches.
         self.ahead = {}
 
@@ -201,7 +202,7 @@ class LaneMasks:
             for later in range(batch, batch + n_steps)
             for seed in self.distinct_seeds
         ]
-        bits = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
+        bits = random_int16(send(keys, device, torch.int32), n)
         made = keep_factors(bits, *self.limits) if len(self.rates) == 1 else bits
         return made.reshape(n_steps, n_seeds, n)
 

@@ -1,4 +1,4 @@
-"""Runs pytest in a process that has the simulated device: ``python run.py [arguments of pytest]``."""
+"""Runs pytest in a process with the simulated device: ``python run.py [options of pytest]``."""
 
 import sys
 from pathlib import Path
@@ -15,4 +15,4 @@ if __name__ == "__main__":
     import pytest
 
     folder = Path(__file__).parent
-    sys.exit(pytest.main(sys.argv[1:] or [str(folder)]))
+    sys.exit(pytest.main(sys.argv[1:] or [str(folder), "-q"]))

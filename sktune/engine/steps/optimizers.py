@@ -5,6 +5,7 @@ from copy import copy
 import torch
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.transfers import fetch, send
 from sktune.training.optimizers import OPTIMIZERS, read_option, update_adam
 
 # torch's private name for what its Adam(fused=True) calls;
@@ -20,12 +21,12 @@ class FusedAdam:
     result is scaled for each lane.
     """
 
-    def __init__(self, flat, columns, is_decoupled):
+    def __init__(self, flat, columns, numbers, is_decoupled):
         # what is added to each weight, (L, P)
         self.change = torch.empty_like(flat)
         # CUDA reads the count as float32, whatever the parameters' type
         self.steps = torch.zeros((), device=flat.device)
-        self.options = {name: columns[name][0].item() for name in ("beta1", "beta2", "eps")}
+        self.options = {name: numbers[name][0].item() for name in ("beta1", "beta2", "eps")}
         self.options |= {"lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
         # the part of an update that decoupled weight decay adds, by weight
         decay = columns["weight_decay"]
@@ -64,9 +65,12 @@ class StackedOptimizer:
         rule = OPTIMIZERS[optimizer]
         self.rule = rule
         names = ("weight_decay", *rule.hyperparameters)
+        # the same numbers for the host, which need not ask the device for them
+        self.numbers = {}
         self.columns = {}
         for name in names:
             values = [read_option(group, name) for group in groups]
+            self.numbers[name] = torch.tensor(values, dtype=wide_dtype(flat.dtype))
             self.columns[name] = _make_column(values, flat)
         self.shared = {name: groups[0].get(name, False) for name in rule.shared}
         self.is_decoupled = rule.is_decoupled(groups[0])
@@ -113,7 +117,7 @@ class StackedOptimizer:
         It is torch's fused kernel where the lanes are alike enough.
         """
         if self.update is None:
-            self.has_decay = bool(self.columns["weight_decay"].any())
+            self.has_decay = bool(self.numbers["weight_decay"].any())
             self.update = self._open_fused(flat) if self._can_fuse(flat) else self.rule.update
         return self.update
 
@@ -123,13 +127,16 @@ class StackedOptimizer:
             return False
         if flat.device.type not in ("cpu", "cuda") or flat.dtype != self.t.dtype:
             return False
-        columns = [self.t, *(self.columns[name] for name in self.rule.hyperparameters)]
-        return all(bool((column == column[0]).all()) for column in columns)
+        alike = [self.numbers[name] for name in self.rule.hyperparameters]
+        if not all(bool((values == values[0]).all()) for values in alike):
+            return False
+        (t,) = fetch([self.t])
+        return bool((t == t[0]).all())
 
     def _open_fused(self, flat):
         """Return torch's fused Adam, at the step that the lanes have reached."""
         if self.fused is None:
-            self.fused = FusedAdam(flat, self.columns, self.is_decoupled)
+            self.fused = FusedAdam(flat, self.columns, self.numbers, self.is_decoupled)
         self.fused.steps.copy_(self.t[0, 0])
         return self.fused
 
@@ -138,17 +145,21 @@ class StackedOptimizer:
         self.update = None
         self.fused = None
 
-    def select(self, lanes):
-        """Return an optimizer of some lanes only, copied."""
+    def select(self, positions):
+        """Return an optimizer of some lanes only, copied; their positions are ints."""
+        positions = list(positions)
+        lanes = send(positions, self.t.device, torch.long)
         chosen = copy(self)
+        chosen.numbers = {name: values[positions] for name, values in self.numbers.items()}
         chosen.columns = {name: column[lanes] for name, column in self.columns.items()}
         chosen.state = {name: tensor[lanes] for name, tensor in self.state.items()}
         chosen.t = self.t[lanes]
         chosen._forget_update()
         return chosen
 
-    def put_back(self, lanes, chosen):
+    def put_back(self, positions, chosen):
         """Copy the state of an optimizer made by :meth:`select` back into its lanes."""
+        lanes = send(list(positions), self.t.device, torch.long)
         # the counts of the lanes' steps may differ from now on; the kernel's memory can be kept
         self.update = None
         self.t[lanes] = chosen.t
@@ -167,11 +178,21 @@ class StackedOptimizer:
         copies = {name: tensor[lane].clone() for name, tensor in self.state.items()}
         return {"step": self.t[lane, 0].item(), **copies}
 
+    def lane_states(self, lanes):
+        """Return what :meth:`lane_state` returns for several lanes, on the CPU."""
+        chosen = send(list(lanes), self.t.device, torch.long)
+        tensors = [self.t, *self.state.values()]
+        t, *tensors = fetch([tensor[chosen] for tensor in tensors])
+        states = []
+        for row, step in enumerate(t[:, 0].tolist()):
+            copies = {n: part[row].clone() for n, part in zip(self.state, tensors, strict=True)}
+            states.append({"step": step, **copies})
+        return states
+
 
 def _make_column(values, flat):
     """Return a number of each lane as a column (L, 1).
 
     Its type is float32 at least: in bfloat16 a beta of 0.999 would be 1.
     """
-    column = torch.tensor(values, dtype=wide_dtype(flat.dtype), device=flat.device)
-    return column.unsqueeze(1)
+    return send(values, flat.device, wide_dtype(flat.dtype)).unsqueeze(1)

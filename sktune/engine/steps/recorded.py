@@ -179,7 +179,7 @@ class RecordedSteps(StackedSteps):
             *batch, rates = tensors
             return StackedSteps._take_step(self, Part(None, *batch), step, rates)
 
-        tensors = (part.X, part.target, part.weight, rates)
+        tensors = (part.X, part.target, part.weight, part.other, part.other_weight, rates)
         is_table = part.X.ndim == 3  # (L, B, F)
         if self.recorder is None or not is_table:
             return compute(tensors, step)

@@ -55,11 +55,6 @@ class Training:
         return self.lead.spec
 
     @property
-    def place(self):
-        """The numbers of candidate and split, of the fit that is trained."""
-        return self.lead.place
-
-    @property
     def first_epoch(self):
         """The epochs that are known."""
         return 0 if self.start is None else self.start.epoch

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sktune.inspection.records.curves import CurveTable
-from sktune.inspection.records.rungs import find_final
+from sktune.inspection.records.rungs import find_final, find_first
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,27 @@ class SearchRecord:
     def is_final(self):
         """Which candidates are in the last rung of their bracket; all, without rungs."""
         return find_final(self.rungs, self.brackets, self.n_candidates)
+
+    @property
+    def is_first(self):
+        """Which candidates are in the first rung of their bracket; all, without rungs."""
+        return find_first(self.rungs, self.brackets, self.n_candidates)
+
+    @property
+    def tracks(self):
+        """The number of each candidate's set of parameters: (n_candidates,).
+
+        Equal ones share a number, as a candidate does that goes on to the next rung; but not
+        those of two brackets.
+        """
+        brackets = [None] * self.n_candidates if self.brackets is None else self.brackets
+        numbers = {}
+        tracks = []
+        for params, bracket in zip(self.params, brackets, strict=True):
+            given = sorted(params.items(), key=lambda item: item[0])
+            key = repr((bracket, given))
+            tracks.append(numbers.setdefault(key, len(numbers)))
+        return np.array(tracks)
 
     def find_parameter(self, name):
         """Return a Parameter by its name, or by the end of its name if there is one such only.

@@ -16,7 +16,7 @@ from torch import nn
 
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.engine import executor
+from sktune.engine import digest, executor
 from sktune.engine.report import FusionReport
 
 EPOCHS = [{"max_epochs": n} for n in (5, 2, 9, 5)]
@@ -261,6 +261,25 @@ def test_all_searches_share_over_their_rounds():
     # a fit of 2 epochs does not follow from one of 3
     assert sharing.n_trained_epochs == 2 * (3 + 2 + 1 + 5)
     assert sharing.n_known_fits > 0
+
+
+def test_a_table_is_hashed_once_in_a_fit(monkeypatch):
+    hashed = []
+    feed = digest._feed_tensor
+    monkeypatch.setattr(
+        digest,
+        "_FEEDS",
+        tuple(
+            (kind, (lambda h, t: hashed.append(t.shape) or feed(h, t)) if one is feed else one)
+            for kind, one in digest._FEEDS
+        ),
+    )
+    stages = [("epochs", {"max_epochs": [2, 4]}), ("rates", {"lr": [0.1, 0.2]})]
+    search = sktune.StagedSearch(ours(max_epochs=3), stages, sampler="grid", cv=3)
+    search.fit(X_long, y_long)
+
+    assert hashed.count(X_long.shape) == 1
+    assert search.fusion_.sharing.n_known_fits > 0
 
 
 def test_cross_validations_share_in_the_context():

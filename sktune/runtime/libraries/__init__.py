@@ -1,0 +1,1 @@
+"""Other libraries, which are not always installed."""

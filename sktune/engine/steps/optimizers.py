@@ -37,10 +37,7 @@ class FusedAdam:
     def __call__(self, p, g, state, t, options):
         """Take a step as :func:`update_adam` does, and the decoupled weight decay."""
         torch.mul(p, self.shrinkage, out=self.change)
-        if self.counts:
-            steps = self.counts.pop(0)
-        else:
-            steps = self.steps.add_(1)
+        steps = self.counts.pop(0) if self.counts else self.steps.add_(1)
         fused_adam(
             [self.change],
             [g],

@@ -118,7 +118,8 @@ class RecordedSteps(StackedSteps):
         every = [[0.0]] * len(self.members)
         for row, lane_rates in zip(self.rows, rates, strict=True):
             every[row] = lane_rates
-        losses = self.recorder.run_epoch(epoch, every, dict(zip(self.rows, self.lanes, strict=True)))
+        going_on = dict(zip(self.rows, self.lanes, strict=True))
+        losses = self.recorder.run_epoch(epoch, every, going_on)
         return losses[self.rows, : max(map(len, rates))]
 
 

@@ -38,7 +38,6 @@ class Table:
         if any(rows.weight is not None for rows in tables):
             self.weight = _join([_weights_of(rows, tables) for rows in tables])
 
-
     def find(self, order):
         """Return where the rows of an order (n_steps, S, B) are in X, and among the targets."""
         if self.starts is None:

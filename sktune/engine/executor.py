@@ -19,7 +19,7 @@ from sktune.engine.store.trainings import find_trainings
 from sktune.engine.workers.engines import LostWorkerError
 from sktune.engine.workers.jobs import GroupJob, GroupResult
 from sktune.engine.workers.replay import replay
-from sktune.runtime.streams import own_stream
+from sktune.runtime.gpu.streams import own_stream
 from sktune.runtime.threads import limited_threads
 
 

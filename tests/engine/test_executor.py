@@ -21,7 +21,7 @@ from sktune.engine import executor as run
 from sktune.engine import group, planner
 from sktune.engine.compiled import program as compiled
 from sktune.engine.group import Group
-from sktune.runtime import streams
+from sktune.runtime.gpu import streams
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=16, random_state=0)
 LANES = [{"lr": lr, "module__dropout": rate} for lr in (0.01, 0.1) for rate in (0.0, 0.3)]

@@ -5,7 +5,7 @@ from copy import copy
 import torch
 
 from sktune.runtime.dtypes import wide_dtype
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.optimizers import OPTIMIZERS, read_option, update_adam
 
 # torch's private name for what its Adam(fused=True) calls;

@@ -16,8 +16,8 @@ from sktune.engine.steps.recording.masks import NotedCalls
 from sktune.engine.steps.recording.plan import EpochPlan, Run
 from sktune.engine.steps.recording.run import RecordedRun, Table
 from sktune.engine.steps.stacked import StackedSteps
-from sktune.runtime.streams import own_stream
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.streams import own_stream
+from sktune.runtime.gpu.transfers import fetch, send
 
 # The fewest steps for which it pays to record some.
 FEWEST_STEPS = 50
@@ -45,6 +45,8 @@ class RecordedSteps(StackedSteps):
         """Return why the steps cannot be recorded."""
         if any(spec.augmentation is not None for spec in specs):
             return "its rows are augmented"
+        if any(True for _ in specs[0].module.module.buffers()):
+            return "its layers keep statistics of their own"
         return find_recording_blocker(specs[0]) or super().blocker(specs, tables, options)
 
     def prepare(self, lanes, options):

@@ -2,8 +2,8 @@
 
 import torch
 
+from sktune.runtime.gpu.transfers import send
 from sktune.runtime.seeds import mask_key, random_int16
-from sktune.runtime.transfers import send
 
 
 class NotedCalls:

@@ -4,7 +4,7 @@ import torch
 
 from sktune.engine.steps.recording.losses import AnyLosses, CrossEntropies
 from sktune.engine.steps.recording.masks import HeldMasks
-from sktune.runtime.transfers import send
+from sktune.runtime.gpu.transfers import send
 from sktune.training.penalties import add_stacked_penalties
 
 

@@ -11,6 +11,14 @@ epochs for each rate and fold if each fit is trained by itself, and 40 if they a
 - skorch: ``sklearn.model_selection.GridSearchCV`` with skorch's net, one process for each core.
 
 The first two have to give equal scores, or the benchmark fails.
+
+Then successive halving over 27 learning rates and dropout rates with up to 27 epochs:
+
+- halving: ``sktune.HalvingGridSearchCV``, whose survivors go on from where they stand;
+- hyperband: ``sktune.HyperbandSearchCV`` with candidates drawn from the same ranges;
+- grid: ``sktune.GridSearchCV`` over all 27 candidates, with 27 epochs each;
+- skorch: ``sklearn.model_selection.HalvingGridSearchCV`` with skorch's net, one process for each
+  core, which trains each rung from the beginning.
 """
 
 from __future__ import annotations
@@ -28,10 +36,19 @@ import numpy as np
 import skorch
 import torch
 from harness import RESULTS, save
+from scipy.stats import loguniform
 from sklearn.datasets import load_digits
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.model_selection import GridSearchCV as PlainGridSearchCV
+from sklearn.model_selection import HalvingGridSearchCV as PlainHalvingGridSearchCV
 
-from sktune import MLP, GridSearchCV, NeuralNetClassifier
+from sktune import (
+    MLP,
+    GridSearchCV,
+    HalvingGridSearchCV,
+    HyperbandSearchCV,
+    NeuralNetClassifier,
+)
 
 RATES = [3e-4, 1e-3, 3e-3, 1e-2]
 
@@ -78,8 +95,8 @@ def search_apart(task):
     return n_epochs, np.array(scores)
 
 
-def search_by_skorch(task):
-    net = skorch.NeuralNetClassifier(
+def make_skorch_net():
+    return skorch.NeuralNetClassifier(
         MLP,
         module__n_features=64,
         module__n_outputs=10,
@@ -91,10 +108,40 @@ def search_by_skorch(task):
         train_split=None,
         verbose=0,
     )
-    search = PlainGridSearchCV(net, task.grid, cv=task.n_folds, refit=False, n_jobs=-1)
+
+
+def search_by_skorch(task):
+    search = PlainGridSearchCV(
+        make_skorch_net(), task.grid, cv=task.n_folds, refit=False, n_jobs=-1
+    )
     search.fit(*task.load())
     scores = search.cv_results_["mean_test_score"].reshape(len(RATES), -1).T
     return sum(task.epochs) * len(RATES) * task.n_folds, scores
+
+
+def halve(task, kind):
+    """Return the epochs that were trained, and the scores of the last rung."""
+    most = max(task.epochs)
+    grid = {"lr": np.geomspace(1e-4, 1e-1, 9).tolist(), "module__dropout": [0.0, 0.2, 0.4]}
+    shared = {"cv": task.n_folds, "refit": False}
+    net = make_net().set_params(max_epochs=most)
+    if kind == "halving":
+        search = HalvingGridSearchCV(net, grid, **shared)
+    elif kind == "grid":
+        search = GridSearchCV(net, grid, **shared)
+    elif kind == "hyperband":
+        space = {"lr": loguniform(1e-4, 1e-1), "module__dropout": [0.0, 0.2, 0.4]}
+        search = HyperbandSearchCV(net, space, random_state=0, **shared)
+    else:
+        options = {"resource": "max_epochs", "max_resources": most, "return_train_score": False}
+        search = PlainHalvingGridSearchCV(make_skorch_net(), grid, n_jobs=-1, **options, **shared)
+    search.fit(*task.load())
+    results = search.cv_results_
+    n_resources = np.asarray(results.get("n_resources", [most] * len(results["params"])))
+    scores = results["mean_test_score"][n_resources == n_resources.max()]
+    if kind == "skorch":
+        return int(n_resources.sum()) * task.n_folds, scores
+    return search.fusion_.sharing.n_trained_epochs, scores
 
 
 def measure(name, run: Callable, n_repeats):
@@ -106,7 +153,7 @@ def measure(name, run: Callable, n_repeats):
         seconds.append(perf_counter() - began)
     row = {"peer": name, "epochs": n_epochs, "seconds": median(seconds), "all_seconds": seconds}
     row["best_score"] = float(scores.max())
-    print(f"{name:<8} {n_epochs:>6} epochs {row['seconds']:>8.2f} s   best {scores.max():.4f}")
+    print(f"{name:<10} {n_epochs:>6} epochs {row['seconds']:>8.2f} s   best {scores.max():.4f}")
     return row, scores
 
 
@@ -129,7 +176,13 @@ def main(arguments=None):
     np.testing.assert_array_equal(scores, again)
     skorchs, _ = measure("skorch", partial(search_by_skorch, task), 1)
     record = {"task": vars(task), "rows": [together, apart, resumed, skorchs]}
-    save({"what": "a grid over max_epochs", **record}, options.json)
+    task = Task(200, (3,), 2) if options.quick else Task(1797, (27,), 5)
+    rows = []
+    for kind in ("halving", "hyperband", "grid", "skorch"):
+        n = 1 if kind == "skorch" else repeats
+        rows.append(measure(kind, partial(halve, task, kind), n)[0])
+    halved = {"what": "halving over max_epochs", "task": vars(task), "rows": rows}
+    save({"what": "a grid over max_epochs", **record, "halving": halved}, options.json)
 
 
 if __name__ == "__main__":

@@ -390,7 +390,7 @@ def test_regret(tmp_path, capsys):
     regrets = {row["way"]: row["mean"] for row in found["ways"]}
     assert regrets.keys() == {"random", "tpe", "gp", "optuna tpe"}
     assert all(regret >= 0 for regret in regrets.values())
-    assert [row["tol"] for row in found["stops"]] == 3 * [0.1, 0.25, 0.5, 1.0, 2.0]
+    assert [row["tol"] for row in found["stops"]] == 3 * [0.1, 0.25, 0.5, 1.0]
     assert all(row["candidates"] <= 30 for row in found["stops"])
     data = json.loads((tmp_path / "data.json").read_text())
     assert {len(row) for row in data["rows"]} == {len(data["names"]) + 5}

@@ -96,6 +96,9 @@ class _Hasher:
 
 def _feed(hasher, thing):
     """Add a thing to a hash, with its type and its length, so that no two things run together."""
+    if isinstance(thing, np.generic) and not isinstance(thing, np.void):
+        # a number that was drawn is the same as one that was given
+        thing = thing.item()
     for handled_types, feed in _FEEDS:
         if isinstance(thing, handled_types):
             feed(hasher, thing)

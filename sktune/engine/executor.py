@@ -19,6 +19,7 @@ from sktune.engine.store.trainings import find_trainings
 from sktune.engine.workers.engines import LostWorkerError
 from sktune.engine.workers.jobs import GroupJob, GroupResult
 from sktune.engine.workers.replay import replay
+from sktune.runtime.gpu.streams import own_stream
 from sktune.runtime.threads import limited_threads
 
 
@@ -235,6 +236,7 @@ class Trainer:
         """Return what came of a group that is trained in this thread."""
         began = perf_counter()
         recorder = Recorder(plan.fits, self.store)
+        backend = plan.new_backend()
         with (
             limited_threads(plan.options.n_threads),
             own_stream(plan.device),
@@ -245,20 +247,21 @@ class Trainer:
                     plan.specs,
                     plan.states,
                     plan.tables,
-                    backend=plan.new_backend(),
+                    backend=backend,
                     options=plan.options,
                     listeners=listeners,
                     keeper=recorder,
                 )
             finally:
                 recorder.flush(is_last=True)
+        steps, blockers = backend.told()
         return GroupResult(
             results,
             perf_counter() - began,
             worker="",
             device=str(plan.device),
-            steps=plan.backend.name,
-            blockers=plan.blockers,
+            steps=steps,
+            blockers={**plan.blockers, **blockers},
         )
 
     def _conclude(self, plan, outcome):
@@ -348,20 +351,6 @@ def _product_precision(precision):
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def own_stream(device):
-    """On a GPU, compute beside what other threads compute; elsewhere this is nothing."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = torch.cuda.Stream(device)
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:
-        stream.synchronize()
 
 
 def _is_memory_error(error):

@@ -15,8 +15,8 @@ from sktune.engine.steps import STEP_BACKENDS
 from sktune.engine.steps.base import StepOptions
 from sktune.engine.steps.loss import StackedLoss
 from sktune.modules.structure import watch_settings
+from sktune.runtime.gpu.transfers import fetch
 from sktune.runtime.threads import flushed_denormals
-from sktune.runtime.transfers import fetch
 from sktune.training.batches import Batches
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.rows import restore_row

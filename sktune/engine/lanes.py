@@ -9,7 +9,7 @@ import torch
 from sktune.engine.specs import TrainState
 from sktune.modules.reading import find_width
 from sktune.runtime.dtypes import wide_dtype
-from sktune.runtime.transfers import send
+from sktune.runtime.gpu.transfers import send
 from sktune.training.batches import Batches, evaluation_batch_size
 
 
@@ -76,7 +76,7 @@ def training_steps(lanes, epoch):
 
     There are several where some folds have a row more in their last batch than others.
     """
-    streams = _by_stream(lanes)
+    streams = by_stream(lanes)
     # which lane of a part takes which batch, by the positions of the part's streams
     joints = {}
     batches = [lanes[positions[0]].batches.epoch(epoch) for positions in streams]
@@ -85,12 +85,12 @@ def training_steps(lanes, epoch):
         for stream, batch in enumerate(step):
             if batch is not None:
                 by_length.setdefault(len(batch[0]), {})[stream] = batch
-        yield [_join(batches, streams, joints) for batches in by_length.values()]
+        yield [join(batches, streams, joints) for batches in by_length.values()]
 
 
 def validation_parts(lanes):
     """Yield the validation rows of all lanes, in parts."""
-    for positions in _by_stream(lanes):
+    for positions in by_stream(lanes):
         lane = lanes[positions[0]]
         n_rows = max(lane.batches.sizes)
         width = find_width(lane.spec.module.module, lane.rows.X)
@@ -102,7 +102,7 @@ def validation_parts(lanes):
             yield _expand(batch, positions)
 
 
-def _by_stream(lanes):
+def by_stream(lanes):
     """Return the positions of the lanes of each stream."""
     streams = {}
     for position, lane in enumerate(lanes):
@@ -117,7 +117,7 @@ def _expand(batch, positions):
     return Part(positions, X, target, *(others or [None]))
 
 
-def _join(batches_by_stream, streams, joints):
+def join(batches_by_stream, streams, joints):
     """Hand batches of equal length, by the position of their stream, to the streams' lanes."""
     chosen = tuple(batches_by_stream)
     batches = list(batches_by_stream.values())

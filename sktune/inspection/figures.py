@@ -1,6 +1,6 @@
 """Where a display draws."""
 
-from sktune.runtime.libraries.optional import import_pyplot
+from sktune.runtime.optional import import_pyplot
 
 
 def begin_figure(display, ax=None, size=None):

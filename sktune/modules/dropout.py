@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import send
 from sktune.runtime.seeds import mask_key, random_int16
-from sktune.runtime.transfers import send
 
 # How many random numbers are made at once: they stay in a core's cache until they are used.
 _AHEAD = 1 << 17
@@ -119,7 +119,8 @@ class LaneMasks:
         self.distinct_seeds = list(dict.fromkeys(seeds))
         # The type and device that `_prepare` was called for.
         self.prepared_for = None
-        # While a step is recorded (as a CUDA graph): a tensor in place of what `numbers` returns.
+        # While steps are recorded (as a CUDA graph): an object whose method `numbers` is asked in
+        # place of the one here.
         self.held = None
 
     def select(self, lanes):
@@ -148,9 +149,10 @@ class LaneMasks:
         """
         if self.prepared_for != (X.dtype, X.device):
             self._prepare(X.dtype, X.device)
-        numbers = self.held
-        if numbers is None:
-            numbers = self.numbers(position, shape.numel(), X.device)
+        if self.held is not None:
+            bits = self.held.numbers(self, position, shape.numel(), X.device)
+            return self._recorded_factors(bits).view(-1, *shape)
+        numbers = self.numbers(position, shape.numel(), X.device)
         return self._as_factors(numbers).view(-1, *shape)
 
     def numbers(self, position, n, device):
@@ -184,6 +186,7 @@ class LaneMasks:
         """Make what does not change from step to step."""
         self.prepared_for = (dtype, device)
         self.limits = [send(column, device, wide_dtype(dtype)) for column in limits(self.rates)]
+        self.thresholds = send(limits(self.rates)[0], device, torch.int16)
         # For each lane, the position of its seed among the distinct ones.
         seed_positions = [self.distinct_seeds.index(seed) for seed in self.seeds]
         self.seed_positions = send(seed_positions, device)
@@ -205,6 +208,15 @@ class LaneMasks:
         bits = random_int16(send(keys, device, torch.int32), n)
         made = keep_factors(bits, *self.limits) if len(self.rates) == 1 else bits
         return made.reshape(n_steps, n_seeds, n)
+
+    def _recorded_factors(self, bits):
+        """Return the factors of all lanes for random numbers, with as few kernels as can be."""
+        if len(self.distinct_seeds) > 1:
+            bits = bits.index_select(0, self.seed_positions)
+        threshold, scale = self.thresholds, self.limits[1]
+        factors = torch.empty(len(scale), bits.shape[1], dtype=scale.dtype, device=bits.device)
+        torch.ge(bits, threshold, out=factors)
+        return factors.mul_(scale)
 
     def _as_factors(self, numbers):
         """Return the factors of all lanes for what `numbers` returned."""

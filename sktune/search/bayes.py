@@ -8,7 +8,7 @@ from sklearn import model_selection
 from sklearn.utils import check_random_state
 
 from sktune.engine.digest import digest
-from sktune.runtime.libraries.optional import import_optuna
+from sktune.runtime.optional import import_optuna
 from sktune.search.rounds.evaluation import Rounds
 from sktune.search.rounds.search_in_rounds import SearchInRounds
 from sktune.search.rounds.session import Outcome

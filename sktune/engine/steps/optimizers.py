@@ -5,7 +5,7 @@ from copy import copy
 import torch
 
 from sktune.runtime.dtypes import wide_dtype
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.optimizers import OPTIMIZERS, read_option, update_adam
 
 # torch's private name for what its Adam(fused=True) calls;
@@ -26,6 +26,8 @@ class FusedAdam:
         self.change = torch.empty_like(flat)
         # CUDA reads the count as float32, whatever the parameters' type
         self.steps = torch.zeros((), device=flat.device)
+        # the counts of the steps of a run, where they are known ahead
+        self.counts = []
         self.options = {name: numbers[name][0].item() for name in ("beta1", "beta2", "eps")}
         self.options |= {"lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
         # the part of an update that decoupled weight decay adds, by weight
@@ -35,14 +37,14 @@ class FusedAdam:
     def __call__(self, p, g, state, t, options):
         """Take a step as :func:`update_adam` does, and the decoupled weight decay."""
         torch.mul(p, self.shrinkage, out=self.change)
-        self.steps.add_(1)
+        steps = self.counts.pop(0) if self.counts else self.steps.add_(1)
         fused_adam(
             [self.change],
             [g],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],
             [],
-            [self.steps],
+            [steps],
             **self.options,
         )
         p.addcmul_(self.change, options["lr"])
@@ -83,6 +85,9 @@ class StackedOptimizer:
                 self.state[name] = initial.float()
             else:
                 self.state[name] = initial.to(flat.dtype).expand_as(flat).clone()
+        # whether torch's fused kernel may be used, which counts the steps of all lanes as one
+        self.may_fuse = True
+        self.is_run_counted = False
         self._forget_update()
 
     def step(self, flat, gradient, rates):
@@ -107,9 +112,31 @@ class StackedOptimizer:
                 gradient = gradient.addcmul_(decay, flat)
             elif not isinstance(self.update, FusedAdam):
                 flat.mul_(1 - rates * decay)
-        self.t += 1
+        if not self.is_run_counted:
+            self.t += 1
         options = {**self.columns, **self.shared, "lr": rates}
         self.update(flat, gradient, state, self.t, options)
+
+    def tensors(self):
+        """Return all tensors that a step changes, beside the parameters."""
+        tensors = [self.t, *self.state.values()]
+        return tensors if self.fused is None else [*tensors, self.fused.steps]
+
+    def begin_run(self, n_steps):
+        """Count the steps of a run ahead, where the update needs the counts of all lanes only."""
+        self.is_run_counted = isinstance(self.update, FusedAdam)
+        if self.is_run_counted:
+            steps = self.fused.steps
+            ahead = torch.arange(1, n_steps + 1, dtype=steps.dtype, device=steps.device)
+            self.fused.counts = list((ahead + steps).unbind())
+
+    def end_run(self, n_steps):
+        """Count the steps of a run that was counted ahead."""
+        if self.is_run_counted:
+            self.is_run_counted = False
+            self.fused.counts = []
+            self.fused.steps.add_(n_steps)
+            self.t.add_(n_steps)
 
     def choose_update(self, flat):
         """Choose the update of the next steps, unless that is done, and return it.
@@ -123,7 +150,7 @@ class StackedOptimizer:
 
     def _can_fuse(self, flat):
         """Tell whether torch's fused Adam can take the next step in all lanes."""
-        if self.rule.update is not update_adam:
+        if not self.may_fuse or self.rule.update is not update_adam:
             return False
         if flat.device.type not in ("cpu", "cuda") or flat.dtype != self.t.dtype:
             return False

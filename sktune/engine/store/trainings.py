@@ -198,5 +198,6 @@ def _find_key(fit, precision):
         return None, LISTENED_TO
     try:
         return training_key(fit.spec, precision), ""
-    except TypeError:
+    except Exception:
+        # code of the user's takes part in a pickle
         return None, NO_DIGEST

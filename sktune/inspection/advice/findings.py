@@ -3,7 +3,7 @@
 from html import escape
 
 from sktune.inspection.advice.finding import SEVERITIES
-from sktune.runtime.libraries.optional import import_pandas
+from sktune.runtime.optional import import_pandas
 
 
 class Findings:

@@ -6,7 +6,7 @@ from sktune.inspection.displays.colors import escape
 from sktune.inspection.figures import begin_figure
 from sktune.inspection.records import label_of, read_search
 from sktune.inspection.records.parameters import format_value
-from sktune.runtime.libraries.optional import import_pandas
+from sktune.runtime.optional import import_pandas
 
 # Of the brackets of Hyperband, from the first on.
 _MARKERS = "osD^vP*X"

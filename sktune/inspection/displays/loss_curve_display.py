@@ -17,7 +17,7 @@ from sktune.inspection.records import (
     name_regimes,
     read_search,
 )
-from sktune.runtime.libraries.optional import import_pandas
+from sktune.runtime.optional import import_pandas
 
 # Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
 _MANY = 20

@@ -8,7 +8,7 @@ from sktune.inspection.displays.maps import draw_map
 from sktune.inspection.displays.parallel import draw_parallel
 from sktune.inspection.figures import begin_figure
 from sktune.inspection.records import read_search
-from sktune.runtime.libraries.optional import import_pandas
+from sktune.runtime.optional import import_pandas
 
 _KINDS = ("auto", "progress", "parallel")
 # Bars of standard errors are drawn up to this many candidates.

@@ -7,7 +7,7 @@ import numpy as np
 
 from sktune.inspection.effects.surrogate import decompose, encode, fit_forest
 from sktune.inspection.records import label_of, read_search
-from sktune.runtime.libraries.optional import import_pandas
+from sktune.runtime.optional import import_pandas
 
 # With fewer candidates, nothing is said: in all, and for each parameter.
 _MIN_CANDIDATES = 15

@@ -5,7 +5,7 @@ import numpy as np
 from sktune.inspection.effects.rows import make_rows
 from sktune.inspection.effects.training import epochs_to_converge, find_gaps
 from sktune.inspection.records import read_search
-from sktune.runtime.libraries.optional import import_pandas
+from sktune.runtime.optional import import_pandas
 
 
 def effect_table(search, parameter, metric=None, *, n_bins=8, binning="quantile"):

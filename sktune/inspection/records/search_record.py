@@ -115,13 +115,23 @@ class SearchRecord:
         those of two brackets.
         """
         brackets = [None] * self.n_candidates if self.brackets is None else self.brackets
+        given_by_rungs = self._find_parameters_of_rungs()
         numbers = {}
         tracks = []
         for params, bracket in zip(self.params, brackets, strict=True):
-            given = sorted(params.items(), key=lambda item: item[0])
+            own = [item for item in params.items() if item[0] not in given_by_rungs]
+            given = sorted(own, key=lambda item: item[0])
             key = repr((bracket, given))
             tracks.append(numbers.setdefault(key, len(numbers)))
         return np.array(tracks)
+
+    def _find_parameters_of_rungs(self):
+        """Return the parameters that are the resource itself: a set of str."""
+        if self.resources is None:
+            return set()
+        pairs = list(zip(self.params, self.resources, strict=True))
+        names = self.params[0]
+        return {name for name in names if all(p.get(name) == amount for p, amount in pairs)}
 
     def find_parameter(self, name):
         """Return a Parameter by its name, or by the end of its name if there is one such only.

@@ -21,7 +21,7 @@ from sktune.inspection.report.results import (
     read_sealed_test,
 )
 from sktune.inspection.report.setting import list_seeds, list_versions
-from sktune.runtime.libraries.optional import import_jinja
+from sktune.runtime.optional import import_jinja
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from sktune.inspection.advice import diagnose
 from sktune.inspection.records import read_search
 from sktune.inspection.report.page import render_page
-from sktune.runtime.libraries.optional import import_jinja
+from sktune.runtime.optional import import_jinja
 
 
 def report(search, path="report.html", *, title=None, X=None, y=None, metric=None, findings="auto"):

@@ -15,7 +15,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import check_random_state
 
-from sktune.runtime.libraries.optional import import_optuna
+from sktune.runtime.optional import import_optuna
 from sktune.search.narrowing import NarrowedDistribution
 from sktune.search.settable import check_settable
 from sktune.search.spaces import loguniform_int, zero_or

@@ -5,8 +5,8 @@ from copy import deepcopy
 
 import numpy as np
 
-from sktune.runtime.libraries.optional import import_optuna
 from sktune.runtime.names import did_you_mean
+from sktune.runtime.optional import import_optuna
 from sktune.search.samplers.distributions import Point
 from sktune.search.samplers.gaussian_process import GaussianProcessSampler
 

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from sktune.engine.digest import digest
-from sktune.runtime.libraries.optional import import_optuna
+from sktune.runtime.optional import import_optuna
 from sktune.search.samplers.distributions import Choices, Number, Point, Quantiles, ZeroOr
 from sktune.search.samplers.optuna_samplers import quiet_optuna
 

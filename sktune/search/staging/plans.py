@@ -6,8 +6,8 @@ from numbers import Integral, Real
 
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from sktune.runtime.libraries.optional import import_optuna
 from sktune.runtime.names import check_name
+from sktune.runtime.optional import import_optuna
 from sktune.search.samplers.distributions import Space
 from sktune.search.samplers.optuna_samplers import check_sampler
 from sktune.search.settable import check_settable

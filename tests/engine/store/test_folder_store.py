@@ -344,6 +344,15 @@ def test_a_folder_of_somebody_elses_costs_time_only(change, tmp_path):
     assert_same(first, second)
 
 
+def test_what_is_no_file_is_not_opened(tmp_path):
+    # whoever opens a pipe waits for somebody who writes
+    os.mkfifo(tmp_path / ("0" * 64 + ".safetensors"))
+    (tmp_path / ("1" * 64 + ".safetensors")).symlink_to("/dev/zero")
+    (tmp_path / ("2" * 64 + ".safetensors")).mkdir()
+
+    assert run(tmp_path)[2].n_trained_epochs == 16
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("where", ["fsync", "replace", "open"])
 def test_a_disk_that_cannot_be_written_does_not_end_the_search(code, where, tmp_path, monkeypatch):

@@ -115,10 +115,9 @@ class GraphReader:
             for row, pair in value.operations + value.layers:
                 rows.append(row)
                 settings.append(pair)
-        table = np.array(rows, dtype=np.int64)
-        write_flows(table, has_layers=bool(self.values[0].layers))
+        write_flows(rows, has_layers=bool(self.values[0].layers))
         return Graph(
-            table,
+            np.array(rows, dtype=np.int64),
             np.array(settings, dtype=np.float64),
             max(value.width for value in self.values),
             self.values[-1].width,

@@ -1,1 +1,0 @@
-"""Other libraries, which are not always installed."""

@@ -90,11 +90,12 @@ def read_spec(net, dataset, planned, tables):
         runs_user_code=not _is_proven(net),
         n_outputs=getattr(net, "n_outputs_", None),
         device=str(rows.X.device),
+        augmentation=net._read_augmentation(rows, net.criterion_),
         clips=find_clips(net),
     )
 
 
-def follow_spec(spec, net, first):
+def follow_spec(spec, net, first, tables):
     """Return the spec of a fit that begins as another one does.
 
     Parameters
@@ -106,6 +107,7 @@ def follow_spec(spec, net, first):
         :func:`find_fixed_settings` leaves out, except for `batch_size`.
     first : NetworkEstimator
         The net of the other fit, not initialized.
+    tables : Tables
     """
     # those of callbacks, which both nets have in common, come last
     clips_of_callbacks = spec.clips[len(list_own_clips(first)) :]
@@ -122,6 +124,7 @@ def follow_spec(spec, net, first):
         l2=float(net.l2),
         n_epochs=int(net.max_epochs),
         stopping=BestEpoch.of(net, spec.rows.valid is not None),
+        augmentation=net._read_augmentation(tables.by_name[spec.rows.table], spec.loss.criterion),
         clips=(*list_own_clips(net), *clips_of_callbacks),
     )
 
@@ -185,7 +188,7 @@ def _is_free(name, net):
     if name.startswith("optimizer__"):
         return name.removeprefix("optimizer__") in list_free_options()
     is_dropout = name == "module__dropout" and net.module is MLP
-    return name in _FREE or name.startswith("lr_schedule") or is_dropout
+    return name in _FREE or name.startswith(("lr_schedule", "augment")) or is_dropout
 
 
 def read_optimizer(optimizer):

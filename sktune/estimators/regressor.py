@@ -55,6 +55,7 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         train_split=None, predict_nonlinearity="auto",
         iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
         lr_scaling=None, lr_scaling_batch_size=64, clip_grad_norm=None, clip_grad_value=None,
+        augment=None,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
     ):  # fmt: skip
         self._assign(locals())

@@ -16,9 +16,9 @@ import math
 import numpy as np
 from numba import njit
 
-from sktune.engine.compiled.clipping import clip
 from sktune.engine.compiled.criteria.classes import cross_entropy, find_epsilon
 from sktune.engine.compiled.criteria.numbers import compare_numbers
+from sktune.engine.compiled.gradients.clipping import clip
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
@@ -233,7 +233,8 @@ def train_steps(
         The state of the optimizer after `t` steps.
     t : int
     data : tuple of ndarray
-        X, target and weight.
+        X, target and weight. The target of a row may be two classes: see
+        :func:`~sktune.engine.compiled.criteria.classes.cross_entropy`.
     order : ndarray of int
         The rows that the batches take, one batch after the other.
     sizes : ndarray of int (n_steps,)

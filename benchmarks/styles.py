@@ -19,8 +19,8 @@ Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, withou
 The styles take turns, round by round; shown are medians over the rounds, and the ratio to the
 ``MLP`` of the same layers.
 ``steps`` tells how they were taken. With ``--skorch``, scikit-learn's GridSearchCV over skorch's
-net (no other callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each, and
-the ratio is that of the better one to ours.
+net (no other callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each,
+and the ratio is that of the better one to ours.
 """
 
 from __future__ import annotations

@@ -67,6 +67,8 @@ class Trained(NamedTuple):
     ----------
     template : NeuralNet
         The initialized net that the fit began with.
+    callbacks : list or None
+        See :class:`~sktune.bridge.fits.Fit`.
     spec : FitSpec
     result : FitResult
     test_rows : tuple of (ndarray, ndarray), or ()
@@ -74,6 +76,7 @@ class Trained(NamedTuple):
     """
 
     template: object
+    callbacks: list | None
     spec: FitSpec
     result: FitResult
     test_rows: tuple
@@ -166,10 +169,11 @@ class HandOver(FitHook):
         if fit.spec.watcher is None:
             net.history_ = _make_history(fit.template.net, curve)
         else:
-            net.history_ = adopt_history(fit.template.net, fit.result.state)
+            callbacks = fit.template.net.callbacks_ if fit.callbacks is None else fit.callbacks
+            net.history_ = adopt_history(callbacks, fit.result.state)
         # the next fit replaces this history, while it would empty one that the user has set
         vars(net)["_own_history"] = net.history_
-        self.trained = Trained(fit.template.net, fit.spec, fit.result, fit.test_rows)
+        self.trained = Trained(fit.template.net, fit.callbacks, fit.spec, fit.result, fit.test_rows)
         self.is_evaluated = False
         if not isinstance(net, NetworkEstimator):
             self.build_parts(net)
@@ -219,7 +223,7 @@ class HandOver(FitHook):
         """Return the nonlinearity and the outputs if X holds the test rows; None otherwise."""
         if self.trained is None:
             return None
-        template, _, result, test_rows = self.trained
+        template, _, _, result, test_rows = self.trained
         has_new_parts = vars(net).keys() & BUILT
         has_new_nonlinearity = net.predict_nonlinearity is not template.predict_nonlinearity
         if result.outputs is None or has_new_parts or has_new_nonlinearity:
@@ -299,7 +303,7 @@ def _make_losses(curve):
 
 def _build_parts(net, trained):
     """Return module, criterion, optimizer and the like as they are after the training."""
-    template, spec, result, _ = trained
+    template, callbacks, spec, result, _ = trained
     weights = spec.narrow(result.state.fitted_weights)
     optimizer_state = result.state.optimizer
     if optimizer_state is not None:
@@ -312,9 +316,12 @@ def _build_parts(net, trained):
     parts["criterion_"] = deepcopy(template.criterion_)
     if spec.narrow_to is not None:
         parts["criterion_"].to(spec.narrow_to)
-    parts["callbacks_"] = template.callbacks_
+    if callbacks is None:
+        # skorch's own, which other fits have in common
+        callbacks = [(name, deepcopy(callback)) for name, callback in template.callbacks_]
     if spec.watcher is None:
-        parts["callbacks_"] = _build_callbacks(template, result.curve)
+        _note_best_scores(callbacks, result.curve)
+    parts["callbacks_"] = callbacks
     if isinstance(net, NetworkEstimator):
         parts["dropout_"] = _build_masks(template, parts["module_"], spec, result.curve)
     final = {"lr": result.lr}
@@ -328,14 +335,12 @@ def _build_parts(net, trained):
     return parts
 
 
-def _build_callbacks(template, curve):
-    """Return copies of skorch's callbacks, with the best of the scores that they record."""
-    callbacks = [(name, deepcopy(callback)) for name, callback in template.callbacks_]
+def _note_best_scores(callbacks, curve):
+    """Let skorch's callbacks know the best of the scores that they record."""
     for name, callback in callbacks:
         if name in _LOWER_IS_BETTER and name in curve:
             best = min if _LOWER_IS_BETTER[name] else max
             callback.best_score_ = best(curve[name])
-    return callbacks
 
 
 def _build_masks(template, module, spec, curve):

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from sktune.bridge.fits import make_twin
+from sktune.bridge.watching.served import list_given
 from sktune.checks.advice import notice_outputs
 from sktune.checks.hyperparameters import check_hyperparameters, check_ranges
 from sktune.checks.inputs import check_rows
@@ -95,7 +96,7 @@ def read_spec(net, dataset, planned, tables):
     )
 
 
-def follow_spec(spec, net, first, tables):
+def follow_spec(spec, net, tables):
     """Return the spec of a fit that begins as another one does.
 
     Parameters
@@ -105,12 +106,8 @@ def follow_spec(spec, net, first, tables):
     net : NetworkEstimator
         It is not initialized. It may differ from the net of the other fit in the settings that
         :func:`find_fixed_settings` leaves out, except for `batch_size`.
-    first : NetworkEstimator
-        The net of the other fit, not initialized.
     tables : Tables
     """
-    # those of callbacks, which both nets have in common, come last
-    clips_of_callbacks = spec.clips[len(list_own_clips(first)) :]
     dropout = spec.dropout
     if net.module is MLP:
         dropout = (float(getattr(net, "module__dropout", 0.0)),) * len(dropout)
@@ -125,7 +122,7 @@ def follow_spec(spec, net, first, tables):
         n_epochs=int(net.max_epochs),
         stopping=BestEpoch.of(net, spec.rows.valid is not None),
         augmentation=net._read_augmentation(tables.by_name[spec.rows.table], spec.loss.criterion),
-        clips=(*list_own_clips(net), *clips_of_callbacks),
+        clips=tuple(list_own_clips(net)),
     )
 
 
@@ -180,7 +177,17 @@ def find_fixed_settings(net):
     settings = vars(net).items()
     if is_usual:
         settings = [(name, value) for name, value in settings if not _is_free(name, net)]
+        # the names and the classes of callbacks tell in what batches rows are evaluated
+        settings.append(("callbacks", [net.callbacks == "disable", *_list_kinds(net)]))
     return (type(net), frozenset((name, as_text(value)) for name, value in settings))
+
+
+def _list_kinds(net):
+    """Return the names and the classes of the callbacks that a net was given."""
+    return [
+        (name, callback if isinstance(callback, type) else type(callback))
+        for name, callback in list_given(net)
+    ]
 
 
 def _is_free(name, net):
@@ -188,7 +195,9 @@ def _is_free(name, net):
     if name.startswith("optimizer__"):
         return name.removeprefix("optimizer__") in list_free_options()
     is_dropout = name == "module__dropout" and net.module is MLP
-    return name in _FREE or name.startswith(("lr_schedule", "augment")) or is_dropout
+    is_callback = name == "callbacks" or name.startswith("callbacks__")
+    is_free = name in _FREE or name.startswith(("lr_schedule", "augment"))
+    return is_free or is_callback or is_dropout
 
 
 def read_optimizer(optimizer):

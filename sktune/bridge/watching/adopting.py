@@ -5,19 +5,19 @@ from copy import deepcopy
 from skorch.callbacks import EarlyStopping, LRScheduler
 
 
-def adopt_history(template, state):
+def adopt_history(callbacks, state):
     """Return the history of a fit, and let the callbacks of its net be as the training left them.
 
     Parameters
     ----------
-    template : NeuralNet
-        The initialized net of the fit; its callbacks are those that the user gave.
+    callbacks : list of tuple of (str, Callback)
+        Those of the net, which have heard nothing.
     state : TrainState
         Where the training has ended.
     """
     watcher = deepcopy(state.watcher)
     watcher.end()
-    for (_, own), (_, told) in zip(template.callbacks_, watcher.callbacks, strict=True):
+    for (_, own), (_, told) in zip(callbacks, watcher.callbacks, strict=True):
         vars(own).clear()
         vars(own).update(vars(told))
     return watcher.net.history_

@@ -79,6 +79,12 @@ def why_refused(net):
     return ""
 
 
+def list_settings(net):
+    """Return the names of a net's parameters that are callbacks, or settings of callbacks."""
+    names = [name for name in vars(net) if name.startswith("callbacks__")]
+    return names + ["callbacks"] * (net.callbacks not in (None, "disable"))
+
+
 def list_given(net):
     """Return the callbacks that the user gave a net, with their names; some may be classes."""
     given = []

@@ -22,7 +22,12 @@ from skorch.history import History
 from torch import nn
 
 from sktune.bridge.fits import make_twin
-from sktune.bridge.watching.served import is_default, list_given
+from sktune.bridge.watching.served import (
+    is_default,
+    list_given,
+    list_settings,
+    needs_watching,
+)
 from sktune.engine.digest import digest
 from sktune.engine.events import EpochWatcher
 
@@ -30,24 +35,55 @@ from sktune.engine.events import EpochWatcher
 _ACCURACY = "valid_acc"
 
 
-def make_watcher(net, train, valid):
+def make_follower(template, net):
+    """Return an initialized net with the callbacks of another one, which have heard nothing yet.
+
+    Parameters
+    ----------
+    template : NeuralNet
+        The initialized net.
+    net : NeuralNet
+        It is not initialized.
+    """
+    twin = make_twin(template)
+    for name in list_settings(template):
+        vars(twin).pop(name)
+    vars(twin)["callbacks"] = net.callbacks
+    vars(twin).update({name: vars(net)[name] for name in list_settings(net)})
+    for name in ("clip_grad_norm", "clip_grad_value"):
+        vars(twin)[name] = vars(net)[name]
+    twin.initialize_callbacks()
+    if not needs_watching(twin):
+        # as those of a template
+        for _, callback in twin.callbacks_:
+            callback.on_train_begin(twin, X=None, y=None)
+    return twin
+
+
+def make_watcher(net, spec, valid):
     """Return what tells the callbacks of an initialized net of its epochs.
 
     Parameters
     ----------
     net : NeuralNet
         It was stopped where its training would begin; its callbacks have not heard of that.
-    train, valid : Dataset or None
-        The training and the validation set.
+    spec : FitSpec
+        What is known of its fit.
+    valid : Dataset or None
+        The validation set.
     """
     stand_in = make_twin(net)
     state = vars(stand_in)
     state.pop("_hook", None)
     state["history_"] = History()
     state["module_"] = nn.Module()
-    state["optimizer_"] = _make_optimizer(net.optimizer_)
+    state["optimizer_"] = _make_optimizer(spec.optimizer)
     state["callbacks_"] = deepcopy(net.callbacks_)
-    datasets = {"dataset_train": _make_empty(train), "dataset_valid": _make_empty(valid)}
+    n_valid = None if valid is None else len(valid)
+    datasets = {
+        "dataset_train": _make_empty(spec.rows.n_train),
+        "dataset_valid": _make_empty(n_valid),
+    }
     return CallbackWatcher(stand_in, datasets, _list_known(net), _read_targets(net, valid))
 
 
@@ -69,19 +105,18 @@ def _hears_epochs(callback):
     return kind is not GradientNormClipping
 
 
-def _make_optimizer(optimizer):
-    """Return an optimizer of one number, with the options of another one."""
-    (group,) = optimizer.param_groups
-    options = {name: value for name, value in group.items() if name != "params"}
-    made = type(optimizer)([nn.Parameter(torch.zeros(1))], lr=float(options["lr"]))
+def _make_optimizer(spec):
+    """Return an optimizer of one number, of the class and with the options of an OptimizerSpec."""
+    options = spec.options
+    made = spec.type([nn.Parameter(torch.zeros(1))], lr=float(options["lr"]))
     made.param_groups[0].update(options)
     made.defaults.update({name: options[name] for name in made.defaults})
     return made
 
 
-def _make_empty(dataset):
-    """Return a dataset of as many rows of nothing: callbacks that are served read none of them."""
-    return None if dataset is None else Dataset(np.zeros((len(dataset), 1), np.float32))
+def _make_empty(n_rows):
+    """Return a dataset of rows of nothing: callbacks that are served read none of them."""
+    return None if n_rows is None else Dataset(np.zeros((n_rows, 1), np.float32))
 
 
 def _list_known(net):

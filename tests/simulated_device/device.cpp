@@ -280,7 +280,10 @@ void launch(const c10::OperatorHandle& op, Stack* stack) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
     for (size_t n = 0; n < n_arguments; ++n) {
       const auto* info = schema.arguments()[n].alias_info();
-      const bool is_written = info && info->isWrite();
+      // the schema of batch normalization does not tell that it writes the running numbers
+      const bool is_running = name == "aten::native_batch_norm" &&
+                              schema.arguments()[n].name().rfind("running", 0) == 0;
+      const bool is_written = is_running || (info && info->isWrite());
       std::vector<Tensor> tensors;
       if (originals[n].isTensor()) tensors.push_back(originals[n].toTensor());
       if (originals[n].isTensorList()) tensors = originals[n].toTensorVector();

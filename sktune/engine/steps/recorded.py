@@ -142,6 +142,8 @@ class Recorder:
     def record(self, epoch):
         """Record all kinds of runs of an epoch, which are not computed by that.
 
+        Return the calls of dropout layers in a step, each (layer, call).
+
         Raises
         ------
         RecordingError
@@ -163,6 +165,7 @@ class Recorder:
                         recorded.graph = capture(recorded.compute, device, pool)
                     runs[run.kind] = recorded
         self.runs = runs
+        return list(calls)
 
     def _try_step(self, epoch):
         """Take a step and undo it: libraries set themselves up in the first.

@@ -15,8 +15,9 @@ from sktune.engine.steps import STEP_BACKENDS
 from sktune.engine.steps.base import StepOptions
 from sktune.engine.steps.loss import StackedLoss
 from sktune.modules.structure import watch_settings
+from sktune.runtime.gpu.precision import tf32_products
+from sktune.runtime.gpu.transfers import fetch
 from sktune.runtime.threads import flushed_denormals
-from sktune.runtime.transfers import fetch
 from sktune.training.batches import Batches
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.rows import restore_row
@@ -153,7 +154,8 @@ class Group:
             while self.alive:
                 began = perf_counter()
                 rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
-                losses = self.backend.run_epoch(epoch, rates)
+                with tf32_products(self.options.allows_tf32):
+                    losses = self.backend.run_epoch(epoch, rates)
                 finished = self._close_epoch(epoch, losses, rates, began)
                 if self.keeper is not None:
                     self._keep(epoch, finished)

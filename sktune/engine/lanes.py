@@ -8,7 +8,7 @@ import torch
 
 from sktune.engine.specs import TrainState
 from sktune.modules.reading import find_width
-from sktune.runtime.transfers import send
+from sktune.runtime.gpu.transfers import send
 from sktune.training.batches import Batches, evaluation_batch_size
 
 

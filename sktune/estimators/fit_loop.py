@@ -146,9 +146,9 @@ class Training(Components, Datasets):
             # A stream of rows does not tell its length: 1 changes its rate between epochs only.
             factors = self._lr_factors(epoch, length_hint(iterator, 1))
         is_heard = hears_batches(self, training)
-        if training and not is_heard and not fit_params:
-            if self._run_at_once(iterator, epoch, factors):
-                return
+        is_quiet = training and not is_heard and not fit_params
+        if is_quiet and self._run_at_once(iterator, epoch, factors):
+            return
         # `record_batch` would look up the list of batches for every number.
         records = self.history[-1, "batches"]
         batches = iterator.pairs(epoch) if isinstance(iterator, Batches) else iterator
@@ -271,7 +271,9 @@ class Training(Components, Datasets):
                 dropout=dropout,
                 l1=float(self.l1),
                 l2=float(self.l2),
-                n_epochs=self.max_epochs if self._schedule_epochs is None else self._schedule_epochs,
+                n_epochs=self.max_epochs
+                if self._schedule_epochs is None
+                else self._schedule_epochs,
                 seed=self.seed_,
                 n_outputs=getattr(self, "n_outputs_", None),
             )

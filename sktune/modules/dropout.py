@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import send
 from sktune.runtime.seeds import mask_key, random_int16
-from sktune.runtime.transfers import send
 
 # How many random numbers are made at once: they stay in a core's cache until they are used.
 _AHEAD = 1 << 17

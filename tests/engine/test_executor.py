@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from textwrap import dedent
 
 import numpy as np
@@ -206,46 +206,19 @@ def test_one_group_is_divided_among_the_workers():
 def test_groups_on_a_gpu_stay_whole(monkeypatch):
     cuda = torch.device("cuda")
     monkeypatch.setattr(planner.GroupPlan, "device", cuda)
-    monkeypatch.setattr(run, "own_stream", lambda device: nullcontext())
-    waited = []
-    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    streams = []
+    monkeypatch.setattr(
+        run, "own_stream", lambda device, after: streams.append(after) or nullcontext()
+    )
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream on {device}")
     _, _, report = search(
         NET, [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)], X, y, n_jobs=2
     )
 
     assert [group["lanes"] for group in report.groups] == [12, 12]
     assert report.groups[0]["device"] == "cuda"
-    # It waits for the rows.
-    assert waited == [torch.device("cuda")]
-
-
-def test_a_stream_of_its_own_is_waited_for(monkeypatch):
-    events = []
-
-    class Stream:
-        def __init__(self, device):
-            events.append(f"made on {device}")
-
-        def synchronize(self):
-            events.append("is waited for")
-
-    @contextmanager
-    def stream(chosen):
-        events.append("begins")
-        try:
-            yield
-        finally:
-            events.append("ends")
-
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", stream)
-    with suppress(MemoryError), run.own_stream(torch.device("cuda:0")):
-        events.append("training")
-        raise MemoryError
-    with run.own_stream(torch.device("cpu")):
-        pass
-
-    assert events == ["made on cuda:0", "begins", "training", "ends", "is waited for"]
+    # They wait for the rows.
+    assert streams == ["the stream on cuda"] * 2
 
 
 def in_a_process(program, timeout=60):

@@ -1,4 +1,4 @@
-"""Runs pytest in a process that has the simulated device: ``python run.py [arguments of pytest]``."""
+"""Runs pytest in a process that has the simulated device: ``python run.py tests/...``."""
 
 import sys
 from pathlib import Path

@@ -108,9 +108,7 @@ def test_what_cannot_be_recorded_is_taken_as_it_is_and_told(gpu, monkeypatch):
 
     (group,) = report.groups
     assert group["steps"] == "stacked"
-    assert group["blockers"]["recorded"] == (
-        "a recording has failed: another capture is underway"
-    )
+    assert group["blockers"]["recorded"] == ("a recording has failed: another capture is underway")
     assert not gpu.counts().replays
 
 
@@ -121,9 +119,7 @@ def test_after_a_failure_a_process_records_no_more(gpu, monkeypatch):
     _, _, report = search(net(), LANES, X, y)
 
     (group,) = report.groups
-    assert group["blockers"]["recorded"] == (
-        "a recording has failed: another capture is underway"
-    )
+    assert group["blockers"]["recorded"] == ("a recording has failed: another capture is underway")
     assert not gpu.counts().replays
 
 

@@ -8,7 +8,7 @@ from torch.func import functional_call, vmap
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.reading import find_chain
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.penalties import is_penalized
 
 

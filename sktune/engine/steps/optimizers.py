@@ -5,7 +5,7 @@ from copy import copy
 import torch
 
 from sktune.runtime.dtypes import wide_dtype
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.optimizers import OPTIMIZERS, read_option, update_adam
 
 # torch's private name for what its Adam(fused=True) calls;
@@ -37,10 +37,7 @@ class FusedAdam:
     def __call__(self, p, g, state, t, options):
         """Take a step as :func:`update_adam` does, and the decoupled weight decay."""
         torch.mul(p, self.shrinkage, out=self.change)
-        if self.counts:
-            steps = self.counts.pop(0)
-        else:
-            steps = self.steps.add_(1)
+        steps = self.counts.pop(0) if self.counts else self.steps.add_(1)
         fused_adam(
             [self.change],
             [g],

@@ -16,8 +16,8 @@ from sktune.engine.steps.recording.masks import NotedCalls
 from sktune.engine.steps.recording.plan import EpochPlan, Run
 from sktune.engine.steps.recording.run import RecordedRun, Table
 from sktune.engine.steps.stacked import StackedSteps
-from sktune.runtime.streams import own_stream
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.streams import own_stream
+from sktune.runtime.gpu.transfers import fetch, send
 
 # The fewest steps for which it pays to record some.
 FEWEST_STEPS = 50
@@ -116,7 +116,9 @@ class RecordedSteps(StackedSteps):
         every = [[0.0]] * len(self.members)
         for row, lane_rates in zip(self.rows, rates, strict=True):
             every[row] = lane_rates
-        losses = self.recorder.run_epoch(epoch, every, dict(zip(self.rows, self.lanes, strict=True)))
+        losses = self.recorder.run_epoch(
+            epoch, every, dict(zip(self.rows, self.lanes, strict=True))
+        )
         return losses[self.rows, : max(map(len, rates))]
 
 

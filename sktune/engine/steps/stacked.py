@@ -7,7 +7,7 @@ from sktune.engine.steps.base import StepBackend
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.trial import try_step
 from sktune.runtime.dtypes import wide_dtype
-from sktune.runtime.transfers import fetch, send
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.penalties import add_stacked_penalties
 
 

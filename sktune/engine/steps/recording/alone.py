@@ -119,7 +119,8 @@ class LoneSteps:
         for name, flat in self.backend.optimizer.state.items():
             parts = flat[0].split(sizes)
             for p, part in zip(learned, parts, strict=True):
-                kept = self.optimizer.state[p].get(name)
+                # torch makes no entry for a parameter without state
+                kept = self.optimizer.state.get(p, {}).get(name)
                 if kept is not None:
                     pairs.append((part.view(p.shape), kept))
         return learned, pairs

@@ -56,9 +56,7 @@ class CrossEntropies:
         if self.gradients is None:
             self._prepare(logs)
         torch.gather(logs, 2, self.index[step], out=self.picked[step])
-        return torch.ops.aten._log_softmax_backward_data(
-            self.gradients[step], logs, 2, logs.dtype
-        )
+        return torch.ops.aten._log_softmax_backward_data(self.gradients[step], logs, 2, logs.dtype)
 
     def _prepare(self, logs):
         shape = (*self.index.shape[:3], logs.shape[2])  # (n_steps, L, B, C)

@@ -1,9 +1,9 @@
-"""The dropout masks of recorded steps: hashed within the recording, for all of its steps at once."""
+"""The dropout masks of recorded steps, hashed on the device for all steps at once."""
 
 import torch
 
+from sktune.runtime.gpu.transfers import send
 from sktune.runtime.seeds import mask_key, random_int16
-from sktune.runtime.transfers import send
 
 
 class NotedCalls:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from sktune.engine.lanes import by_stream
-from sktune.runtime.transfers import send
+from sktune.runtime.gpu.transfers import send
 
 # The most steps of a recording: a longer one takes longer to make, and launches nothing faster.
 _MOST_STEPS = 64

@@ -4,7 +4,7 @@ import torch
 
 from sktune.engine.steps.recording.losses import AnyLosses, CrossEntropies
 from sktune.engine.steps.recording.masks import HeldMasks
-from sktune.runtime.transfers import send
+from sktune.runtime.gpu.transfers import send
 from sktune.training.penalties import add_stacked_penalties
 
 
@@ -37,7 +37,6 @@ class Table:
         self.weight = None
         if any(rows.weight is not None for rows in tables):
             self.weight = _join([_weights_of(rows, tables) for rows in tables])
-
 
     def find(self, order):
         """Return where the rows of an order (n_steps, S, B) are in X, and among the targets."""

@@ -1,0 +1,1 @@
+"""What a GPU asks for: streams, copies, the precision of its products."""

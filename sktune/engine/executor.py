@@ -125,7 +125,7 @@ class Trainer:
 
         The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
         whose training is known gets its `result`. See
-        :func:`~sktune.engine.planner.plan_groups` for the `order`.
+        :func:`~sktune.engine.planner.plan_groups` for the `order`, which is one of fits.
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
@@ -140,8 +140,8 @@ class Trainer:
             n_workers=n_workers,
             n_threads=n_threads,
             options=self.options,
+            order=None if order is None else lambda one: min(map(order, one.fits)),
             has_own_devices=self.engine is not None,
-            order=order,
         )
         for training in trainings:
             for fit in training.fits:
@@ -308,7 +308,7 @@ class Trainer:
     def _hand_out(self, training, result, seconds):
         """Give the fits of a training what came of it."""
         sharing = self.report.sharing
-        sharing.n_trained_epochs += len(result.curve["epoch"])
+        sharing.n_trained_epochs += len(result.curve.get("epoch", ()))
         result = training.join(result)
         for fit in training.fits:
             own = training.result_of(fit, result)
@@ -320,7 +320,8 @@ class Trainer:
             if training.start is not None:
                 sharing.note_known(training.first_epoch)
             if fit is not training.lead:
-                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+                n_epochs = len(own.curve.get("epoch", ()))
+                sharing.note_shared(max(n_epochs - training.first_epoch, 0))
         training.kept.clear()
 
     def _recover(self, plan, error):

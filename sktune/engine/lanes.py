@@ -8,6 +8,7 @@ import torch
 
 from sktune.engine.specs import TrainState
 from sktune.modules.reading import find_width
+from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import send
 from sktune.training.batches import Batches, evaluation_batch_size
 
@@ -65,6 +66,9 @@ class Part:
     X: torch.Tensor  # (L, B, ...)
     target: torch.Tensor  # (L, B, ...)
     weight: torch.Tensor | None  # (L, B)
+    # where rows have two targets
+    other: torch.Tensor | None = None  # (L, B, ...)
+    other_weight: torch.Tensor | None = None  # (L, B)
 
 
 def training_steps(lanes, epoch):
@@ -109,8 +113,8 @@ def by_stream(lanes):
 def _expand(batch, positions):
     """Hand one batch to some lanes."""
     tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in batch]
-    weight = tensors[2] if len(tensors) == 3 else None
-    return Part(positions, tensors[0], tensors[1], weight)
+    X, target, *others = tensors
+    return Part(positions, X, target, *(others or [None]))
 
 
 def join(batches_by_stream, streams, joints):
@@ -124,7 +128,13 @@ def join(batches_by_stream, streams, joints):
     positions, of_lane = joints[chosen]
     X = torch.stack([batch[0] for batch in batches])[of_lane]
     target = torch.stack([batch[1] for batch in batches])[of_lane]
-    return Part(positions, X, target, _join_weights(batches, of_lane))
+    if not any(len(batch) == 5 for batch in batches):
+        return Part(positions, X, target, _join_weights(batches, of_lane))
+    batches = [_with_two_targets(batch) for batch in batches]
+    weight, other, other_weight = (
+        torch.stack(parts)[of_lane] for parts in list(zip(*batches, strict=True))[2:]
+    )
+    return Part(positions, X, target, weight, other, other_weight)
 
 
 def _find_joint(chosen, streams, device):
@@ -144,5 +154,15 @@ def _join_weights(batches, of_lane):
     if all(weight is None for weight in weights):
         return None
     X = batches[0][0]
-    ones = torch.ones(len(X), device=X.device)
+    ones = torch.ones(len(X), dtype=wide_dtype(X.dtype), device=X.device)
     return torch.stack([ones if weight is None else weight for weight in weights])[of_lane]
+
+
+def _with_two_targets(batch):
+    """Return a batch (X, target, weight, other target, its weight); the second may weigh 0."""
+    if len(batch) == 5:
+        return batch
+    X, target, *weights = batch
+    ones = torch.ones(len(X), dtype=wide_dtype(X.dtype), device=X.device)
+    weight = weights[0] if weights else ones
+    return X, target, weight, target, torch.zeros_like(weight)

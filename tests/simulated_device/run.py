@@ -1,4 +1,4 @@
-"""Runs pytest in a process that has the simulated device: ``python run.py tests/...``."""
+"""Runs pytest in a process with the simulated device: ``python run.py [options of pytest]``."""
 
 import sys
 from pathlib import Path

@@ -43,6 +43,8 @@ class RecordedSteps(StackedSteps):
 
     def blocker(self, specs, tables, options):
         """Return why the steps cannot be recorded."""
+        if any(spec.augmentation is not None for spec in specs):
+            return "its rows are augmented"
         return find_recording_blocker(specs[0]) or super().blocker(specs, tables, options)
 
     def prepare(self, lanes, options):

@@ -88,8 +88,23 @@ class StackedSteps(StepBackend):
         outputs = net.forward(part.X, True, step)
         # (L,), (L, B, ...)
         loss, gradient = self.loss(outputs.detach(), part.target, part.weight)
+        if part.other is not None:
+            # (L,), (L, B, ...)
+            other_loss, other_gradient = self.loss(outputs.detach(), part.other, part.other_weight)
+            loss = loss + other_loss
+            gradient = gradient + other_gradient
         gradient = net.gradient(outputs, gradient)  # (L, P)
+        added = self.change_weights(net, optimizer, penalties, gradient, rates)
+        return loss if added is None else loss + added
+
+    @staticmethod
+    def change_weights(net, optimizer, penalties, gradient, rates):
+        """Change the weights of a net by the gradient (L, P) of the losses.
+
+        Return what the penalties add to the losses (L,), None if there are no penalties.
+        """
+        added = None
         if penalties is not None:
-            loss = loss + add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
+            added = add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
         optimizer.step(net.flat, gradient, rates)
-        return loss
+        return added

@@ -35,6 +35,8 @@ def find_lone_steps(module, optimizer, loss, schedule, batches, **settings):
     steps : LoneSteps or str
     """
     batch_size = settings.pop("batch_size")
+    if batches.augmenter is not None:
+        return "its rows are augmented"
     (group,) = optimizer.param_groups
     spec = FitSpec(
         module=InitialModule(module),

@@ -1,4 +1,4 @@
-"""The dropout masks of recorded steps, hashed on the device for all steps at once."""
+"""The dropout masks of recorded steps: hashed within the recording, for all steps at once."""
 
 import torch
 

@@ -404,6 +404,11 @@ Tensor& set_source(Tensor& self, at::Storage source) {
   return at::native::set_(self, source);
 }
 
+// A processor has no products of half precision with sums of float32.
+Tensor bmm_with_type(const Tensor& self, const Tensor& other, at::ScalarType dtype) {
+  return at::bmm(self.to(dtype), other.to(dtype));
+}
+
 TORCH_LIBRARY_IMPL(_, CUDA, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&launch>());
 }
@@ -412,6 +417,9 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("empty.memory_format", empty);
   m.impl("empty_strided", empty_strided);
   m.impl("copy_", copy_);
+  if (c10::Dispatcher::singleton().findSchema({"aten::bmm", "dtype"})) {
+    m.impl("bmm.dtype", bmm_with_type);
+  }
   m.impl("resize_", resize_);
   m.impl("as_strided", at::native::as_strided_tensorimpl);
   m.impl("view", at::native::view);

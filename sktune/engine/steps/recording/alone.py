@@ -119,7 +119,9 @@ class LoneSteps:
         pairs = [(net.leaves[names[id(p)]][0], p) for p in learned]
         pairs += [(buffer[0], named[name]) for name, buffer in net.buffers.items()]
         for name, flat in self.backend.optimizer.state.items():
-            parts = flat[0].split(sizes)
+            # a single number is that of all parameters
+            is_number = self.backend.optimizer.rule.state[name].is_scalar
+            parts = [flat[0]] * len(learned) if is_number else flat[0].split(sizes)
             for p, part in zip(learned, parts, strict=True):
                 # torch makes no entry for a parameter without state
                 kept = self.optimizer.state.get(p, {}).get(name)

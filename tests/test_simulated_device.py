@@ -25,9 +25,9 @@ def run(*arguments):
 
 
 @pytest.mark.skipif(bool(OBSTACLE), reason=f"a GPU cannot be simulated: {OBSTACLE}")
-@pytest.mark.parametrize("name", ["counts", "recorded", "streams"])
-def test_on_a_simulated_gpu(name):
-    report = run(str(FOLDER / f"test_{name}_on_device.py"))
+def test_on_a_simulated_gpu():
+    names = ["alone", "counts", "recorded", "streams"]
+    report = run(*(str(FOLDER / f"test_{name}_on_device.py") for name in names))
 
     assert " passed" in report
     assert "failed" not in report

@@ -141,6 +141,8 @@ class Group:
         self.narrow_to = spec.narrow_to
         self.is_regressor = spec.is_regressor
         self.loss = StackedLoss(spec.loss, lanes[0].rows.target.dtype)
+        is_on_gpu = torch.device(spec.device).type == "cuda"
+        self.allows_tf32 = self.options.allows_tf32 and is_on_gpu
         # whether the nets can be evaluated together: users' modules tell when it is tried
         self.can_evaluate = True
         # of each epoch: the lanes that were alive, and arrays of their losses and rates by name
@@ -154,7 +156,7 @@ class Group:
             while self.alive:
                 began = perf_counter()
                 rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
-                with tf32_products(self.options.allows_tf32):
+                with tf32_products(self.allows_tf32):
                     losses = self.backend.run_epoch(epoch, rates)
                 finished = self._close_epoch(epoch, losses, rates, began)
                 if self.keeper is not None:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from device import Graph
 from parity import RAGGED, X, X_reg, assert_parity, search, y, y_reg
@@ -145,3 +146,28 @@ def test_lanes_that_end_are_recorded_anew_only_when_half_are_gone(gpu, monkeypat
 
     # 8 lanes, 4, 2, 1: two runs each
     assert len(made) <= 8
+
+
+class Chain(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.double()
+
+
+@pytest.mark.parametrize("obstacle", [None, "another capture is underway"])
+def test_nets_of_skorchs_draw_as_they_do_alone(gpu, monkeypatch, obstacle):
+    options = {"criterion": nn.CrossEntropyLoss, "iterator_train__shuffle": True, "verbose": 0}
+    options |= {"max_epochs": 4, "batch_size": 16, "train_split": None}
+    candidates = [{"lr": 0.1}, {"lr": 0.2}]
+    losses = {}
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(Graph, "obstacle", obstacle)
+        skorchs = skorch.NeuralNetClassifier(Chain, device=device, **options)
+        torch.manual_seed(0)
+        _, nets, report = search(skorchs, candidates, X, y)
+        losses[device] = [one.history[:, "train_loss"] for one in nets]
+        if device == "cuda":
+            steps = {group["steps"] for group in report.groups}
+
+    assert steps == {"stacked" if obstacle else "recorded"}
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-9)

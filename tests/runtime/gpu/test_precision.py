@@ -30,3 +30,16 @@ def test_nothing_is_read_or_written_where_it_is_not_asked_for(monkeypatch):
     before = getattr(MATMUL, NAME)
     with tf32_products(False):
         assert getattr(MATMUL, NAME) == before
+
+
+def test_the_last_of_several_blocks_restores_the_setting():
+    before = getattr(MATMUL, NAME)
+    one, other = tf32_products(True), tf32_products(True)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    found = getattr(MATMUL, NAME)
+    other.__exit__(None, None, None)
+
+    assert found in ("tf32", True)
+    assert getattr(MATMUL, NAME) == before

@@ -126,7 +126,7 @@ class LoneSteps:
                 # torch makes no entry for a parameter without state
                 kept = self.optimizer.state.get(p, {}).get(name)
                 if kept is not None:
-                    pairs.append((part.view(p.shape), kept))
+                    pairs.append((part.view(kept.shape), kept))
         return learned, pairs
 
     @torch.no_grad()

@@ -245,6 +245,7 @@ class Datasets:
         augmenter = self._open_augmenter()
         for number, batch in enumerate(batches):
             X, y = unpack_data(batch)
+            sizes = [count_rows_of_batch(batch)]
             X = self._as_input(X)
             is_callable = isinstance(augmenter.augmentation, CallableAugmentation)
             if not isinstance(X, torch.Tensor) and not is_callable:
@@ -256,7 +257,7 @@ class Datasets:
                 augmenter.augmentation.check_rows(X.shape[1:], X.is_floating_point())
             # the iterator's own rows must stay as they are
             X = X.clone() if isinstance(X, torch.Tensor) else X
-            X, *others = augmenter.change((X, self._on_device(y)), epoch, number, [len(y)])
+            X, *others = augmenter.change((X, self._on_device(y)), epoch, number, sizes)
             yield X, as_target(others)
 
     def evaluation_step(self, batch, training=False):

@@ -130,6 +130,22 @@ CASES = {
     ),
     "smoothed mixup": (of_tables(criterion__label_smoothing=0.1), MIXUP_LANES, flat, y, {}),
     "mixup under a margin": (of_tables(criterion=nn.MultiMarginLoss), MIXUP_LANES, flat, y, {}),
+    "several labels": (
+        of_tables(criterion=nn.BCEWithLogitsLoss),
+        MIXUP_LANES,
+        flat,
+        np.column_stack([y == 1, y == 2, flat[:, 20] > 0.5]),
+        {},
+    ),
+    "class weights": (of_tables(class_weight={0: 2.0, 1: 0.5, 2: 1.0}), MIXUP_LANES, flat, y, {}),
+    "other lengths": (
+        of_tables(augment__noise=0.2, augment__mixup=0.5),
+        [{"max_epochs": n} for n in (2, 5, 3)],
+        flat,
+        y,
+        {},
+    ),
+    "other batches": (of_tables(augment__mask=0.3), [{}, {"lr": 0.1}], flat, y, {"max_lanes": 1}),
     "penalties": (of_tables(l2=0.1), TABLE_LANES, flat, y, {}),
     "regression": (
         NeuralNetRegressor(augment="table", **SETTINGS, **MLP_64),
@@ -164,7 +180,7 @@ def test_lanes_end_as_plain_fits_do(name):
     report = assert_parity(net, candidates, X, targets, cv=RAGGED, **options)
 
     # all strengths are of one group
-    assert len(report.groups) == 1
+    assert len(report.groups) == (4 if options.get("max_lanes") else 1)
 
 
 def test_lanes_do_not_depend_on_each_other():

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 import torch
 from parity import X, search, y
+from sklearn.base import clone
 
 from sktune import NeuralNetClassifier
+from sktune.engine.steps import recorded
+from sktune.engine.steps.recorded import RecordedSteps, find_recording_blocker
 from sktune.engine.steps.recording.plan import EpochPlan
 from sktune.training.batches import Batches
 from sktune.training.rows import Rows
@@ -30,6 +33,28 @@ def test_a_cpu_records_nothing():
     assert {group["steps"] for group in report.groups} <= {"compiled", "stacked"}
     blockers = [group["blockers"]["recorded"] for group in report.groups]
     assert set(blockers) == {"steps are recorded on a GPU only"}
+
+
+def test_augmented_rows_are_not_recorded(monkeypatch):
+    monkeypatch.setattr(recorded, "find_recording_blocker", lambda spec: "")
+    found = []
+    blocker = RecordedSteps.blocker
+
+    def note(self, specs, tables, options):
+        found.append(blocker(self, specs, tables, options))
+        return "it is only asked"
+
+    monkeypatch.setattr(RecordedSteps, "blocker", note)
+    net = clone(NET).set_params(augment="table", augment__noise=0.1)
+    search(net, [{"lr": 0.01}], X, y)
+
+    assert set(found) == {"its rows are augmented"}
+
+
+def test_the_reason_names_the_device():
+    spec = SimpleNamespace(module=SimpleNamespace(module=torch.nn.Linear(1, 1)))
+
+    assert find_recording_blocker(spec) == "steps are recorded on a GPU only"
 
 
 def test_whole_batches_make_one_run_and_a_ragged_one_is_filled_up():

@@ -158,9 +158,15 @@ def test_pipeline_in_a_search():
     )
 
 
+class Own(TableAugmentation):
+    def __init__(self):
+        super().__init__(noise=0.1)
+
+
 WRONG = [
     ({"augment": "tables"}, "augment must be 'images', 'table', an ImageAugmentation"),
     ({"augment": 3}, "function of a batch, got augment=3"),
+    ({"augment": Own()}, r"function of a batch, got augment=Own\(\)"),
     ({"augment": nn.Dropout}, "function of a batch, got augment=<class"),
     ({"augment__noise": 0.1}, "augment__noise must come with augment='images' or augment='table'"),
     ({"augment": np.abs, "augment__noise": 0.1}, "got augment=a function"),

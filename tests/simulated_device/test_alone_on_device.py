@@ -96,7 +96,9 @@ def test_callbacks_may_change_and_copy_the_net_between_epochs(gpu):
 
 
 def test_a_diverging_fit_is_told():
+    options = {"device": "cuda", "lr": 1e200, "optimizer": torch.optim.SGD}
+    net = make(NeuralNetRegressor, **options)
     with pytest.raises(ArithmeticError, match="training must stay finite, but in epoch"):
-        make(NeuralNetRegressor, device="cuda", lr=1e200, optimizer=torch.optim.SGD).fit(
+        net.fit(X_reg, y_reg)
             X_reg, y_reg
         )

@@ -68,6 +68,7 @@ CASES = {
     "activation": (net(module__activation="gelu"), LANES, {}),
     "smoothed": (net(criterion__label_smoothing=0.1), LANES, {}),
     "class_weight": (net(class_weight={0: 2.0}), LANES, {}),
+    "normalised": (net(module__batch_norm=True), LANES, {}),
     "in_order": (net(shuffle=False), LANES, {}),
     "convolution": (
         NeuralNetClassifier(ConvNet, max_epochs=6, batch_size=16, random_state=3),

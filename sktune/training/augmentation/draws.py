@@ -90,7 +90,7 @@ class Draws:
 
         Each is one of 4,096 quantiles.
         """
-        table = _beta_quantiles(alpha).to(self.device, self.dtype)
+        table = _beta_quantiles(alpha).to(self.dtype).to(self.device)
         positions = self.integers(operation, 1).view(-1) // (_N_VALUES // _N_QUANTILES)
         return table.index_select(0, positions)
 
@@ -113,7 +113,8 @@ def _midpoints(n):
 
 @lru_cache(maxsize=8)
 def _normal_quantiles(dtype, device):
-    return torch.from_numpy(ndtri(_midpoints(_N_VALUES))).to(device, dtype)
+    # a device may have no float64
+    return torch.from_numpy(ndtri(_midpoints(_N_VALUES))).to(dtype).to(device)
 
 
 @lru_cache(maxsize=256)

@@ -10,11 +10,14 @@ AUGMENTATIONS = {"images": ImageAugmentation, "table": TableAugmentation}
 
 
 def find_augmentation_class(augment):
-    """Return the class of an augmentation that is given by name, class or instance; else None."""
+    """Return the class of an augmentation that is given by name, class or instance; else None.
+
+    A class of the user's is none: what it does cannot be told from its parameters.
+    """
     if isinstance(augment, str):
         return AUGMENTATIONS.get(augment)
     kind = augment if isinstance(augment, type) else type(augment)
-    return kind if issubclass(kind, Augmentation) else None
+    return kind if kind in AUGMENTATIONS.values() else None
 
 
 def find_function(augment):

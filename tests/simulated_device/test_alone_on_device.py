@@ -100,5 +100,3 @@ def test_a_diverging_fit_is_told():
     net = make(NeuralNetRegressor, **options)
     with pytest.raises(ArithmeticError, match="training must stay finite, but in epoch"):
         net.fit(X_reg, y_reg)
-            X_reg, y_reg
-        )

@@ -26,7 +26,7 @@ def run(*arguments):
 
 @pytest.mark.skipif(bool(OBSTACLE), reason=f"a GPU cannot be simulated: {OBSTACLE}")
 def test_on_a_simulated_gpu():
-    names = ["alone", "counts", "recorded", "streams"]
+    names = ["alone", "counts", "devices", "recorded", "simulation", "streams"]
     report = run(*(str(FOLDER / f"test_{name}_on_device.py") for name in names))
 
     assert " passed" in report

@@ -606,5 +606,12 @@ int sim_replay(void* handle) {
   return 0;
 }
 
-void sim_delete_recording(void* handle) { delete static_cast<Recording*>(handle); }
+void sim_delete_recording(void* handle) {
+  std::lock_guard<std::recursive_mutex> lock(mutex);
+  auto* recording = static_cast<Recording*>(handle);
+  for (auto it = capturing.begin(); it != capturing.end();) {
+    it = it->second == recording ? capturing.erase(it) : std::next(it);
+  }
+  delete recording;
+}
 }

@@ -158,7 +158,8 @@ class SearchInRungs(SearchInRounds, BaseSearchCV):
             seed = rng.randint(2**31 - 1)
         running = [Bracket(*pair) for pair in zip(brackets, drawn, strict=True)]
         self._note_plan(brackets, least, most)
-        run = BracketRun(self, rounds, running, find_resource(self), self._n_rows, seed)
+        self.resource_ = find_resource(self)
+        run = BracketRun(self, rounds, running, self.resource_, self._n_rows, seed)
         self.stop_reason_ = run.run()
         rounds.end()
 

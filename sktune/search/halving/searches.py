@@ -89,6 +89,8 @@ class HalvingGridSearchCV(_Halving):
     ----------
     cv_results_ : dict
         As in scikit-learn, with ``iter``, ``n_resources`` and ``bracket`` (0) of each evaluation.
+    resource_ : str
+        What the candidates got more of.
     n_resources_, n_candidates_ : list of int
         Of each rung.
     n_iterations_, n_required_iterations_, n_possible_iterations_, n_remaining_candidates_, \
@@ -352,7 +354,7 @@ class HyperbandSearchCV(SearchInRungs):
         Of each bracket ``n_candidates`` and ``n_resources``, a list for its rungs.
     cv_results_ : dict
         With ``bracket``, ``iter`` and ``n_resources`` of each evaluation.
-    stop_reason_, fusion_
+    resource_, stop_reason_, fusion_
         See :class:`HalvingGridSearchCV`.
 
     References

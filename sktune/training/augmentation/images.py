@@ -103,7 +103,7 @@ class ImageAugmentation(Augmentation):
         self.fill = fill
 
     def check(self):
-        """Check the ranges of the parameters; see :class:`Augmentation`."""
+        """Check the ranges of the parameters; see `Augmentation`."""
         super().check()
         shape = self.image_shape
         if shape is None:
@@ -116,7 +116,7 @@ class ImageAugmentation(Augmentation):
             )
 
     def check_rows(self, shape, is_floating):
-        """Check that rows of such a shape can be changed; see :class:`Augmentation`."""
+        """Check that rows of such a shape can be changed; see `Augmentation`."""
         super().check_rows(shape, is_floating)
         if self.image_shape is None and len(shape) != 3:
             raise ValueError(
@@ -131,7 +131,7 @@ class ImageAugmentation(Augmentation):
             )
 
     def change(self, X, draws):
-        """Return changed rows; see :class:`Augmentation`."""
+        """Return changed rows; see `Augmentation`."""
         images = X.view(len(X), *self._find_shape(X))  # (R, C, H, W)
         fill = float(self.fill)
         if self.p_flip:

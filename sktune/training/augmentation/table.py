@@ -60,12 +60,12 @@ class TableAugmentation(Augmentation):
         self.fill = fill
 
     def check(self):
-        """Check the ranges of the parameters; see :class:`Augmentation`."""
+        """Check the ranges of the parameters; see `Augmentation`."""
         super().check()
         self.changed_columns()
 
     def check_rows(self, shape, is_floating):
-        """Check that rows of such a shape can be changed; see :class:`Augmentation`."""
+        """Check that rows of such a shape can be changed; see `Augmentation`."""
         super().check_rows(shape, is_floating)
         columns = self.changed_columns()
         if columns is None:
@@ -100,7 +100,7 @@ class TableAugmentation(Augmentation):
         return (*super().key(), repr(self.changed_columns()))
 
     def change(self, X, draws):
-        """Return changed rows; see :class:`Augmentation`."""
+        """Return changed rows; see `Augmentation`."""
         columns = self.changed_columns()
         if columns is None:
             return self._change(X.flatten(1), draws).view(X.shape)

@@ -52,6 +52,7 @@ def halving():
 
 
 def test_survivors_go_on_from_where_they_stand(halving):
+    assert halving.resource_ == "max_epochs"
     assert halving.n_candidates_ == [9, 3, 1]
     assert halving.n_resources_ == [1, 3, 9]
     # 9 x 1 + 3 x 2 + 1 x 6 epochs on three splits, in place of 9 x 1 + 3 x 3 + 1 x 9
@@ -152,6 +153,7 @@ def test_a_pipeline_and_several_metrics():
         refit="neg_log_loss",
         baseline=True,
     ).fit(X, y)
+    assert search.resource_ == "neuralnetclassifier__max_epochs"
     assert search.n_candidates_ == [4, 2]
     assert "neuralnetclassifier__max_epochs" in search.best_params_
     assert search.fusion_.sharing.n_known_epochs > 0

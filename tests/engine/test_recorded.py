@@ -1,6 +1,6 @@
 """Steps that are recorded: what is planned on the host.
 
-What a GPU does with it is tested on a simulated one, by ``tests/test_simulated_device.py``.
+What a GPU does with it is tested on a simulated one, by ``make gpu-simulated``.
 """
 
 from types import SimpleNamespace

@@ -140,8 +140,9 @@ bool is_pinned(const Tensor& tensor) {
 struct OnDevice {
   int before = current_device;
   explicit OnDevice(c10::optional<c10::Device> device) {
-    if (device && device->has_index()) current_device = device->index();
-    TORCH_CHECK(current_device < device_count, "CUDA error: invalid device ordinal");
+    int wanted = device && device->has_index() ? device->index() : current_device;
+    TORCH_CHECK(wanted < device_count, "CUDA error: invalid device ordinal");
+    current_device = wanted;
   }
   ~OnDevice() { current_device = before; }
 };

@@ -3,12 +3,12 @@
 To add an activation, add an entry to ``ACTIVATIONS``. The :class:`~sktune.MLP` then takes its name,
 and single fits and fused searches train it. Compiled steps train it as well if
 ``engine/compiled/opcodes.py`` has an opcode of that name, in capitals, and ``activate`` of
-``engine/compiled/activations.py`` has a branch for it.
+``engine/compiled/activations/choosing.py`` has a branch for it; or if it is made of others by
+``engine/compiled/reading/composing.py``.
 """
 
-from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from torch import nn
@@ -25,31 +25,47 @@ class Activation:
     layer : subclass of nn.Module
         The layer that computes it. It must keep the shape of its input and have no parameters.
     gain : str
-        The name, or that of the closest relative, under which
+        The name, or that of a close relative, under which
         :func:`torch.nn.init.calculate_gain` knows it.
     aliases : tuple of str, default=()
         What other libraries call it.
-    option : str, default=None
-        The attribute of the layer, a number, that compiled steps read.
-    compiled_form : mapping of str to object, default={}
-        The values that other attributes of the layer must have for the compiled steps.
+    options : tuple of str, default=()
+        The attributes of the layer, two numbers at most, that compiled steps read.
+    needs_arguments : bool, default=False
+        Whether the layer cannot be made without arguments: then it is known by no name.
     """
 
     layer: type[nn.Module]
     gain: str
     aliases: tuple[str, ...] = ()
-    option: str | None = None
-    compiled_form: Mapping[str, object] = field(default_factory=dict)
+    options: tuple[str, ...] = ()
+    needs_arguments: bool = False
 
 
 ACTIVATIONS = {
     "relu": Activation(nn.ReLU, gain="relu"),
-    "leaky_relu": Activation(nn.LeakyReLU, gain="leaky_relu", option="negative_slope"),
-    "elu": Activation(nn.ELU, gain="selu", option="alpha"),
-    "gelu": Activation(nn.GELU, gain="relu", compiled_form={"approximate": "none"}),
+    "leaky_relu": Activation(nn.LeakyReLU, gain="leaky_relu", options=("negative_slope",)),
+    "elu": Activation(nn.ELU, gain="selu", options=("alpha",)),
+    "gelu": Activation(nn.GELU, gain="relu"),
     "silu": Activation(nn.SiLU, gain="relu", aliases=("swish",)),
     "tanh": Activation(nn.Tanh, gain="tanh"),
     "sigmoid": Activation(nn.Sigmoid, gain="sigmoid", aliases=("logistic",)),
+    "mish": Activation(nn.Mish, gain="linear"),
+    "hardswish": Activation(nn.Hardswish, gain="linear"),
+    "selu": Activation(nn.SELU, gain="selu"),
+    "celu": Activation(nn.CELU, gain="linear"),
+    "softplus": Activation(nn.Softplus, gain="linear", options=("beta", "threshold")),
+    "softsign": Activation(nn.Softsign, gain="linear"),
+    "relu6": Activation(nn.ReLU6, gain="linear"),
+    "hardtanh": Activation(nn.Hardtanh, gain="linear", options=("min_val", "max_val")),
+    "hardsigmoid": Activation(nn.Hardsigmoid, gain="linear"),
+    "logsigmoid": Activation(nn.LogSigmoid, gain="linear"),
+    "tanhshrink": Activation(nn.Tanhshrink, gain="linear"),
+    "softshrink": Activation(nn.Softshrink, gain="linear", options=("lambd",)),
+    "hardshrink": Activation(nn.Hardshrink, gain="linear", options=("lambd",)),
+    "threshold": Activation(
+        nn.Threshold, gain="linear", options=("threshold", "value"), needs_arguments=True
+    ),
 }
 # An MLP leaves the identity out, and a chain of layers that is read does not hold it.
 IDENTITY = Activation(nn.Identity, gain="linear", aliases=("linear",))
@@ -88,6 +104,8 @@ def _list_names():
     """Return the layer of each name and of each alias."""
     layers = {}
     for name, entry in {**ACTIVATIONS, "identity": IDENTITY}.items():
+        if entry.needs_arguments:
+            continue
         for known in (name, *entry.aliases):
             layers[known] = entry.layer
     return layers
@@ -107,9 +125,5 @@ def find_name(layer):
 
 def find_gain(make_layer):
     """Return torch's gain for the activation that is made; 1 where torch knows none."""
-    layer = make_layer()
-    name = find_name(layer)
-    if name is not None:
-        return nn.init.calculate_gain(ACTIVATIONS[name].gain)
-    # Of the other activations, torch has a gain for this one only.
-    return nn.init.calculate_gain("selu" if isinstance(layer, nn.SELU) else "linear")
+    name = find_name(make_layer())
+    return 1.0 if name is None else nn.init.calculate_gain(ACTIVATIONS[name].gain)

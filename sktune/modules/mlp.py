@@ -24,9 +24,10 @@ class MLP(nn.Module):
     hidden : int or iterable of int, default=(128,)
         Width of each hidden layer: a tuple, a list, an array, a range; ``()`` is a linear model.
     activation : str, or nn.Module class or instance, default="relu"
-        One of relu, leaky_relu, elu, gelu, silu (or swish), tanh, sigmoid (or logistic), identity
-        (or linear), in any case; or a class such as ``nn.Mish``, or an instance such as
-        ``nn.LeakyReLU(0.2)``, of which each layer gets a copy.
+        One of relu, leaky_relu, elu, gelu, silu (or swish), tanh, sigmoid (or logistic), mish,
+        hardswish, selu, celu, softplus, softsign, relu6, hardtanh, hardsigmoid, logsigmoid,
+        tanhshrink, softshrink, hardshrink, identity (or linear), in any case; or a class such as
+        ``nn.Mish``, or an instance such as ``nn.LeakyReLU(0.2)``, of which each layer gets a copy.
     dropout : float, default=0.0
         Probability, in [0, 1), that a hidden unit is set to 0 in a training step.
     batch_norm : bool, default=False

@@ -22,6 +22,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.compiled import loading
 from sktune.engine.compiled import program as compiled
+from sktune.modules.activations import ACTIVATIONS
 from sktune.runtime.threads import limited_threads
 
 # Fewer than 100 rows are trained on in float64: the last batch of 16 holds 10 rows.
@@ -93,8 +94,21 @@ def assert_same(one, other, rtol=1e-8, atol=1e-12):
     assert (one.dropout_.epoch, one.dropout_.batch) == (other.dropout_.epoch, other.dropout_.batch)
 
 
-# Those of the table for which the kernels have an opcode.
-COMPILED_ACTIVATIONS = ["relu", "leaky_relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+# Those that have a name, and whose derivative torch computes in the type of the table.
+COMPILED_ACTIVATIONS = [n for n in ACTIVATIONS if n not in ("threshold", "hardsigmoid")]
+# With other numbers than those that they have by themselves.
+SET_ACTIVATIONS = [
+    nn.LeakyReLU(0.3),
+    nn.ELU(0.5),
+    nn.CELU(0.5),
+    nn.CELU(2.0),
+    nn.GELU(approximate="tanh"),
+    nn.Softplus(2.0, threshold=1.5),
+    nn.Hardtanh(-0.3, 0.4),
+    nn.Threshold(0.1, 0.7),
+    nn.Softshrink(0.2),
+    nn.Hardshrink(0.3),
+]
 CONFIGURATIONS = {
     "bare": {},
     "linear": {"module__hidden": ()},
@@ -104,7 +118,10 @@ CONFIGURATIONS = {
     "dropout close to 1": {"module__dropout": 0.99999, "lr": 1e-4},
     **{f"activation {name}": {"module__activation": name} for name in COMPILED_ACTIVATIONS},
     "no activation": {"module__activation": "identity", "module__dropout": 0.3},
-    "activation by class": {"module__activation": nn.LeakyReLU(0.3)},
+    **{
+        f"activation {layer}, dropout": {"module__activation": layer, "module__dropout": 0.3}
+        for layer in SET_ACTIVATIONS
+    },
     "much dropout": {"module__activation": "silu", "module__dropout": 0.6},
     "adamw": {
         "optimizer__weight_decay": 0.3,
@@ -320,21 +337,16 @@ class Slots:
 
 
 BEYOND = {
-    "an activation of another kind": {
-        "module": sequence(nn.Linear(6, 5), nn.Softplus(), nn.Linear(5, 3))
-    },
+    "an activation that learns": {"module": sequence(nn.Linear(6, 5), nn.PReLU(), nn.Linear(5, 3))},
+    "an activation with a rounded derivative": {"module__activation": "hardsigmoid"},
     "another form of an activation": {
-        "module": sequence(nn.Linear(6, 5), nn.GELU("tanh"), nn.Linear(5, 3))
+        "module": sequence(nn.Linear(6, 5), nn.CELU(0.7), nn.Linear(5, 3))
     },
     "a layer of the user's": {"module": sequence(nn.Linear(6, 5), Sorted(), nn.Linear(5, 3))},
     "a hook": {"module": hooked(sequence(nn.Linear(6, 3)))},
     "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
     "another criterion": {"criterion": nn.MultiMarginLoss},
     "a criterion without a dict": {"criterion": Slots},
-    "weights in a smoothed criterion": {
-        "criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
-        "criterion__label_smoothing": 0.1,
-    },
     "ignored classes": {"criterion__ignore_index": 1},
     "another optimizer": {"optimizer": torch.optim.Rprop},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},
@@ -696,11 +708,11 @@ def test_widths_that_do_not_fit_raise(count_calls):
 @pytest.mark.parametrize("name", ["LINEAR", "DROPOUT_LAYER", "unknown"])
 def test_an_opcode_that_is_no_activation_raises(name):
     opcodes = importlib.import_module("sktune.engine.compiled.opcodes")
-    activations = importlib.import_module("sktune.engine.compiled.activations")
+    activations = importlib.import_module("sktune.engine.compiled.activations.choosing")
     opcode = getattr(opcodes, name, 99)
 
     with pytest.raises(ValueError, match="opcode must be one of"):
-        activations.activate(opcode, 0.0, np.ones(3), np.ones(3))
+        activations.activate(opcode, 0.0, 0.0, np.ones(3), np.ones(3))
 
 
 def test_one_kernel_serves_all_of_a_type():

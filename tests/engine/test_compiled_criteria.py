@@ -50,6 +50,18 @@ CLASSIFICATIONS = {
         np.c_[binary, y > 1],
     ),
     "class_weights": ({"criterion__weight": of_classes}, y),
+    "smoothed_class_weights": (
+        {"criterion__label_smoothing": 0.1, "criterion__weight": of_classes},
+        y,
+    ),
+    "smoothed_sum_without_a_class": (
+        {
+            "criterion__label_smoothing": 0.3,
+            "criterion__weight": of_classes * (torch.arange(3) != 1),
+            "criterion__reduction": "sum",
+        },
+        y,
+    ),
     "nll_of_classes": (
         {"criterion": nn.NLLLoss, "criterion__weight": of_classes, "module": Probabilities},
         y,
@@ -62,7 +74,7 @@ CLASSIFICATIONS = {
     ),
 }
 # Their validation loss depends on how rows are batched.
-BATCHED = ["class_weights", "weighted_sum", "bce_sum"]
+BATCHED = ["class_weights", "weighted_sum", "smoothed_class_weights", "bce_sum"]
 REGRESSIONS = {
     "l1": ({"criterion": nn.L1Loss}, y_reg),
     "huber": ({"criterion": nn.HuberLoss, "criterion__delta": 0.5}, y_reg),
@@ -98,13 +110,6 @@ def test_early_stopping_sees_the_validation_loss_of_a_fit_alone(name):
     assert_parity(net, LANES[:1], X, labels, fit_params={"sample_weight": WEIGHTS + 0.1})
 
 
-def test_smoothed_class_weights_train_in_stacked_steps():
-    weighted = {"criterion__label_smoothing": 0.1, "criterion__weight": of_classes}
-    report = assert_parity(NeuralNetClassifier(**NET, **weighted), LANES, X, y)
-
-    assert [group["steps"] for group in report.groups] == ["stacked"]
-
-
 @pytest.mark.parametrize("name", REGRESSIONS)
 def test_criteria_of_regressors(name):
     settings, targets = REGRESSIONS[name]
@@ -115,7 +120,7 @@ def test_criteria_of_regressors(name):
     assert_compiled(assert_parity(net, LANES[:1], X_reg, targets, fit_params=weights))
 
 
-@pytest.mark.parametrize("name", ["label_smoothing", "bce_pos_weight"])
+@pytest.mark.parametrize("name", ["label_smoothing", "smoothed_class_weights", "bce_pos_weight"])
 def test_large_logits(name):
     settings, labels = CLASSIFICATIONS[name]
     net = NeuralNetClassifier(**NET, **settings)

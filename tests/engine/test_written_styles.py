@@ -53,6 +53,27 @@ class Methods(Net):
         return self.output(F.silu(self.dense1(X)).relu())
 
 
+class MoreFunctions(Net):
+    def forward(self, X):
+        X = F.softplus(self.dense0(X), 2.0, threshold=1.5)
+        X = self.dense1(F.gelu(X, approximate="tanh") + F.celu(X - 1, alpha=0.5))
+        return self.output(F.mish(X) + F.softsign(X) - F.logsigmoid(X))
+
+
+class StillMoreFunctions(Net):
+    def forward(self, X):
+        X = F.hardswish(self.dense0(X))
+        X = 3 * self.dense1(F.selu(X) + torch.selu(X + 1))
+        return self.output(F.tanhshrink(X) - F.softshrink(X, 0.1) + F.hardshrink(X, lambd=0.2))
+
+
+class Limits(Net):
+    def forward(self, X):
+        X = F.threshold(F.hardtanh(self.dense0(X), -0.5, max_val=2.0), 0.1, 0.3)
+        X = torch.clamp_min(self.dense1(X.clamp(min=0)), -0.2)
+        return self.output(F.relu6(X) + torch.clamp(X, -0.1, 0.4) - X.clip(max=1).clamp_max(0.5))
+
+
 class InPlace(Net):
     def forward(self, X):
         X = F.relu(self.dense0(X), inplace=True)
@@ -131,6 +152,9 @@ STYLES = [
     Attributes,
     Functions,
     Methods,
+    MoreFunctions,
+    StillMoreFunctions,
+    Limits,
     InPlace,
     ReusedDropout,
     LaterDropoutFirst,

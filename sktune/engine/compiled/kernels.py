@@ -123,6 +123,7 @@ def _compute_loss(loss, loss_options, space, n_outputs, target, weight, rows, n)
             n_outputs,
             target,
             weight,
+            loss_options[2:],
             rows,
             largest_logit,
             total,
@@ -233,7 +234,7 @@ def train_steps(
         The state of the optimizer after `t` steps.
     t : int
     data : tuple of ndarray
-        X, target and weight. The target of a row may be two classes: see
+        X, target and weight. The target of a row may be several numbers: see
         :func:`~sktune.engine.compiled.criteria.classes.cross_entropy`.
     order : ndarray of int
         The rows that the batches take, one batch after the other.

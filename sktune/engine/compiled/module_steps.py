@@ -57,7 +57,7 @@ def train_module(
         flats["gradient"].numpy(),
         flat_buffers.to(parameters[0].dtype).numpy(),
         _open_arrays(program.rule.list_state(group), flats),
-        read_data(batches.rows, flats["flat"].numpy().dtype, program.loss.class_weight),
+        read_data(batches.rows, flats["flat"].numpy().dtype, program.loss),
         batches.sizes,
         seed,
         dropout,

@@ -55,7 +55,7 @@ WRITTEN = 1
 ADDED = 2
 
 # Layers that work in place. That of an activation bears its name in `sktune.modules.activations`,
-# in capitals.
+# in capitals; see `sktune.engine.compiled.reading.activations`.
 DROPOUT_LAYER = 1
 RELU = 2
 LEAKY_RELU = 3
@@ -65,6 +65,14 @@ TANH = 6
 SIGMOID = 7
 SILU = 8
 SCALE = 9
+HARDTANH = 10
+CLAMP = 11
+THRESHOLD = 12
+HARDSHRINK = 13
+SOFTSHRINK = 14
+SOFTSIGN = 15
+SOFTPLUS = 16
+MISH = 17
 
 # Operations.
 FIRST_OPERATION = 32

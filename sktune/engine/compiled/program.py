@@ -283,8 +283,8 @@ class Data(NamedTuple):
     has_weights: bool
 
 
-def read_data(rows, dtype, class_weight=None):
-    """Return the :class:`Data` of rows, in the type of a network's parameters.
+def read_data(rows, dtype, loss):
+    """Return the :class:`Data` of rows, in the type of a network's parameters, for a :class:`Loss`.
 
     The weight of a row is multiplied by that of its class, where classes have weights.
     """
@@ -292,8 +292,10 @@ def read_data(rows, dtype, class_weight=None):
     target = rows.target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
     has_weights = rows.weight is not None
     weight = rows.weight.numpy() if has_weights else np.ones(len(X), X.dtype)
-    if class_weight is not None:
-        weight = weight * class_weight.numpy().astype(X.dtype)[rows.target.numpy()]
+    if loss.is_of_all_classes:
+        target = np.column_stack([target, weight]).astype(X.dtype)
+    if loss.class_weight is not None:
+        weight = weight * loss.class_weight.numpy().astype(X.dtype)[rows.target.numpy()]
     return Data(X, target, weight, has_weights)
 
 

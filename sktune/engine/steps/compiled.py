@@ -59,10 +59,8 @@ class CompiledSteps(StepBackend):
         """Bind the tensors of each lane to the kernels."""
         super().prepare(lanes, options)
         dtype = self.net.flat.numpy().dtype
-        class_weight = self.program.loss.class_weight
-        self.data = {
-            rows: read_data(rows, dtype, class_weight) for rows in {lane.rows for lane in lanes}
-        }
+        loss = self.program.loss
+        self.data = {rows: read_data(rows, dtype, loss) for rows in {lane.rows for lane in lanes}}
         self._bind()
 
     def select(self, positions):

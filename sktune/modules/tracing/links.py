@@ -1,5 +1,6 @@
 """What was read of a module: its operations as a list, each with the values that it takes."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -100,6 +101,18 @@ class Scale:
     def __call__(self, X):
         """Return a table of the shape of X."""
         return X * self.factor + self.offset
+
+
+@dataclass(frozen=True)
+class Clamp:
+    """A table whose numbers are limited to between two others, at which the derivative is 1."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __call__(self, X):
+        """Return a table of the shape of X."""
+        return X.clamp(self.low, self.high)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ a function with the same arguments after the tensor; it returns the layer that c
 in :mod:`sktune.modules.tracing.joins`.
 """
 
+import math
 from copy import copy
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional as F
 
 from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
-from sktune.modules.tracing.links import FunctionDropout
+from sktune.modules.tracing.links import Clamp, FunctionDropout
 
 
 class Unreadable(Exception):
@@ -42,8 +43,50 @@ def _make_elu(alpha=1.0, inplace=False):
     return nn.ELU(alpha)
 
 
+def _make_celu(alpha=1.0, inplace=False):
+    return nn.CELU(alpha)
+
+
 def _make_gelu(approximate="none"):
     return nn.GELU(approximate)
+
+
+def _make_softplus(beta=1.0, threshold=20.0):
+    return nn.Softplus(beta, threshold)
+
+
+def _make_hardtanh(min_val=-1.0, max_val=1.0, inplace=False):
+    return nn.Hardtanh(min_val, max_val)
+
+
+def _make_threshold(threshold, value, inplace=False):
+    return nn.Threshold(threshold, value)
+
+
+def _make_hardshrink(lambd=0.5):
+    return nn.Hardshrink(lambd)
+
+
+def _make_softshrink(lambd=0.5):
+    return nn.Softshrink(lambd)
+
+
+def _make_clamp(min=None, max=None):  # noqa: A002
+    low = -math.inf if min is None else min
+    high = math.inf if max is None else max
+    if not all(isinstance(limit, int | float) for limit in (low, high)):
+        raise Unreadable("it limits numbers by something else than numbers")
+    if low > high:
+        raise Unreadable("it limits numbers to between two of which the first is larger")
+    return Clamp(low, high)
+
+
+def _make_clamp_min(min):  # noqa: A002
+    return _make_clamp(min)
+
+
+def _make_clamp_max(max):  # noqa: A002
+    return _make_clamp(None, max)
 
 
 def _make_softmax(dim=None, _stacklevel=3, dtype=None):
@@ -90,6 +133,7 @@ _RELU = _make(nn.ReLU)
 _SILU = _make(nn.SiLU)
 _TANH = _make(nn.Tanh)
 _SIGMOID = _make(nn.Sigmoid)
+_SELU = _make(nn.SELU)
 
 FUNCTIONS = {
     F.relu: _RELU,
@@ -106,6 +150,30 @@ FUNCTIONS = {
     torch.sigmoid: _SIGMOID,
     torch.sigmoid_: _SIGMOID,
     torch.special.expit: _SIGMOID,
+    F.mish: _make(nn.Mish),
+    F.hardswish: _make(nn.Hardswish),
+    F.hardsigmoid: _make(nn.Hardsigmoid),
+    F.selu: _SELU,
+    torch.selu: _SELU,
+    torch.selu_: _SELU,
+    F.celu: _make_celu,
+    torch.celu: _make_celu,
+    torch.celu_: _make_celu,
+    F.relu6: _make(nn.ReLU6),
+    F.hardtanh: _make_hardtanh,
+    F.softplus: _make_softplus,
+    F.logsigmoid: _make(nn.LogSigmoid),
+    F.softsign: _make(nn.Softsign),
+    F.tanhshrink: _make(nn.Tanhshrink),
+    F.softshrink: _make_softshrink,
+    F.hardshrink: _make_hardshrink,
+    torch.hardshrink: _make_hardshrink,
+    F.threshold: _make_threshold,
+    torch.threshold: _make_threshold,
+    torch.clamp: _make_clamp,
+    torch.clip: _make_clamp,
+    torch.clamp_min: _make_clamp_min,
+    torch.clamp_max: _make_clamp_max,
     F.softmax: _make_softmax,
     torch.softmax: _make_softmax,
     F.log_softmax: _make_log_softmax,
@@ -123,6 +191,13 @@ METHODS = {
     "tanh_": _TANH,
     "sigmoid": _SIGMOID,
     "sigmoid_": _SIGMOID,
+    "hardshrink": _make_hardshrink,
+    "clamp": _make_clamp,
+    "clamp_": _make_clamp,
+    "clip": _make_clamp,
+    "clip_": _make_clamp,
+    "clamp_min": _make_clamp_min,
+    "clamp_max": _make_clamp_max,
     "softmax": _make_softmax,
     "log_softmax": _make_log_softmax,
     "flatten": _keep_table,

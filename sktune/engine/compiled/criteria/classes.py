@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from sktune.engine.compiled.activations import exponential, find_largest_exponent
+from sktune.engine.compiled.activations.exponentials import exponential, find_largest_exponent
 from sktune.engine.compiled.vectors import cast, compiled
 
 # The distances from 1 to the next number, in float32 and in float64.
@@ -24,7 +24,18 @@ def find_epsilon(values):
 
 @compiled
 def cross_entropy(
-    outputs, stride, n_classes, target, weight, rows, largest_logit, total, eps, smoothing, share
+    outputs,
+    stride,
+    n_classes,
+    target,
+    weight,
+    class_weight,
+    rows,
+    largest_logit,
+    total,
+    eps,
+    smoothing,
+    share,
 ):
     """Return the loss of rows whose targets are classes; write its gradient.
 
@@ -37,10 +48,14 @@ def cross_entropy(
     outputs : ndarray
         The logits (n_classes, n), n being the padded number of rows.
     stride, n_classes : int
-    target : ndarray (n_all, 1) or (n_all, 3)
-        Classes, as floating numbers. With three columns a row has two classes: the second column
-        holds the other class, and the third its share of the row's weight.
+    target : ndarray (n_all, 1), (n_all, 2) or (n_all, 3)
+        Classes, as floating numbers. With two columns, the second is the weight of the row apart
+        from that of its class. With three columns a row has two classes: the second column holds
+        the other class, and the third its share of the row's weight.
     weight : ndarray (n_all,)
+        Of the rows, each times that of its class.
+    class_weight : ndarray (n_classes,) or (0,)
+        Factors on the smoothed losses of each class; `target` has two columns then.
     rows : ndarray of int (n_rows,)
     largest_logit, total : ndarray (n,)
         Workspace.
@@ -58,6 +73,9 @@ def cross_entropy(
     own = cast(1 - smoothing, zero)
     other = cast(smoothing / n_classes, zero)
 
+    is_weighted = len(class_weight) > 0
+    total_class_weight = cast(class_weight.sum(), zero)
+
     # The largest logit of each row is subtracted, so that no exponential overflows.
     for i in range(n):
         largest_logit[i] = outputs[i]
@@ -73,16 +91,21 @@ def cross_entropy(
     if eps == zero:
         for i in range(len(rows)):
             logit = outputs[int(target[rows[i], 0]) * stride + i]
-            loss += weight[rows[i]] * (largest_logit[i] - own * logit)
-    if target.shape[1] > 1:
+            all_weight = weight[rows[i]]
+            if is_weighted:
+                all_weight = own * all_weight + other * total_class_weight * target[rows[i], 1]
+            loss += all_weight * largest_logit[i] - own * weight[rows[i]] * logit
+    if target.shape[1] > 2:
         for i in range(len(rows)):
             logit = outputs[int(target[rows[i], 0]) * stride + i]
             other_logit = outputs[int(target[rows[i], 1]) * stride + i]
             loss += weight[rows[i]] * own * target[rows[i], 2] * (logit - other_logit)
     if smoothing > zero:
         for c in range(n_classes):
+            part = other * cast(class_weight[c], zero) if is_weighted else other
             for i in range(len(rows)):
-                loss -= weight[rows[i]] * other * outputs[c * stride + i]
+                row_weight = target[rows[i], 1] if is_weighted else weight[rows[i]]
+                loss -= row_weight * part * outputs[c * stride + i]
     for c in range(n_classes):
         logits = outputs[c * stride : c * stride + n]
         for i in range(n):
@@ -91,9 +114,12 @@ def cross_entropy(
             total[i] += logits[i]
     factor = largest_logit
     for i in range(len(rows)):
-        factor[i] = weight[rows[i]] * share
+        all_weight = weight[rows[i]]
+        if is_weighted:
+            all_weight = own * all_weight + other * total_class_weight * target[rows[i], 1]
+        factor[i] = all_weight * share
         if eps == zero:
-            loss += weight[rows[i]] * cast(math.log(total[i]), zero)
+            loss += all_weight * cast(math.log(total[i]), zero)
         else:
             p = outputs[int(target[rows[i], 0]) * stride + i] / total[i]
             loss -= weight[rows[i]] * cast(math.log(p + eps), zero)
@@ -106,11 +132,13 @@ def cross_entropy(
         for i in range(n):
             exponentials[i] *= total[i]
         if smoothing > zero:
+            part = other * share * cast(class_weight[c], zero) if is_weighted else other
             for i in range(len(rows)):
-                exponentials[i] -= other * factor[i]
+                exponentials[i] -= part * (target[rows[i], 1] if is_weighted else factor[i])
     for i in range(len(rows)):
-        outputs[int(target[rows[i], 0]) * stride + i] -= own * factor[i]
-    if target.shape[1] > 1:
+        own_factor = weight[rows[i]] * share if is_weighted else factor[i]
+        outputs[int(target[rows[i], 0]) * stride + i] -= own * own_factor
+    if target.shape[1] > 2:
         for i in range(len(rows)):
             moved = own * factor[i] * target[rows[i], 2]
             outputs[int(target[rows[i], 0]) * stride + i] += moved

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from sktune.engine.compiled.activations import exponential, find_largest_exponent
+from sktune.engine.compiled.activations.exponentials import exponential, find_largest_exponent
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,

@@ -36,6 +36,11 @@ class Loss(NamedTuple):
     class_weight: object = None
     is_sum: bool = False
 
+    @property
+    def is_of_all_classes(self):
+        """Whether the loss of a row is of all classes, which have weights."""
+        return self.class_weight is not None and len(self.options) > 1
+
     def list_options(self, has_weights):
         """Return the options of the kernels: how the losses of rows become one, and the others.
 
@@ -83,12 +88,13 @@ def read_loss(kernels, criterion, match, rows, graph):
         loss = _read_classes(kernels, criterion, match, rows, graph)
         if loss is None or weight is None:
             return loss and loss._replace(is_sum=is_sum)
-        # smoothed targets weigh each class by itself
-        is_smoothed = loss.options != (0.0,)
-        has_classes = weight.shape == (graph.n_outputs,)
-        if is_smoothed or not has_classes:
+        if weight.shape != (graph.n_outputs,):
             return None
-        return loss._replace(is_sum=is_sum, class_weight=weight.detach())
+        loss = loss._replace(is_sum=is_sum, class_weight=weight.detach())
+        if loss.options != (0.0,):
+            # smoothed losses are of all classes, each by its weight
+            loss = loss._replace(options=(*loss.options, *weight.tolist()))
+        return loss
     if weight is not None:
         return None
     if graph.ending is not None or not _are_numbers(criterion, match, rows, graph.n_outputs):

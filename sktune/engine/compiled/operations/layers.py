@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sktune.engine.compiled.activations import activate
+from sktune.engine.compiled.activations.choosing import activate
 from sktune.engine.compiled.dropout import drop, find_mask_key
 from sktune.engine.compiled.opcodes import (
     DROPOUT_CALL,
@@ -35,7 +35,7 @@ def apply_layers(links, settings, space, table, width, n, step):
         elif links[i, OPCODE] == SCALE:
             _apply_scale(settings[i, 0], settings[i, 1], space.stride, values, slope, width, n)
         else:
-            activate(links[i, OPCODE], settings[i, 0], values, slope)
+            activate(links[i, OPCODE], settings[i, 0], settings[i, 1], values, slope)
 
 
 @compiled

@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from sktune.engine.compiled import opcodes
+from sktune.engine.compiled.reading.composing import compose
 from sktune.engine.compiled.reading.flows import write_flows
 from sktune.engine.compiled.reading.layers import Unknown, make_row, read_in_place
 from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, Product
@@ -78,11 +79,11 @@ class GraphReader:
         self.parameters = _find_starts(module.named_parameters())
         self.dtypes = {p.dtype for p in module.parameters()}
         self.buffer_names = {id(b): name for name, b in module.named_buffers()}
-        self.links = links
+        self.links = compose(links)
         self.values = [_Value(n_features, [(make_row(opcodes.INPUT), (0.0, 0.0))])]
         # for the input and for each link: the value that holds what it returns
         self.numbers = [0]
-        self.n_uses = Counter(source for link in links for source in link.sources)
+        self.n_uses = Counter(source for link in self.links for source in link.sources)
         self.n_calls = Counter()
         self.buffers = []
         # where the numbers of each batch normalisation begin in the state, by its id

@@ -4,7 +4,7 @@ from sktune.engine.compiled import opcodes
 from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.function_masks import FUNCTION_INDEX
-from sktune.modules.tracing.links import FunctionDropout, Scale
+from sktune.modules.tracing.links import Clamp, FunctionDropout, Scale
 
 
 class Unknown(Exception):
@@ -42,9 +42,17 @@ def read_in_place(link, n_calls):
         return _make_dropout(layer.index, n_calls), (0.0, 0.0)
     if isinstance(layer, FunctionDropout):
         return _make_dropout(FUNCTION_INDEX, n_calls), (layer.p, 0.0)
-    if find_name(layer) is None:
+    if type(layer) is Clamp:
+        return make_row(opcodes.CLAMP), (layer.low, layer.high)
+    name = find_name(layer)
+    if name is None:
         return None
-    return make_row(_find_opcode(link.name, layer)), (_read_option(layer), 0.0)
+    opcode = getattr(opcodes, name.upper(), None)
+    if opcode is None:
+        raise Unknown(f"its layer {link.name} is a {type(layer).__name__}")
+    options = [getattr(layer, option) for option in ACTIVATIONS[name].options]
+    first, second = [*options, 0.0, 0.0][:2]
+    return make_row(opcode), (first, second)
 
 
 def _make_dropout(index, n_calls):
@@ -54,21 +62,3 @@ def _make_dropout(index, n_calls):
     row[opcodes.DROPOUT_CALL] = n_calls[index]
     n_calls[index] += 1
     return row
-
-
-def _find_opcode(name, layer):
-    """Return the opcode of an activation layer; raise where the kernels do not compute it."""
-    activation = find_name(layer)
-    for attribute, value in ACTIVATIONS[activation].compiled_form.items():
-        if getattr(layer, attribute) != value:
-            raise Unknown(f"its layer {name} has another {attribute} than {value!r}")
-    opcode = getattr(opcodes, activation.upper(), None)
-    if opcode is None:
-        raise Unknown(f"its layer {name} is a {type(layer).__name__}")
-    return opcode
-
-
-def _read_option(layer):
-    """Return the number that parametrizes an activation layer; 0 if none does."""
-    option = ACTIVATIONS[find_name(layer)].option
-    return 0.0 if option is None else getattr(layer, option)

@@ -54,6 +54,11 @@ class Device:
         self.lib.sim_reset()
         self.n_streams_made = 0
 
+    def set_memory(self, n_bytes):
+        """Let all devices together have so many bytes beside what is taken; None is no limit."""
+        taken = self.lib.sim_counter(_COUNTERS.index("allocated"))
+        self.lib.sim_set_memory_limit((1 << 62) if n_bytes is None else taken + n_bytes)
+
     def next_stream(self):
         """Return the number of the next stream, from a pool that is handed out in turn."""
         with self.lock:
@@ -274,7 +279,7 @@ def _stand_ins(n_devices):
         "default_stream": lambda device=None: Stream(device, number=0),
         "graph": capture,
         "graph_pool_handle": lambda: (0, 1),
-        "is_current_stream_capturing": lambda: False,
+        "is_current_stream_capturing": lambda: bool(_device.lib.sim_is_recording()),
         "synchronize": synchronize,
         "empty_cache": lambda: _device.wait("torch.cuda.empty_cache", for_all_streams=True),
         "memory_allocated": lambda device=None: _device.lib.sim_counter(5),
@@ -307,6 +312,7 @@ def simulate(n_devices=1):
     """
     device = load()
     device.lib.sim_set_device_count(n_devices)
+    device.set_memory(None)
     device.reset()
     with (
         mock.patch.multiple(torch.cuda, **_stand_ins(n_devices)),

@@ -6,6 +6,8 @@ masks are sent before each replay; all else follows on the device.
 """
 
 from contextlib import contextmanager
+from dataclasses import replace
+from weakref import proxy
 
 import torch
 from scipy import sparse
@@ -141,7 +143,8 @@ class Recorder:
     """
 
     def __init__(self, backend):
-        self.backend = backend
+        # it has the recorder: in a circle, memory of the device would wait for Python's collector
+        self.backend = proxy(backend)
         # a layer may look at all rows of a batch: only those of a chain are known not to
         self.pads = bool(backend.net.chain) and backend.members[0].rows.X.ndim == 2
         self.plan = EpochPlan(backend.members, self.pads)
@@ -165,8 +168,10 @@ class Recorder:
         self.table = Table(self.plan.streams)
         self.update = backend.optimizer.choose_update(backend.net.flat)
         with own_stream(device):
-            calls = self._try_step(epoch)
+            first = Run(0, 1, int(self.plan.most[0]), 0, self.plan.is_ragged(0))
+            calls = self._try_step(epoch, first)
             self.plan.divide(self._count_bytes(calls))
+            self._try_others(epoch, first)
             pool = torch.cuda.graph_pool_handle()
             runs = {}
             for run in self.plan.runs:
@@ -178,22 +183,31 @@ class Recorder:
         self.runs = runs
         return list(calls)
 
-    def _try_step(self, epoch):
+    def _try_others(self, epoch, first):
+        """Try a step of each size that the first did not have: libraries choose kernels by it."""
+        tried = {(first.n_rows, first.is_ragged)}
+        for run in self.plan.runs:
+            if (run.n_rows, run.is_ragged) not in tried:
+                tried.add((run.n_rows, run.is_ragged))
+                self._try_step(epoch, replace(run, n_steps=1))
+
+    def _try_step(self, epoch, run):
         """Take a step and undo it: libraries set themselves up in the first.
 
         Return the calls of dropout layers in it, with the numbers that each needs for a row.
         """
         backend = self.backend
-        run = Run(0, 1, int(self.plan.most[0]), 0, self.plan.is_ragged(0))
         changed = [backend.net.flat, *backend.net.buffers.values(), *backend.optimizer.tensors()]
         saved = [tensor.clone() for tensor in changed]
         tried = RecordedRun(backend, run, self.plan, self.table, ())
-        rates = torch.zeros(1, len(backend.net), 1)
+        rates = torch.zeros(run.first + 1, len(backend.net), 1)
         tried.send(epoch, run, self.plan.orders(epoch), rates)
         noted = NotedCalls()
         try:
             with self._holding(noted):
                 tried.compute()
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             raise RecordingError(f"a step fails before it is recorded: {error}") from error
         finally:

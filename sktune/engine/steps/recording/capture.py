@@ -33,6 +33,27 @@ class Failures:
 FAILURES = Failures()
 
 
+class Memory:
+    """The memory of all recordings of a group, one after the other.
+
+    torch gives a pool up as soon as no graph uses it: the last ones stay until there are others.
+    """
+
+    def __init__(self):
+        self.pool = None
+        self.graphs = []
+
+    def open(self):
+        """Return the pool."""
+        if self.pool is None:
+            self.pool = torch.cuda.graph_pool_handle()
+        return self.pool
+
+    def hand_on(self, graphs):
+        """Let go of the graphs before, whose memory others have now."""
+        self.graphs = graphs
+
+
 def capture(compute, device, pool):
     """Return a CUDA graph of what a function computes on the current stream of a device.
 

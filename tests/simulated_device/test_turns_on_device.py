@@ -135,7 +135,7 @@ def interrupt(monkeypatch):
     def stop(self, *arguments):
         compute(self, *arguments)
         if torch.cuda.is_current_stream_capturing():
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt("by the user")
 
     monkeypatch.setattr(RecordedRun, "compute", stop)
 
@@ -145,7 +145,7 @@ def test_an_interrupt_within_a_recording_ends_it(monkeypatch, n_jobs):
     expected, _, _ = search(NET, CANDIDATES, X, y)
     with monkeypatch.context() as patch:
         interrupt(patch)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="by the user"):
             search(NET, CANDIDATES, X, y, n_jobs=n_jobs)
     assert not capture.FAILURES.reason
     again, _, report = search(NET, CANDIDATES, X, y, n_jobs=n_jobs)
@@ -158,7 +158,7 @@ def test_an_interrupt_ends_a_fit_alone_with_the_epochs_that_are_complete(gpu, mo
     net = clone(NET).fit(X, y)
     with monkeypatch.context() as patch:
         interrupt(patch)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="by the user"):
             net.partial_fit(X, y)
     assert not capture.FAILURES.reason
     expected = clone(NET).fit(X, y)

@@ -6,13 +6,14 @@ for the cache of a core.
 
 import math
 import os
+import threading
 
 import numpy as np
 import torch
 from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
-from sktune.engine.compiled.loading import load_kernels
+from sktune.engine.compiled.loading import load_address, load_calls, load_kernels
 from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
@@ -79,13 +80,14 @@ def find_program(module, criterion, match, optimizer, options, batches):
         return "its batches are of one row, whose variance batch normalisation needs"
     if not are_entries(rows.X, graph.lookups):
         return "its rows hold other numbers than its embeddings have"
-    kernels = load_kernels(_read_dtype(module))
+    dtype = _read_dtype(module)
+    kernels = load_kernels(dtype)
     if kernels is None:
         return "Numba is not installed, or does not work"
     loss = read_loss(kernels, criterion, match, rows, graph)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
-    return Program(kernels, graph, loss, OPTIMIZERS[optimizer])
+    return Program(kernels, graph, loss, OPTIMIZERS[optimizer], dtype)
 
 
 def _list_parameters(links):
@@ -123,6 +125,8 @@ class Program:
         The criterion.
     rule : OptimizerRule
         The optimizer.
+    dtype : numpy.dtype
+        That of the parameters.
 
     Attributes
     ----------
@@ -138,11 +142,13 @@ class Program:
         The buffers of a network that steps change, as parts of its flat buffers (S,).
     """
 
-    def __init__(self, kernels, graph, loss, rule):
+    def __init__(self, kernels, graph, loss, rule, dtype):
         self.kernels = kernels
         self.graph = graph
         self.loss = loss
         self.rule = rule
+        # of each thread, the tables that it writes to
+        self.own = threading.local()
         self.n_outputs = graph.n_outputs
         self.state = tuple(rule.state)
         self.buffers = graph.buffers
@@ -150,6 +156,12 @@ class Program:
         indices = graph.links[is_dropout, DROPOUT_INDEX].tolist()
         self.dropout_calls = [index for index in indices if index != FUNCTION_INDEX]
         self.drops_by_function = FUNCTION_INDEX in indices
+        # what all networks need is compiled now; dropout, where its rate is not 0
+        load_calls(kernels, graph.links[~is_dropout], dtype)
+        self.of_step = (
+            load_address(kernels, "loss", loss.opcode, dtype),
+            load_address(kernels, "update", getattr(kernels, rule.compiled.constant), dtype),
+        )
 
     def bind(self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties):
         """Return a function that trains a network for an epoch, in place.
@@ -187,12 +199,15 @@ class Program:
         # the kernels take two state arrays, in the order of the entry in OPTIMIZERS
         first, second = [*(state[name] for name in self.state), flat[:0]][:2]
         links, factors = self._list_layers(dropout)
+        of_penalty = 0
+        if any(penalties):
+            of_penalty = load_address(self.kernels, "penalty", 0, flat.dtype)
         net = (
             links,
+            load_calls(self.kernels, links, flat.dtype),
             factors,
-            self.loss.opcode,
+            (*self.of_step, of_penalty),
             self.loss.option,
-            getattr(self.kernels, self.rule.compiled.constant),
             self._pack_options(options, penalties),
             flat,
             gradient,
@@ -201,20 +216,40 @@ class Program:
             second,
         )
 
+        # by what the layout of the workspace follows from
+        layout = (links.tobytes(), sizes.max(initial=0))
+
         def train(t, order, rates, epoch, block=data, steps=None):
             losses = []
+            space = self._open_space(layout, links, flat.dtype)
             steps = slice(0, len(sizes)) if steps is None else steps
             for start in range(steps.start, steps.stop, _MOST_STEPS):
                 some = slice(start, min(start + _MOST_STEPS, steps.stop))
                 losses += self.kernels.train_steps(
-                    *net, t + start, block, order, sizes[some], rates[some], (seed, epoch, start)
+                    *net,
+                    space,
+                    t + start,
+                    block,
+                    order,
+                    sizes[some],
+                    rates[some],
+                    (seed, epoch, start),
                 ).tolist()
                 order = order[sizes[some].sum() :]
                 if not math.isfinite(losses[-1]):
+                    # the tables hold what is not finite, too
+                    self.own.layout = None
                     break
             return losses
 
         return train
+
+    def _open_space(self, layout, links, dtype):
+        """Return the tables of this thread; a network of another layout gets new ones."""
+        if getattr(self.own, "layout", None) != layout:
+            self.own.space = self.kernels.make_workspace(links, layout[1], dtype)
+            self.own.layout = layout
+        return self.own.space
 
     def _list_layers(self, dropout):
         """Return the layers and their factors, for some rates of the layers of dropout.
@@ -259,7 +294,8 @@ def read_data(rows, dtype):
     X = rows.X.numpy().astype(dtype, copy=False)
     target = rows.target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
     weight = np.ones(len(X), X.dtype) if rows.weight is None else rows.weight.numpy()
-    return X, target, weight
+    # of one layout, so that the kernels are compiled for no other
+    return X, np.ascontiguousarray(target), np.ascontiguousarray(weight)
 
 
 def read_order(batches, epoch):

@@ -6,7 +6,7 @@ import numpy as np
 
 from sktune.bridge.fits import net_of
 from sktune.bridge.install import forget_optimizer
-from sktune.bridge.seam import Task, is_fit, is_skipped, take_test_rows
+from sktune.bridge.seam import Task, is_fit, is_lost, is_skipped, take_test_rows
 
 _KEPT = "sktune_fold_model"
 
@@ -83,7 +83,7 @@ class FoldModels:
     ----------
     models : list of FoldModel or None
         In scikit-learn's order: all splits of the first candidate, then those of the next. None
-        stands for a fit that failed, or was not begun before a timeout.
+        stands for a fit that failed, was not begun before a timeout, or was spared by a race.
     tests : list of ndarray of int
         The test rows of each of them.
     """
@@ -103,7 +103,7 @@ class FoldModels:
 
     def receive(self, result):
         """Take the model out of the result of a task."""
-        if is_skipped(result):
+        if is_skipped(result) or is_lost(result):
             self.models.append(None)
         elif isinstance(result, dict) and _KEPT in result:
             self.models.append(result.pop(_KEPT))

@@ -96,7 +96,8 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit`
         by one metric, the models have no ``predict_proba`` (of classifiers), or the scoring needs
         what an ensemble does not have; with `racing`, if there is one split only, or `refit` is a
-        function or does not name one of several scores. A candidate that fails on a split is never a member.
+        function or does not name one of several scores. A candidate that fails on a split is never
+        a member.
 
     Examples
     --------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from parity import RAGGED, assert_same_scores
+from parity import RAGGED
 from parity import X as X_net
 from parity import y as y_net
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
@@ -16,7 +16,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktune import (
-    BayesSearchCV,
     GridSearchCV,
     NeuralNetClassifier,
     OneStandardError,
@@ -149,7 +148,9 @@ def test_a_thousand_candidates_and_one():
     assert search.best_score_ == pytest.approx(0.35)
 
 
-@pytest.mark.filterwarnings("ignore:\n\\d+ fits failed out of:sklearn.exceptions.FitFailedWarning")
+@pytest.mark.filterwarnings(
+    "ignore:\\s+\\d+ fits failed out of:sklearn.exceptions.FitFailedWarning"
+)
 @pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite:UserWarning")
 def test_failed_candidates_leave_and_lead_nobody():
     search = race([(None, 0.9, 0.9, 0.9), (0.9, 0.9, None, 0.9), (0.7, 0.5, 0.6, 0.6), (0.4,) * 4])
@@ -160,7 +161,9 @@ def test_failed_candidates_leave_and_lead_nobody():
     assert search.fusion_.racing.dropped[-1]["line"] == 0.5
 
 
-@pytest.mark.filterwarnings("ignore:\n\\d+ fits failed out of:sklearn.exceptions.FitFailedWarning")
+@pytest.mark.filterwarnings(
+    "ignore:\\s+\\d+ fits failed out of:sklearn.exceptions.FitFailedWarning"
+)
 def test_failed_fits_may_have_a_score():
     search = race([(None, 0.9, 0.9, 0.9), (0.9, 0.9, 0.8, 0.9)], error_score=0.0)
 
@@ -259,8 +262,9 @@ def test_what_is_run_has_the_scores_that_it_has_without_a_race(kind):
     assert n_splits * len(raced) > is_run.sum() >= len(raced) + n_splits - 1
     expected = read_scores(whole.cv_results_, n_splits, metric)
     np.testing.assert_array_equal(raced[is_run], expected[is_run])
-    assert search.best_params_ == whole.best_params_
-    assert_same_scores({"best": whole.best_score_}, {"best": search.best_score_}, ["best"])
+    # a winner may be lost, but the best of those that are complete is chosen
+    complete = np.where(is_run.all(axis=1), expected.mean(axis=1), -np.inf)
+    assert search.best_index_ == complete.argmax()
     assert search.fusion_.racing.n_spared_fits == (~is_run).sum()
     n_lanes = sum(group["lanes"] for group in search.fusion_.groups)
     assert n_lanes + len(search.fusion_.alone) == is_run.sum()

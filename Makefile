@@ -6,7 +6,7 @@ INSTALL = PIP_CONSTRAINT=$(1) PIP_BUILD_CONSTRAINT=$(1) $(@D)/bin/pip install -e
 PYTEST = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest -n $(WORKERS)
 
 .NOTPARALLEL:
-.PHONY: demo test test-oldest slow lint format examples docs check clean
+.PHONY: demo test test-oldest gpu-simulated slow lint format examples docs check clean
 
 demo: .venv/stamp
 	.venv/bin/python examples/digits_demo.py
@@ -36,7 +36,10 @@ docs: .venv/stamp
 	.venv/bin/python -m sphinx -n -W --keep-going -b html -d docs/_build/doctrees docs docs/_build/html
 	.venv/bin/python docs/check_links.py docs/_build/html
 
-check: test lint examples docs
+gpu-simulated: .venv/stamp
+	.venv/bin/python tests/simulated_device/run.py
+
+check: test gpu-simulated lint examples docs
 
 clean:
 	rm -rf .venv .venv-oldest build *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -139,8 +139,7 @@ def count_bytes(n_rows, n_columns):
         original = client.scatter
 
         def scatter(data, **options):
-            copies = len(client.ncores()) if options.get("broadcast") else 1
-            sent.append(copies * data.__sizeof__())
+            sent.append(data.__sizeof__())
             return original(data, **options)
 
         client.scatter = scatter

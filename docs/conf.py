@@ -8,7 +8,7 @@ sys.path.insert(0, str(HERE / "_ext"))
 sys.path.insert(0, str(HERE.parent))
 
 import sktune  # noqa: E402
-from sktune.runtime import documentation  # noqa: E402
+from sktune.runtime.diagrams import documentation  # noqa: E402
 
 project = "sktune"
 author = "The sktune developers"

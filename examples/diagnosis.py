@@ -1,4 +1,8 @@
-"""What is wrong with a search: a badly set one, its findings, and the mended one."""
+"""What is wrong with a search
+===========================
+
+A badly set search, its findings, and the mended one.
+"""
 
 import warnings
 

@@ -1,4 +1,8 @@
-"""A report of a search: one HTML file with all that was found, to open or to send."""
+"""A report of a search
+====================
+
+One HTML file with all that was found, to open or to send.
+"""
 
 import tempfile
 from pathlib import Path

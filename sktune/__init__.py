@@ -8,6 +8,9 @@ from sktune.modules import MLP
 from sktune.search import (
     BayesSearchCV,
     GridSearchCV,
+    HalvingGridSearchCV,
+    HalvingRandomSearchCV,
+    HyperbandSearchCV,
     OneStandardError,
     RandomizedSearchCV,
     StagedSearch,
@@ -16,7 +19,7 @@ from sktune.search import (
     powers_of_two,
     zero_or,
 )
-from sktune.training import DivergenceError
+from sktune.training import DivergenceError, ImageAugmentation, TableAugmentation
 
 __version__ = "0.1.0"
 
@@ -25,13 +28,18 @@ __all__ = [
     "BayesSearchCV",
     "DivergenceError",
     "GridSearchCV",
+    "HalvingGridSearchCV",
+    "HalvingRandomSearchCV",
     "HoldoutSearch",
+    "HyperbandSearchCV",
+    "ImageAugmentation",
     "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "OneStandardError",
     "RandomizedSearchCV",
     "StagedSearch",
+    "TableAugmentation",
     "default_space",
     "find_max_batch_size",
     "loguniform_int",

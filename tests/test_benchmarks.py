@@ -53,6 +53,18 @@ def test_memory_counts_processes_that_were_started():
     assert most > most_before + 30e6
 
 
+def test_spending(tmp_path):
+    found = run("spending", tmp_path, "--quick")
+
+    epochs = {row["peer"]: row["epochs"] for row in found["rows"]}
+    assert epochs == {
+        "sktune": 4 * 2 * 4,
+        "apart": 4 * 2 * 7,
+        "resumed": 0,
+        "skorch": 4 * 2 * 7,
+    }
+
+
 def test_single_fit(tmp_path, capsys):
     found = run("single_fit", tmp_path, "--quick")
 
@@ -368,3 +380,18 @@ def test_ensembles(tmp_path, capsys):
         assert all(0 <= row[f"{way}_error"] <= 1 for way in script.WAYS)
     printed = capsys.readouterr().out
     assert all(f"\n{row['data']} " in printed for row in rows)
+
+
+def test_regret(tmp_path, capsys):
+    pytest.importorskip("optuna")
+    few = ["--quick", "--seeds", "1", "--stop-seeds", "1"]
+    found = run("regret", tmp_path, *few, "--train", "--data", str(tmp_path / "data.json"))
+
+    regrets = {row["way"]: row["mean"] for row in found["ways"]}
+    assert regrets.keys() == {"random", "tpe", "gp", "optuna tpe"}
+    assert all(regret >= 0 for regret in regrets.values())
+    assert [row["tol"] for row in found["stops"]] == 3 * [0.1, 0.25, 0.5, 1.0]
+    assert all(row["candidates"] <= 30 for row in found["stops"])
+    data = json.loads((tmp_path / "data.json").read_text())
+    assert {len(row) for row in data["rows"]} == {len(data["names"]) + 5}
+    assert "| optuna tpe | 1 |" in capsys.readouterr().out

@@ -12,7 +12,7 @@ import sktune
 from sktune import inspection
 from sktune.checks.synonyms import SYNONYMS
 from sktune.inspection.advice.rules import RULES
-from sktune.runtime import documentation
+from sktune.runtime.diagrams import documentation
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -25,6 +25,7 @@ from sktune.bridge.seam import (
     pass_on,
     read_tasks,
 )
+from sktune.bridge.tables import WholeTables
 from sktune.engine.report import FusionReport
 from sktune.engine.store.caching import open_cache
 from sktune.runtime.devices import resolve_device
@@ -141,6 +142,8 @@ class FusingBackend(ParallelBackendBase):
         self.report = FusionReport() if report is None else report
         self.progress = progress
         self.serves_one = serves_one
+        # the rounds of a search have the same rows
+        self.whole_tables = WholeTables() if serves_one else None
         self.listeners = listeners if deadline is None else (deadline, *listeners)
         self.deadline = deadline
         self.can_end_early = can_end_early

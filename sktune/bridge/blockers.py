@@ -16,6 +16,7 @@ from sktune.estimators.overrides import (
     is_replaced,
     remember_methods,
 )
+from sktune.training.augmentation.reading import find_function
 from sktune.training.optimizers import OPTIMIZERS
 
 remember_methods(*KINDS)
@@ -39,6 +40,8 @@ def why_alone(net):
         return "it has a train_split of its own"
     if not is_ours and not _has_usual_lengths(net):
         return "its max_epochs or batch_size is unusual"
+    if is_ours and (name := find_function(net.augment)):
+        return f"its augment is a callable of the user's, {name}"
     switches = ["warm_start", "compile"]
     if is_ours:
         switches += ["train_split", "verbose"]

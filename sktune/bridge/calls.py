@@ -162,7 +162,7 @@ class Call:
         generator.set_state(torch.get_rng_state())
         for job in self.jobs:
             job.read(generator)
-        collector = Collector(self.owner.device)
+        collector = Collector(self.owner.device, self.owner.whole_tables)
         began = collector.tracker.states
         # steps of a pipeline may have tasks of their own
         with self.within_tasks():

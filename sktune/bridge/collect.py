@@ -65,11 +65,13 @@ class Collector:
     ----------
     device : str or None
         Where all nets are trained; None leaves that to each net.
+    whole_tables : WholeTables or None
+        What earlier calls of the search have converted.
     """
 
-    def __init__(self, device=None):
+    def __init__(self, device=None, whole_tables=None):
         self.device = device
-        self.tables = Tables()
+        self.tables = Tables(whole_tables)
         # fitted steps of pipelines, by the steps' settings and the rows that they were fitted to
         self.steps = {}
         # the tables of skorch's nets, by rows, type and device
@@ -128,7 +130,7 @@ class Collector:
         try:
             check_follower(fit.net, first.net)
             spec, fit.group_key = self._follow_batch_size(fit.net, first)
-            fit.spec = follow_spec(spec, fit.net)
+            fit.spec = follow_spec(spec, fit.net, self.tables)
         except Exception:
             _logger.debug("a fit cannot be prepared", exc_info=True)
             fit.reason = _FAILS

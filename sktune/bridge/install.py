@@ -2,6 +2,7 @@
 
 import math
 from copy import copy, deepcopy
+from dataclasses import replace
 from threading import Lock
 from typing import NamedTuple
 
@@ -182,11 +183,13 @@ class HandOver(FitHook):
 
     def forget_optimizer(self):
         """Free what only training would go on from; the optimizer begins anew when it is built."""
-        state = self.trained.result.state
-        state.weights = state.fitted_weights
-        state.best_weights = None
-        state.optimizer = None
-        state.generator = None
+        result = self.trained.result
+        # a store may have the state itself
+        weights = result.state.fitted_weights
+        state = replace(
+            result.state, weights=weights, best_weights=None, optimizer=None, generator=None
+        )
+        self.trained = self.trained._replace(result=replace(result, state=state))
 
     def has_unbuilt_parts(self):
         """Tell whether the net is fitted, but its module, optimizer and the like are not built."""
@@ -337,7 +340,8 @@ def _build_masks(template, module, spec, curve):
 
 def _copy_trained(tensor, value):
     """Return a copy of a trained value: a parameter if the module's `tensor` is one."""
-    copied = value.clone()
+    # trained on a device, it has come to this process
+    copied = value.to(tensor.device, copy=True)
     if isinstance(tensor, nn.Parameter):
         return nn.Parameter(copied, tensor.requires_grad)
     return copied

@@ -79,10 +79,11 @@ def read_spec(net, dataset, planned, tables):
         runs_user_code=not _is_proven(net),
         n_outputs=getattr(net, "n_outputs_", None),
         device=str(rows.X.device),
+        augmentation=net._read_augmentation(rows, net.criterion_),
     )
 
 
-def follow_spec(spec, net):
+def follow_spec(spec, net, tables):
     """Return the spec of a fit that begins as another one does.
 
     Parameters
@@ -92,6 +93,7 @@ def follow_spec(spec, net):
     net : NetworkEstimator
         It is not initialized. It may differ from the net of the other fit in the settings that
         :func:`find_fixed_settings` leaves out, except for `batch_size`.
+    tables : Tables
     """
     dropout = spec.dropout
     if net.module is MLP:
@@ -106,6 +108,7 @@ def follow_spec(spec, net):
         l2=float(net.l2),
         n_epochs=int(net.max_epochs),
         stopping=BestEpoch.of(net, spec.rows.valid is not None),
+        augmentation=net._read_augmentation(tables.by_name[spec.rows.table], spec.loss.criterion),
     )
 
 
@@ -168,7 +171,7 @@ def _is_free(name, net):
     if name.startswith("optimizer__"):
         return name.removeprefix("optimizer__") in list_free_options()
     is_dropout = name == "module__dropout" and net.module is MLP
-    return name in _FREE or name.startswith("lr_schedule") or is_dropout
+    return name in _FREE or name.startswith(("lr_schedule", "augment")) or is_dropout
 
 
 def read_optimizer(optimizer):

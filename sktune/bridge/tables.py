@@ -13,6 +13,16 @@ from sktune.runtime.dtypes import floating_dtype
 from sktune.training.rows import rows_of
 
 
+class WholeTables:
+    """Whole tables as modules take them, and their digests; kept over the calls of one search."""
+
+    def __init__(self):
+        # of each table of the user's and type: that table, and the converted one or None
+        self.converted = {}
+        # digests of tensors, by where these are in memory
+        self.digests = {}
+
+
 class Tables:
     """Tables as modules take them: all rows of X, shared by the folds, or the rows of one fold.
 
@@ -20,14 +30,19 @@ class Tables:
     ----------
     by_name : dict of Rows
         The tables by the names that specs have for them: the digests of their contents.
+
+    Parameters
+    ----------
+    whole : WholeTables or None, default=None
+        What earlier calls of the search have converted.
     """
 
-    def __init__(self):
+    def __init__(self, whole=None):
         self.by_name = {}
-        # converted tables: of all rows, and of the rows of one fold
-        self._whole = {}
+        self._whole = WholeTables() if whole is None else whole
+        # converted tables of the rows of one fold
         self._of_fold = {}
-        # digests of tensors, by where these are in memory
+        # digests of their tensors
         self._digests = {}
         self._row_sets = {}
 
@@ -52,9 +67,11 @@ class Tables:
         is_complete = planned is not None and len(planned.train) == X.shape[0]
         if is_complete:
             key = (id(planned.whole), net.device_, *dtypes)
-            if key not in self._whole:
-                self._whole[key] = _convert_whole(net, planned.whole, X)
-            whole = self._whole[key]
+            converted = self._whole.converted
+            if key not in converted:
+                # the table is kept so that no other one gets its id
+                converted[key] = (planned.whole, _convert_whole(net, planned.whole, X))
+            _, whole = converted[key]
             if whole is not None:
                 substitute = whole[:1].expand(X.shape)
                 substitute.whole = whole
@@ -90,20 +107,11 @@ class Tables:
             rows.X = whole
             rows.target = _spread(rows.target, positions, whole)
             rows.weight = _spread(rows.weight, positions, whole)
-        contents = (self._digest(rows.X), rows.target, rows.weight, rows.dtype)
+        digests = self._digests if whole is None else self._whole.digests
+        contents = (_digest_table(rows.X, digests), rows.target, rows.weight, rows.dtype)
         name = digest((contents, str(rows.device)))
         self.by_name.setdefault(name, rows)
         return name, positions
-
-    def _digest(self, X):
-        """Return the digest of a tensor or a sparse table; that of a tensor is kept."""
-        if sparse.issparse(X):
-            return digest(X)
-        key = (X.data_ptr(), X.shape, X.stride(), X.dtype, X.device)
-        if key not in self._digests:
-            # the tensor is kept so that no other one is put at its place in memory
-            self._digests[key] = (digest(X), X)
-        return self._digests[key][0]
 
     def find_row_set(self, name, positions, train, valid=None, **others):
         """Return the rows that a fit takes of a table; equal ones are one object.
@@ -137,6 +145,17 @@ class Tables:
                 **others,
             )
         return self._row_sets[key]
+
+
+def _digest_table(X, digests):
+    """Return the digest of a tensor or a sparse table; those of tensors are kept in `digests`."""
+    if sparse.issparse(X):
+        return digest(X)
+    key = (X.data_ptr(), X.shape, X.stride(), X.dtype, X.device)
+    if key not in digests:
+        # the tensor is kept so that no other one is put at its place in memory
+        digests[key] = (digest(X), X)
+    return digests[key][0]
 
 
 def _find_indices(dataset, positions):

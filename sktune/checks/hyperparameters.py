@@ -11,6 +11,7 @@ import torch
 from sktune.checks.arguments import constructor_arguments, own_arguments
 from sktune.checks.components import check_components
 from sktune.checks.synonyms import suggest
+from sktune.training.augmentation.reading import find_augmentation_class, read_augmentation
 from sktune.training.rates import find_lr_factor
 from sktune.training.schedules import SCHEDULES, lr_factors
 
@@ -86,6 +87,7 @@ def check_hyperparameters(net):
     check_ranges(net)
     check_components(vars(net))
     check_names(net, net._named_params())
+    read_augmentation(net.augment, net.get_params_for("augment"))
     lr_factors(net.lr_schedule, [0.0], net.max_epochs, **net.get_params_for("lr_schedule"))
 
 
@@ -191,6 +193,11 @@ def _find_arguments(prefix, component):
         return component, None
     if prefix == "lr_schedule":
         return _find_schedule_arguments(component)
+    if prefix == "augment":
+        # what has no parameters is refused where the augmentation is read
+        component = find_augmentation_class(component)
+        if component is None:
+            return None, None
     if isinstance(component, str):
         # The next fit refuses a component that is given as a name.
         return component, None

@@ -13,6 +13,7 @@ import torch
 from scipy import sparse
 from torch import nn
 
+from sktune.modules.dropout import HashedDropout
 from sktune.modules.structure import TORCH_ATTRIBUTES
 
 VERSIONS = (torch.__version__, version("sktune"))
@@ -95,6 +96,9 @@ class _Hasher:
 
 def _feed(hasher, thing):
     """Add a thing to a hash, with its type and its length, so that no two things run together."""
+    if isinstance(thing, np.generic) and not isinstance(thing, np.void):
+        # a number that was drawn is the same as one that was given
+        thing = thing.item()
     for handled_types, feed in _FEEDS:
         if isinstance(thing, handled_types):
             feed(hasher, thing)
@@ -170,6 +174,10 @@ def _feed_module(hasher, thing):
     _feed_mapping(hasher, tensors)
     _feed(hasher, [p is not None and p.requires_grad for p in thing._parameters.values()])
     settings = {name: value for name, value in vars(thing).items() if name not in TORCH_ATTRIBUTES}
+    if isinstance(thing, HashedDropout):
+        # Fits that differ in their rates share a module, which has the rate of one of them; each
+        # fit tells its own.
+        del settings["p"]
     _feed_mapping(hasher, settings)
     _feed_sequence(hasher, list(thing._modules.items()))
 

@@ -19,6 +19,7 @@ from sktune.engine.store.trainings import find_trainings
 from sktune.engine.workers.engines import LostWorkerError
 from sktune.engine.workers.jobs import GroupJob, GroupResult
 from sktune.engine.workers.replay import replay
+from sktune.runtime.gpu.streams import own_stream
 from sktune.runtime.threads import limited_threads
 
 
@@ -122,7 +123,7 @@ class Trainer:
 
         The fits of the plans are :class:`Training` objects, each of one or several fits. A fit
         whose training is known gets its `result`. See
-        :func:`~sktune.engine.planner.plan_groups` for the `order`.
+        :func:`~sktune.engine.planner.plan_groups` for the `order`, which is one of fits.
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
@@ -137,8 +138,8 @@ class Trainer:
             n_workers=n_workers,
             n_threads=n_threads,
             options=self.options,
+            order=None if order is None else lambda one: min(map(order, one.fits)),
             has_own_devices=self.engine is not None,
-            order=order,
         )
         for training in trainings:
             for fit in training.fits:
@@ -235,6 +236,7 @@ class Trainer:
         """Return what came of a group that is trained in this thread."""
         began = perf_counter()
         recorder = Recorder(plan.fits, self.store)
+        backend = plan.new_backend()
         with (
             limited_threads(plan.options.n_threads),
             own_stream(plan.device),
@@ -245,20 +247,21 @@ class Trainer:
                     plan.specs,
                     plan.states,
                     plan.tables,
-                    backend=plan.new_backend(),
+                    backend=backend,
                     options=plan.options,
                     listeners=listeners,
                     keeper=recorder,
                 )
             finally:
                 recorder.flush(is_last=True)
+        steps, blockers = backend.told()
         return GroupResult(
             results,
             perf_counter() - began,
             worker="",
             device=str(plan.device),
-            steps=plan.backend.name,
-            blockers=plan.blockers,
+            steps=steps,
+            blockers={**plan.blockers, **blockers},
         )
 
     def _conclude(self, plan, outcome):
@@ -297,7 +300,7 @@ class Trainer:
     def _hand_out(self, training, result, seconds):
         """Give the fits of a training what came of it."""
         sharing = self.report.sharing
-        sharing.n_trained_epochs += len(result.curve["epoch"])
+        sharing.n_trained_epochs += len(result.curve.get("epoch", ()))
         result = training.join(result)
         for fit in training.fits:
             own = training.result_of(fit, result)
@@ -309,7 +312,8 @@ class Trainer:
             if training.start is not None:
                 sharing.note_known(training.first_epoch)
             if fit is not training.lead:
-                sharing.note_shared(len(own.curve["epoch"]) - training.first_epoch)
+                n_epochs = len(own.curve.get("epoch", ()))
+                sharing.note_shared(max(n_epochs - training.first_epoch, 0))
         training.kept.clear()
 
     def _recover(self, plan, error):
@@ -347,20 +351,6 @@ def _product_precision(precision):
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-@contextmanager
-def own_stream(device):
-    """On a GPU, compute beside what other threads compute; elsewhere this is nothing."""
-    if device.type != "cuda":
-        yield
-        return
-    stream = torch.cuda.Stream(device)
-    try:
-        with torch.cuda.stream(stream):
-            yield
-    finally:
-        stream.synchronize()
 
 
 def _is_memory_error(error):

@@ -15,6 +15,7 @@ from sktune.engine.steps import STEP_BACKENDS
 from sktune.engine.steps.base import StepOptions
 from sktune.engine.steps.loss import StackedLoss
 from sktune.modules.structure import watch_settings
+from sktune.runtime.gpu.transfers import fetch
 from sktune.runtime.threads import flushed_denormals
 from sktune.training.batches import Batches
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
@@ -177,11 +178,16 @@ class Group:
         record["dur"] = np.full(len(lanes), seconds / len(lanes))
         self.records.append((self.alive, record))
         finished = self._find_diverged(epoch, record)
+        # the positions of lanes whose weights are the best so far
+        improved = []
         for position, lane in enumerate(lanes):
             if position not in finished:
-                is_due = self._update_stopping(lane, position, record)
+                is_due = self._update_stopping(lane, position, record, improved)
                 if is_due or epoch + 1 == lane.spec.n_epochs:
                     finished.add(position)
+        if improved:
+            for position, weights in zip(improved, self.backend.weights(improved), strict=True):
+                lanes[position].best_weights = weights
         finished |= self._tell(epoch, record, seconds, finished)
         return sorted(finished)
 
@@ -217,14 +223,14 @@ class Group:
         rates = [record["lr"][position].item()]
         return DivergenceError.at(epoch + 1, rates, what, self.is_regressor)
 
-    def _update_stopping(self, lane, position, record):
+    def _update_stopping(self, lane, position, record, improved):
         """Let early stopping take a lane's loss; return whether it is time to stop."""
         if lane.stopping is None:
             return False
         loss = record[lane.stopping.monitor][position].item()
         is_best, is_due = lane.stopping.update(loss)
         if is_best and lane.stopping.restores:
-            lane.best_weights = self.backend.net.state(position)
+            improved.append(position)
         return is_due
 
     def _tell(self, epoch, record, seconds, finished):
@@ -251,8 +257,7 @@ class Group:
         for position in positions:
             result = self.results[self.alive[position]]
             results[position] = result
-            if result.error is None:
-                self._take_state(position, result, epoch)
+        self._take_states(results, epoch)
         self._compute_outputs(results)
         if self.keeper is not None:
             self._hand_to_keeper(results)
@@ -275,9 +280,9 @@ class Group:
             if position in finished or not (is_due or is_wanted):
                 continue
             results[position] = FitResult()
-            self._take_state(position, results[position], epoch)
             if is_wanted:
                 wanted[position] = results[position]
+        self._take_states(results, epoch)
         self._compute_outputs(wanted)
         self._hand_to_keeper(results)
 
@@ -289,10 +294,17 @@ class Group:
             self.keeper.keep(self.fit_numbers[lane], replace(result, curve=curves[lane]))
         self.keeper.flush()
 
-    def _take_state(self, position, result, epoch):
+    def _take_states(self, results, epoch):
+        """Give results without an error, by position, the states of their lanes."""
+        asked = [position for position, result in results.items() if result.error is None]
+        if asked:
+            for position, state in zip(asked, self.backend.states(asked), strict=True):
+                self._take_state(position, results[position], state, epoch)
+
+    def _take_state(self, position, result, state, epoch):
         """Give a result the state of a lane, or an error where the weights are not finite."""
         lane = self.lanes[self.alive[position]]
-        weights, optimizer = self.backend.state(position)
+        weights, optimizer = state
         result.state = lane.state_after(epoch + 1, weights, optimizer)
         result.is_final = result.state.is_stopped
         weights = self.lanes[0].spec.narrow(result.state.fitted_weights)
@@ -332,20 +344,20 @@ class Group:
 
     @torch.no_grad()
     def _evaluate(self, results, batches):
-        net = self.backend.net
-        net = net.select(torch.tensor(list(results), device=net.flat.device))
+        net = self.backend.net.select(self.backend.held(results))
         if self.narrow_to is not None:
             net = net.to(self.narrow_to)
         results = list(results.values())
-        for position, result in enumerate(results):
-            net.load(position, self.lanes[0].spec.narrow(result.state.fitted_weights))
+        spec = self.lanes[0].spec
+        net.load_all([spec.narrow(result.state.fitted_weights) for result in results])
         are_unchanged = self._watch(net)
         found = []
         for X, *_ in batches:
             X = X if self.narrow_to is None else X.to(self.narrow_to)
             outputs = net.forward(X.expand(len(results), *X.shape), False)
             first = outputs[0] if isinstance(outputs, tuple) else outputs
-            found.append((first.cpu(), len(X)))
+            found.append((first, len(X)))
+        found = list(zip(fetch([part for part, _ in found]), [n for _, n in found], strict=True))
         if not are_unchanged():
             raise RuntimeError("its module remembers its evaluation")
         for position, result in enumerate(results):
@@ -372,15 +384,18 @@ class Group:
         if lanes[0].spec.rows.valid is None:
             return {}
         found = np.zeros((2, len(lanes)))
+        parts = []
         for part in validation_parts(lanes):
             net = self.backend.net
-            if len(part.positions) < len(lanes):
-                net = net.select(torch.tensor(part.positions, device=net.flat.device))
+            held = self.backend.held(part.positions)
+            if len(held) < len(net):
+                net = net.select(held)
             outputs = net.forward(part.X, False)
             losses = self.loss.of_lanes(outputs, part.target, part.weight)
-            accuracies = self.loss.accuracies(outputs, part.target)
-            both = torch.stack([losses.cpu().double(), accuracies.cpu().double()])
-            found[:, part.positions] += both.numpy() * part.X.shape[1]
+            accuracies = self.loss.accuracies(outputs, part.target).to(losses.dtype)
+            parts.append((part.positions, part.X.shape[1], torch.stack([losses, accuracies])))
+        for (positions, n_rows, _), both in zip(parts, fetch([p[2] for p in parts]), strict=True):
+            found[:, positions] += both.double().numpy() * n_rows
         found /= [len(lane.spec.rows.valid) for lane in lanes]
         return {"valid_loss": found[0], "valid_acc": found[1]}
 

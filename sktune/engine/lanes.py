@@ -8,6 +8,8 @@ import torch
 
 from sktune.engine.specs import TrainState
 from sktune.modules.reading import find_width
+from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import send
 from sktune.training.batches import Batches, evaluation_batch_size
 
 
@@ -64,6 +66,9 @@ class Part:
     X: torch.Tensor  # (L, B, ...)
     target: torch.Tensor  # (L, B, ...)
     weight: torch.Tensor | None  # (L, B)
+    # where rows have two targets
+    other: torch.Tensor | None = None  # (L, B, ...)
+    other_weight: torch.Tensor | None = None  # (L, B)
 
 
 def training_steps(lanes, epoch):
@@ -71,7 +76,7 @@ def training_steps(lanes, epoch):
 
     There are several where some folds have a row more in their last batch than others.
     """
-    streams = _by_stream(lanes)
+    streams = by_stream(lanes)
     # which lane of a part takes which batch, by the positions of the part's streams
     joints = {}
     batches = [lanes[positions[0]].batches.epoch(epoch) for positions in streams]
@@ -80,12 +85,12 @@ def training_steps(lanes, epoch):
         for stream, batch in enumerate(step):
             if batch is not None:
                 by_length.setdefault(len(batch[0]), {})[stream] = batch
-        yield [_join(batches, streams, joints) for batches in by_length.values()]
+        yield [join(batches, streams, joints) for batches in by_length.values()]
 
 
 def validation_parts(lanes):
     """Yield the validation rows of all lanes, in parts."""
-    for positions in _by_stream(lanes):
+    for positions in by_stream(lanes):
         lane = lanes[positions[0]]
         n_rows = max(lane.batches.sizes)
         width = find_width(lane.spec.module.module, lane.rows.X)
@@ -97,7 +102,7 @@ def validation_parts(lanes):
             yield _expand(batch, positions)
 
 
-def _by_stream(lanes):
+def by_stream(lanes):
     """Return the positions of the lanes of each stream."""
     streams = {}
     for position, lane in enumerate(lanes):
@@ -108,11 +113,11 @@ def _by_stream(lanes):
 def _expand(batch, positions):
     """Hand one batch to some lanes."""
     tensors = [tensor.expand(len(positions), *tensor.shape) for tensor in batch]
-    weight = tensors[2] if len(tensors) == 3 else None
-    return Part(positions, tensors[0], tensors[1], weight)
+    X, target, *others = tensors
+    return Part(positions, X, target, *(others or [None]))
 
 
-def _join(batches_by_stream, streams, joints):
+def join(batches_by_stream, streams, joints):
     """Hand batches of equal length, by the position of their stream, to the streams' lanes."""
     chosen = tuple(batches_by_stream)
     batches = list(batches_by_stream.values())
@@ -123,7 +128,13 @@ def _join(batches_by_stream, streams, joints):
     positions, of_lane = joints[chosen]
     X = torch.stack([batch[0] for batch in batches])[of_lane]
     target = torch.stack([batch[1] for batch in batches])[of_lane]
-    return Part(positions, X, target, _join_weights(batches, of_lane))
+    if not any(len(batch) == 5 for batch in batches):
+        return Part(positions, X, target, _join_weights(batches, of_lane))
+    batches = [_with_two_targets(batch) for batch in batches]
+    weight, other, other_weight = (
+        torch.stack(parts)[of_lane] for parts in list(zip(*batches, strict=True))[2:]
+    )
+    return Part(positions, X, target, weight, other, other_weight)
 
 
 def _find_joint(chosen, streams, device):
@@ -133,7 +144,7 @@ def _find_joint(chosen, streams, device):
         pairs += [(position, batch) for position in streams[stream]]
     pairs.sort()
     positions = [position for position, _ in pairs]
-    of_lane = torch.tensor([batch for _, batch in pairs], device=device)
+    of_lane = send([batch for _, batch in pairs], device, torch.long)
     return positions, of_lane
 
 
@@ -143,5 +154,15 @@ def _join_weights(batches, of_lane):
     if all(weight is None for weight in weights):
         return None
     X = batches[0][0]
-    ones = torch.ones(len(X), device=X.device)
+    ones = torch.ones(len(X), dtype=wide_dtype(X.dtype), device=X.device)
     return torch.stack([ones if weight is None else weight for weight in weights])[of_lane]
+
+
+def _with_two_targets(batch):
+    """Return a batch (X, target, weight, other target, its weight); the second may weigh 0."""
+    if len(batch) == 5:
+        return batch
+    X, target, *weights = batch
+    ones = torch.ones(len(X), dtype=wide_dtype(X.dtype), device=X.device)
+    weight = weights[0] if weights else ones
+    return X, target, weight, target, torch.zeros_like(weight)

@@ -52,7 +52,13 @@ class SeededSampling(Sampling):
     def open_batches(self, lane):
         """Return the batches of a lane."""
         seed = lane.spec.seed if self.shuffle else None
-        return Batches(lane.rows, lane.spec.rows.train, self.batch_size, seed=seed)
+        return Batches(
+            lane.rows,
+            lane.spec.rows.train,
+            self.batch_size,
+            seed=seed,
+            augmenter=lane.spec.augmenter,
+        )
 
     @staticmethod
     def open_masks(lanes):
@@ -63,7 +69,9 @@ class SeededSampling(Sampling):
 
     def stream_of(self, lane):
         """Return a key that is equal for lanes that meet the same batches."""
-        return (lane.spec.rows, self.batch_size, self.shuffle, lane.spec.seed)
+        augmentation = lane.spec.augmentation
+        key = None if augmentation is None else augmentation.key()
+        return (lane.spec.rows, self.batch_size, self.shuffle, lane.spec.seed, key)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +115,9 @@ class DrawnSampling(Sampling):
 
 class DrawnBatches:
     """The batches that torch's DataLoader would make."""
+
+    # skorch's nets have none
+    augmenter = None
 
     def __init__(self, lane, sampling):
         self.rows = lane.rows

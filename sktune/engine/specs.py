@@ -17,6 +17,8 @@ from sktune.engine.sampling import Sampling
 from sktune.modules.dropout import serve_dropout
 from sktune.runtime.dtypes import narrow
 from sktune.runtime.seeds import INIT, mix, seeded
+from sktune.training.augmentation.augmenter import Augmenter
+from sktune.training.augmentation.base import Augmentation
 from sktune.training.rates import LRSchedule
 from sktune.training.stopping import BestEpoch
 
@@ -187,6 +189,8 @@ class FitSpec:
         The outputs that the data call for.
     device : str
         Where the fit computes.
+    augmentation : Augmentation or None
+        What changes the rows in training; it must not be changed.
     keeps_outputs : bool
         Whether the outputs for the test rows are computed when the fit is over.
     """
@@ -209,6 +213,7 @@ class FitSpec:
     runs_user_code: bool = True
     n_outputs: int | None = None
     device: str = "cpu"
+    augmentation: Augmentation | None = None
     keeps_outputs: bool = True
 
     @cached_property
@@ -250,6 +255,13 @@ class FitSpec:
     def narrow(self, tensors):
         """Return a dict of tensors in the floating type that the fitted net has."""
         return tensors if self.narrow_to is None else narrow(tensors, self.narrow_to)
+
+    @property
+    def augmenter(self):
+        """What changes the batches of the fit, or None."""
+        if self.augmentation is None:
+            return None
+        return Augmenter(self.augmentation, self.seed, mixes_targets=self.is_regressor)
 
     @property
     def batch_sizes(self):

@@ -59,6 +59,12 @@ class NeuralNetClassifier(Labels, NetworkEstimator, skorch.NeuralNetClassifier):
         Whether each epoch takes the rows in a new order.
     class_weight : dict, "balanced" or None, default=None
         Factors on the losses of each class, as in scikit-learn.
+    augment : {"images", "table"}, augmentation, callable or None, default=None
+        How rows are changed at random in each epoch, in training only. ``"images"`` is
+        :class:`ImageAugmentation` and ``"table"`` is :class:`TableAugmentation`; their parameters
+        are ``augment__x``, such as ``augment__degrees``, and 0 switches an operation off. They go
+        before those of an instance. A callable is a function of a batch, ``function(X)`` or
+        ``function(X, y)``, that returns what it is given, changed; it may take a ``generator``.
     early_stopping : bool or "train_loss", default=False
         With True, `validation_fraction` of the rows are held out, the fit stops when their loss has
         not fallen by `tol` for `n_iter_no_change` epochs, and the best epoch's weights are
@@ -133,7 +139,7 @@ class NeuralNetClassifier(Labels, NetworkEstimator, skorch.NeuralNetClassifier):
         tol=1e-4, random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None,
         train_split=None, classes=None, predict_nonlinearity="auto",
         iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
-        lr_scaling=None, lr_scaling_batch_size=64,
+        lr_scaling=None, lr_scaling_batch_size=64, augment=None,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
     ):  # fmt: skip
         self._assign(locals())

@@ -22,7 +22,7 @@ from sktune.runtime.seeds import INIT, draw_seed, mix, seeded
 from sktune.training.optimizers import prefers_torch_fused
 
 # Parameters that are read when they are needed: to set them changes no component.
-_LOOKED_UP = ("lr_schedule", "iterator_train", "iterator_valid", "dataset")
+_LOOKED_UP = ("lr_schedule", "augment", "iterator_train", "iterator_valid", "dataset")
 
 # Parameters that skorch does not set in a net that is initialized.
 _NOT_SET_BY_SKORCH = ("callbacks", "optimizer", "optimizer__param_groups")

@@ -16,11 +16,16 @@ from sktune.checks.targets import encode_label
 from sktune.estimators.overrides import hears_own_batches, is_replaced
 from sktune.modules.reading import find_width, keeps_integers
 from sktune.runtime.dtypes import floating_dtype
+from sktune.runtime.names import class_name
 from sktune.runtime.seeds import SPLIT, mix
+from sktune.training.augmentation.augmenter import Augmenter
+from sktune.training.augmentation.callables import CallableAugmentation
+from sktune.training.augmentation.reading import read_augmentation
 from sktune.training.batches import Batches, Pairs, evaluation_batch_size
 from sktune.training.rows import (
     Encoded,
     Rows,
+    as_target,
     cast_floating,
     convert_table,
     public_dataset,
@@ -196,7 +201,64 @@ class Datasets:
         seed = self.seed_ if training and options.get("shuffle", self.shuffle) else None
         drop_last = training and options.get("drop_last", False)
         kind = Batches if training and rows.target is not None else Pairs
-        return kind(rows, indices, batch_size, seed=seed, drop_last=drop_last)
+        augmenter = self._open_augmenter(rows) if training else None
+        return kind(rows, indices, batch_size, seed=seed, drop_last=drop_last, augmenter=augmenter)
+
+    def _read_augmentation(self, rows, criterion):
+        """Return the augmentation of the training, or None if there is none.
+
+        Parameters
+        ----------
+        rows : Rows or None
+            Those of the training; None if they are no table.
+        criterion : nn.Module
+
+        Raises
+        ------
+        ValueError
+            If the rows or the criterion do not go with it.
+        """
+        augmentation = read_augmentation(self.augment, self.get_params_for("augment"))
+        if augmentation is None:
+            return None
+        if rows is not None:
+            # a sparse table becomes one of floating numbers
+            is_floating = not isinstance(rows.X, torch.Tensor) or rows.X.is_floating_point()
+            augmentation.check_rows(rows.X.shape[1:], is_floating)
+        has_two_targets = augmentation.mixes_rows and is_classifier(self)
+        if has_two_targets and getattr(criterion, "reduction", None) is None:
+            raise ValueError(
+                "augment__mixup must come with a criterion that gives a loss for each row when "
+                f"reduction='none', got criterion={class_name(criterion)}"
+            )
+        return None if augmentation.is_off else augmentation
+
+    def _open_augmenter(self, rows=None):
+        """Return what changes the batches of the training, or None."""
+        augmentation = self._read_augmentation(rows, self._find_criterion())
+        if augmentation is None:
+            return None
+        return Augmenter(augmentation, self.seed_, mixes_targets=not is_classifier(self))
+
+    def _augment_batches(self, batches, epoch):
+        """Yield the batches of an iterator of the user's, augmented."""
+        augmenter = self._open_augmenter()
+        for number, batch in enumerate(batches):
+            X, y = unpack_data(batch)
+            sizes = [count_rows_of_batch(batch)]
+            X = self._as_input(X)
+            is_callable = isinstance(augmenter.augmentation, CallableAugmentation)
+            if not isinstance(X, torch.Tensor) and not is_callable:
+                raise ValueError(
+                    "augment must come with batches whose rows are a tensor, got "
+                    f"{type(X).__name__}"
+                )
+            if not is_callable:
+                augmenter.augmentation.check_rows(X.shape[1:], X.is_floating_point())
+            # the iterator's own rows must stay as they are
+            X = X.clone() if isinstance(X, torch.Tensor) else X
+            X, *others = augmenter.change((X, self._on_device(y)), epoch, number, sizes)
+            yield X, as_target(others)
 
     def evaluation_step(self, batch, training=False):
         """Compute the module's output for a batch."""

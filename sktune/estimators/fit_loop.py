@@ -14,6 +14,7 @@ from sklearn.utils.metadata_routing import process_routing
 from skorch import NeuralNetRegressor
 
 from sktune.checks.advice import naming_validation_rows, notice_outputs
+from sktune.engine.compiled.blocks import find_augmentation_blocker
 from sktune.engine.compiled.module_steps import train_module
 from sktune.engine.compiled.program import find_program
 from sktune.estimators.callbacks.tasks import NO_TASKS
@@ -31,7 +32,7 @@ from sktune.training.losses import match_nothing
 from sktune.training.optimizer_state import has_one_count
 from sktune.training.penalties import compute_penalty
 from sktune.training.rates import LRSchedule, scale_rates
-from sktune.training.rows import Weighted, public_dataset, restore_row
+from sktune.training.rows import Mixed, Weighted, public_dataset, restore_row, split_target
 from sktune.training.stopping import BestEpoch
 
 
@@ -149,7 +150,7 @@ class Training(Components, Datasets):
                 return
         # `record_batch` would look up the list of batches for every number.
         records = self.history[-1, "batches"]
-        batches = iterator.pairs(epoch) if isinstance(iterator, Batches) else iterator
+        batches = self._open_batches(iterator, epoch, training)
         masks = nullcontext()
         if training and calls_dropout(self._whole_module()):
             masks = FunctionMasks(self.dropout_)
@@ -175,6 +176,13 @@ class Training(Components, Datasets):
                 "the rows must fill a batch"
             )
         self.history.record(prefix + "_batch_count", n_batches)
+
+    def _open_batches(self, iterator, epoch, training):
+        """Return the batches of an epoch; those of a training are augmented."""
+        if isinstance(iterator, Batches):
+            return iterator.pairs(epoch)
+        has_augmentation = training and self._open_augmenter() is not None
+        return self._augment_batches(iterator, epoch) if has_augmentation else iterator
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, or None.
@@ -207,6 +215,9 @@ class Training(Components, Datasets):
         if isinstance(program, str):
             # the reason why the kernels cannot train it
             return None
+        augmenter = batches.augmenter
+        if augmenter is not None and find_augmentation_blocker(augmenter, program):
+            return None
         n_outputs = getattr(self, "n_outputs_", program.n_outputs)
         return program if program.n_outputs == n_outputs else None
 
@@ -233,7 +244,8 @@ class Training(Components, Datasets):
 
     def _public_batch(self, batch):
         """Return the batch as skorch's callbacks know it: without the rows' weights."""
-        if isinstance(batch, tuple | list) and len(batch) == 2 and isinstance(batch[1], Weighted):
+        is_pair = isinstance(batch, tuple | list) and len(batch) == 2
+        if is_pair and isinstance(batch[1], Weighted | Mixed):
             return batch[0], batch[1].target
         return batch
 
@@ -283,17 +295,23 @@ class Training(Components, Datasets):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Return the loss of a batch; in training the penalties of `l1` and `l2` are added.
 
-        For targets with weights it is the mean over the rows of weight times loss.
+        For targets with weights it is the mean over the rows of weight times loss. Where rows have
+        two targets, it is the sum of the losses for both.
         """
-        y_true, weight = y_true if isinstance(y_true, Weighted) else (y_true, None)
+        loss, *others = (self._loss_for(y_pred, *pair) for pair in split_target(y_true))
+        for other in others:
+            loss = loss + other
+        if training and (self.l1 or self.l2):
+            return loss + self._penalty()
+        return loss
+
+    def _loss_for(self, y_pred, y_true, weight):
+        """Return the mean loss of a batch for one target of each row."""
         y_true = self._on_device(y_true)
         if isinstance(y_true, torch.Tensor) and y_true.ndim:
             y_pred = restore_row(y_pred, len(y_true))
         y_pred, y_true = self._match(y_pred, y_true)
-        loss = self._mean_loss(y_pred, y_true, weight)
-        if training and (self.l1 or self.l2):
-            return loss + self._penalty()
-        return loss
+        return self._mean_loss(y_pred, y_true, weight)
 
     # How outputs and targets are brought together: a function of sktune.training.losses.
     _match_rule = staticmethod(match_nothing)

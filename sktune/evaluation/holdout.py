@@ -16,6 +16,7 @@ from sktune.evaluation.sealing import check_rows, count_rows, seal_rows, take_pa
 from sktune.evaluation.searches import (
     best_model,
     find_core,
+    open_cache_of,
     routing_enabled,
     seed_splits,
     split_params,
@@ -264,7 +265,7 @@ class HoldoutSearch(ShowsSummary, CallbackSupport, MetaEstimatorMixin, BaseEstim
             if hasattr(core, name):
                 fitted[name] = getattr(core, name)
         # A new context, because each of them serves one search only.
-        with fused_tasks():
+        with fused_tasks(**open_cache_of(core)):
             fitted["baseline_score_"] = score_baseline(search, X, y, params)
         fitted["best_estimator_"] = best_model(search)
         return fitted

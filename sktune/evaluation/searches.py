@@ -11,6 +11,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import process_routing
 
+from sktune.engine.store.caching import open_cache
+
 
 def routing_enabled():
     """Tell whether scikit-learn routes metadata by request."""
@@ -83,6 +85,13 @@ def search_as_given(core):
     names = ("scoring", "cv", "n_jobs", "error_score")
     settings = {name: getattr(core, name) for name in names if hasattr(core, name)}
     return GridSearchCV(core.estimator, {}, refit=False, **settings)
+
+
+def open_cache_of(core):
+    """Return the options by which other fits use the cache of a search; none if it has none."""
+    if getattr(core, "cache", None) is None or not hasattr(core, "checkpoint_interval"):
+        return {}
+    return {"store": open_cache(core.cache, core.cache_limit, core.checkpoint_interval)}
 
 
 def scorer_params(core, params):

@@ -5,6 +5,7 @@ import numpy as np
 from sktune.evaluation.bootstrap import by_metric
 from sktune.evaluation.searches import find_best, find_core
 from sktune.inspection.advice import diagnose, list_important
+from sktune.inspection.records import find_main_metric
 from sktune.inspection.records.parameters import (
     KNOWN_PARAMETERS,
     format_value,
@@ -76,11 +77,8 @@ def _list_findings(tuned):
     # without results by candidate there is nothing to read
     if "params" not in getattr(core, "cv_results_", {}):
         return
-    # any of several metrics serves, if the search does not choose by one
-    metrics = list(by_metric(tuned.test_score_))
-    metric = metrics[0] if len(metrics) > 1 and not isinstance(core.refit, str) else None
     label = "Findings"
-    for line in list_important(diagnose(tuned, metric=metric)):
+    for line in list_important(diagnose(tuned, metric=find_main_metric(tuned))):
         yield label, line
         label = ""
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from sktune.inspection.figures import begin_figure
 from sktune.inspection.lr_range import lr_range_test
-from sktune.runtime.optional import import_pyplot
 
 # Losses are shown up to this share of the largest fall above the loss without training.
 _SHOWN_ABOVE = 0.3
@@ -94,11 +94,7 @@ class LRRangeDisplay:
         display : LRRangeDisplay
             The display itself.
         """
-        plt = import_pyplot("LRRangeDisplay")
-        if ax is None:
-            _, ax = plt.subplots()
-        self.ax_ = ax
-        self.figure_ = ax.figure
+        ax = begin_figure(self, ax)
         self.lines_ = []
         self.fills_ = []
         self._draw_losses(line_kw or {})

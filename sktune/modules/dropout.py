@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import send
 from sktune.runtime.seeds import mask_key, random_int16
 
 # How many random numbers are made at once: they stay in a core's cache until they are used.
@@ -118,7 +119,8 @@ class LaneMasks:
         self.distinct_seeds = list(dict.fromkeys(seeds))
         # The type and device that `_prepare` was called for.
         self.prepared_for = None
-        # While a step is recorded (as a CUDA graph): a tensor in place of what `numbers` returns.
+        # While steps are recorded (as a CUDA graph): an object whose method `numbers` is asked in
+        # place of the one here.
         self.held = None
 
     def select(self, lanes):
@@ -147,9 +149,10 @@ class LaneMasks:
         """
         if self.prepared_for != (X.dtype, X.device):
             self._prepare(X.dtype, X.device)
-        numbers = self.held
-        if numbers is None:
-            numbers = self.numbers(position, shape.numel(), X.device)
+        if self.held is not None:
+            bits = self.held.numbers(self, position, shape.numel(), X.device)
+            return self._recorded_factors(bits).view(-1, *shape)
+        numbers = self.numbers(position, shape.numel(), X.device)
         return self._as_factors(numbers).view(-1, *shape)
 
     def numbers(self, position, n, device):
@@ -182,10 +185,11 @@ class LaneMasks:
     def _prepare(self, dtype, device):
         """Make what does not change from step to step."""
         self.prepared_for = (dtype, device)
-        self.limits = [column.to(device, wide_dtype(dtype)) for column in limits(self.rates)]
+        self.limits = [send(column, device, wide_dtype(dtype)) for column in limits(self.rates)]
+        self.thresholds = send(limits(self.rates)[0], device, torch.int16)
         # For each lane, the position of its seed among the distinct ones.
         seed_positions = [self.distinct_seeds.index(seed) for seed in self.seeds]
-        self.seed_positions = torch.tensor(seed_positions, device=device)
+        self.seed_positions = send(seed_positions, device)
         # For each (layer, call): the epoch, the first batch, and the numbers of some batches.
         self.ahead = {}
 
@@ -201,9 +205,18 @@ class LaneMasks:
             for later in range(batch, batch + n_steps)
             for seed in self.distinct_seeds
         ]
-        bits = random_int16(torch.tensor(keys, dtype=torch.int32, device=device), n)
+        bits = random_int16(send(keys, device, torch.int32), n)
         made = keep_factors(bits, *self.limits) if len(self.rates) == 1 else bits
         return made.reshape(n_steps, n_seeds, n)
+
+    def _recorded_factors(self, bits):
+        """Return the factors of all lanes for random numbers, with as few kernels as can be."""
+        if len(self.distinct_seeds) > 1:
+            bits = bits.index_select(0, self.seed_positions)
+        threshold, scale = self.thresholds, self.limits[1]
+        factors = torch.empty(len(scale), bits.shape[1], dtype=scale.dtype, device=bits.device)
+        torch.ge(bits, threshold, out=factors)
+        return factors.mul_(scale)
 
     def _as_factors(self, numbers):
         """Return the factors of all lanes for what `numbers` returned."""

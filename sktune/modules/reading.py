@@ -12,7 +12,7 @@ from sktune.modules.tracing.chains import find_break, link_layers
 from sktune.modules.tracing.links import open_layers, open_links
 from sktune.modules.tracing.memory import find_links
 
-_OWN_PARAMETERS = "it has parameters outside of its layers"
+_NO_LAYERS = "it is a single layer of another kind"
 # Layers with parameters that are read, and those of them that a chain may hold beside.
 _NORMS = (nn.BatchNorm1d, nn.LayerNorm)
 _READ = (nn.Linear, nn.Embedding, *_NORMS)
@@ -91,10 +91,12 @@ def _find_reason(module, known):
     if frozen:
         return f"its parameter {frozen[0]} is frozen"
     for name, part in module.named_modules():
-        # A large module of other layers need not be traced.
+        # A large module of other layers need not be traced. What computes with parameters of a
+        # user's class is found by tracing.
         has_parameters = any(True for _ in part.parameters(recurse=False))
-        if has_parameters and type(part) not in known:
-            return f"its layer {name} is a {type(part).__name__}" if name else _OWN_PARAMETERS
+        is_torchs = type(part).__module__.startswith("torch.")
+        if has_parameters and is_torchs and type(part) not in known:
+            return f"its layer {name} is a {type(part).__name__}" if name else _NO_LAYERS
     return ""
 
 

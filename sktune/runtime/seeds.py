@@ -1,8 +1,8 @@
 """Seeds, and random numbers that are a pure function of a seed and a position.
 
 Every random choice of a fit follows from one integer, the seed of the fit: initial weights,
-batches, dropout masks. Nothing depends on what ran before, on the number of threads, on the device,
-or on the fits trained beside it.
+batches, dropout masks, augmentation. Nothing depends on what ran before, on the number of threads,
+on the device, or on the fits trained beside it.
 """
 
 import threading
@@ -18,6 +18,7 @@ SHUFFLE = 2
 DROPOUT = 3
 SPLIT = 4
 FORWARD = 5
+AUGMENT = 6
 
 _MASK64 = (1 << 64) - 1
 # Held while torch's global generators are seeded.
@@ -78,7 +79,12 @@ def mask_key(seed, *position):
     *position : int
         Epoch, batch, layer and call.
     """
-    word = mix(seed, DROPOUT, *position)
+    return number_key(seed, DROPOUT, *position)
+
+
+def number_key(seed, stream, *position):
+    """Return the two int32 words that the random numbers of a stream at a position follow from."""
+    word = mix(seed, stream, *position)
     return _signed(word), _signed(word >> 32)
 
 
@@ -92,7 +98,7 @@ def random_int16(keys, n):
     Parameters
     ----------
     keys : int32 Tensor (L, 2)
-        From :func:`mask_key`.
+        From :func:`mask_key` or :func:`number_key`.
     n : int
         Numbers in a row.
 

@@ -63,12 +63,12 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         2022). None goes on to `n_iter`.
     patience : int, default=1
         How many rounds in a row have to say so.
-    tol : float, default=0.25
+    tol : float, default=0.5
         See `stop`.
     timeout : float, default=None
-        Seconds until the search ends: networks that are trained together end with their epoch. The
-        candidates that are complete are returned, and the best is refitted. What is fitted one by
-        one ends with its round.
+        Seconds until the search ends: networks that are trained together end with their epoch, and
+        no other fit begins any more. The candidates that are complete are returned, and the best is
+        refitted. On a CPU a round is trained a few candidates at a time, so that few are lost.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
             ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval, racing
         See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
@@ -126,7 +126,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         return_train_score=False,
         stop=None,
         patience=1,
-        tol=0.25,
+        tol=0.5,
         timeout=None,
         ensemble=None,
         ensemble_refit=False,

@@ -214,7 +214,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         return_train_score=False,
         stop=None,
         patience=1,
-        tol=0.25,
+        tol=0.5,
         timeout=None,
         ensemble=None,
         ensemble_refit=False,

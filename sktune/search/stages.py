@@ -117,7 +117,7 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
         return_train_score=False,
         stop=None,
         patience=1,
-        tol=0.25,
+        tol=0.5,
         timeout=None,
         ensemble=None,
         ensemble_refit=False,

@@ -50,9 +50,12 @@ class Batches:
         The seed of the fit, which the rows are shuffled by. None keeps their order.
     drop_last : bool, default=False
         Whether to leave out the rows that do not fill a batch.
+    augmenter : Augmenter or None, default=None
+        What changes the rows.
     """
 
-    def __init__(self, rows, indices, batch_size, *, seed=None, drop_last=False):
+    def __init__(self, rows, indices, batch_size, *, seed=None, drop_last=False, augmenter=None):
+        self.augmenter = augmenter
         self.rows = rows
         self.indices = indices
         self.seed = seed
@@ -81,10 +84,25 @@ class Batches:
         order = permutation(self.n_rows, self.seed, epoch)
         return order if self.indices is None else self.indices[order]
 
+    def take(self, epoch, start, stop):
+        """Return a part of the rows of an epoch as a batch: a tuple (X, target, weight)."""
+        order = self.order(epoch)
+        return self.rows.take(slice(start, stop) if order is None else order[start:stop])
+
     def epoch(self, epoch):
         """Yield the batches of an epoch, counted from 0: tuples (X, target, weight).
 
-        Targets and weights are left out where the rows have none.
+        Targets and weights are left out where the rows have none. An augmenter may add another
+        target and its weight.
+        """
+        for _, sizes, block in self.blocks(epoch):
+            yield from zip(*(part.split(sizes) for part in block), strict=True)
+
+    def blocks(self, epoch):
+        """Yield the batches of an epoch by as many as are gathered together.
+
+        Each item holds the number of the first of these batches, their sizes, and their rows: a
+        tuple as :meth:`epoch` yields it.
         """
         order = self.order(epoch)
         # 4 bytes a number
@@ -96,7 +114,9 @@ class Batches:
             stop = start + sum(sizes)
             positions = slice(start, stop) if order is None else order[start:stop]
             block = self.rows.take(positions)
-            yield from zip(*(part.split(sizes) for part in block), strict=True)
+            if self.augmenter is not None:
+                block = self.augmenter.change(block, epoch, first, sizes)
+            yield first, sizes, block
             start = stop
 
 

@@ -100,9 +100,9 @@ def load_state(optimizer, flat_state):
         state = {"step": step.clone()} if rule.counts_steps else {}
         for name in names:
             if rule.state[name].is_scalar:
-                state[name] = flat_state[name].clone().view(())
+                state[name] = flat_state[name].to(p.device, copy=True).view(())
             else:
-                state[name] = parts[name][position].clone().view(p.shape)
+                state[name] = parts[name][position].to(p.device, copy=True).view(p.shape)
         optimizer.state[p] = state
 
 

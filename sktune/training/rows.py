@@ -62,6 +62,15 @@ class Weighted(NamedTuple):
     weight: torch.Tensor
 
 
+class Mixed(NamedTuple):
+    """The targets that ``get_loss`` takes where a row has two, each with a weight of its own."""
+
+    target: torch.Tensor
+    weight: torch.Tensor
+    other: torch.Tensor
+    other_weight: torch.Tensor
+
+
 class Rows(Dataset):
     """A table in memory, converted once.
 
@@ -111,7 +120,7 @@ class Rows(Dataset):
             (X, target, weight), without the target or the weight where there are none.
         """
         is_slice = isinstance(rows, slice)
-        positions = rows if is_slice else rows.to(self.device)
+        positions = rows if is_slice else rows.to(self.device, non_blocking=True)
         if sparse.issparse(self.X):
             part = self.X[rows if is_slice else rows.numpy()]
             X = to_device(part.toarray(), self.dtype, self.device)
@@ -169,10 +178,22 @@ def restore_row(output, n_rows):
 
 
 def as_target(parts):
-    """Return what ``get_loss`` takes for a batch's [], [target] or [target, weight]."""
+    """Return what ``get_loss`` takes for a batch's [], [target] or [target, weight].
+
+    Where rows have two targets it is [target, weight, other target, its weight].
+    """
     if not parts:
         return torch.zeros(1)
+    if len(parts) == 4:
+        return Mixed(*parts)
     return parts[0] if len(parts) == 1 else Weighted(*parts)
+
+
+def split_target(y_true):
+    """Return what :func:`as_target` returned as pairs (target, weight); the weight may be None."""
+    if isinstance(y_true, Mixed):
+        return [(y_true.target, y_true.weight), (y_true.other, y_true.other_weight)]
+    return [y_true if isinstance(y_true, Weighted) else (y_true, None)]
 
 
 def rows_of(dataset):

@@ -59,8 +59,8 @@ def one_cycle(t, max_epochs, pct_start=0.3, div_factor=25.0, final_div_factor=1e
 
 
 SCHEDULES = {f.__name__: f for f in (constant, step, exponential, time, cosine, one_cycle)}
-# The others give the same factors whatever number of epochs is planned.
-_LOOK_AT_MAX_EPOCHS = {"cosine", "one_cycle"}
+# They give the same factors whatever number of epochs is planned.
+_OF_TIME_ALONE = {"constant", "step", "exponential", "time"}
 
 # What must hold for a value, and how an error says it.
 _POSITIVE = (lambda v: 0 < v < math.inf, "a positive number")
@@ -142,7 +142,7 @@ def looks_at_max_epochs(schedule):
     """
     if callable(schedule):
         return bool(getattr(schedule, "looks_at_max_epochs", True))
-    return schedule in _LOOK_AT_MAX_EPOCHS
+    return schedule not in _OF_TIME_ALONE
 
 
 def _check_schedule(schedule, params):

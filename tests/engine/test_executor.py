@@ -21,6 +21,7 @@ from sktune.engine import executor as run
 from sktune.engine import group, planner
 from sktune.engine.compiled import program as compiled
 from sktune.engine.group import Group
+from sktune.runtime.gpu import streams
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=16, random_state=0)
 LANES = [{"lr": lr, "module__dropout": rate} for lr in (0.01, 0.1) for rate in (0.0, 0.3)]
@@ -226,6 +227,9 @@ def test_a_stream_of_its_own_is_waited_for(monkeypatch):
         def __init__(self, device):
             events.append(f"made on {device}")
 
+        def wait_stream(self, other):
+            events.append(f"waits for {other}")
+
         def synchronize(self):
             events.append("is waited for")
 
@@ -237,15 +241,18 @@ def test_a_stream_of_its_own_is_waited_for(monkeypatch):
         finally:
             events.append("ends")
 
+    monkeypatch.setattr(streams, "_free", {})
     monkeypatch.setattr(torch.cuda, "Stream", Stream)
     monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: f"that of cuda:{index}")
     with suppress(MemoryError), run.own_stream(torch.device("cuda:0")):
         events.append("training")
         raise MemoryError
     with run.own_stream(torch.device("cpu")):
         pass
 
-    assert events == ["made on cuda:0", "begins", "training", "ends", "is waited for"]
+    begun = ["made on 0", "waits for that of cuda:0", "begins"]
+    assert events == [*begun, "training", "ends", "is waited for"]
 
 
 def in_a_process(program, timeout=60):

@@ -34,8 +34,8 @@ def collect(monkeypatch, net, candidates, X=X, y=y, cv=RAGGED):
     found = []
 
     class Collecting(Trainer):
-        def plan(self, fits, tables):
-            plans = super().plan(fits, tables)
+        def plan(self, fits, tables, order=None):
+            plans = super().plan(fits, tables, order)
             for plan in plans:
                 found.append(([fit.spec for one in plan.fits for fit in one.fits], tables))
             return []

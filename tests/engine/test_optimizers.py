@@ -167,7 +167,7 @@ def test_a_part_of_the_lanes_steps_alone():
     for step in range(N_STEPS):
         for part in ([2, 0], [1]):
             chosen = torch.tensor(part)
-            few, rows = stacked.select(chosen), flat[chosen]
+            few, rows = stacked.select(part), flat[chosen]
             few.step(
                 rows,
                 gradient[chosen, step].clone(),

@@ -1,6 +1,7 @@
 """Nets that are no chains: each operation that is read trains by compiled steps, as torch does."""
 
 import importlib.util
+import re
 
 import numpy as np
 import pytest
@@ -327,6 +328,57 @@ def test_a_batch_of_one_row_fails_alone_as_together():
         errors.append(str(caught.value))
 
     assert errors[0] == errors[1]
+
+
+class FrozenNorm(BatchNorms):
+    """The running statistics stay what they are."""
+
+    def train(self, mode=True):
+        super().train(mode)
+        self.norm.eval()
+        return self
+
+
+class Rescaled(Net):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.scale = nn.Parameter(torch.ones(8, dtype=self.dtype))
+
+    def forward(self, X):
+        return self.output(self.dense(X) * self.scale)
+
+
+class LookedUpLater(Embedded):
+    def forward(self, X):
+        keys = (X[:, 0] + 1).long() - 1
+        parts = [self.embeddings[0](keys), self.embeddings[1](X[:, 1].long()), X[:, 2:]]
+        return self.output(self.dense(torch.cat(parts, dim=1)))
+
+
+class Averaged(Residual):
+    def forward(self, X):
+        X = self.dense(X)
+        return self.output(torch.stack([X, self.inner(X)]).mean(dim=0))
+
+
+LINE = r", in test_written_graphs.py, line \d+: "
+NOT_READ = {
+    FrozenNorm: "its layer norm is in another mode than the module" + LINE,
+    Rescaled: "it computes with scale outside of a layer" + LINE,
+    LookedUpLater: "computes with something else than a table of numbers" + LINE + "keys =",
+    Averaged: "it computes stack" + LINE + "return self.output",
+}
+
+
+@pytest.mark.parametrize("module", NOT_READ)
+def test_what_is_not_read_is_named_and_trains_stacked(module):
+    net = NeuralNetClassifier(module, **SETTINGS)
+    rows = MIXED if module is LookedUpLater else X
+
+    report = assert_parity(net, LANES, rows, y)
+
+    assert [group["steps"] for group in report.groups] == ["stacked"]
+    assert re.search(NOT_READ[module], report.groups[0]["blockers"]["compiled"])
 
 
 @pytest.mark.parametrize("module", [Embedded, EmbeddedTogether])

@@ -227,6 +227,21 @@ def test_fold_noise():
     assert score_rules.find_fold_noise(context_of(RATES, RISING)) is None
 
 
+def test_rungs_of_few_resources_are_no_evidence():
+    # the last rung has two candidates, far apart; in the first one, eight are alike
+    params = [{"lr": rate} for rate in np.geomspace(1e-3, 1e-1, 8)]
+    params += params[-2:]
+    scores = np.vstack([np.full((8, 3), 0.5), [[0.6, 0.61, 0.62], [0.9, 0.91, 0.92]]])
+    scores += np.random.default_rng(0).normal(0, 0.002, scores.shape)
+    context = context_of(params, scores, spaces=SPACES)
+    halving = replace(context, record=replace(context.record, rungs=np.repeat([0, 1], [8, 2])))
+
+    assert space_rules.find_best_at_edge(context) is not None
+    assert space_rules.find_best_at_edge(halving) is None
+    assert score_rules.find_few_candidates(context) is None
+    assert score_rules.find_few_candidates(halving).numbers["n_candidates"] == 8
+
+
 def test_overfits():
     net = NeuralNetClassifier()
     bad = context_of(RATES, FLAT, train=FLAT + 0.2, net=net)

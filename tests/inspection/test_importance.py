@@ -169,3 +169,17 @@ def test_one_candidate():
 def test_wrong_counts(options, message):
     with pytest.raises(ValueError, match=message):
         importance(make_results(score_a, 30), **options)
+
+
+def test_of_halving_the_first_rung_counts():
+    rng = np.random.default_rng(0)
+    params = [{"a": rng.random(), "b": rng.random()} for _ in range(60)]
+    scores = [candidate["a"] for candidate in params]
+    alone = importance({"params": params, "mean_test_score": scores})
+    # those that go on score more, for their resources
+    later = {"params": params + params[:20], "mean_test_score": scores + [5.0] * 20}
+    halving = importance(later | {"iter": [0] * 60 + [1] * 20})
+
+    assert halving.shares == alone.shares
+    assert halving.n_candidates == 60
+    assert importance(later).shares != alone.shares

@@ -7,6 +7,7 @@ from scipy.stats import loguniform
 from sklearn.datasets import load_iris
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV as SklearnGridSearchCV
 from sklearn.model_selection import HalvingGridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -193,6 +194,37 @@ def test_halving_without_resources():
     assert frame["n_resources"].isna().all()
     # the best is in the last rung, although an earlier one scores more on fewer resources
     assert frame["is_best"].tolist() == [False] * 6 + [True]
+
+
+def test_the_resource_makes_no_other_candidate():
+    results = halving_results(n_resources=[1, 1, 1, 1, 3, 3, 9])
+    for params, amount in zip(results["params"], results["n_resources"], strict=True):
+        params["max_epochs"] = amount
+
+    assert len(HalvingDisplay.from_cv_results(results).lines_) == 4
+
+
+def test_a_single_bracket_has_no_name():
+    display = HalvingDisplay.from_cv_results(halving_results(bracket=[0] * 7))
+
+    assert "bracket" not in display.to_frame().columns
+    assert display.ax_.get_xlabel() == "rung"
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ({"resource": "net__max_epochs"}, "rung, and its epochs"),
+        ({"resource": "auto", "resource_": "n_samples"}, "rung, and its n_samples"),
+        ({"resource": "auto"}, "rung, and its resource of a fit"),
+    ],
+)
+def test_the_resource_is_named_as_the_search_does(told, expected):
+    search = SklearnGridSearchCV(LogisticRegression(), {"C": [1, 2]})
+    vars(search).update(told)
+    search.cv_results_ = halving_results(n_resources=[1, 1, 1, 1, 3, 3, 9])
+
+    assert HalvingDisplay.from_search(search).ax_.get_xlabel() == expected
 
 
 def test_rungs_of_equal_resources_are_apart():

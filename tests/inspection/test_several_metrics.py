@@ -80,7 +80,11 @@ def test_all_read_the_metric_that_is_asked(search, metric, tmp_path):
     assert ("underfits" in diagnose(search, X, y, metric=metric).skipped) != is_known
     page = report(search, tmp_path / "report.html", X=X, y=y, metric=metric)
     best = read_search(search, metric).best_index
-    assert f'<dd class="value">{scores[best]:.4f}' in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert f'<dd class="value">{scores[best]:.4f}' in text
+    (other,) = set(NAMES) - {metric}
+    its_score = search.cv_results_[f"mean_test_{other}"][best]
+    assert f'<dt>Its {other}</dt><dd class="value">{its_score:.4f}' in text
 
 
 def test_the_best_is_the_chosen_one_or_that_of_the_metric(search):

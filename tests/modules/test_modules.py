@@ -327,8 +327,10 @@ def test_new_entry_of_the_table_is_trained_alone_and_fused(monkeypatch):
 
     search = GridSearchCV(net, {"module__activation": ["softplus", "SmoothReLU"]}, cv=3).fit(X, y)
 
-    # The kernels have no opcode of this name: torch takes the steps of all fits, stacked.
-    assert [group["lanes"] for group in search.fusion_.groups] == [6]
+    # The kernels have no opcode of this name: torch takes the steps of all fits, stacked. The two
+    # names are one module, so that its fits are one training.
+    assert [group["lanes"] for group in search.fusion_.groups] == [3]
+    assert search.fusion_.sharing.n_shared_fits == 3
     assert not search.fusion_.groups[0]["compiled"]
     assert type(search.best_estimator_.module_.layers[1]) is nn.Softplus
     assert find_chain(search.best_estimator_.module_) is not None

@@ -21,6 +21,14 @@ NET = NeuralNetClassifier(module__hidden=(8,), batch_size=16, max_epochs=2, rand
 WARNING = "the search was interrupted, .* candidates (are|is) complete"
 
 
+@pytest.fixture(autouse=True)
+def _hears_interrupts():
+    # processes of pytest-xdist ignore them
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Impatient:
     """Sends Ctrl-C to this process in the epoch of a number."""
 

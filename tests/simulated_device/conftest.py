@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+_TESTS = Path(__file__).parents[1]
+# whose tests are run on the device, too
+for folder in ("simulated_device", "engine", "bridge"):
+    sys.path.insert(0, str(_TESTS / folder))
+sys.path.insert(0, str(_TESTS))
 
 from library import is_loaded  # noqa: E402
 

@@ -190,19 +190,21 @@ struct Call {
   std::set<int> devices;
   bool has_host_tensor = false;
 
-  Tensor translate(const Tensor& tensor) {
+  // An `out` gets memory of its own, which an operation may resize on the way.
+  Tensor translate(const Tensor& tensor, bool is_out = false) {
     if (!tensor.defined()) return tensor;
     if (tensor.device().type() != kCUDA) {
       if (tensor.dim() > 0) has_host_tensor = true;
       return tensor;
     }
     devices.insert(tensor.device().index());
-    pairs.emplace_back(tensor, on_host(tensor));
+    auto shared = on_host(tensor);
+    pairs.emplace_back(tensor, is_out ? at::empty({0}, shared.options()) : shared);
     return pairs.back().second;
   }
 
-  IValue translate(const IValue& value) {
-    if (value.isTensor()) return translate(value.toTensor());
+  IValue translate(const IValue& value, bool is_out = false) {
+    if (value.isTensor()) return translate(value.toTensor(), is_out);
     if (value.isTensorList()) {
       c10::List<Tensor> list;
       for (const Tensor& tensor : value.toTensorVector()) list.push_back(translate(tensor));
@@ -259,7 +261,11 @@ void launch(const c10::OperatorHandle& op, Stack* stack) {
   if (must_wait) note_wait(name);
   Call call{op};
   Stack inputs;
-  for (const auto& value : originals) inputs.push_back(call.translate(value));
+  for (size_t n = 0; n < n_arguments; ++n) {
+    const auto& argument = schema.arguments()[n];
+    const auto* info = argument.alias_info();
+    inputs.push_back(call.translate(originals[n], argument.kwarg_only() && info && info->isWrite()));
+  }
   bool takes_host_indices = must_wait && name != "aten::_local_scalar_dense";
   TORCH_CHECK(takes_host_indices || !call.has_host_tensor || call.pairs.empty(), name,
               ": expected all tensors to be on the same device, but found at least two devices, "
@@ -299,10 +305,11 @@ void launch(const c10::OperatorHandle& op, Stack* stack) {
   // What was resized takes its place in the device's memory.
   for (auto& [device, host] : call.pairs) {
     if (device.sizes() != host.sizes()) {
-      TORCH_CHECK(!recording, "a recorded operation must not resize a tensor: ", name);
+      TORCH_CHECK(!recording || !device.numel(),
+                  "a recorded operation must not resize a tensor: ", name);
       device.resize_(host.sizes());
-      on_host(device).copy_(host);
     }
+    if (device.numel() && device.data_ptr() != host.data_ptr()) on_host(device).copy_(host);
   }
   auto to_device = [&](const Tensor& made) -> Tensor {
     if (!made.defined()) return made;

@@ -264,6 +264,7 @@ def _stand_ins(n_devices):
         "current_device": lambda: _device.lib.sim_device(),
         "set_device": lambda device: _device.lib.sim_set_device(_index(device)),
         "device": use_device,
+        "default_generators": tuple(torch.Generator() for _ in range(n_devices)),
         "Stream": Stream,
         "Event": Event,
         "CUDAGraph": Graph,

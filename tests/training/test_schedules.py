@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim import lr_scheduler
 
-from sktune.training.schedules import SCHEDULES, lr_factors
+from sktune.training.schedules import SCHEDULES, looks_at_max_epochs, lr_factors
 
 names = st.sampled_from(sorted(SCHEDULES))
 epochs = st.integers(1, 200)
@@ -138,3 +138,20 @@ def test_callable_takes_parameters():
 def test_bad_schedule_is_named(schedule, params, message):
     with pytest.raises(ValueError, match=message):
         lr_factors(schedule, [0.0], 10, **params)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_schedule_says_whether_it_looks_at_max_epochs(name):
+    t = np.linspace(0, 9.9, 50)
+    shorter, longer = (lr_factors(name, t, max_epochs, warmup=3) for max_epochs in (10, 25))
+
+    assert np.array_equal(shorter, longer) != looks_at_max_epochs(name)
+
+
+def test_a_function_looks_at_max_epochs_unless_it_says_otherwise():
+    def halving(t, max_epochs):
+        return 0.5**t
+
+    assert looks_at_max_epochs(halving)
+    halving.looks_at_max_epochs = False
+    assert not looks_at_max_epochs(halving)

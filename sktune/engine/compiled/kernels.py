@@ -195,7 +195,8 @@ def train_steps(
         The state of the optimizer after `t` steps.
     t : int
     data : tuple of ndarray
-        X, target and weight.
+        X, target and weight. The target of a row may be two classes: see
+        :func:`~sktune.engine.compiled.criteria.classes.cross_entropy`.
     order : ndarray of int
         The rows that the batches take, one batch after the other.
     sizes : ndarray of int (n_steps,)

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from sktune.engine.compiled.blocks import train_blocks
 from sktune.engine.compiled.program import read_data, read_order
 from sktune.runtime.threads import flushed_denormals
 from sktune.training.optimizer_state import count_steps, open_state
@@ -61,8 +62,11 @@ def train_module(program, module, optimizer, batches, epoch, rates, seed, dropou
         group,
         penalties,
     )
-    order = read_order(batches, epoch)
-    losses = train(steps_done, order, np.array(rates, dtype=np.float64), epoch)
+    rates = np.array(rates, dtype=np.float64)
+    if batches.augmenter is None:
+        losses = train(steps_done, read_order(batches, epoch), rates, epoch)
+    else:
+        (losses,) = train_blocks([train], [steps_done], [rates], batches, epoch, program)
     for name, parts in tensors.items():
         _write_back(flats[name], parts)
     if buffers:

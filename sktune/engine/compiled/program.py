@@ -14,7 +14,8 @@ from torch import nn
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
 from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
-from sktune.engine.compiled.reading.graph import GraphReader, Unknown
+from sktune.engine.compiled.reading.graph import GraphReader
+from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
 from sktune.modules.dropout import silence_below
 from sktune.modules.function_masks import FUNCTION_INDEX
@@ -179,7 +180,8 @@ class Program:
         train : callable
             ``train(t, order, rates, epoch)``, of the optimizer's steps until now, rows in their
             order and the learning rate of each step, returns the losses of the steps, up to the
-            first that is not finite.
+            first that is not finite. ``train(..., block, steps)`` takes a slice of the epoch's
+            steps only, on other data than `data`.
         """
         sizes = np.array(sizes, dtype=np.int64)
         # the kernels take two state arrays, in the order of the entry in OPTIMIZERS
@@ -199,12 +201,13 @@ class Program:
             second,
         )
 
-        def train(t, order, rates, epoch):
+        def train(t, order, rates, epoch, block=data, steps=None):
             losses = []
-            for start in range(0, len(sizes), _MOST_STEPS):
-                some = slice(start, start + _MOST_STEPS)
+            steps = slice(0, len(sizes)) if steps is None else steps
+            for start in range(steps.start, steps.stop, _MOST_STEPS):
+                some = slice(start, min(start + _MOST_STEPS, steps.stop))
                 losses += self.kernels.train_steps(
-                    *net, t + start, data, order, sizes[some], rates[some], (seed, epoch, start)
+                    *net, t + start, block, order, sizes[some], rates[some], (seed, epoch, start)
                 ).tolist()
                 order = order[sizes[some].sum() :]
                 if not math.isfinite(losses[-1]):

@@ -100,10 +100,31 @@ class StepBackend(ABC):
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         self.lanes = [self.lanes[position] for position in positions]
-        chosen = torch.tensor(positions, device=self.net.flat.device)
-        self.net = self.net.select(chosen)
-        self.optimizer = self.optimizer.select(chosen)
+        self.net = self.net.select(positions)
+        self.optimizer = self.optimizer.select(positions)
+
+    def held(self, positions):
+        """Return where `net` and `optimizer` hold the lanes at some positions."""
+        return list(positions)
 
     def state(self, position):
         """Return copies of a lane's weights and of its optimizer's state, each a dict by name."""
         return self.net.state(position), self.optimizer.lane_state(position)
+
+    def states(self, positions):
+        """Return what :meth:`state` returns for several lanes; from a device it is on the CPU."""
+        if self.net.flat.device.type == "cpu":
+            return [self.state(position) for position in positions]
+        held = self.held(positions)
+        return list(zip(self.net.states(held), self.optimizer.lane_states(held), strict=True))
+
+    def weights(self, positions):
+        """Return copies of the weights of several lanes; from a device they are on the CPU."""
+        held = self.held(positions)
+        if self.net.flat.device.type == "cpu":
+            return [self.net.state(position) for position in held]
+        return self.net.states(held)
+
+    def told(self):
+        """Return how the steps were taken in the end, and why not otherwise: a dict by names."""
+        return self.name, {}

@@ -150,21 +150,12 @@ class _Dropout:
     def forward(self, X, step):
         if step is None:
             return X
-        self.width = X.shape[2]
         factors = self.masks.factors(X.shape[1:], self._position(step), X)
         self.factors = factors.to(X.dtype)
         return X.mul_(self.factors) if self.may_overwrite else X * self.factors
 
     def backward(self, gradient):
         return gradient.mul_(self.factors)
-
-    def numbers(self, X, step):
-        """Return the random numbers of a step, for the inputs X (L, B, ...) of the net.
-
-        The layer must have been called before: its width is known from then.
-        """
-        n = X.shape[1] * self.width
-        return self.masks.numbers(self._position(step), n, X.device)
 
     def _position(self, step):
         """Return (epoch, batch, layer, call)."""

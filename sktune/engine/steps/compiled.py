@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from sktune.engine.compiled.blocks import find_augmentation_blocker, train_blocks
 from sktune.engine.compiled.program import find_program, read_data, read_order
 from sktune.engine.steps.base import StepBackend
 from sktune.runtime.threads import limited_threads
@@ -41,9 +42,18 @@ class CompiledSteps(StepBackend):
                     return self.program
                 if self.program.drops_by_function and not spec.sampling.has_seeded_masks:
                     return "its dropout masks do not follow from its seed"
+                reason = self._find_augmentation_blocker(specs)
+                if reason:
+                    return reason
                 if spec.n_outputs not in (None, self.program.n_outputs):
                     return "its module has another number of outputs than its targets need"
         return ""
+
+    def _find_augmentation_blocker(self, specs):
+        """Return why the kernels cannot train on the augmented rows of some fits, or ``""``."""
+        augmenters = [spec.augmenter for spec in specs if spec.augmentation is not None]
+        reasons = [find_augmentation_blocker(augmenter, self.program) for augmenter in augmenters]
+        return next(filter(None, reasons), "")
 
     def prepare(self, lanes, options):
         """Bind the tensors of each lane to the kernels."""
@@ -96,17 +106,7 @@ class CompiledSteps(StepBackend):
         losses = np.zeros((len(rates), max(map(len, rates))))
         # (L, 1); the array shares the memory of the tensor: to write to it counts the steps
         steps_done = self.optimizer.t.numpy()
-        orders = {}
-        for position, lane in enumerate(self.lanes):
-            self.options.check()
-            if lane.stream not in orders:
-                orders[lane.stream] = read_order(lane.batches, epoch)
-            found = self.trainers[position](
-                int(steps_done[position, 0]),
-                orders[lane.stream],
-                np.array(rates[position]),
-                epoch,
-            )
+        for position, found in self._train_lanes(epoch, rates, steps_done):
             steps_done[position] += len(found)
             losses[position, : len(found)] = found
             # Losses that end before the lane's last step end with one that is not finite. Values
@@ -114,3 +114,35 @@ class CompiledSteps(StepBackend):
             losses[position, len(found) :] = found[-1]
         self._write_back_buffers()
         return losses
+
+    def _train_lanes(self, epoch, rates, steps_done):
+        """Train each lane for an epoch; yield its position, and the losses of its steps."""
+        orders = {}
+        augmented = {}
+        for position, lane in enumerate(self.lanes):
+            if lane.batches.augmenter is not None:
+                augmented.setdefault(lane.stream, []).append(position)
+                continue
+            self.options.check()
+            if lane.stream not in orders:
+                orders[lane.stream] = read_order(lane.batches, epoch)
+            yield (
+                position,
+                self.trainers[position](
+                    int(steps_done[position, 0]),
+                    orders[lane.stream],
+                    np.array(rates[position]),
+                    epoch,
+                ),
+            )
+        for positions in augmented.values():
+            self.options.check()
+            losses = train_blocks(
+                [self.trainers[position] for position in positions],
+                [int(steps_done[position, 0]) for position in positions],
+                [np.array(rates[position]) for position in positions],
+                self.lanes[positions[0]].batches,
+                epoch,
+                self.program,
+            )
+            yield from zip(positions, losses, strict=True)

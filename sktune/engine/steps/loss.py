@@ -26,10 +26,11 @@ class StackedLoss:
         is_usual = type(self.criterion) is nn.CrossEntropyLoss
         is_usual = is_usual and not has_other_forward(self.criterion)
         self.is_cross_entropy = is_usual and not target_dtype.is_floating_point
+        self.is_plain_cross_entropy = self.is_cross_entropy and not self.criterion.label_smoothing
 
     def __call__(self, outputs, target, weight=None):
         """Return losses (L,) and their gradient with respect to the outputs (L, B, ...)."""
-        if self.is_cross_entropy and not self.criterion.label_smoothing and outputs.ndim == 3:
+        if self.is_plain_cross_entropy and outputs.ndim == 3:
             return cross_entropy(outputs, target, weight)
         outputs = outputs.requires_grad_()
         losses = self.of_lanes(outputs, target, weight)

@@ -8,6 +8,7 @@ from torch.func import functional_call, vmap
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.reading import find_chain
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.penalties import is_penalized
 
 
@@ -140,8 +141,10 @@ class StackedNet:
             view.copy_(leaf_gradient)
         return self.flat_gradient
 
-    def select(self, lanes):
-        """Return a net of some lanes only, copied."""
+    def select(self, positions):
+        """Return a net of some lanes only, copied; their positions are a sequence of int."""
+        positions = list(positions)
+        lanes = send(positions, self.flat.device, torch.long)
         chosen = object.__new__(StackedNet)
         shared = (
             "template",
@@ -156,13 +159,13 @@ class StackedNet:
             setattr(chosen, name, getattr(self, name))
         chosen.flat = self.flat[lanes]
         chosen.buffers = {name: buffer[lanes] for name, buffer in self.buffers.items()}
-        chosen.masks = [masks.select(lanes.tolist()) for masks in self.masks]
+        chosen.masks = [masks.select(positions) for masks in self.masks]
         chosen._make_views()
         return chosen
 
     def to(self, dtype):
         """Return a net like this one whose floating numbers are of another type."""
-        other = self.select(torch.arange(len(self), device=self.flat.device))
+        other = self.select(range(len(self)))
         other._set_template(deepcopy(self.template).to(dtype))
         other.flat = other.flat.to(dtype)
         other.weight_mask = self.weight_mask.to(dtype)
@@ -173,8 +176,9 @@ class StackedNet:
         other._make_views()
         return other
 
-    def put_back(self, lanes, chosen):
+    def put_back(self, positions, chosen):
         """Copy the values of a net made by :meth:`select` back into its lanes."""
+        lanes = send(list(positions), self.flat.device, torch.long)
         self.flat[lanes] = chosen.flat
         for name, buffer in self.buffers.items():
             buffer[lanes] = chosen.buffers[name]
@@ -188,10 +192,33 @@ class StackedNet:
         }
         return state | {name: buffer[lane].clone() for name, buffer in self.buffers.items()}
 
+    def states(self, lanes):
+        """Return what :meth:`state` returns for several lanes, on the CPU."""
+        chosen = send(list(lanes), self.flat.device, torch.long)
+        tensors = [self.flat, *self.buffers.values()]
+        flat, *buffers = fetch([tensor[chosen] for tensor in tensors])
+        states = []
+        for row, values in enumerate(flat):
+            parts = values.clone().split(self._sizes())
+            state = {
+                name: part.view(shape)
+                for name, part, shape in zip(self.names, parts, self.shapes, strict=True)
+            }
+            for name, buffer in zip(self.buffers, buffers, strict=True):
+                state[name] = buffer[row].clone()
+            states.append(state)
+        return states
+
     def load(self, lane, state):
         """Copy what :meth:`state` returned into a lane."""
         for name, tensor in {**self.leaves, **self.buffers}.items():
             tensor[lane] = state[name]
+
+    def load_all(self, states):
+        """Copy the states of all lanes, in their order, into them."""
+        for name, tensor in {**self.leaves, **self.buffers}.items():
+            stacked = torch.stack([state[name] for state in states])
+            tensor.copy_(stacked, non_blocking=True)
 
 
 def _flatten(module, names):

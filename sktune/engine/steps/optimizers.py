@@ -5,6 +5,7 @@ from copy import copy
 import torch
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.optimizers import OPTIMIZERS, read_option, update_adam
 
 # torch's private name for what its Adam(fused=True) calls;
@@ -20,12 +21,14 @@ class FusedAdam:
     result is scaled for each lane.
     """
 
-    def __init__(self, flat, columns, is_decoupled):
+    def __init__(self, flat, columns, numbers, is_decoupled):
         # what is added to each weight, (L, P)
         self.change = torch.empty_like(flat)
         # CUDA reads the count as float32, whatever the parameters' type
         self.steps = torch.zeros((), device=flat.device)
-        self.options = {name: columns[name][0].item() for name in ("beta1", "beta2", "eps")}
+        # the counts of the steps of a run, where they are known ahead
+        self.counts = []
+        self.options = {name: numbers[name][0].item() for name in ("beta1", "beta2", "eps")}
         self.options |= {"lr": 1.0, "weight_decay": 0.0, "amsgrad": False, "maximize": False}
         # the part of an update that decoupled weight decay adds, by weight
         decay = columns["weight_decay"]
@@ -34,14 +37,14 @@ class FusedAdam:
     def __call__(self, p, g, state, t, options):
         """Take a step as :func:`update_adam` does, and the decoupled weight decay."""
         torch.mul(p, self.shrinkage, out=self.change)
-        self.steps.add_(1)
+        steps = self.counts.pop(0) if self.counts else self.steps.add_(1)
         fused_adam(
             [self.change],
             [g],
             [state["exp_avg"]],
             [state["exp_avg_sq"]],
             [],
-            [self.steps],
+            [steps],
             **self.options,
         )
         p.addcmul_(self.change, options["lr"])
@@ -64,9 +67,12 @@ class StackedOptimizer:
         rule = OPTIMIZERS[optimizer]
         self.rule = rule
         names = ("weight_decay", *rule.hyperparameters)
+        # the same numbers for the host, which need not ask the device for them
+        self.numbers = {}
         self.columns = {}
         for name in names:
             values = [read_option(group, name) for group in groups]
+            self.numbers[name] = torch.tensor(values, dtype=wide_dtype(flat.dtype))
             self.columns[name] = _make_column(values, flat)
         self.shared = {name: groups[0].get(name, False) for name in rule.shared}
         self.is_decoupled = rule.is_decoupled(groups[0])
@@ -79,6 +85,9 @@ class StackedOptimizer:
                 self.state[name] = initial.float()
             else:
                 self.state[name] = initial.to(flat.dtype).expand_as(flat).clone()
+        # whether torch's fused kernel may be used, which counts the steps of all lanes as one
+        self.may_fuse = True
+        self.is_run_counted = False
         self._forget_update()
 
     def step(self, flat, gradient, rates):
@@ -103,9 +112,31 @@ class StackedOptimizer:
                 gradient = gradient.addcmul_(decay, flat)
             elif not isinstance(self.update, FusedAdam):
                 flat.mul_(1 - rates * decay)
-        self.t += 1
+        if not self.is_run_counted:
+            self.t += 1
         options = {**self.columns, **self.shared, "lr": rates}
         self.update(flat, gradient, state, self.t, options)
+
+    def tensors(self):
+        """Return all tensors that a step changes, beside the parameters."""
+        tensors = [self.t, *self.state.values()]
+        return tensors if self.fused is None else [*tensors, self.fused.steps]
+
+    def begin_run(self, n_steps):
+        """Count the steps of a run ahead, where the update needs the counts of all lanes only."""
+        self.is_run_counted = isinstance(self.update, FusedAdam)
+        if self.is_run_counted:
+            steps = self.fused.steps
+            ahead = torch.arange(1, n_steps + 1, dtype=steps.dtype, device=steps.device)
+            self.fused.counts = list((ahead + steps).unbind())
+
+    def end_run(self, n_steps):
+        """Count the steps of a run that was counted ahead."""
+        if self.is_run_counted:
+            self.is_run_counted = False
+            self.fused.counts = []
+            self.fused.steps.add_(n_steps)
+            self.t.add_(n_steps)
 
     def choose_update(self, flat):
         """Choose the update of the next steps, unless that is done, and return it.
@@ -113,23 +144,26 @@ class StackedOptimizer:
         It is torch's fused kernel where the lanes are alike enough.
         """
         if self.update is None:
-            self.has_decay = bool(self.columns["weight_decay"].any())
+            self.has_decay = bool(self.numbers["weight_decay"].any())
             self.update = self._open_fused(flat) if self._can_fuse(flat) else self.rule.update
         return self.update
 
     def _can_fuse(self, flat):
         """Tell whether torch's fused Adam can take the next step in all lanes."""
-        if self.rule.update is not update_adam:
+        if not self.may_fuse or self.rule.update is not update_adam:
             return False
         if flat.device.type not in ("cpu", "cuda") or flat.dtype != self.t.dtype:
             return False
-        columns = [self.t, *(self.columns[name] for name in self.rule.hyperparameters)]
-        return all(bool((column == column[0]).all()) for column in columns)
+        alike = [self.numbers[name] for name in self.rule.hyperparameters]
+        if not all(bool((values == values[0]).all()) for values in alike):
+            return False
+        (t,) = fetch([self.t])
+        return bool((t == t[0]).all())
 
     def _open_fused(self, flat):
         """Return torch's fused Adam, at the step that the lanes have reached."""
         if self.fused is None:
-            self.fused = FusedAdam(flat, self.columns, self.is_decoupled)
+            self.fused = FusedAdam(flat, self.columns, self.numbers, self.is_decoupled)
         self.fused.steps.copy_(self.t[0, 0])
         return self.fused
 
@@ -138,17 +172,21 @@ class StackedOptimizer:
         self.update = None
         self.fused = None
 
-    def select(self, lanes):
-        """Return an optimizer of some lanes only, copied."""
+    def select(self, positions):
+        """Return an optimizer of some lanes only, copied; their positions are ints."""
+        positions = list(positions)
+        lanes = send(positions, self.t.device, torch.long)
         chosen = copy(self)
+        chosen.numbers = {name: values[positions] for name, values in self.numbers.items()}
         chosen.columns = {name: column[lanes] for name, column in self.columns.items()}
         chosen.state = {name: tensor[lanes] for name, tensor in self.state.items()}
         chosen.t = self.t[lanes]
         chosen._forget_update()
         return chosen
 
-    def put_back(self, lanes, chosen):
+    def put_back(self, positions, chosen):
         """Copy the state of an optimizer made by :meth:`select` back into its lanes."""
+        lanes = send(list(positions), self.t.device, torch.long)
         # the counts of the lanes' steps may differ from now on; the kernel's memory can be kept
         self.update = None
         self.t[lanes] = chosen.t
@@ -167,11 +205,21 @@ class StackedOptimizer:
         copies = {name: tensor[lane].clone() for name, tensor in self.state.items()}
         return {"step": self.t[lane, 0].item(), **copies}
 
+    def lane_states(self, lanes):
+        """Return what :meth:`lane_state` returns for several lanes, on the CPU."""
+        chosen = send(list(lanes), self.t.device, torch.long)
+        tensors = [self.t, *self.state.values()]
+        t, *tensors = fetch([tensor[chosen] for tensor in tensors])
+        states = []
+        for row, step in enumerate(t[:, 0].tolist()):
+            copies = {n: part[row].clone() for n, part in zip(self.state, tensors, strict=True)}
+            states.append({"step": step, **copies})
+        return states
+
 
 def _make_column(values, flat):
     """Return a number of each lane as a column (L, 1).
 
     Its type is float32 at least: in bfloat16 a beta of 0.999 would be 1.
     """
-    column = torch.tensor(values, dtype=wide_dtype(flat.dtype), device=flat.device)
-    return column.unsqueeze(1)
+    return send(values, flat.device, wide_dtype(flat.dtype)).unsqueeze(1)

@@ -1,132 +1,26 @@
 """Steps recorded once and then replayed by a GPU.
 
 To launch the GPU's kernels of a small step takes longer than the kernels do: a CUDA graph launches
-all of them at once.
+those of many steps at once. The order of the rows, the learning rates and the keys of the dropout
+masks are sent before each replay; all else follows on the device.
 """
 
-import threading
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 
 import torch
+from scipy import sparse
 
-from sktune.engine.lanes import Part
-from sktune.engine.steps.chain import without_copies
+from sktune.engine.lanes import by_stream, join
+from sktune.engine.steps.recording.capture import FAILURES, RecordingError, capture
+from sktune.engine.steps.recording.masks import NotedCalls
+from sktune.engine.steps.recording.plan import EpochPlan, Run
+from sktune.engine.steps.recording.run import RecordedRun, Table
 from sktune.engine.steps.stacked import StackedSteps
+from sktune.runtime.gpu.streams import own_stream
+from sktune.runtime.gpu.transfers import fetch, send
 
-# The fewest steps for which it pays to record one.
+# The fewest steps for which it pays to record some.
 FEWEST_STEPS = 50
-# Steps that are taken as usual before one is recorded: libraries set themselves up in them.
-_N_WARMUP_STEPS = 2
-# A process can record one graph at a time.
-_RECORDING = threading.Lock()
-
-
-@dataclass
-class Recording:
-    """A recorded step, and the tensors that it reads and writes each time.
-
-    Parameters
-    ----------
-    graph : torch.cuda.CUDAGraph
-    inputs : list of Tensor or None
-    dropout_numbers : list of tuple
-        Each dropout layer of the chain, with the random numbers of its masks.
-    result : Tensor
-    """
-
-    graph: object
-    inputs: list
-    dropout_numbers: list
-    result: object
-
-    def replay(self, tensors, step):
-        """Take a step with other tensors; return the result, which the next replay overwrites."""
-        for held, given in zip(self.inputs, tensors, strict=True):
-            if held is not None:
-                without_copies(held).copy_(without_copies(given))
-        for link, numbers in self.dropout_numbers:
-            numbers.copy_(link.numbers(tensors[0], step))
-        self.graph.replay()
-        return self.result
-
-
-class CapturedSteps:
-    """The steps of a chain in all lanes of a group, recorded in CUDA graphs.
-
-    A recorded step computes in the same memory each time: batches, learning rates and the random
-    numbers of masks are copied to where it reads them.
-
-    Parameters
-    ----------
-    chain : Chain
-    """
-
-    def __init__(self, chain):
-        self.chain = chain
-        # By the key of a step: how often it was asked for, and its recording, None if it failed.
-        self.n_calls = {}
-        self.recordings = {}
-
-    def take(self, compute, update, tensors, step):
-        """Return what ``compute(tensors, step)`` returns; the next step may overwrite it.
-
-        Parameters
-        ----------
-        compute : callable
-            It must do the same operations for the same `update` and tensors of the same shapes.
-        update : callable
-            The optimizer's, from :meth:`StackedOptimizer.choose_update`.
-        tensors : tuple of Tensor (L, B, ...) or None
-        step : tuple of int
-            (epoch, batch).
-        """
-        layouts = [None if t is None else (t.shape, t.stride()) for t in tensors]
-        key = (update, *layouts)
-        self.n_calls[key] = self.n_calls.get(key, 0) + 1
-        if self.n_calls[key] <= _N_WARMUP_STEPS:
-            return compute(tensors, step)
-        if key not in self.recordings:
-            self.recordings[key] = None
-            # A step that cannot be recorded has changed nothing, and is computed as usual.
-            with suppress(Exception), _RECORDING:
-                self.recordings[key] = self._record(compute, tensors, step)
-        recording = self.recordings[key]
-        if recording is None:
-            return compute(tensors, step)
-        return recording.replay(tensors, step)
-
-    def _record(self, compute, tensors, step):
-        """Return the recording of a step, which is not taken by that."""
-        inputs = [None if t is None else without_copies(t).clone().expand(t.shape) for t in tensors]
-        dropout_numbers = [
-            (link, link.numbers(tensors[0], step).clone()) for link in self.chain.dropouts
-        ]
-        try:
-            for link, numbers in dropout_numbers:
-                link.masks.held = numbers
-            graph, result = _capture(compute, inputs, step, tensors[0].device)
-        finally:
-            for link, _ in dropout_numbers:
-                link.masks.held = None
-        return Recording(graph, inputs, dropout_numbers, result)
-
-
-def _capture(compute, inputs, step, device):
-    """Return a CUDA graph of ``compute(inputs, step)``, and the tensor that it writes."""
-    graph = torch.cuda.CUDAGraph()
-    stream = torch.cuda.Stream(device)
-    current = torch.cuda.current_stream(device)
-    stream.wait_stream(current)
-    # `torch.cuda.graph` would synchronize the device, so that all other groups wait.
-    with torch.cuda.stream(stream):
-        graph.capture_begin(capture_error_mode="thread_local")
-        try:
-            result = compute(inputs, step)
-        finally:
-            graph.capture_end()
-    current.wait_stream(stream)
-    return graph, result
 
 
 def find_recording_blocker(spec):
@@ -135,53 +29,239 @@ def find_recording_blocker(spec):
         return "steps are recorded on a GPU only"
     if not spec.sampling.has_seeded_masks:
         return "its dropout masks do not follow from its seed"
-    return ""
+    return FAILURES.reason
 
 
 class RecordedSteps(StackedSteps):
-    """Stacked steps that a GPU replays from a recording: one launch in place of many."""
+    """Stacked steps that a GPU replays from a recording: one launch in place of many.
+
+    Lanes that are done are computed on, at a learning rate of 0, until half of them are: then the
+    others are recorded anew.
+    """
 
     name = "recorded"
 
     def blocker(self, specs, tables, options):
         """Return why the steps cannot be recorded."""
+        if any(spec.augmentation is not None for spec in specs):
+            return "its rows are augmented"
+        if any(True for _ in specs[0].module.module.buffers()):
+            return "its layers keep statistics of their own"
         return find_recording_blocker(specs[0]) or super().blocker(specs, tables, options)
 
     def prepare(self, lanes, options):
         """Stack the tensors of the lanes, and be ready to record."""
         super().prepare(lanes, options)
         self.n_epochs_done = lanes[0].state.epoch
+        # where `net` holds the lanes that are not done, and all lanes that it holds
+        self.rows = list(range(len(lanes)))
+        self.members = list(lanes)
+        self.has_recorded = False
+        self.reason = ""
+        self.recorder = None
         self._open_recorder()
 
+    def held(self, positions):
+        """Return where `net` holds the lanes at some positions."""
+        return [self.rows[position] for position in positions]
+
+    def state(self, position):
+        """Return copies of a lane's weights and of its optimizer's state, each a dict by name."""
+        return super().state(self.rows[position])
+
+    def told(self):
+        """Return how the steps were taken, and why they were not recorded."""
+        if self.has_recorded:
+            return self.name, {}
+        return StackedSteps.name, {self.name: self.reason}
+
     def select(self, positions):
-        """Go on with the lanes at some positions only; their steps are recorded anew."""
-        super().select(positions)
+        """Go on with the lanes at some positions only."""
+        self.rows = self.held(positions)
+        self.lanes = [self.lanes[position] for position in positions]
+        is_half_empty = 2 * len(self.rows) <= len(self.net)
+        if self.recorder is not None and not is_half_empty:
+            return
+        self.lanes, kept = self.members, self.rows
+        super().select(kept)
+        self.members = self.lanes
+        self.rows = list(range(len(self.members)))
         self._open_recorder()
 
     def _open_recorder(self):
+        """Be ready to record the steps of the lanes, or note why they are not."""
+        self.recorder = None
         n_steps = []
-        for lane in self.lanes:
+        for lane in self.members:
             n_epochs = lane.spec.n_epochs - self.n_epochs_done
             n_steps.append(n_epochs * len(lane.batches.sizes))
-        is_worthwhile = self.net.chain and min(n_steps) >= FEWEST_STEPS
-        self.recorder = CapturedSteps(self.net.chain) if is_worthwhile else None
+        if FAILURES.reason:
+            self.reason = FAILURES.reason
+        elif min(n_steps) < FEWEST_STEPS:
+            self.reason = f"it takes too few steps to record them, fewer than {FEWEST_STEPS}"
+        elif any(sparse.issparse(lane.rows.X) for lane in self.members):
+            self.reason = "its table is sparse"
+        else:
+            self.recorder = Recorder(self)
 
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
-        losses = super().run_epoch(epoch, rates)
         self.n_epochs_done = epoch + 1
-        return losses
+        if self.recorder is not None and not self.recorder.runs:
+            try:
+                self.recorder.record(epoch)
+                self.has_recorded = True
+            except RecordingError as error:
+                # nothing has been computed
+                self.recorder = None
+                self.reason = str(error)
+        if self.recorder is None:
+            return super().run_epoch(epoch, rates)
+        every = [[0.0]] * len(self.members)
+        for row, lane_rates in zip(self.rows, rates, strict=True):
+            every[row] = lane_rates
+        going_on = dict(zip(self.rows, self.lanes, strict=True))
+        losses = self.recorder.run_epoch(epoch, every, going_on)
+        return losses[self.rows, : max(map(len, rates))]
 
-    def _take_step(self, part, step, rates):
-        """Take a step in all lanes; return their losses (L,)."""
 
-        def compute(tensors, step):
-            *batch, rates = tensors
-            return StackedSteps._take_step(self, Part(None, *batch), step, rates)
+class Recorder:
+    """Records the steps of an epoch, in runs, and replays them.
 
-        tensors = (part.X, part.target, part.weight, rates)
-        is_table = part.X.ndim == 3  # (L, B, F)
-        if self.recorder is None or not is_table:
-            return compute(tensors, step)
-        update = self.optimizer.choose_update(self.net.flat)
-        return self.recorder.take(compute, update, tensors, step)
+    Parameters
+    ----------
+    backend : RecordedSteps
+        Its lanes, net and optimizer stay the same ones.
+    """
+
+    def __init__(self, backend):
+        self.backend = backend
+        # a layer may look at all rows of a batch: only those of a chain are known not to
+        self.pads = bool(backend.net.chain) and backend.members[0].rows.X.ndim == 2
+        self.plan = EpochPlan(backend.members, self.pads)
+        self.table = None
+        self.runs = {}
+        self.update = None
+        backend.optimizer.may_fuse = not self.plan.has_more_steps
+
+    def record(self, epoch):
+        """Record all kinds of runs of an epoch, which are not computed by that.
+
+        Raises
+        ------
+        RecordingError
+            If a run cannot be recorded. Nothing has changed then.
+        """
+        backend = self.backend
+        device = backend.net.flat.device
+        self.table = Table(self.plan.streams)
+        self.update = backend.optimizer.choose_update(backend.net.flat)
+        with own_stream(device):
+            calls = self._try_step(epoch)
+            self.plan.divide(self._count_bytes(calls))
+            pool = torch.cuda.graph_pool_handle()
+            runs = {}
+            for run in self.plan.runs:
+                if run.kind not in runs:
+                    recorded = RecordedRun(backend, run, self.plan, self.table, calls)
+                    with self._holding(recorded.masks):
+                        recorded.graph = capture(recorded.compute, device, pool)
+                    runs[run.kind] = recorded
+        self.runs = runs
+
+    def _try_step(self, epoch):
+        """Take a step and undo it: libraries set themselves up in the first.
+
+        Return the calls of dropout layers in it, with the numbers that each needs for a row.
+        """
+        backend = self.backend
+        run = Run(0, 1, int(self.plan.most[0]), 0, self.plan.is_ragged(0))
+        changed = [backend.net.flat, *backend.net.buffers.values(), *backend.optimizer.tensors()]
+        saved = [tensor.clone() for tensor in changed]
+        tried = RecordedRun(backend, run, self.plan, self.table, ())
+        rates = torch.zeros(1, len(backend.net), 1)
+        tried.send(epoch, run, self.plan.orders(epoch), rates)
+        noted = NotedCalls()
+        try:
+            with self._holding(noted):
+                tried.compute()
+        except Exception as error:
+            raise RecordingError(f"a step fails before it is recorded: {error}") from error
+        finally:
+            for tensor, before in zip(changed, saved, strict=True):
+                tensor.detach().copy_(before)
+        return {call: n // run.n_rows for call, n in noted.widths.items()}
+
+    def _count_bytes(self, calls):
+        """Return how much memory a row takes in the recording of many steps."""
+        backend = self.backend
+        n_lanes = len(backend.net)
+        n_outputs = backend.members[0].spec.n_outputs or 1
+        n_bytes = n_lanes * (backend.net.flat.element_size() * n_outputs + 16)
+        for (layer, _), width in calls.items():
+            # two tensors of int32 for two numbers each, while they are hashed
+            n_bytes += 4 * width * len(backend.net.masks[layer].distinct_seeds)
+        return n_bytes
+
+    @contextmanager
+    def _holding(self, numbers):
+        """Let the dropout layers take their random numbers from an object in a block."""
+        net = self.backend.net
+        links = net.chain.dropouts if net.chain else ()
+        masks = [*net.masks, *(link.masks for link in links)]
+        for one in masks:
+            one.held = numbers
+        try:
+            yield
+        finally:
+            for one in masks:
+                one.held = None
+
+    def run_epoch(self, epoch, rates, alive):
+        """Take the steps of an epoch; return the losses (L, n_steps).
+
+        `rates` are those of each lane's steps; `alive` are the lanes that are not done, by row.
+        """
+        plan = self.plan
+        device = self.backend.net.flat.device
+        padded = [lane + lane[-1:] * (plan.n_steps - len(lane)) for lane in rates]
+        rates = torch.tensor(padded, dtype=torch.float64).T.unsqueeze(2)  # (n_steps, L, 1)
+        orders = plan.orders(epoch)
+        losses = torch.zeros(
+            rates.shape[:2], dtype=self.backend.column_dtype, device=device
+        )  # (n_steps, L)
+        runs = {run.first: run for run in plan.runs}
+        for step in sorted([*runs, *plan.apart]):
+            self.backend.options.check()
+            if step in runs:
+                run = runs[step]
+                recorded = self.runs[run.kind]
+                recorded.send(epoch, run, orders, rates)
+                recorded.graph.replay()
+                losses[step : step + run.n_steps].copy_(recorded.losses)
+            else:
+                self._take_apart(epoch, step, rates[step], losses[step], alive)
+        if plan.apart and self.backend.optimizer.choose_update(self.backend.net.flat) is not (
+            self.update
+        ):
+            self.runs = {}
+        return fetch([losses])[0].T.double().numpy()
+
+    def _take_apart(self, epoch, step, rates, losses, alive):
+        """Take a step that is not recorded, in those of the lanes that take it."""
+        rows = list(alive)
+        lanes = list(alive.values())
+        streams = by_stream(lanes)
+        by_length = {}
+        for number, positions in enumerate(streams):
+            lane = lanes[positions[0]]
+            sizes = lane.batches.sizes
+            if step < len(sizes):
+                start = sum(sizes[:step])
+                batch = lane.batches.take(epoch, start, start + sizes[step])
+                by_length.setdefault(sizes[step], {})[number] = batch
+        rates = send(rates, losses.device, losses.dtype)
+        for batches in by_length.values():
+            part = join(batches, streams, {})
+            part.positions = [rows[position] for position in part.positions]
+            self.backend._take_part_step(part, (epoch, step), rates, losses)

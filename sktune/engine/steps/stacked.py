@@ -7,6 +7,7 @@ from sktune.engine.steps.base import StepBackend
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.trial import try_step
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.penalties import add_stacked_penalties
 
 
@@ -36,13 +37,13 @@ class StackedSteps(StepBackend):
         strengths = torch.tensor(strengths, dtype=torch.float64)  # (L, 2)
         self.penalties = None
         if strengths.any():
-            self.penalties = strengths.to(self.net.flat.device, self.column_dtype)
+            self.penalties = send(strengths, self.net.flat.device, self.column_dtype)
 
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         super().select(positions)
         if self.penalties is not None:
-            self.penalties = self.penalties[torch.tensor(positions, device=self.penalties.device)]
+            self.penalties = self.penalties[send(positions, self.penalties.device, torch.long)]
 
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
@@ -59,14 +60,14 @@ class StackedSteps(StepBackend):
                     losses[batch].copy_(self._take_step(part, step, columns[batch]))
                 else:
                     self._take_part_step(part, step, columns[batch], losses[batch])
-        return losses.T.cpu().double().numpy()
+        return fetch([losses])[0].T.double().numpy()
 
     def _stack_rates(self, rates):
         """Return the learning rates of each step, as columns (L, 1)."""
         longest = max(map(len, rates))
         padded = [lane + lane[-1:] * (longest - len(lane)) for lane in rates]
         stacked = torch.tensor(padded, dtype=torch.float64).T.unsqueeze(2)  # (n_steps, L, 1)
-        return stacked.to(self.net.flat.device, self.column_dtype).unbind()
+        return send(stacked, self.net.flat.device, self.column_dtype).unbind()
 
     def _take_step(self, part, step, rates):
         """Take a step in all lanes; return their losses (L,)."""
@@ -74,19 +75,24 @@ class StackedSteps(StepBackend):
 
     def _take_part_step(self, part, step, rates, losses):
         """Take a step in some lanes: some folds have a row more in their last batch than others."""
-        chosen = torch.tensor(part.positions, device=self.net.flat.device)
-        net = self.net.select(chosen)
-        optimizer = self.optimizer.select(chosen)
+        chosen = send(part.positions, self.net.flat.device, torch.long)
+        net = self.net.select(part.positions)
+        optimizer = self.optimizer.select(part.positions)
         penalties = None if self.penalties is None else self.penalties[chosen]
         losses[chosen] = self._compute_step(net, optimizer, penalties, part, step, rates[chosen])
-        self.net.put_back(chosen, net)
-        self.optimizer.put_back(chosen, optimizer)
+        self.net.put_back(part.positions, net)
+        self.optimizer.put_back(part.positions, optimizer)
 
     def _compute_step(self, net, optimizer, penalties, part, step, rates):
         """Take a step in the lanes of a net; return their losses (L,)."""
         outputs = net.forward(part.X, True, step)
         # (L,), (L, B, ...)
         loss, gradient = self.loss(outputs.detach(), part.target, part.weight)
+        if part.other is not None:
+            # (L,), (L, B, ...)
+            other_loss, other_gradient = self.loss(outputs.detach(), part.other, part.other_weight)
+            loss = loss + other_loss
+            gradient = gradient + other_gradient
         gradient = net.gradient(outputs, gradient)  # (L, P)
         if penalties is not None:
             loss = loss + add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)

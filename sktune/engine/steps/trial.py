@@ -111,7 +111,7 @@ class Trial:
         modules = [lane.spec.module.module for lane in self.lanes]
         net = StackedNet(modules, self.lanes[0].spec.sampling.open_masks(self.lanes))
         are_unchanged = watch_settings(net.template)
-        net = net.select(torch.tensor(self.positions, device=net.flat.device))
+        net = net.select(self.positions)
         # a module may write into its input
         X = self.X.clone()
         outputs = net.forward(X.clone(), True)

@@ -79,11 +79,14 @@ def read_whole(path):
 
 
 def list_files(folder):
-    """Return the finished files of a folder by name: each its size and when it was written."""
+    """Return the finished files of a folder by name: each its size and when it was written.
+
+    Links, pipes and the like are no files of ours.
+    """
     found = {}
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.endswith(SUFFIX):
+            if not entry.name.endswith(SUFFIX) or not entry.is_file(follow_symlinks=False):
                 continue
             # another process may have removed it
             with suppress(FileNotFoundError):

@@ -174,7 +174,7 @@ class FolderStore(Store):
         except FileNotFoundError:
             self._forget(name)
             return None
-        except (OSError, DamagedFileError, ForeignFileError) as error:
+        except (OSError, MemoryError, DamagedFileError, ForeignFileError) as error:
             self._ignore(name, error)
             return None
         self.held[name] = records

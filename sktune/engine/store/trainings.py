@@ -55,11 +55,6 @@ class Training:
         return self.lead.spec
 
     @property
-    def place(self):
-        """The numbers of candidate and split, of the fit that is trained."""
-        return self.lead.place
-
-    @property
     def first_epoch(self):
         """The epochs that are known."""
         return 0 if self.start is None else self.start.epoch
@@ -203,5 +198,6 @@ def _find_key(fit, precision):
         return None, LISTENED_TO
     try:
         return training_key(fit.spec, precision), ""
-    except TypeError:
+    except Exception:
+        # code of the user's takes part in a pickle
         return None, NO_DIGEST

@@ -17,6 +17,9 @@ from sktune.engine.workers.jobs import run_job
 _ASK_VERSIONS = "__import__('sktune.engine.digest').engine.digest.VERSIONS"
 # The bytes from which a job is sent to workers beside the scheduler.
 _LARGE = 1 << 20
+# How often something is sent whose receiver is lost, and how long each time.
+_MOST_SENDINGS = 3
+_SECONDS_TO_SEND = 60
 
 
 class DaskEngine(Engine):
@@ -74,7 +77,7 @@ class DaskEngine(Engine):
         futures = {}
         for number, (job, arrays) in jobs.items():
             # Dask warns of large arguments that are not scattered
-            sent = self.client.scatter(job, hash=False) if len(job) > _LARGE else job
+            sent = self._send(job) if len(job) > _LARGE else job
             arrays = [self._scatter(array) for array in arrays]
             futures[self.client.submit(run_job, sent, *arrays, pure=False)] = number
         try:
@@ -86,10 +89,19 @@ class DaskEngine(Engine):
 
     def _scatter(self, array):
         if array.name not in self._scattered:
-            # each worker will need it, and may be lost
-            future = self.client.scatter(array, hash=False, broadcast=True)
-            self._scattered[array.name] = future
+            # Workers pass it on among themselves. To broadcast it would wait forever for a worker
+            # that is lost meanwhile.
+            self._scattered[array.name] = self._send(array)
         return self._scattered[array.name]
+
+    def _send(self, thing):
+        """Return the future of a thing that a worker has; the worker may be lost just then."""
+        for _ in range(_MOST_SENDINGS):
+            try:
+                return self.client.scatter(thing, hash=False, timeout=_SECONDS_TO_SEND)
+            except (OSError, TimeoutError) as error:
+                failure = error
+        raise failure
 
 
 def _read_future(future):

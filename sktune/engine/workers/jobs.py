@@ -182,7 +182,9 @@ def _train(job, arrays):
             results = [_bring_home(result) for result in results]
             kept = [(number, _bring_home(result)) for number, result in kept]
     seconds = perf_counter() - began
-    return GroupResult(results, seconds, name_worker(), str(device), backend.name, blockers, kept)
+    steps, further = backend.told()
+    blockers = {**blockers, **further}
+    return GroupResult(results, seconds, name_worker(), str(device), steps, blockers, kept)
 
 
 def _bring_home(result):

@@ -74,7 +74,8 @@ def find_few_candidates(context):
     """Look for fewer candidates than the number of tuned parameters needs."""
     record = context.record
     n_parameters = len(record.parameters)
-    n_candidates = record.n_candidates
+    # a candidate of a search by halving is in several rungs
+    n_candidates = len(np.unique(record.tracks)) if record.rungs is not None else len(record.params)
     spaces = [parameter.space for parameter in record.parameters.values()]
     are_distributions = any(hasattr(space, "ppf") for space in spaces)
     n_combinations = np.prod([parameter.n_distinct for parameter in record.parameters.values()])
@@ -101,7 +102,9 @@ def find_fold_noise(context):
     """Look for candidates that cannot be told from the best."""
     record = context.record
     means = record.mean_scores
-    others = np.flatnonzero(np.isfinite(means) & (np.arange(len(means)) != context.best))
+    is_other = np.isfinite(means) & (np.arange(len(means)) != context.best)
+    # earlier rungs of a search by halving have scores by fewer resources
+    others = np.flatnonzero(is_other & record.is_final)
     if len(others) < 2:
         return None
     least = least_significant(record.scores, context.best, others)

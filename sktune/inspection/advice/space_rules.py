@@ -67,7 +67,7 @@ def _find_side(context, parameter):
     if _is_natural_end(parameter, side):
         return None
     record = context.record
-    inner = np.flatnonzero(is_inner & np.isfinite(record.mean_scores))
+    inner = np.flatnonzero(is_inner & np.isfinite(record.mean_scores) & record.is_final)
     if len(inner) < (LEAST_INNER if hasattr(parameter.space, "cdf") else 1):
         return None
     gains = record.mean_scores[context.best] - record.mean_scores[inner]

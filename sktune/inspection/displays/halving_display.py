@@ -3,9 +3,10 @@
 import numpy as np
 
 from sktune.inspection.displays.colors import escape
+from sktune.inspection.figures import begin_figure
 from sktune.inspection.records import label_of, read_search
 from sktune.inspection.records.parameters import format_value
-from sktune.runtime.optional import import_pandas, import_pyplot
+from sktune.runtime.optional import import_pandas
 
 # Of the brackets of Hyperband, from the first on.
 _MARKERS = "osD^vP*X"
@@ -94,16 +95,12 @@ class HalvingDisplay:
         ImportError
             If matplotlib is not installed.
         """
-        plt = import_pyplot("HalvingDisplay")
+        ax = begin_figure(self, ax, (7, 4.5))
+        self.lines_ = []
         from matplotlib.cbook import normalize_kwargs
         from matplotlib.lines import Line2D
 
         line_kw = normalize_kwargs(line_kw or {}, Line2D)
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
-        self.lines_ = []
         labels = set()
         for rows in self._list_tracks():
             drawn = self._style_track(rows)
@@ -120,7 +117,7 @@ class HalvingDisplay:
 
     def _list_tracks(self):
         """Return the rows of each track, in the order of the rungs: list of ndarray of int."""
-        tracks = self._find_tracks()
+        tracks = self.record.tracks
         found = []
         for track in range(tracks.max() + 1):
             rows = np.flatnonzero(tracks == track)
@@ -196,7 +193,7 @@ class HalvingDisplay:
         """
         pd = import_pandas("HalvingDisplay.to_frame")
         record = self.record
-        columns = {"track": self._find_tracks()}
+        columns = {"track": record.tracks}
         columns |= {name: parameter.values for name, parameter in record.parameters.items()}
         if record.brackets is not None:
             columns["bracket"] = record.brackets
@@ -207,18 +204,3 @@ class HalvingDisplay:
         columns["is_final"] = record.is_final
         columns["is_best"] = np.arange(record.n_candidates) == record.best_index
         return pd.DataFrame(columns)
-
-    def _find_tracks(self):
-        """Return the number of each candidate's set of parameters: equal ones share a number.
-
-        Equal ones of two brackets are two tracks.
-        """
-        record = self.record
-        brackets = [None] * record.n_candidates if record.brackets is None else record.brackets
-        numbers = {}
-        tracks = []
-        for params, bracket in zip(record.params, brackets, strict=True):
-            given = sorted(params.items(), key=lambda item: item[0])
-            key = repr((bracket, given))
-            tracks.append(numbers.setdefault(key, len(numbers)))
-        return np.array(tracks)

@@ -7,6 +7,7 @@ from sklearn.pipeline import Pipeline
 
 from sktune.inspection.displays.colors import color_candidates
 from sktune.inspection.displays.loss_legend import add_loss_legend
+from sktune.inspection.figures import begin_figure
 from sktune.inspection.records import (
     CurveTable,
     SearchRecord,
@@ -16,7 +17,7 @@ from sktune.inspection.records import (
     name_regimes,
     read_search,
 )
-from sktune.runtime.optional import import_pandas, import_pyplot
+from sktune.runtime.optional import import_pandas
 
 # Bands and names of candidates are drawn up to this many; beyond it, one collection of lines.
 _MANY = 20
@@ -157,11 +158,7 @@ class LossCurveDisplay:
         """
         shown = self._choose_candidates(candidates)
         parameter = self._choose_parameter(color_by)
-        plt = import_pyplot("LossCurveDisplay")
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
+        ax = begin_figure(self, ax, (7.5, 4.5))
         self.lines_ = []
         n_candidates = self.record.n_candidates
         colors = np.tile([0.27, 0.35, 0.55, 1.0], (n_candidates, 1))

@@ -6,8 +6,9 @@ from sktune.inspection.displays.axes import place_values, set_axis
 from sktune.inspection.displays.colors import escape
 from sktune.inspection.displays.maps import draw_map
 from sktune.inspection.displays.parallel import draw_parallel
+from sktune.inspection.figures import begin_figure
 from sktune.inspection.records import read_search
-from sktune.runtime.optional import import_pandas, import_pyplot
+from sktune.runtime.optional import import_pandas
 
 _KINDS = ("auto", "progress", "parallel")
 # Bars of standard errors are drawn up to this many candidates.
@@ -120,11 +121,7 @@ class SearchDisplay:
             raise ValueError(f"kind='parallel' must have at least two parameters, got {len(shown)}")
         if not np.isfinite(self.record.mean_scores).any():
             raise ValueError("at least one candidate must have a score, got none")
-        plt = import_pyplot("SearchDisplay")
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7, 4.5), layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
+        ax = begin_figure(self, ax, (7, 4.5))
         self.lines_ = []
         if kind == "parallel":
             self.lines_.append(draw_parallel(ax, self.record, shown))

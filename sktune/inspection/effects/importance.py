@@ -101,7 +101,8 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
     A forest learns the score from the parameters, and a functional analysis of variance divides
     the variance of its predictions (Hutter et al. 2014, "An efficient approach for assessing
     hyperparameter importance"). Numbers are on their own scale, and an unset value is a value of
-    its own. The shares are of the values that were tried: other ranges give other shares.
+    its own. The shares are of the values that were tried: other ranges give other shares. Of a
+    search by halving, they are those of the first rung.
 
     Parameters
     ----------
@@ -140,7 +141,9 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
     """
     _check_counts(n_trees, n_samples)
     record = read_search(search, metric)
-    scored = np.isfinite(record.mean_scores)
+    # all candidates of a search by halving have scores by equal resources in the first rung only
+    is_first = record.is_first
+    scored = np.isfinite(record.mean_scores) & is_first
     if not scored.any():
         raise ValueError(
             f"at least one candidate must have a score, got {record.n_candidates} failed ones"
@@ -160,7 +163,7 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
         deviations={key: float(deviation) for key, (_, deviation) in named.items()},
         r2=float(r2),
         n_candidates=len(scores),
-        n_failed=int((~scored).sum()),
+        n_failed=int((is_first & ~scored).sum()),
         reason=_find_reason(len(scores), len(names), np.ptp(scores), is_better),
         metric=record.scoring,
     )

@@ -5,8 +5,8 @@ import textwrap
 import numpy as np
 
 from sktune.inspection.effects.importance import importance
+from sktune.inspection.figures import begin_figure
 from sktune.inspection.records import label_of
-from sktune.runtime.optional import import_pyplot
 
 
 class ImportanceDisplay:
@@ -83,13 +83,9 @@ class ImportanceDisplay:
         """
         if max_bars < 1:
             raise ValueError(f"max_bars must be at least 1, got max_bars={max_bars!r}")
-        plt = import_pyplot("ImportanceDisplay")
         found = self.importance
         keys = sorted(found.shares, key=found.shares.get, reverse=True)[:max_bars]
-        if ax is None:
-            _, ax = plt.subplots(figsize=(7, 1.6 + 0.35 * len(keys)), layout="constrained")
-        self.ax_ = ax
-        self.figure_ = ax.figure
+        ax = begin_figure(self, ax, (7, 1.6 + 0.35 * len(keys)))
         shares = np.array([found.shares[key] for key in keys])
         deviations = np.array([found.deviations[key] for key in keys])
         # a share is between 0 and 1, and so is its line

@@ -8,7 +8,7 @@ from sklearn.base import clone
 from sktune.inspection.records.curves import CurveTable
 from sktune.inspection.records.metrics import choose_metric, name_scorer, name_scoring
 from sktune.inspection.records.parameters import make_parameter
-from sktune.inspection.records.rungs import find_final, read_resources
+from sktune.inspection.records.rungs import find_final, name_resource, read_resources
 from sktune.inspection.records.search_record import SearchRecord
 from sktune.inspection.records.searches import SPACES, find_search
 
@@ -61,6 +61,9 @@ def read_search(search, metric=None):
     has_train_scores = f"mean_train_{metric}" in results
     rungs = _read_column(results, "iter", int)
     brackets = _read_column(results, "bracket", object)
+    if brackets is not None and len(set(brackets.tolist())) == 1:
+        # a single one needs no name
+        brackets = None
     is_final = find_final(rungs, brackets, len(params))
     return SearchRecord(
         params=params,
@@ -74,7 +77,7 @@ def read_search(search, metric=None):
         stages=_read_column(results, "stage", object),
         rungs=rungs,
         resources=read_resources(results, search, rungs),
-        resource=str(getattr(search, "resource", "")),
+        resource=name_resource(search),
         brackets=brackets,
         curves=_read_curves(search, len(params), scores.shape[1]),
         parameters=_read_parameters(params, search),

@@ -116,8 +116,8 @@ def _find_good_rate(means, rates):
 
 
 def _jumps(mean, start, fall):
-    """Tell whether a curve begins far above the start, and never comes clearly below it."""
-    return mean[0] > start + fall and mean[-1] > start - _IS_RISE * fall
+    """Tell whether a curve begins far above the start, and does not come down to the lowest."""
+    return mean[0] > start + fall and mean[-1] > start - fall + _IS_ABOVE * fall
 
 
 def _name_regime(mean, start, fall):

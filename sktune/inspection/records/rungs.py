@@ -13,6 +13,19 @@ def read_resources(results, search, rungs):
     return np.asarray(of_rungs)[rungs]
 
 
+def name_resource(search):
+    """Return how a search by halving calls its resource; ``""`` where it does not tell."""
+    name = getattr(search, "resource_", getattr(search, "resource", ""))
+    return "" if name == "auto" else str(name)
+
+
+def find_first(rungs, brackets, n_candidates):
+    """Return which candidates are in the first rung of their bracket: ndarray of bool."""
+    if rungs is None:
+        return np.ones(n_candidates, dtype=bool)
+    return find_final(-rungs, brackets, n_candidates)
+
+
 def find_final(rungs, brackets, n_candidates):
     """Return which candidates are in the last rung of their bracket: ndarray of bool."""
     if rungs is None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sktune.inspection.records.curves import CurveTable
-from sktune.inspection.records.rungs import find_final
+from sktune.inspection.records.rungs import find_final, find_first
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,37 @@ class SearchRecord:
     def is_final(self):
         """Which candidates are in the last rung of their bracket; all, without rungs."""
         return find_final(self.rungs, self.brackets, self.n_candidates)
+
+    @property
+    def is_first(self):
+        """Which candidates are in the first rung of their bracket; all, without rungs."""
+        return find_first(self.rungs, self.brackets, self.n_candidates)
+
+    @property
+    def tracks(self):
+        """The number of each candidate's set of parameters: (n_candidates,).
+
+        Equal ones share a number, as a candidate does that goes on to the next rung; but not
+        those of two brackets.
+        """
+        brackets = [None] * self.n_candidates if self.brackets is None else self.brackets
+        given_by_rungs = self._find_parameters_of_rungs()
+        numbers = {}
+        tracks = []
+        for params, bracket in zip(self.params, brackets, strict=True):
+            own = [item for item in params.items() if item[0] not in given_by_rungs]
+            given = sorted(own, key=lambda item: item[0])
+            key = repr((bracket, given))
+            tracks.append(numbers.setdefault(key, len(numbers)))
+        return np.array(tracks)
+
+    def _find_parameters_of_rungs(self):
+        """Return the parameters that are the resource itself: a set of str."""
+        if self.resources is None:
+            return set()
+        pairs = list(zip(self.params, self.resources, strict=True))
+        names = self.params[0]
+        return {name for name in names if all(p.get(name) == amount for p, amount in pairs)}
 
     def find_parameter(self, name):
         """Return a Parameter by its name, or by the end of its name if there is one such only.

@@ -16,6 +16,7 @@ from sktune.inspection.report.recipe import write_recipe
 from sktune.inspection.report.results import (
     find_baseline,
     list_best_parameters,
+    list_other_scores,
     read_best,
     read_sealed_test,
 )
@@ -76,6 +77,7 @@ def render_page(record, search, title, findings, X, y):
         script=Markup(script),
         asked=describe_asked(record, search),
         best=read_best(record),
+        other_scores=list_other_scores(record, search),
         best_parameters=list_best_parameters(record),
         top=_find_top(record),
         baseline=find_baseline(record, search, X, y),

@@ -1,14 +1,14 @@
 """The scores that matter: of the best candidate, of the baseline, on the sealed rows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.base import clone
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import Pipeline
 
-from sktune.inspection.records import read_scorer
+from sktune.inspection.records import list_metrics, read_scorer, read_search
 from sktune.inspection.records.parameters import format_value
 
 
@@ -72,6 +72,21 @@ def read_best(record):
         return None
     error = record.standard_errors[best]
     return Score(record.mean_scores[best], error, f"candidate {best}")
+
+
+def list_other_scores(record, search):
+    """Return the scores of the chosen candidate by all other metrics: list of (name, Score)."""
+    if record.best_index is None:
+        return []
+    scores = []
+    for metric in list_metrics(search):
+        if metric == record.metric:
+            continue
+        other = replace(read_search(search, metric), best_index=record.best_index)
+        score = read_best(other)
+        if score is not None:
+            scores.append((other.scoring, score))
+    return scores
 
 
 def list_best_parameters(record):

@@ -70,7 +70,10 @@ class LinkReader(Pieces):
         if node.target in ARITHMETIC:
             return self._read_arithmetic(node)
         if not node.args or not isinstance(node.args[0], fx.Node):
-            raise Unreadable(f"it calls {_name_of(node)} with something else than its input")
+            what = _name_of(node)
+            if what not in {_name_of_target(target) for target in FUNCTIONS}:
+                raise Unreadable(f"it computes {what}")
+            raise Unreadable(f"it calls {what} with something else than its input")
         source = self.values[node.args[0]]
         if node.op == "call_module":
             return self._call_layer(node, source)
@@ -233,4 +236,8 @@ def _name_of(node):
     """Return what a user calls the operation of a node."""
     if node.op == "call_module":
         return f"its layer {_strip(node.target)}"
-    return getattr(node.target, "__name__", str(node.target))
+    return _name_of_target(node.target)
+
+
+def _name_of_target(target):
+    return getattr(target, "__name__", str(target))

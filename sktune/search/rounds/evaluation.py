@@ -88,8 +88,19 @@ class Rounds:
             return n
         return int(min(max(self.session.deadline.n_left / seconds, 1), n))
 
-    def evaluate(self, candidates):
-        """Return the outcomes of candidates, whose networks are trained together."""
+    def evaluate(self, candidates, columns=None, splits=None):
+        """Return the outcomes of candidates, whose networks are trained together.
+
+        Parameters
+        ----------
+        candidates : list of dict
+        columns : dict of list, or None
+            What further columns of the results say of each candidate.
+        splits : FixedSplits or None
+            None is those of the search.
+        """
+        more = {name: [value] * len(candidates) for name, value in self.columns.items()}
+        more |= columns or {}
         began = monotonic()
         self.search.n_rounds_ = getattr(self.search, "n_rounds_", 0) + 1
         self.search._progress.name_round(self.title or f"round {self.search.n_rounds_}")
@@ -97,26 +108,25 @@ class Rounds:
         n_before = len(session.outcomes)
         session.report.n_earlier = n_before
         try:
-            self._call_scikit_learn(candidates)
+            self._call_scikit_learn(candidates, more, splits or self.splits)
         except ValueError as error:
             # a search that has found candidates does not end with a round of worse ones
             if not session.kept or not _ALL_FAILED.match(str(error)):
                 raise
             warnings.warn(str(error), FitFailedWarning, stacklevel=2)
-            session.take_failed(candidates, error, self.search.error_score, self.columns)
+            session.take_failed(candidates, error, self.search.error_score, more)
         except KeyboardInterrupt:
             # what earlier rounds have found is not lost
             if not session.report.is_interrupted or not session.kept:
                 raise
             warn_of_interrupt(len(candidates))
-            session.take_interrupted(candidates, self.columns)
+            session.take_interrupted(candidates, more)
         session.seconds_each = (monotonic() - began) / len(candidates)
         return session.outcomes[n_before:]
 
-    def _call_scikit_learn(self, candidates):
-        more = {name: [value] * len(candidates) for name, value in self.columns.items()}
+    def _call_scikit_learn(self, candidates, more, splits):
         with self.tasks.evaluating(self.task, candidates) as arguments:
-            self.evaluate_candidates(candidates, cv=self.splits, more_results=more, **arguments)
+            self.evaluate_candidates(candidates, cv=splits, more_results=more, **arguments)
 
     @property
     def results(self):

@@ -109,7 +109,7 @@ class Session:
                 outcomes.append(self.failed[len(outcomes)])
             rows = out[number * n_splits : (number + 1) * n_splits]
             is_complete = len(outcomes) not in stopped and not any(map(is_skipped, rows))
-            own_columns = {name: values[number] for name, values in columns.items()}
+            own_columns = _take_row(columns, number)
             outcomes.append(Outcome(params, rows, is_complete, own_columns))
         self.outcomes = outcomes
         self.n_splits = n_splits
@@ -117,18 +117,23 @@ class Session:
     def take_interrupted(self, candidates, columns):
         """Take the candidates of a round that was interrupted before any of them was complete."""
         rows = self.kept[0].rows
-        for params in candidates:
-            self.outcomes.append(Outcome(params, rows, is_complete=False, columns=columns))
+        for number, params in enumerate(candidates):
+            own_columns = _take_row(columns, number)
+            self.outcomes.append(Outcome(params, rows, is_complete=False, columns=own_columns))
 
     def take_failed(self, candidates, error, error_score, columns):
         """Take the candidates of a round in which every fit has failed, with the error of these."""
         rows = (self.kept or self.outcomes)[0].rows
-        for params in candidates:
+        for number, params in enumerate(candidates):
             failed = [_make_failed_row(row, error, error_score) for row in rows]
-            outcome = Outcome(params, failed, columns=columns)
+            outcome = Outcome(params, failed, columns=_take_row(columns, number))
             self.failed[len(self.outcomes)] = outcome
             self.outcomes.append(outcome)
         self.results = None
+
+
+def _take_row(columns, number):
+    return {name: values[number] for name, values in columns.items()}
 
 
 def _make_failed_row(row, error, error_score):

@@ -22,6 +22,7 @@ from torch import nn
 
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine import executor
 from sktune.engine.report import FusionReport
 from sktune.engine.store import FolderStore, files, folder, recording
 
@@ -141,6 +142,18 @@ def test_every_search_resumes(kind, tmp_path):
     assert clone(second).get_params()["cache"] == str(path)
     if kind == "ensemble":
         np.testing.assert_array_equal(first.oof_predictions_, second.oof_predictions_)
+
+
+def test_a_sealed_search_resumes_with_its_baseline(tmp_path, monkeypatch):
+    search = make_searches(tmp_path)["grid"].set_params(refit=True)
+    tuned = sktune.HoldoutSearch(search.set_params(cv=2), random_state=0)
+    first = tuned.fit(X, y).baseline_score_, tuned.test_score_
+
+    def refuse(*args, **options):
+        raise AssertionError("everything is known")
+
+    monkeypatch.setattr(executor, "train_group", refuse)
+    assert (tuned.fit(X, y).baseline_score_, tuned.test_score_) == first
 
 
 def test_a_larger_grid_trains_what_is_new(tmp_path):
@@ -329,6 +342,15 @@ def test_a_folder_of_somebody_elses_costs_time_only(change, tmp_path):
         second = run(tmp_path)
 
     assert_same(first, second)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    # whoever opens a pipe waits for somebody who writes
+    os.mkfifo(tmp_path / ("0" * 64 + ".safetensors"))
+    (tmp_path / ("1" * 64 + ".safetensors")).symlink_to("/dev/zero")
+    (tmp_path / ("2" * 64 + ".safetensors")).mkdir()
+
+    assert run(tmp_path)[2].n_trained_epochs == 16
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])

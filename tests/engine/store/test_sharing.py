@@ -16,8 +16,9 @@ from torch import nn
 
 import sktune
 from sktune import NeuralNetClassifier, NeuralNetRegressor
-from sktune.engine import executor
+from sktune.engine import digest, executor
 from sktune.engine.report import FusionReport
+from sktune.engine.store import MemoryStore
 
 EPOCHS = [{"max_epochs": n} for n in (5, 2, 9, 5)]
 SETTINGS = {"module__hidden": (8,), "module__dropout": 0.2, "batch_size": 16, "random_state": 0}
@@ -261,6 +262,58 @@ def test_all_searches_share_over_their_rounds():
     # a fit of 2 epochs does not follow from one of 3
     assert sharing.n_trained_epochs == 2 * (3 + 2 + 1 + 5)
     assert sharing.n_known_fits > 0
+
+
+def test_a_fit_without_a_digest_is_trained_and_says_so():
+    class Handle:
+        def __reduce_ex__(self, protocol):
+            raise TypeError("a handle of the operating system cannot be pickled")
+
+        def __deepcopy__(self, memo):
+            return self
+
+    class Unpicklable(Gated):
+        def __init__(self, n_features, n_outputs):
+            super().__init__(n_features, n_outputs)
+            self.handle = Handle()
+
+    report = assert_parity(NeuralNetClassifier(Unpicklable, random_state=0), EPOCHS, X, y)
+    assert report.sharing.n_shared_fits == 0
+    (reason,) = report.sharing.reasons
+    assert "cannot be pickled" in reason
+
+
+def test_a_table_is_hashed_once_in_a_fit(monkeypatch):
+    hashed = []
+    feed = digest._feed_tensor
+    monkeypatch.setattr(
+        digest,
+        "_FEEDS",
+        tuple(
+            (kind, (lambda h, t: hashed.append(t.shape) or feed(h, t)) if one is feed else one)
+            for kind, one in digest._FEEDS
+        ),
+    )
+    stages = [("epochs", {"max_epochs": [2, 4]}), ("rates", {"lr": [0.1, 0.2]})]
+    search = sktune.StagedSearch(ours(max_epochs=3), stages, sampler="grid", cv=3)
+    search.fit(X_long, y_long)
+
+    assert hashed.count(X_long.shape) == 1
+    assert search.fusion_.sharing.n_known_fits > 0
+
+
+@pytest.mark.parametrize("kind", [float, np.float64])
+def test_a_fit_with_dropout_is_known_whatever_it_was_prepared_with(kind):
+    # fits that differ in their rates are prepared as followers of the first of them
+    net = ours(module__dropout=0.1)
+    rates = [kind(0.0), kind(0.2), kind(0.4)]
+    store = MemoryStore()
+    with joblib.parallel_config("sktune", store=store):
+        sktune.GridSearchCV(net, {"module__dropout": rates}, cv=RAGGED, refit=False).fit(X, y)
+        for rate in reversed(rates):
+            space = {"module__dropout": [rate]}
+            again = sktune.GridSearchCV(net, space, cv=RAGGED, refit=False).fit(X, y)
+            assert again.fusion_.sharing.n_trained_epochs == 0
 
 
 def test_cross_validations_share_in_the_context():

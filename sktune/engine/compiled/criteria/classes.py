@@ -37,8 +37,9 @@ def cross_entropy(
     outputs : ndarray
         The logits (n_classes, n), n being the padded number of rows.
     stride, n_classes : int
-    target : ndarray (n_all, 1)
-        Classes, as floating numbers.
+    target : ndarray (n_all, 1) or (n_all, 3)
+        Classes, as floating numbers. With three columns a row has two classes: the second column
+        holds the other class, and the third its share of the row's weight.
     weight : ndarray (n_all,)
     rows : ndarray of int (n_rows,)
     largest_logit, total : ndarray (n,)
@@ -72,6 +73,11 @@ def cross_entropy(
         for i in range(len(rows)):
             logit = outputs[int(target[rows[i], 0]) * stride + i]
             loss += weight[rows[i]] * (largest_logit[i] - own * logit)
+    if target.shape[1] > 1:
+        for i in range(len(rows)):
+            logit = outputs[int(target[rows[i], 0]) * stride + i]
+            other_logit = outputs[int(target[rows[i], 1]) * stride + i]
+            loss += weight[rows[i]] * own * target[rows[i], 2] * (logit - other_logit)
     if smoothing > zero:
         for c in range(n_classes):
             for i in range(len(rows)):
@@ -103,4 +109,9 @@ def cross_entropy(
                 exponentials[i] -= other * factor[i]
     for i in range(len(rows)):
         outputs[int(target[rows[i], 0]) * stride + i] -= own * factor[i]
+    if target.shape[1] > 1:
+        for i in range(len(rows)):
+            moved = own * factor[i] * target[rows[i], 2]
+            outputs[int(target[rows[i], 0]) * stride + i] += moved
+            outputs[int(target[rows[i], 1]) * stride + i] -= moved
     return loss * share

@@ -35,8 +35,8 @@ def write_flows(links, *, has_layers):
 
     Parameters
     ----------
-    links : ndarray (n_links, N_COLUMNS) of int
-        It is changed in place.
+    links : list of list of int
+        The rows of the table. They are changed in place.
     has_layers : bool
         Whether layers change the input in place.
     """

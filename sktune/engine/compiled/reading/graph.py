@@ -8,23 +8,9 @@ from torch import nn
 
 from sktune.engine.compiled import opcodes
 from sktune.engine.compiled.reading.flows import write_flows
-from sktune.modules.activations import ACTIVATIONS, find_name
-from sktune.modules.dropout import HashedDropout
-from sktune.modules.function_masks import FUNCTION_INDEX
-from sktune.modules.tracing.links import (
-    Add,
-    Columns,
-    Concatenation,
-    FunctionDropout,
-    Lookup,
-    Product,
-    Scale,
-)
+from sktune.engine.compiled.reading.layers import Unknown, make_row, read_in_place
+from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, Product
 from sktune.modules.tracing.operations import ENDINGS
-
-
-class Unknown(Exception):
-    """The kernels do not compute a layer; the text tells which and why, in the user's words."""
 
 
 class Buffer(NamedTuple):
@@ -93,7 +79,7 @@ class GraphReader:
         self.dtypes = {p.dtype for p in module.parameters()}
         self.buffer_names = {id(b): name for name, b in module.named_buffers()}
         self.links = links
-        self.values = [_Value(n_features, [(_make_row(opcodes.INPUT), (0.0, 0.0))])]
+        self.values = [_Value(n_features, [(make_row(opcodes.INPUT), (0.0, 0.0))])]
         # for the input and for each link: the value that holds what it returns
         self.numbers = [0]
         self.n_uses = Counter(source for link in links for source in link.sources)
@@ -113,7 +99,7 @@ class GraphReader:
                 self.ending = type(link.layer)
                 continue
             has_batch_norm |= type(link.layer) is nn.BatchNorm1d
-            in_place = self._read_in_place(link)
+            in_place = read_in_place(link, self.n_calls)
             if in_place is not None:
                 number = self._find_free(link.sources[0])
                 self.values[number].layers.append(in_place)
@@ -129,10 +115,9 @@ class GraphReader:
             for row, pair in value.operations + value.layers:
                 rows.append(row)
                 settings.append(pair)
-        table = np.array(rows, dtype=np.int64)
-        write_flows(table, has_layers=bool(self.values[0].layers))
+        write_flows(rows, has_layers=bool(self.values[0].layers))
         return Graph(
-            table,
+            np.array(rows, dtype=np.int64),
             np.array(settings, dtype=np.float64),
             max(value.width for value in self.values),
             self.values[-1].width,
@@ -141,27 +126,6 @@ class GraphReader:
             tuple(dict.fromkeys(self.lookups)),
             has_batch_norm,
         )
-
-    def _read_in_place(self, link):
-        """Return row and settings of a layer that works in place; None if it is an operation."""
-        layer = link.layer
-        if isinstance(layer, Scale):
-            return _make_row(opcodes.SCALE), (layer.factor, layer.offset)
-        if isinstance(layer, HashedDropout):
-            row = _make_row(opcodes.DROPOUT_LAYER)
-            row[opcodes.DROPOUT_INDEX] = layer.index
-            row[opcodes.DROPOUT_CALL] = self.n_calls[layer.index]
-            self.n_calls[layer.index] += 1
-            return row, (0.0, 0.0)
-        if isinstance(layer, FunctionDropout):
-            row = _make_row(opcodes.DROPOUT_LAYER)
-            row[opcodes.DROPOUT_INDEX] = FUNCTION_INDEX
-            row[opcodes.DROPOUT_CALL] = self.n_calls[FUNCTION_INDEX]
-            self.n_calls[FUNCTION_INDEX] += 1
-            return row, (layer.p, 0.0)
-        if find_name(layer) is None:
-            return None
-        return _make_row(_find_opcode(link.name, layer)), (_read_option(layer), 0.0)
 
     def _find_free(self, source):
         """Return a value that holds what a link returned, and that no other link takes."""
@@ -176,7 +140,7 @@ class GraphReader:
         return len(self.values) - 1
 
     def _make_copy(self, source, n_inputs, n_outputs, position):
-        row = _make_row(opcodes.COPY, source, n_inputs, n_outputs)
+        row = make_row(opcodes.COPY, source, n_inputs, n_outputs)
         row[opcodes.POSITION] = position
         return row
 
@@ -191,21 +155,21 @@ class GraphReader:
     def _read_linear(self, link, sources):
         layer = link.layer
         width = self._check_shapes(link, sources[0], layer.in_features)
-        row = _make_row(opcodes.LINEAR, sources[0], width, layer.out_features)
+        row = make_row(opcodes.LINEAR, sources[0], width, layer.out_features)
         self._set_parameters(row, layer)
         return self._add_value(layer.out_features, [(row, (0.0, 0.0))])
 
     def _read_layer_norm(self, link, sources):
         layer = link.layer
         width = self._check_shapes(link, sources[0], layer.normalized_shape[0])
-        row = _make_row(opcodes.LAYER_NORM, sources[0], width, width)
+        row = make_row(opcodes.LAYER_NORM, sources[0], width, width)
         self._set_parameters(row, layer)
         return self._add_value(width, [(row, (layer.eps, 0.0))])
 
     def _read_batch_norm(self, link, sources):
         layer = link.layer
         width = self._check_shapes(link, sources[0], layer.num_features)
-        row = _make_row(opcodes.BATCH_NORM, sources[0], width, width)
+        row = make_row(opcodes.BATCH_NORM, sources[0], width, width)
         self._set_parameters(row, layer)
         row[opcodes.OPTION] = int(layer.track_running_stats)
         if layer.track_running_stats:
@@ -230,13 +194,13 @@ class GraphReader:
 
     def _read_sum(self, link, sources):
         width = self.values[sources[0]].width
-        row = _make_row(opcodes.ADD, sources[0], width, width)
+        row = make_row(opcodes.ADD, sources[0], width, width)
         row[opcodes.B] = sources[1]
         return self._add_value(width, [(row, (link.layer.first, link.layer.second))])
 
     def _read_product(self, link, sources):
         width = self.values[sources[0]].width
-        row = _make_row(opcodes.PRODUCT, sources[0], width, width)
+        row = make_row(opcodes.PRODUCT, sources[0], width, width)
         row[opcodes.B] = sources[1]
         return self._add_value(width, [(row, (0.0, 0.0))])
 
@@ -261,7 +225,7 @@ class GraphReader:
         n_entries, n_dimensions = layer.weight.shape
         rows = []
         for n, column in enumerate(link.layer.columns):
-            row = _make_row(opcodes.EMBEDDING, 0, n_entries, n_dimensions)
+            row = make_row(opcodes.EMBEDDING, 0, n_entries, n_dimensions)
             row[opcodes.B] = column
             row[opcodes.WEIGHT] = self.parameters[id(layer.weight)]
             row[opcodes.N_PENALIZED] = n_entries * n_dimensions
@@ -307,20 +271,6 @@ _OPERATIONS = {
 }
 
 
-def _make_row(opcode, source=-1, n_inputs=0, n_outputs=0):
-    """Return a row of the table of links."""
-    row = [0] * opcodes.N_COLUMNS
-    row[opcodes.OPCODE] = opcode
-    if opcode >= opcodes.FIRST_OPERATION:
-        row[opcodes.A] = source
-        row[opcodes.B] = -1
-        row[opcodes.WEIGHT] = -1
-        row[opcodes.BIAS] = -1
-    row[opcodes.N_INPUTS] = n_inputs
-    row[opcodes.N_OUTPUTS] = n_outputs
-    return row
-
-
 def _find_starts(named):
     """Return where each parameter begins among all of them, by its id."""
     starts = {}
@@ -329,21 +279,3 @@ def _find_starts(named):
         starts[id(p)] = position
         position += p.numel()
     return starts
-
-
-def _find_opcode(name, layer):
-    """Return the opcode of an activation layer; raise where the kernels do not compute it."""
-    activation = find_name(layer)
-    for attribute, value in ACTIVATIONS[activation].compiled_form.items():
-        if getattr(layer, attribute) != value:
-            raise Unknown(f"its layer {name} has another {attribute} than {value!r}")
-    opcode = getattr(opcodes, activation.upper(), None)
-    if opcode is None:
-        raise Unknown(f"its layer {name} is a {type(layer).__name__}")
-    return opcode
-
-
-def _read_option(layer):
-    """Return the number that parametrizes an activation layer; 0 if none does."""
-    option = ACTIVATIONS[find_name(layer)].option
-    return 0.0 if option is None else getattr(layer, option)

@@ -1,0 +1,1 @@
+"""How steps are recorded by a GPU and replayed: see :mod:`sktune.engine.steps.recorded`."""

@@ -1,0 +1,1 @@
+"""Work on a GPU that does not wait for it."""

@@ -63,6 +63,10 @@ def test_spending(tmp_path):
         "resumed": 0,
         "skorch": 4 * 2 * 7,
     }
+    halved = {row["peer"]: row for row in found["halving"]["rows"]}
+    assert halved["grid"]["epochs"] == 27 * 2 * 3
+    assert halved["racing"]["epochs"] < halved["grid"]["epochs"]
+    assert halved["racing"]["best_score"] <= halved["grid"]["best_score"]
 
 
 def test_single_fit(tmp_path, capsys):

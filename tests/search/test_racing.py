@@ -10,18 +10,24 @@ from parity import RAGGED
 from parity import X as X_net
 from parity import y as y_net
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import LeaveOneGroupOut, ShuffleSplit
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktune import (
+    BayesSearchCV,
     GridSearchCV,
     NeuralNetClassifier,
     OneStandardError,
     RandomizedSearchCV,
 )
+from sktune.inspection import diagnose, importance
+from sktune.inspection.records import read_search
+from sktune.inspection.report.candidates import list_candidates
 from sktune.search.racing import Race
+from sktune.search.rounds.stopping import Deadline
 
 NET = NeuralNetClassifier(module__hidden=(6,), batch_size=16, max_epochs=3, random_state=0)
 RATES = {"lr": [1e-6, 1e-5, 1e-4, 3e-2, 1e-2, 2e-2]}
@@ -269,3 +275,122 @@ def test_what_is_run_has_the_scores_that_it_has_without_a_race(kind):
     n_lanes = sum(group["lanes"] for group in search.fusion_.groups)
     assert n_lanes + len(search.fusion_.alone) == is_run.sum()
     assert pickle.loads(pickle.dumps(search)).best_params_ == search.best_params_
+
+
+def test_an_ensemble_is_of_complete_candidates():
+    grid = {"C": [1e-6, 1.0, 10.0]}
+    options = {"cv": RAGGED, "scoring": "accuracy", "ensemble": "greedy", "racing": True}
+    search = GridSearchCV(LogisticRegression(), grid, **options).fit(X_net, y_net)
+
+    assert search.cv_results_["n_splits_run"].tolist() == [1, 2, 2]
+    assert search.ensemble_weights_[0] == 0
+    assert np.isnan(search.oof_predictions_[0]).all()
+    assert len(search.ensemble_.members_) % 2 == 0
+
+
+class Late(Deadline):
+    """Its time is over once so many fits are counted."""
+
+    n_fits = 0
+
+    @property
+    def is_over(self):
+        return len(FITS) >= self.n_fits
+
+    @property
+    def n_left(self):
+        return 0.0 if self.is_over else 100.0
+
+
+@pytest.mark.parametrize(
+    ("n_fits", "kept"), [(3, []), (6, [0]), (8, [0, 2]), (10, [0, 2, 3]), (11, [0, 1, 2, 3])]
+)
+def test_what_a_timeout_leaves(n_fits, kept, monkeypatch):
+    monkeypatch.setattr("sktune.search.rounds.session.Deadline", Late)
+    monkeypatch.setattr(Late, "n_fits", n_fits)
+    # a round has the four of them: the first leads, the third leaves, and later the fourth
+    table = [(0.9, 0.8, 0.8, 0.8), (0.9, 0.9, 0.8, 0.9), (0.1,) * 4, (0.8, 0.7, 0.9, 0.9)]
+    monkeypatch.setattr("sktune.search.grid.default_batch_size", lambda *_: 4)
+    monkeypatch.setattr(
+        "sktune.search.grid.ParameterSampler",
+        lambda *_, **__: [{"scores": scores} for scores in table],
+    )
+    if not kept:
+        with pytest.raises(ValueError, match="timeout must leave the time"):
+            race(table, RandomizedSearchCV, timeout=50.0)
+        return
+    search = race(table, RandomizedSearchCV, timeout=50.0)
+
+    found = search.cv_results_
+    # whoever has had no time left is not there; whoever has left the race is
+    assert [params["scores"] for params in found["params"]] == [table[number] for number in kept]
+    assert ("the timeout of 50.0 s is over" in search.stop_reason_) == (len(kept) < 4)
+    assert np.isfinite(found["mean_test_score"][search.best_index_])
+
+
+def test_an_interrupt_leaves_what_is_complete():
+    n_scored = 0
+
+    def score(model, X, y):
+        nonlocal n_scored
+        n_scored += 1
+        if n_scored == 9:
+            raise KeyboardInterrupt("from the keyboard")
+        return model.score(X, y)
+
+    table = [(0.9, 0.8, 0.8, 0.8), (0.9, 0.9, 0.8, 0.9), (0.1,) * 4, (0.8, 0.8, 0.9, 0.9)]
+    with pytest.warns(UserWarning, match="the search was interrupted, 1 of its last 4 candidates"):
+        search = race(table, scoring=score)
+
+    assert search.interrupted_
+    # the first is complete, the third has left
+    assert [params["scores"] for params in search.cv_results_["params"]] == [table[0], table[2]]
+    assert search.cv_results_["n_splits_run"].tolist() == [4, 1]
+    assert search.best_index_ == 0
+    n_scored = 4
+    with pytest.raises(KeyboardInterrupt, match="from the keyboard"):
+        race([*table, *table[::-1]], scoring=score)
+
+
+def search_by_bayes(**options):
+    pytest.importorskip("optuna")
+    space = {"C": np.logspace(-6, 1, 30).tolist()}
+    settings = {"n_iter": 9, "batch_size": 3, "random_state": 0, "cv": RAGGED, "racing": True}
+    return BayesSearchCV(LogisticRegression(), space, **{**settings, **options})
+
+
+def test_a_bayesian_search_knows_the_best_of_earlier_rounds(tmp_path):
+    path = tmp_path / "journal.log"
+    search = search_by_bayes(storage=path).fit(X_net, y_net)
+
+    dropped = search.fusion_.racing.dropped
+    assert {row["candidate"] // 3 for row in dropped} > {0}
+    lines = [row["line"] for row in dropped]
+    n_run = search.cv_results_["n_splits_run"]
+    assert np.flatnonzero(n_run < 2).tolist() == [row["candidate"] for row in dropped]
+    # the sampler is told the mean of what was run
+    told = [trial.value for trial in search.study_.trials]
+    scores = read_scores(search.cv_results_, 2)
+    np.testing.assert_allclose(told, np.nanmean(scores, axis=1))
+    again = search_by_bayes(storage=path, n_iter=12).fit(X_net, y_net)
+    assert again.cv_results_["n_splits_run"][:9].tolist() == n_run.tolist()
+    assert all(row["line"] >= max(lines) - 0.1 for row in again.fusion_.racing.dropped)
+    assert again.fusion_.racing.n_fits == 3 * 2
+
+
+def test_a_candidate_that_has_left_has_not_failed():
+    table = [(0.9, 0.8, 0.9, 0.8), (0.1,) * 4, (None, 0.9, 0.9, 0.9)]
+    with pytest.warns(FitFailedWarning, match="1 fits failed"):
+        search = race(table)
+
+    record = read_search(search)
+    assert record.has_failed.tolist() == [False, False, True]
+    assert record.is_spared.sum(axis=1).tolist() == [0, 3, 3]
+    texts = {row[0]: row[2] for row in list_candidates(record).rows}
+    assert (texts["1"], texts["2"]) == ("left the race", "failed")
+    (found,) = [f for f in diagnose(search) if f.code == "failed-fits"]
+    assert "1 of 6 fits have no finite score" in found.text
+    means = {name: search.cv_results_[name] for name in ("params", "n_splits_run")}
+    means["mean_test_score"] = search.cv_results_["mean_test_score"]
+    assert read_search(means).is_spared.ravel().tolist() == [False, True, True]
+    assert "2 without a score" in str(importance(search))

@@ -36,7 +36,7 @@ class ParameterImportance:
     n_candidates : int
         How many candidates have a score.
     n_failed : int
-        How many were left out because they have none.
+        How many were left out because they have none: they have failed, or have left a race.
     reason : str
         Why nothing can be told; ``""`` if the shares can be relied on.
     metric : str
@@ -87,7 +87,9 @@ class ParameterImportance:
         return pd.DataFrame(rows, columns=["parameter", "other", "share", "std"])
 
     def __str__(self):
-        counts = f"{self.n_candidates} candidates, {self.n_failed} failed, R² {self.r2:.2f}"
+        counts = (
+            f"{self.n_candidates} candidates, {self.n_failed} without a score, R² {self.r2:.2f}"
+        )
         lines = [f"{self.verdict} ({counts})"]
         for names in sorted(self.shares, key=self.shares.get, reverse=True):
             share = f"{self.shares[names]:.3f} ± {self.deviations[names]:.3f}"
@@ -146,7 +148,7 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
     scored = np.isfinite(record.mean_scores) & is_first
     if not scored.any():
         raise ValueError(
-            f"at least one candidate must have a score, got {record.n_candidates} failed ones"
+            f"at least one candidate must have a score, got {record.n_candidates} without one"
         )
     names = list(record.parameters)
     if not names:

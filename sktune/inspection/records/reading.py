@@ -83,6 +83,7 @@ def read_search(search, metric=None):
         parameters=_read_parameters(params, search),
         estimator=getattr(search, "estimator", None),
         search=search,
+        n_splits_run=_read_column(results, "n_splits_run", int),
     )
 
 

@@ -51,6 +51,8 @@ class SearchRecord:
         What was tuned, unfitted.
     search : estimator object or None
         The fitted search itself.
+    n_splits_run : ndarray of int of shape (n_candidates,), or None
+        On how many splits each candidate was fitted, where candidates have raced.
     """
 
     params: list
@@ -70,6 +72,7 @@ class SearchRecord:
     parameters: dict = field(default_factory=dict)
     estimator: object = None
     search: object = None
+    n_splits_run: np.ndarray | None = None
 
     @property
     def n_candidates(self):
@@ -83,8 +86,25 @@ class SearchRecord:
 
     @property
     def mean_scores(self):
-        """The mean score of each candidate; nan if one of its fits failed."""
+        """The mean score of each candidate; nan if one of its fits failed, or was not run."""
         return self.scores.mean(axis=1)
+
+    @property
+    def is_spared(self):
+        """Which fits were not run, since their candidate had left a race: of the shape of scores.
+
+        Where the scores are means, it is a candidate that has left.
+        """
+        if self.n_splits_run is None:
+            return np.zeros(self.scores.shape, dtype=bool)
+        if self.n_splits == 1:
+            return (self.n_splits_run < self.n_splits_run.max())[:, None]
+        return np.arange(self.n_splits) >= self.n_splits_run[:, None]
+
+    @property
+    def has_failed(self):
+        """Which candidates have a fit that was run and has no finite score."""
+        return (~np.isfinite(self.scores) & ~self.is_spared).any(axis=1)
 
     @property
     def standard_errors(self):

@@ -32,6 +32,12 @@ def run(name, tmp_path, *arguments):
     return json.loads(path.read_text())
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_gpu_that_is_missing_is_told_in_one_sentence():
+    with pytest.raises(SystemExit, match="^this needs a CUDA device, and torch finds none: .*one$"):
+        import_module("gpu").main([])
+
+
 def run_peer(name, capsys, *arguments):
     """Run a peer in this process; return the figures that it prints."""
     import_module(name).main(list(arguments))

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import replace
 from time import perf_counter
 
@@ -115,8 +115,10 @@ class Trainer:
         self.precision = precision
         self.max_lanes = max_lanes
         self.store = store
+        # the streams on which this thread has launched what the groups need, by device
+        self.launched = {}
         product_dtype = torch.bfloat16 if precision == "bf16" else None
-        self.options = StepOptions(product_dtype=product_dtype)
+        self.options = StepOptions(product_dtype=product_dtype, allows_tf32=precision == "tf32")
 
     def plan(self, fits, tables, order=None):
         """Arrange fits in groups; those that cannot be trained together get a `reason`.
@@ -154,13 +156,14 @@ class Trainer:
             return
         began = perf_counter()
         for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
-            # groups compute on streams of their own: their rows are to be there
-            torch.cuda.synchronize(device)
+            # groups compute on streams of their own, after what this thread has launched: their
+            # rows are to be there
+            self.launched[device] = torch.cuda.current_stream(device)
         trainings = [training for plan in plans for training in plan.fits]
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
         try:
-            with _product_precision(self.precision), limited_threads(n_threads):
+            with limited_threads(n_threads):
                 while plans:
                     failed = []
                     for plan, outcome in self._run(plans):
@@ -181,7 +184,11 @@ class Trainer:
         if self.engine is not None:
             jobs, here = self._make_jobs(plans)
             yield from self._run_on_workers(jobs)
-        executor = ThreadExecutor(min(self.n_workers, len(here)), self.options.stop)
+        n_workers = min(self.n_workers, len(here))
+        if self.options.allows_tf32 and any(plan.device.type == "cuda" for plan in here):
+            # the setting is that of the process: no group may be evaluated while another trains
+            n_workers = 1
+        executor = ThreadExecutor(n_workers, self.options.stop)
         yield from executor.run(self._train_group, here)
 
     def _make_jobs(self, plans):
@@ -214,6 +221,7 @@ class Trainer:
             wanted=[training.n_epochs_wanted for training in plan.fits],
             n_threads=plan.options.n_threads,
             product_dtype=plan.options.product_dtype,
+            allows_tf32=plan.options.allows_tf32,
             listeners=[one for one in self.listeners if _goes_along(one)],
         )
         return job.pack(), list(arrays.values())
@@ -239,7 +247,7 @@ class Trainer:
         backend = plan.new_backend()
         with (
             limited_threads(plan.options.n_threads),
-            own_stream(plan.device),
+            own_stream(plan.device, self.launched.get(plan.device)),
             listening(self.listeners, [training.lead for training in plan.fits]) as listeners,
         ):
             try:
@@ -324,7 +332,10 @@ class Trainer:
                     fit.result = FitResult(error=copy_error(error))
             return []
         if len(plan.fits) > 1:
-            torch.cuda.empty_cache()
+            if plan.device.type == "cuda":
+                # it fails while another group is recorded, and is a help only
+                with suppress(RuntimeError):
+                    torch.cuda.empty_cache()
             return plan.halve()
         (training,) = plan.fits
         for fit in training.fits:
@@ -340,17 +351,6 @@ class Trainer:
 def _goes_along(listener):
     """Tell whether a listener is sent to the workers with each group."""
     return getattr(listener, "goes_along", False)
-
-
-@contextmanager
-def _product_precision(precision):
-    """Let a GPU's products of float32 have the precision of TF32, if that is asked for."""
-    before = torch.get_float32_matmul_precision()
-    try:
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else before)
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _is_memory_error(error):

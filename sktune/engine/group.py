@@ -15,6 +15,7 @@ from sktune.engine.steps import STEP_BACKENDS
 from sktune.engine.steps.base import StepOptions
 from sktune.engine.steps.loss import StackedLoss
 from sktune.modules.structure import watch_settings
+from sktune.runtime.gpu.precision import tf32_products
 from sktune.runtime.gpu.transfers import fetch
 from sktune.runtime.threads import flushed_denormals
 from sktune.training.batches import Batches
@@ -140,6 +141,8 @@ class Group:
         self.narrow_to = spec.narrow_to
         self.is_regressor = spec.is_regressor
         self.loss = StackedLoss(spec.loss, lanes[0].rows.target.dtype)
+        is_on_gpu = torch.device(spec.device).type == "cuda"
+        self.allows_tf32 = self.options.allows_tf32 and is_on_gpu
         # whether the nets can be evaluated together: users' modules tell when it is tried
         self.can_evaluate = True
         # of each epoch: the lanes that were alive, and arrays of their losses and rates by name
@@ -153,7 +156,8 @@ class Group:
             while self.alive:
                 began = perf_counter()
                 rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
-                losses = self.backend.run_epoch(epoch, rates)
+                with tf32_products(self.allows_tf32):
+                    losses = self.backend.run_epoch(epoch, rates)
                 finished = self._close_epoch(epoch, losses, rates, began)
                 if self.keeper is not None:
                     self._keep(epoch, finished)
@@ -326,6 +330,8 @@ class Group:
             asks = spec.keeps_outputs and spec.rows.test is not None
             if asks and result.error is None:
                 rows_asked.setdefault(spec.rows, []).append(position)
+        # results, and the outputs for each batch on the device, with the numbers of its rows
+        found = []
         for asked in rows_asked.values():
             lane = self.lanes[self.alive[asked[0]]]
             rows = lane.spec.rows
@@ -334,13 +340,14 @@ class Group:
             n = max(1, most // max(batches.sizes))
             for start in range(0, len(asked), n):
                 if not self.can_evaluate:
-                    return
+                    break
                 # what fails here is raised once more where a net alone is asked
                 self.can_evaluate = False
                 with suppress(Exception):
                     part = {p: results[p] for p in asked[start : start + n]}
-                    self._evaluate(part, batches)
+                    found.append(self._evaluate(part, batches))
                     self.can_evaluate = True
+        _fetch_outputs(found)
 
     @torch.no_grad()
     def _evaluate(self, results, batches):
@@ -357,13 +364,9 @@ class Group:
             outputs = net.forward(X.expand(len(results), *X.shape), False)
             first = outputs[0] if isinstance(outputs, tuple) else outputs
             found.append((first, len(X)))
-        found = list(zip(fetch([part for part, _ in found]), [n for _, n in found], strict=True))
         if not are_unchanged():
             raise RuntimeError("its module remembers its evaluation")
-        for position, result in enumerate(results):
-            result.outputs = [
-                restore_row(outputs[position], n_rows).clone() for outputs, n_rows in found
-            ]
+        return results, found
 
     def _watch(self, net):
         """Return a function that tells whether a module of the user's has changed nothing."""
@@ -418,3 +421,12 @@ class Group:
             if n_valid_batches is not None:
                 curve["valid_batch_count"] = [n_valid_batches] * n_epochs
         return curves
+
+
+def _fetch_outputs(found):
+    """Give results the outputs that were computed for them, in one copy from a device."""
+    fetched = iter(fetch([outputs for _, batches in found for outputs, _ in batches]))
+    for results, batches in found:
+        parts = [(next(fetched), n_rows) for _, n_rows in batches]
+        for position, result in enumerate(results):
+            result.outputs = [restore_row(part[position], n_rows).clone() for part, n_rows in parts]

@@ -373,6 +373,8 @@ class Components:
         self._hook.build_parts(self)
         state = super().__getstate__()
         state.pop("_hook", None)
+        # recordings of a GPU, in a fit that is under way
+        state.pop("_lone_steps", None)
         return state
 
     def __dir__(self):

@@ -3,6 +3,7 @@
 This is the reference path: a fused fit gives what the methods here give.
 """
 
+import operator
 from contextlib import nullcontext
 from copy import deepcopy
 from operator import length_hint
@@ -17,6 +18,8 @@ from sktune.checks.advice import naming_validation_rows, notice_outputs
 from sktune.engine.compiled.blocks import find_augmentation_blocker
 from sktune.engine.compiled.module_steps import train_module
 from sktune.engine.compiled.program import find_program
+from sktune.engine.specs import LossSpec
+from sktune.engine.steps.recording.alone import find_lone_steps
 from sktune.estimators.callbacks.tasks import NO_TASKS
 from sktune.estimators.components import Components
 from sktune.estimators.datasets import Datasets, count_rows_of_batch, is_read
@@ -79,6 +82,7 @@ class Training(Components, Datasets):
             # Also when a callback stops the fit by a KeyboardInterrupt.
             for name, weights in best_weights.items():
                 getattr(self, name).load_state_dict(weights)
+            vars(self).pop("_lone_steps", None)
             self._narrow()
         self._check_weights()
         return self
@@ -143,11 +147,9 @@ class Training(Components, Datasets):
             # A stream of rows does not tell its length: 1 changes its rate between epochs only.
             factors = self._lr_factors(epoch, length_hint(iterator, 1))
         is_heard = hears_batches(self, training)
-        if training and not is_heard and not fit_params:
-            program = self._find_program(iterator)
-            if program is not None:
-                self._run_compiled(program, iterator, epoch, factors)
-                return
+        is_quiet = training and not is_heard and not fit_params
+        if is_quiet and self._run_at_once(iterator, epoch, factors):
+            return
         # `record_batch` would look up the list of batches for every number.
         records = self.history[-1, "batches"]
         batches = self._open_batches(iterator, epoch, training)
@@ -184,31 +186,53 @@ class Training(Components, Datasets):
         has_augmentation = training and self._open_augmenter() is not None
         return self._augment_batches(iterator, epoch) if has_augmentation else iterator
 
-    def _find_program(self, batches):
-        """Return what trains this net by compiled steps, or None.
+    def _run_at_once(self, batches, epoch, factors):
+        """Run the batches of a training epoch in one go, if they can be; return whether they were.
 
-        It is None where a step is not what sktune takes for one: a method is overridden, a hook is
-        set, or the optimizer has other parameters.
+        A processor runs compiled steps, and a GPU recorded ones.
+        """
+        if not self._takes_usual_steps():
+            return False
+        if self.device_.type == "cuda":
+            return self._run_recorded(batches, epoch, factors)
+        program = self._find_program(batches)
+        if program is None:
+            return False
+        rates = scale_rates(self.optimizer_.param_groups[0], factors, len(batches))
+        layers = dropout_layers(self.module_)
+        numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
+        losses = train_module(
+            program, self.module_, self.optimizer_, batches, epoch, rates, *numbers
+        )
+        self._note_steps(losses, batches, epoch, factors, program.dropout_calls)
+        return True
+
+    def _takes_usual_steps(self):
+        """Tell whether a training step is what sktune takes for one.
+
+        It is not where a method is overridden, a hook is set, or the optimizer has other
+        parameters.
         """
         if find_override(self) or not all(part.training for part in self._whole_module().modules()):
-            return None
+            return False
         are_usual = (self._modules, self._criteria, self._optimizers) == (
             ["module"],
             ["criterion"],
             ["optimizer"],
         )
         if not are_usual or not isinstance(self.optimizer_, torch.optim.Optimizer):
-            return None
+            return False
         optimizer, parameters = self.optimizer_, [id(p) for p in self.module_.parameters()]
         is_heard = is_watched(optimizer) or hears_batches(self, True, ("on_grad_computed",))
         group, *others = optimizer.param_groups
-        if (
-            is_heard
-            or others
-            or [id(p) for p in group["params"]] != parameters
-            or not has_one_count(optimizer)
-        ):
+        return not (is_heard or others) and [id(p) for p in group["params"]] == parameters
+
+    def _find_program(self, batches):
+        """Return what trains this net by compiled steps, or None."""
+        optimizer = self.optimizer_
+        if not has_one_count(optimizer):
             return None
+        (group,) = optimizer.param_groups
         program = find_program(
             self.module_, self.criterion_, self._match_rule, type(optimizer), group, batches
         )
@@ -221,20 +245,57 @@ class Training(Components, Datasets):
         n_outputs = getattr(self, "n_outputs_", program.n_outputs)
         return program if program.n_outputs == n_outputs else None
 
-    def _run_compiled(self, program, batches, epoch, factors):
-        """Run the batches of a training epoch in one go.
+    def _run_recorded(self, batches, epoch, factors):
+        """Run the batches of a training epoch from a recording; return whether there is any."""
+        steps = self._find_lone_steps(batches)
+        if isinstance(steps, str):
+            return False
+        rates = scale_rates(self.optimizer_.param_groups[0], factors, len(batches))
+        losses = steps.run_epoch(epoch, rates)
+        if losses is None:
+            return False
+        self._note_steps(losses, batches, epoch, factors, steps.dropout_calls)
+        return True
 
-        The records are those of :meth:`run_single_epoch`.
+    def _find_lone_steps(self, batches):
+        """Return what trains this net by recorded steps, or the reason why nothing does.
+
+        It is looked for once in a call of ``fit``, and again where a part of the net is replaced.
         """
+        if not isinstance(batches, Batches):
+            return "its rows come from an iterator of the user's"
+        parts = (self.module_, self.optimizer_, self.criterion_, batches)
+        dropout = tuple(layer.p for layer in dropout_layers(self.module_))
         (group,) = self.optimizer_.param_groups
+        options = {n: v for n, v in group.items() if n not in ("params", "lr", "initial_lr")}
+        settings = (self.l1, self.l2, self.seed_, dropout, str(options))
+        known, found, steps = vars(self).get("_lone_steps", (None, None, None))
+        is_known = known is not None and all(map(operator.is_, known, parts)) and found == settings
+        if not is_known:
+            steps = find_lone_steps(
+                self.module_,
+                self.optimizer_,
+                LossSpec(self.criterion_, self._match_rule, self._known_classes()),
+                self._schedule(),
+                batches,
+                batch_size=batches.sizes[0] if batches.sizes else 1,
+                dropout=dropout,
+                l1=float(self.l1),
+                l2=float(self.l2),
+                n_epochs=self.max_epochs
+                if self._schedule_epochs is None
+                else self._schedule_epochs,
+                seed=self.seed_,
+                n_outputs=getattr(self, "n_outputs_", None),
+            )
+            vars(self)["_lone_steps"] = (parts, settings, steps)
+        return steps
+
+    def _note_steps(self, losses, batches, epoch, factors, dropout_calls):
+        """Record what :meth:`run_single_epoch` would have recorded of steps that were taken."""
         layers = dropout_layers(self.module_)
-        rates = scale_rates(group, factors, len(batches))
-        numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
-        losses = train_module(
-            program, self.module_, self.optimizer_, batches, epoch, rates, *numbers
-        )
         self._begin_step(epoch, len(losses) - 1, factors)
-        for index in program.dropout_calls:
+        for index in dropout_calls:
             layers[index].count_call((epoch, len(losses) - 1))
         for loss, size in zip(losses, batches.sizes, strict=False):
             self.history.new_batch()

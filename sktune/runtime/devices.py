@@ -9,7 +9,7 @@ def resolve_device(device):
     Parameters
     ----------
     device : str or torch.device
-        ``"auto"`` is CUDA where there is such a GPU, else MPS (Apple's), else the CPU.
+        ``"auto"`` is the current GPU of CUDA where there is one, else MPS (Apple's), else the CPU.
 
     Raises
     ------
@@ -29,7 +29,7 @@ def resolve_device(device):
 
 def _find_fastest():
     if torch.cuda.is_available():
-        return torch.device("cuda")
+        return torch.device("cuda", torch.cuda.current_device())
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")

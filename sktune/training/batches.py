@@ -84,11 +84,6 @@ class Batches:
         order = permutation(self.n_rows, self.seed, epoch)
         return order if self.indices is None else self.indices[order]
 
-    def take(self, epoch, start, stop):
-        """Return a part of the rows of an epoch as a batch: a tuple (X, target, weight)."""
-        order = self.order(epoch)
-        return self.rows.take(slice(start, stop) if order is None else order[start:stop])
-
     def epoch(self, epoch):
         """Yield the batches of an epoch, counted from 0: tuples (X, target, weight).
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from textwrap import dedent
 
 import numpy as np
@@ -21,7 +21,6 @@ from sktune.engine import executor as run
 from sktune.engine import group, planner
 from sktune.engine.compiled import program as compiled
 from sktune.engine.group import Group
-from sktune.runtime.gpu import streams
 
 NET = NeuralNetClassifier(module__hidden=(8,), lr=0.05, max_epochs=3, batch_size=16, random_state=0)
 LANES = [{"lr": lr, "module__dropout": rate} for lr in (0.01, 0.1) for rate in (0.0, 0.3)]
@@ -207,52 +206,19 @@ def test_one_group_is_divided_among_the_workers():
 def test_groups_on_a_gpu_stay_whole(monkeypatch):
     cuda = torch.device("cuda")
     monkeypatch.setattr(planner.GroupPlan, "device", cuda)
-    monkeypatch.setattr(run, "own_stream", lambda device: nullcontext())
-    waited = []
-    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    streams = []
+    monkeypatch.setattr(
+        run, "own_stream", lambda device, after: streams.append(after) or nullcontext()
+    )
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream on {device}")
     _, _, report = search(
         NET, [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)], X, y, n_jobs=2
     )
 
     assert [group["lanes"] for group in report.groups] == [12, 12]
     assert report.groups[0]["device"] == "cuda"
-    # It waits for the rows.
-    assert waited == [torch.device("cuda")]
-
-
-def test_a_stream_of_its_own_is_waited_for(monkeypatch):
-    events = []
-
-    class Stream:
-        def __init__(self, device):
-            events.append(f"made on {device}")
-
-        def wait_stream(self, other):
-            events.append(f"waits for {other}")
-
-        def synchronize(self):
-            events.append("is waited for")
-
-    @contextmanager
-    def stream(chosen):
-        events.append("begins")
-        try:
-            yield
-        finally:
-            events.append("ends")
-
-    monkeypatch.setattr(streams, "_free", {})
-    monkeypatch.setattr(torch.cuda, "Stream", Stream)
-    monkeypatch.setattr(torch.cuda, "stream", stream)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda index: f"that of cuda:{index}")
-    with suppress(MemoryError), run.own_stream(torch.device("cuda:0")):
-        events.append("training")
-        raise MemoryError
-    with run.own_stream(torch.device("cpu")):
-        pass
-
-    begun = ["made on 0", "waits for that of cuda:0", "begins"]
-    assert events == [*begun, "training", "ends", "is waited for"]
+    # They wait for the rows.
+    assert streams == ["the stream on cuda"] * 2
 
 
 def in_a_process(program, timeout=60):

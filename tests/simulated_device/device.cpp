@@ -140,8 +140,9 @@ bool is_pinned(const Tensor& tensor) {
 struct OnDevice {
   int before = current_device;
   explicit OnDevice(c10::optional<c10::Device> device) {
-    if (device && device->has_index()) current_device = device->index();
-    TORCH_CHECK(current_device < device_count, "CUDA error: invalid device ordinal");
+    int wanted = device && device->has_index() ? device->index() : current_device;
+    TORCH_CHECK(wanted < device_count, "CUDA error: invalid device ordinal");
+    current_device = wanted;
   }
   ~OnDevice() { current_device = before; }
 };
@@ -280,7 +281,10 @@ void launch(const c10::OperatorHandle& op, Stack* stack) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
     for (size_t n = 0; n < n_arguments; ++n) {
       const auto* info = schema.arguments()[n].alias_info();
-      const bool is_written = info && info->isWrite();
+      // the schema of batch normalization does not tell that it writes the running numbers
+      const bool is_running = name == "aten::native_batch_norm" &&
+                              schema.arguments()[n].name().rfind("running", 0) == 0;
+      const bool is_written = is_running || (info && info->isWrite());
       std::vector<Tensor> tensors;
       if (originals[n].isTensor()) tensors.push_back(originals[n].toTensor());
       if (originals[n].isTensorList()) tensors = originals[n].toTensorVector();
@@ -401,6 +405,11 @@ Tensor& set_source(Tensor& self, at::Storage source) {
   return at::native::set_(self, source);
 }
 
+// A processor has no products of half precision with sums of float32.
+Tensor bmm_with_type(const Tensor& self, const Tensor& other, at::ScalarType dtype) {
+  return at::bmm(self.to(dtype), other.to(dtype));
+}
+
 TORCH_LIBRARY_IMPL(_, CUDA, m) {
   m.fallback(torch::CppFunction::makeFromBoxedFunction<&launch>());
 }
@@ -409,6 +418,9 @@ TORCH_LIBRARY_IMPL(aten, CUDA, m) {
   m.impl("empty.memory_format", empty);
   m.impl("empty_strided", empty_strided);
   m.impl("copy_", copy_);
+  if (c10::Dispatcher::singleton().findSchema({"aten::bmm", "dtype"})) {
+    m.impl("bmm.dtype", bmm_with_type);
+  }
   m.impl("resize_", resize_);
   m.impl("as_strided", at::native::as_strided_tensorimpl);
   m.impl("view", at::native::view);
@@ -595,5 +607,12 @@ int sim_replay(void* handle) {
   return 0;
 }
 
-void sim_delete_recording(void* handle) { delete static_cast<Recording*>(handle); }
+void sim_delete_recording(void* handle) {
+  std::lock_guard<std::recursive_mutex> lock(mutex);
+  auto* recording = static_cast<Recording*>(handle);
+  for (auto it = capturing.begin(); it != capturing.end();) {
+    it = it->second == recording ? capturing.erase(it) : std::next(it);
+  }
+  delete recording;
+}
 }

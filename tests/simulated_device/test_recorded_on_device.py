@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from device import Graph
 from parity import RAGGED, X, X_reg, assert_parity, search, y, y_reg
@@ -67,6 +68,7 @@ CASES = {
     "activation": (net(module__activation="gelu"), LANES, {}),
     "smoothed": (net(criterion__label_smoothing=0.1), LANES, {}),
     "class_weight": (net(class_weight={0: 2.0}), LANES, {}),
+    "normalised": (net(module__batch_norm=True), LANES, {}),
     "in_order": (net(shuffle=False), LANES, {}),
     "convolution": (
         NeuralNetClassifier(ConvNet, max_epochs=6, batch_size=16, random_state=3),
@@ -83,10 +85,6 @@ def test_replayed_steps_are_those_of_each_net_alone(gpu, name):
 
     n_fits = len(lanes) * len(options.get("cv", RAGGED))
     assert sum(group["lanes"] for group in report.groups) == n_fits
-    if name == "convolution":
-        # its layers keep statistics of their own
-        assert {group["steps"] for group in report.groups} == {"stacked"}
-        return
     assert {group["steps"] for group in report.groups} == {"recorded"}
     # a run of the whole batches in each epoch, and one of the last
     assert gpu.counts().replays >= 6
@@ -149,3 +147,28 @@ def test_lanes_that_end_are_recorded_anew_only_when_half_are_gone(gpu, monkeypat
 
     # 8 lanes, 4, 2, 1: two runs each
     assert len(made) <= 8
+
+
+class Chain(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        self.double()
+
+
+@pytest.mark.parametrize("obstacle", [None, "another capture is underway"])
+def test_nets_of_skorchs_draw_as_they_do_alone(gpu, monkeypatch, obstacle):
+    options = {"criterion": nn.CrossEntropyLoss, "iterator_train__shuffle": True, "verbose": 0}
+    options |= {"max_epochs": 4, "batch_size": 16, "train_split": None}
+    candidates = [{"lr": 0.1}, {"lr": 0.2}]
+    losses = {}
+    for device in ("cpu", "cuda"):
+        monkeypatch.setattr(Graph, "obstacle", obstacle)
+        skorchs = skorch.NeuralNetClassifier(Chain, device=device, **options)
+        torch.manual_seed(0)
+        _, nets, report = search(skorchs, candidates, X, y)
+        losses[device] = [one.history[:, "train_loss"] for one in nets]
+        if device == "cuda":
+            steps = {group["steps"] for group in report.groups}
+
+    assert steps == {"stacked" if obstacle else "recorded"}
+    np.testing.assert_allclose(losses["cuda"], losses["cpu"], rtol=1e-9)

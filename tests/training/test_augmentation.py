@@ -251,6 +251,21 @@ def test_rows_keep_their_type(dtype):
     assert X.shape == (8, 1, 8, 8)
 
 
+@pytest.mark.parametrize("function", [None, lambda X: torch.rand_like(X)])
+def test_rows_depend_on_seed_epoch_and_batch(function):
+    augmentation = TableAugmentation(noise=0.5) if function is None else None
+    augmentation = augmentation or CallableAugmentation(function)
+
+    def change(seed, epoch, first_batch):
+        augmenter = Augmenter(augmentation, seed, mixes_targets=True)
+        return augmenter.change((torch.zeros(4, 2), torch.zeros(4)), epoch, first_batch, [4])[0]
+
+    first = change(0, 0, 0)
+    assert torch.equal(first, change(0, 0, 0))
+    for other in [(1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+        assert not torch.equal(first, change(*other)), other
+
+
 def test_function_of_the_users_gets_what_it_takes():
     def with_all(X, y, generator):
         return X + torch.rand(len(X), 1, generator=generator), y + 1

@@ -24,12 +24,15 @@ class StepOptions:
         The threads that torch computes with.
     product_dtype : torch.dtype or None
         The type of matrix products in training; None is that of the parameters.
+    allows_tf32 : bool
+        Whether a GPU may round the factors of products of float32 to TF32, in training.
     stop : threading.Event
         Once it is set, the training of a group ends at the next step.
     """
 
     n_threads: int = 1
     product_dtype: torch.dtype | None = None
+    allows_tf32: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
     def check(self):

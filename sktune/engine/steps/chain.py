@@ -9,6 +9,9 @@ from torch import nn
 
 from sktune.modules.dropout import HashedDropout
 
+# torch 2.8 multiplies factors of half precision into sums of float32, on a GPU
+_HAS_OUT_DTYPE = "out_dtype" in (torch.bmm.__doc__ or "")
+
 
 class Chain:
     """The layers of a chain in all lanes.
@@ -129,10 +132,17 @@ class _LowPrecisionLinear:
         if self.link.bias is not None:
             torch.sum(gradient, 1, out=self.link.bias_gradient)
         rounded = gradient.to(self.product_dtype)
-        self.link.weight_gradient.copy_(torch.bmm(rounded.mT, self.X))
+        self._multiply(rounded.mT, self.X, self.link.weight_gradient)
         if self.link.is_first:
             return None
         return torch.bmm(rounded, self.weight).to(gradient.dtype)
+
+    def _multiply(self, a, b, out):
+        """Write a product of rounded factors, whose sums keep the type of the parameters."""
+        if a.is_cuda and out.dtype == torch.float32 and _HAS_OUT_DTYPE:
+            out.copy_(torch.bmm(a, b, out_dtype=out.dtype))
+        else:
+            torch.bmm(a.to(out.dtype), b.to(out.dtype), out=out)
 
 
 class _Dropout:

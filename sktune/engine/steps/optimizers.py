@@ -87,6 +87,8 @@ class StackedOptimizer:
                 self.state[name] = initial.to(flat.dtype).expand_as(flat).clone()
         # whether torch's fused kernel may be used, which counts the steps of all lanes as one
         self.may_fuse = True
+        # whether all lanes are known to have taken equally many steps
+        self.is_even = True
         self.is_run_counted = False
         self._forget_update()
 
@@ -157,8 +159,10 @@ class StackedOptimizer:
         alike = [self.numbers[name] for name in self.rule.hyperparameters]
         if not all(bool((values == values[0]).all()) for values in alike):
             return False
-        (t,) = fetch([self.t])
-        return bool((t == t[0]).all())
+        if not self.is_even:
+            (t,) = fetch([self.t])
+            self.is_even = bool((t == t[0]).all())
+        return self.is_even
 
     def _open_fused(self, flat):
         """Return torch's fused Adam, at the step that the lanes have reached."""
@@ -189,6 +193,7 @@ class StackedOptimizer:
         lanes = send(list(positions), self.t.device, torch.long)
         # the counts of the lanes' steps may differ from now on; the kernel's memory can be kept
         self.update = None
+        self.is_even = False
         self.t[lanes] = chosen.t
         for name, tensor in self.state.items():
             tensor[lanes] = chosen.state[name]
@@ -196,6 +201,7 @@ class StackedOptimizer:
     def load(self, lane, state):
         """Put what :meth:`lane_state` returned into a lane."""
         self.update = None
+        self.is_even = False
         self.t[lane] = state["step"]
         for name, tensor in self.state.items():
             tensor[lane] = state[name]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from scipy import sparse
 
-from sktune.engine.lanes import by_stream, join
+from sktune.engine.lanes import join
 from sktune.engine.steps.recording.capture import FAILURES, RecordingError, capture
 from sktune.engine.steps.recording.masks import NotedCalls
 from sktune.engine.steps.recording.plan import EpochPlan, Run
@@ -27,7 +27,7 @@ def find_recording_blocker(spec):
     """Return why steps of a fit cannot be recorded where they are computed."""
     if not next(spec.module.module.parameters()).is_cuda:
         return "steps are recorded on a GPU only"
-    if not spec.sampling.has_seeded_masks:
+    if any(spec.dropout) and not spec.sampling.has_seeded_masks:
         return "its dropout masks do not follow from its seed"
     return FAILURES.reason
 
@@ -45,8 +45,6 @@ class RecordedSteps(StackedSteps):
         """Return why the steps cannot be recorded."""
         if any(spec.augmentation is not None for spec in specs):
             return "its rows are augmented"
-        if any(True for _ in specs[0].module.module.buffers()):
-            return "its layers keep statistics of their own"
         return find_recording_blocker(specs[0]) or super().blocker(specs, tables, options)
 
     def prepare(self, lanes, options):
@@ -108,21 +106,29 @@ class RecordedSteps(StackedSteps):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
         self.n_epochs_done = epoch + 1
         if self.recorder is not None and not self.recorder.runs:
-            try:
-                self.recorder.record(epoch)
-                self.has_recorded = True
-            except RecordingError as error:
-                # nothing has been computed
-                self.recorder = None
-                self.reason = str(error)
+            self._record(epoch)
         if self.recorder is None:
             return super().run_epoch(epoch, rates)
         every = [[0.0]] * len(self.members)
         for row, lane_rates in zip(self.rows, rates, strict=True):
             every[row] = lane_rates
-        going_on = dict(zip(self.rows, self.lanes, strict=True))
-        losses = self.recorder.run_epoch(epoch, every, going_on)
+        losses = self.recorder.run_epoch(
+            epoch, every, dict(zip(self.rows, self.lanes, strict=True))
+        )
         return losses[self.rows, : max(map(len, rates))]
+
+    def _record(self, epoch):
+        """Record the steps of an epoch; if that fails, nothing has been computed or drawn."""
+        generators = [lane.generator for lane in self.members if lane.generator is not None]
+        states = [generator.get_state() for generator in generators]
+        try:
+            self.recorder.record(epoch)
+            self.has_recorded = True
+        except RecordingError as error:
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+            self.recorder = None
+            self.reason = str(error)
 
 
 class Recorder:
@@ -147,6 +153,8 @@ class Recorder:
     def record(self, epoch):
         """Record all kinds of runs of an epoch, which are not computed by that.
 
+        Return the calls of dropout layers in a step, each (layer, call).
+
         Raises
         ------
         RecordingError
@@ -168,6 +176,7 @@ class Recorder:
                         recorded.graph = capture(recorded.compute, device, pool)
                     runs[run.kind] = recorded
         self.runs = runs
+        return list(calls)
 
     def _try_step(self, epoch):
         """Take a step and undo it: libraries set themselves up in the first.
@@ -249,19 +258,19 @@ class Recorder:
 
     def _take_apart(self, epoch, step, rates, losses, alive):
         """Take a step that is not recorded, in those of the lanes that take it."""
-        rows = list(alive)
-        lanes = list(alive.values())
-        streams = by_stream(lanes)
+        streams = []
         by_length = {}
-        for number, positions in enumerate(streams):
-            lane = lanes[positions[0]]
+        for number, rows in enumerate(self.plan.positions):
+            lane = self.plan.streams[number]
             sizes = lane.batches.sizes
-            if step < len(sizes):
-                start = sum(sizes[:step])
-                batch = lane.batches.take(epoch, start, start + sizes[step])
-                by_length.setdefault(sizes[step], {})[number] = batch
+            rows = [row for row in rows if row in alive]
+            if not rows or step >= len(sizes):
+                continue
+            start = sum(sizes[:step])
+            order = self.plan.order_of(number, epoch)[start : start + sizes[step]]
+            by_length.setdefault(sizes[step], {})[len(streams)] = lane.rows.take(order)
+            streams.append(rows)
         rates = send(rates, losses.device, losses.dtype)
         for batches in by_length.values():
             part = join(batches, streams, {})
-            part.positions = [rows[position] for position in part.positions]
             self.backend._take_part_step(part, (epoch, step), rates, losses)

@@ -94,7 +94,17 @@ class StackedSteps(StepBackend):
             loss = loss + other_loss
             gradient = gradient + other_gradient
         gradient = net.gradient(outputs, gradient)  # (L, P)
+        added = self.change_weights(net, optimizer, penalties, gradient, rates)
+        return loss if added is None else loss + added
+
+    @staticmethod
+    def change_weights(net, optimizer, penalties, gradient, rates):
+        """Change the weights of a net by the gradient (L, P) of the losses.
+
+        Return what the penalties add to the losses (L,), None if there are no penalties.
+        """
+        added = None
         if penalties is not None:
-            loss = loss + add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
+            added = add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
         optimizer.step(net.flat, gradient, rates)
-        return loss
+        return added

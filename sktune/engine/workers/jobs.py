@@ -37,6 +37,7 @@ class GroupJob:
     n_threads : int
         The threads that torch computes with.
     product_dtype : torch.dtype or None
+    allows_tf32 : bool
         See :class:`~sktune.engine.steps.base.StepOptions`.
     listeners : list of objects with ``on_epoch``
         Those that go along with the job.
@@ -51,6 +52,7 @@ class GroupJob:
     tables: dict
     n_threads: int = 1
     product_dtype: torch.dtype | None = None
+    allows_tf32: bool = False
     listeners: list = field(default_factory=list)
     wanted: list = field(default_factory=list)
     versions: tuple = VERSIONS
@@ -161,7 +163,9 @@ def _train(job, arrays):
     specs = [replace(spec, device=str(device)) for spec in job.specs]
     tensors = {array.name: _unpacked.unpack(array, device) for array in arrays}
     tables = {name: table.unpack(tensors, device) for name, table in job.tables.items()}
-    options = StepOptions(n_threads=job.n_threads, product_dtype=job.product_dtype)
+    options = StepOptions(
+        n_threads=job.n_threads, product_dtype=job.product_dtype, allows_tf32=job.allows_tf32
+    )
     keeper = WorkersKeeper(job.wanted)
     with limited_threads(job.n_threads):
         backend, blockers = choose_backend(specs, tables, options)

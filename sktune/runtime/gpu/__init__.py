@@ -1,1 +1,1 @@
-"""Work on a GPU that does not wait for it."""
+"""What a GPU asks for: streams, copies, the precision of its products."""

@@ -14,7 +14,7 @@ _own = threading.local()
 
 
 @contextmanager
-def own_stream(device):
+def own_stream(device, after=None):
     """On a GPU, compute beside what other threads compute; elsewhere this is nothing.
 
     A thread that is within such a block already stays on its stream. The work of the block is done
@@ -23,6 +23,8 @@ def own_stream(device):
     Parameters
     ----------
     device : torch.device
+    after : torch.cuda.Stream, default=None
+        The stream whose work is to be done first; None is the current one of this thread.
     """
     if device.type != "cuda":
         yield
@@ -35,7 +37,7 @@ def own_stream(device):
     stream = _take(index)
     own[index] = stream
     # what was launched before is to be there
-    stream.wait_stream(torch.cuda.current_stream(index))
+    stream.wait_stream(torch.cuda.current_stream(index) if after is None else after)
     try:
         with torch.cuda.stream(stream):
             yield

@@ -67,6 +67,21 @@ class EpochPlan:
         self.are_alike = are_alike
         self.pads = pads
         self.runs = []
+        # the epoch whose orders were asked for last, and these: nets of skorch's draw them
+        self.epoch = None
+        self.known = []
+
+    def order_of(self, stream, epoch):
+        """Return the rows of a stream, by its number, in their order in an epoch: a LongTensor."""
+        if epoch != self.epoch:
+            self.known = [self._find_order(lane, epoch) for lane in self.streams]
+            self.epoch = epoch
+        return self.known[stream]
+
+    @staticmethod
+    def _find_order(lane, epoch):
+        order = lane.batches.order(epoch)
+        return torch.arange(lane.batches.n_rows) if order is None else order
 
     def is_ragged(self, step):
         """Tell whether some lanes have fewer rows in a step than others."""
@@ -108,11 +123,8 @@ class EpochPlan:
         A stream with fewer rows in a step repeats its first.
         """
         orders = torch.zeros(len(self.streams), int(self.most.sum()), dtype=torch.long)
-        for row, lane in enumerate(self.streams):
-            order = lane.batches.order(epoch)
-            if order is None:
-                order = torch.arange(lane.batches.n_rows)
-            self._fill(orders[row], order, self.sizes[row])
+        for row in range(len(self.streams)):
+            self._fill(orders[row], self.order_of(row, epoch), self.sizes[row])
         return orders
 
     def _fill(self, filled, order, sizes):

@@ -5,7 +5,6 @@ import torch
 from sktune.engine.steps.recording.losses import AnyLosses, CrossEntropies
 from sktune.engine.steps.recording.masks import HeldMasks
 from sktune.runtime.gpu.transfers import send
-from sktune.training.penalties import add_stacked_penalties
 
 
 class Table:
@@ -122,12 +121,10 @@ class RecordedRun:
             X = self.table.X[places[step]]
             outputs = net.forward(X.expand(len(net), *X.shape[1:]), True, (0, step))
             gradient = net.gradient(outputs, losses.gradient(step, outputs.detach()))
-            if backend.penalties is not None:
-                found = add_stacked_penalties(
-                    net.flat, net.weight_mask, gradient, backend.penalties
-                )
-                penalties.append(found)
-            optimizer.step(net.flat, gradient, self.rates[step])
+            rates = self.rates[step]
+            added = backend.change_weights(net, optimizer, backend.penalties, gradient, rates)
+            if added is not None:
+                penalties.append(added)
         optimizer.end_run(n_steps)
         if n_steps == self.run.n_steps:
             found = losses.losses()

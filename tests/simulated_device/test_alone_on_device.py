@@ -1,0 +1,102 @@
+"""Fits alone on a GPU, by recorded steps: what the processor makes of the same net."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import skorch
+import torch
+from parity import X, X_reg, assert_same_net, y, y_reg
+
+from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine.steps import recorded
+
+WEIGHTS = np.random.default_rng(0).uniform(0.2, 3, len(y))
+CASES = {
+    "adamw": ({}, {}),
+    "dropout": ({"module__dropout": 0.3}, {}),
+    "weights": ({}, {"sample_weight": WEIGHTS}),
+    "penalties": ({"l1": 0.001, "l2": 0.01}, {}),
+    "schedule": ({"lr_schedule": "cosine", "lr_schedule__warmup": 1}, {}),
+    "sgd": ({"optimizer": torch.optim.SGD}, {}),
+    "momentum": ({"optimizer": torch.optim.SGD, "optimizer__momentum": 0.9}, {}),
+    "nadam": ({"optimizer": torch.optim.NAdam}, {}),
+    "rmsprop": ({"optimizer": torch.optim.RMSprop}, {}),
+    "early_stopping": ({"early_stopping": True, "n_iter_no_change": 2, "max_epochs": 9}, {}),
+    "smoothed": ({"criterion__label_smoothing": 0.1}, {}),
+    "gelu": ({"module__activation": "gelu"}, {}),
+    "in_order": ({"shuffle": False}, {}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _device(gpu, monkeypatch):
+    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
+
+
+def make(kind=NeuralNetClassifier, **options):
+    options = {"module__hidden": (8, 4), "module__dtype": torch.float64, **options}
+    return kind(**{"max_epochs": 4, "batch_size": 16, "random_state": 3, **options})
+
+
+def bring_home(net):
+    """Bring a net from the device, with its optimizer."""
+    net.module_.cpu()
+    for state in net.optimizer_.state.values():
+        for name, value in state.items():
+            state[name] = value.cpu() if torch.is_tensor(value) else value
+    return net
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_fit_alone_is_that_of_the_processor(gpu, name):
+    options, fit_params = CASES[name]
+    here = make(device="cpu", **options).fit(X, y, **fit_params)
+    there = make(device="cuda", **options).fit(X, y, **fit_params)
+
+    assert gpu.counts().replays >= 2 * 4
+    assert_same_net(here, bring_home(there))
+
+
+def test_portions_go_on_where_the_last_one_ended(gpu):
+    nets = {}
+    for device in ("cpu", "cuda"):
+        nets[device] = make(device=device)
+        for _ in range(2):
+            nets[device].partial_fit(X, y)
+
+    assert gpu.counts().replays >= 4 * 4
+    assert_same_net(nets["cpu"], bring_home(nets["cuda"]))
+
+
+def test_a_regression(gpu):
+    here = make(NeuralNetRegressor, device="cpu").fit(X_reg, y_reg)
+    there = make(NeuralNetRegressor, device="cuda").fit(X_reg, y_reg)
+
+    assert gpu.counts().replays >= 2 * 4
+    assert_same_net(here, bring_home(there))
+
+
+class Rewriting(skorch.callbacks.Callback):
+    """Changes the weights between epochs, and copies the net."""
+
+    def on_epoch_end(self, net, **kwargs):
+        with torch.no_grad():
+            net.module_.layers[0].weight.mul_(0.9)
+        pickle.dumps(copy.deepcopy(net))
+
+
+def test_callbacks_may_change_and_copy_the_net_between_epochs(gpu):
+    here = make(device="cpu", callbacks=[Rewriting()]).fit(X, y)
+    there = make(device="cuda", callbacks=[Rewriting()]).fit(X, y)
+
+    assert gpu.counts().replays >= 2 * 4
+    assert_same_net(here, bring_home(there))
+
+
+def test_a_diverging_fit_is_told():
+    options = {"device": "cuda", "lr": 1e200, "optimizer": torch.optim.SGD}
+    net = make(NeuralNetRegressor, **options)
+    with pytest.raises(ArithmeticError, match="training must stay finite, but in epoch"):
+        net.fit(X_reg, y_reg)

@@ -2,6 +2,7 @@
 
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,13 +13,20 @@ from parity import y as y_net
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import LeaveOneGroupOut, ShuffleSplit
+from sklearn.model_selection import (
+    GroupKFold,
+    LeaveOneGroupOut,
+    RepeatedKFold,
+    ShuffleSplit,
+    cross_val_score,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sktune import (
     BayesSearchCV,
     GridSearchCV,
+    HoldoutSearch,
     NeuralNetClassifier,
     OneStandardError,
     RandomizedSearchCV,
@@ -241,6 +249,7 @@ def make_searches():
     drawn = {**options, "n_iter": 6, "random_state": 0}
     pipeline = make_pipeline(StandardScaler(), NET)
     named = {"neuralnetclassifier__lr": RATES["lr"]}
+    stopping = clone(NET).set_params(early_stopping=True)
     several = {"scoring": ["accuracy", "neg_log_loss"], "refit": "neg_log_loss"}
     return {
         "grid": GridSearchCV(NET, RATES, **options),
@@ -251,14 +260,27 @@ def make_searches():
         "two metrics": GridSearchCV(NET, RATES, **options, **several),
         "classical": GridSearchCV(LogisticRegression(), {"C": [1e-6, 1e-3, 1.0]}, **options),
         "processes": GridSearchCV(LogisticRegression(), {"C": [1e-6, 1.0]}, cv=RAGGED, n_jobs=2),
+        "weights": GridSearchCV(NET, RATES, **options),
+        "groups": GridSearchCV(NET, RATES, cv=GroupKFold(3)),
+        "repeated": GridSearchCV(NET, RATES, cv=RepeatedKFold(n_splits=2, random_state=0)),
+        "training scores": GridSearchCV(NET, RATES, **options, return_train_score=True),
+        "early stopping": GridSearchCV(stopping, RATES, **options),
+        "epochs": GridSearchCV(NET, {"lr": [1e-6, 3e-2], "max_epochs": [1, 3]}, **options),
     }
+
+
+FIT_PARAMS = {
+    "weights": {"sample_weight": np.linspace(0.5, 2.0, len(X_net))},
+    "groups": {"groups": np.arange(len(X_net)) % 5},
+}
 
 
 @pytest.mark.parametrize("kind", make_searches())
 def test_what_is_run_has_the_scores_that_it_has_without_a_race(kind):
     search = make_searches()[kind]
-    whole = clone(search).fit(X_net, y_net)
-    search.set_params(racing=True).fit(X_net, y_net)
+    params = FIT_PARAMS.get(kind, {})
+    whole = clone(search).fit(X_net, y_net, **params)
+    search.set_params(racing=True).fit(X_net, y_net, **params)
 
     metric = "neg_log_loss" if kind == "two metrics" else "score"
     n_splits = search.n_splits_
@@ -273,8 +295,46 @@ def test_what_is_run_has_the_scores_that_it_has_without_a_race(kind):
     assert search.best_index_ == complete.argmax()
     assert search.fusion_.racing.n_spared_fits == (~is_run).sum()
     n_lanes = sum(group["lanes"] for group in search.fusion_.groups)
-    assert n_lanes + len(search.fusion_.alone) == is_run.sum()
+    if kind != "epochs":
+        assert n_lanes + len(search.fusion_.alone) == is_run.sum()
     assert pickle.loads(pickle.dumps(search)).best_params_ == search.best_params_
+
+
+def test_a_cache_knows_what_was_raced(tmp_path):
+    raced = GridSearchCV(NET, RATES, cv=RAGGED, cache=tmp_path, racing=True).fit(X_net, y_net)
+    whole = clone(raced).set_params(racing=False).fit(X_net, y_net)
+
+    n_spared = raced.fusion_.racing.n_spared_fits
+    assert whole.fusion_.sharing.n_trained_epochs == 3 * n_spared > 0
+    is_run = np.arange(2) < raced.cv_results_["n_splits_run"][:, None]
+    expected = np.where(is_run, read_scores(whole.cv_results_, 2), np.nan)
+    np.testing.assert_array_equal(read_scores(raced.cv_results_, 2), expected)
+    again = clone(raced).fit(X_net, y_net)
+    assert again.fusion_.sharing.n_trained_epochs == 0
+    np.testing.assert_array_equal(read_scores(again.cv_results_, 2), expected)
+
+
+def test_other_doors_lead_to_the_same_race():
+    search = GridSearchCV(NET, RATES, cv=RAGGED, racing=True)
+    expected = clone(search).fit(X_net, y_net)
+    for context in (
+        {"outer": "loky", "outer_options": {"n_jobs": 2}},
+        {"max_lanes": 2},
+        {"n_jobs": 2},
+    ):
+        with joblib.parallel_config("sktune", **context):
+            found = clone(search).fit(X_net, y_net)
+        np.testing.assert_array_equal(
+            read_scores(found.cv_results_, 2), read_scores(expected.cv_results_, 2)
+        )
+        assert found.fusion_.racing == expected.fusion_.racing
+    search.set_params(cv=2)
+    sealed = HoldoutSearch(search, random_state=0).fit(X_net, y_net)
+    n_run = sealed.search_.cv_results_["n_splits_run"]
+    assert f"6 candidates × 2 folds = {n_run.sum()} of 12 fits, raced, in" in sealed.summary()
+    # searches in a cross-validation race each by themselves
+    scores = cross_val_score(search, X_net, y_net, cv=2)
+    np.testing.assert_array_equal(scores, cross_val_score(search, X_net, y_net, cv=2, n_jobs=2))
 
 
 def test_an_ensemble_is_of_complete_candidates():
@@ -393,4 +453,5 @@ def test_a_candidate_that_has_left_has_not_failed():
     means = {name: search.cv_results_[name] for name in ("params", "n_splits_run")}
     means["mean_test_score"] = search.cv_results_["mean_test_score"]
     assert read_search(means).is_spared.ravel().tolist() == [False, True, True]
-    assert "2 without a score" in str(importance(search))
+    # those that have left are told apart by the first split, which all were fitted on
+    assert "2 candidates, 1 without a score" in str(importance(search))

@@ -1,7 +1,6 @@
 """The tasks of a search whose candidates race: split by split, without those that are behind."""
 
-import warnings
-
+from sktune.bridge.listening.interrupts import warn_of_interrupt
 from sktune.bridge.listening.progress import note_result
 from sktune.bridge.seam import Task, is_skipped, make_lost_result, make_skipped_result
 
@@ -107,14 +106,17 @@ class Waves:
             return
         # nothing here holds a task while it runs
         items = [self.tasks[candidate].pop(split) for candidate, split in pairs]
-        try:
-            results = self.compute(items)
-        except KeyboardInterrupt:
-            for candidate, _ in pairs:
-                self.tasks[candidate].clear()
-            raise
+        left_out = self.report.left_out
+        n_before = len(left_out)
+        results = self.compute(items)
+        # after an interrupt, those that are left out have no results of their own
+        unfinished = {number - self.report.n_earlier for number in left_out[n_before:]}
+        del left_out[n_before:]
         for (candidate, split), result in zip(pairs, results, strict=True):
-            self.rows[candidate][split] = result
+            if candidate not in unfinished:
+                self.rows[candidate][split] = result
+        if self.report.is_interrupted:
+            raise KeyboardInterrupt
 
     def _list_rows(self, candidate):
         """Return the results of a candidate, in the order of the splits."""
@@ -136,12 +138,7 @@ class Waves:
         kept = [number for number in numbers if len(self.rows[number]) == self.n_splits]
         if not self.owner.can_end_early or not kept:
             raise
-        warnings.warn(
-            f"the search was interrupted, {len(kept)} of its last {len(self.rows)} candidates "
-            "are complete: it ends with the best that there is; interrupt it again to leave it",
-            UserWarning,
-            stacklevel=2,
-        )
+        warn_of_interrupt(len(kept), len(self.rows))
         for number in numbers:
             if number not in kept and number not in self.lost:
                 self.report.left_out.append(self.report.n_earlier + number)

@@ -5,6 +5,7 @@ from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
 from sktune.inspection import LRRangeDisplay, find_max_batch_size, lr_range_test
 from sktune.modules import MLP
+from sktune.runtime.versions import InconsistentVersionWarning
 from sktune.search import (
     BayesSearchCV,
     GridSearchCV,
@@ -33,6 +34,7 @@ __all__ = [
     "HoldoutSearch",
     "HyperbandSearchCV",
     "ImageAugmentation",
+    "InconsistentVersionWarning",
     "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",

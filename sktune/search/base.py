@@ -10,6 +10,7 @@ from sktune.engine.store import MemoryStore
 from sktune.engine.store.caching import open_cache
 from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
+from sktune.runtime.versions import RemembersVersions
 from sktune.search.ensembles.mixin import EnsembleSearch
 from sktune.search.racing import complete_results, expecting_lost, make_race
 from sktune.search.simplicity import OneStandardError, check_order
@@ -34,7 +35,7 @@ def warn_of_interrupt(n_candidates):
     )
 
 
-class _FusedSearch(ShowsSummary, EnsembleSearch):
+class _FusedSearch(RemembersVersions, ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
 
     cache = None

@@ -1,6 +1,7 @@
 """PyTorch networks as scikit-learn estimators, tuned fast and honestly."""
 
 from sktune.bridge import backend as _backend  # registers "sktune" with joblib
+from sktune.bridge.alone import recording as _recording  # lets fits find a cache
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
 from sktune.inspection import LRRangeDisplay, find_max_batch_size, lr_range_test
@@ -50,4 +51,4 @@ __all__ = [
     "zero_or",
 ]
 
-del _backend
+del _backend, _recording

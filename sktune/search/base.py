@@ -61,7 +61,10 @@ class _FusedSearch(RemembersVersions, ShowsSummary, EnsembleSearch):
         self.interrupted_ = self.fusion_.is_interrupted
         if kept is not None:
             self._drop_models(kept)
-            self._end_ensemble(kept, X, y, params)
+            # members that are fitted to all rows are recorded, too
+            shared = {"store": options["store"]} if "store" in options else {}
+            with fused_tasks(**shared):
+                self._end_ensemble(kept, X, y, params)
         return self
 
     @staticmethod

@@ -48,8 +48,8 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
     cache : str or path, default=None
         A folder, in which each fit that is trained together with others is recorded once it is
-        complete. The same search later trains what is missing, and a larger one what is new. A
-        folder may be shared by several searches and processes. Networks need an int as
+        complete, and the refit. The same search later trains what is missing, and a larger one what
+        is new. A folder may be shared by several searches and processes. Networks need an int as
         `random_state`: otherwise each search draws seeds of its own. None records nothing.
     cache_limit : float or None, default=1024
         How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first. None is

@@ -49,14 +49,14 @@ class _FusedSearch(RemembersVersions, ShowsSummary, EnsembleSearch):
         self._race = make_race(self)
         options = self._fusing_options()
         self._report = options["report"]
-        kept = self._begin_ensemble(y)
+        kept = self._kept = self._begin_ensemble(y)
         self._progress = options["progress"]
         try:
             with fused_tasks(keeper=kept, **options):
                 super().fit(X, y, **params)
         finally:
             self._progress.close()
-            del self._progress, self._report, self._race
+            del self._progress, self._report, self._race, self._kept
         self.fusion_ = options["report"]
         self.interrupted_ = self.fusion_.is_interrupted
         if kept is not None:

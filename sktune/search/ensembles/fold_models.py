@@ -115,23 +115,37 @@ class FoldModels:
         self.models = [self.models[n] for n in kept]
         self.tests = [self.tests[n] for n in kept]
 
-    def arrange(self, n_splits):
+    def forget(self, candidates, n_splits):
+        """Free the models of some candidates, which will be no members."""
+        for candidate in candidates:
+            self.models[candidate * n_splits : (candidate + 1) * n_splits] = [None] * n_splits
+
+    def arrange(self, n_splits, candidates=None):
         """Return the models of each candidate, one for each split, and the test rows of the splits.
+
+        Parameters
+        ----------
+        n_splits : int
+        candidates : sequence of int or None
+            Those that may be members; others have no models. None is all.
 
         Raises
         ------
         ValueError
             If candidates were tried on different splits, whose predictions cannot be averaged.
         """
-        by_candidate = []
-        tests = self.tests[:n_splits]
-        for start in range(0, len(self.models), n_splits):
-            found = self.tests[start : start + n_splits]
+        n_candidates = len(self.models) // n_splits
+        candidates = range(n_candidates) if candidates is None else candidates
+        by_candidate = [[None] * n_splits for _ in range(n_candidates)]
+        tests = None
+        for candidate in candidates:
+            part = slice(candidate * n_splits, (candidate + 1) * n_splits)
+            found = self.tests[part]
+            tests = found if tests is None else tests
             if not all(map(np.array_equal, found, tests)):
                 raise ValueError(
                     "an ensemble needs all candidates to be tried on the same splits, "
-                    f"candidate {start // n_splits} was tried on others; "
-                    "give cv an integer random_state"
+                    f"candidate {candidate} was tried on others; give cv an integer random_state"
                 )
-            by_candidate.append(self.models[start : start + n_splits])
+            by_candidate[candidate] = self.models[part]
         return by_candidate, tests

@@ -360,15 +360,23 @@ def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_time_to_score(tmp_path, capsys):
-    options = ["--data", "breast cancer", "--peers", "sktune-random", "sktune-gp"]
-    options += ["--seeds", "1", "--candidates", "3", "--epochs", "1"]
+    peers = ["sktune-random", "sktune-gp", "sktune-racing", "sktune-halving", "sktune-hyperband"]
+    options = ["--data", "breast cancer", "--peers", *peers]
+    options += ["--seeds", "1", "--candidates", "3", "--epochs", "3"]
     found = run("time_to_score", tmp_path, *options)
 
     rows = found["table"]["breast cancer"]
     assert rows["skorch-random"]["ratio"] == 1
-    assert rows.keys() == {"skorch-random", "sktune-random", "sktune-gp"}
-    for run_of_peers in found["runs"]:
-        assert {row["n_candidates"] for row in run_of_peers["peers"].values()} == {3}
+    assert rows.keys() == {"skorch-random", *peers}
+    (of_peers,) = [run_of_peers["peers"] for run_of_peers in found["runs"]]
+    for peer in ("skorch-random", "sktune-random", "sktune-gp"):
+        assert of_peers[peer]["n_candidates"] == 3
+        assert of_peers[peer]["n_epochs"] == 3 * 5 * 3
+    # 3 candidates of one epoch, the best of which goes on; brackets of 3 and 2 candidates
+    assert of_peers["sktune-halving"]["n_candidates"] == 3 + 1
+    assert of_peers["sktune-halving"]["n_epochs"] == 5 * (3 + 2)
+    assert of_peers["sktune-hyperband"]["n_candidates"] == 3 + 1 + 2
+    assert 1 <= of_peers["sktune-racing"]["n_candidates"] <= 3
     assert "sktune-gp" in capsys.readouterr().out
 
 

@@ -369,14 +369,15 @@ def test_time_to_score(tmp_path, capsys):
     assert rows["skorch-random"]["ratio"] == 1
     assert rows.keys() == {"skorch-random", *peers}
     (of_peers,) = [run_of_peers["peers"] for run_of_peers in found["runs"]]
-    for peer in ("skorch-random", "sktune-random", "sktune-gp"):
-        assert of_peers[peer]["n_candidates"] == 3
-        assert of_peers[peer]["n_epochs"] == 3 * 5 * 3
-    # 3 candidates of one epoch, the best of which goes on; brackets of 3 and 2 candidates
-    assert of_peers["sktune-halving"]["n_candidates"] == 3 + 1
-    assert of_peers["sktune-halving"]["n_epochs"] == 5 * (3 + 2)
+    # sktune's have more candidates
+    for peer, n_candidates in {"skorch-random": 3, "sktune-random": 24, "sktune-gp": 24}.items():
+        assert of_peers[peer]["n_candidates"] == n_candidates
+        assert of_peers[peer]["n_epochs"] == n_candidates * 5 * 3
+    # 24 candidates of one epoch, 8 of which go on; brackets of 3 and 2 candidates
+    assert of_peers["sktune-halving"]["n_candidates"] == 24 + 8
+    assert of_peers["sktune-halving"]["n_epochs"] == 5 * (24 + 8 * 2)
     assert of_peers["sktune-hyperband"]["n_candidates"] == 3 + 1 + 2
-    assert 1 <= of_peers["sktune-racing"]["n_candidates"] <= 3
+    assert 1 <= of_peers["sktune-racing"]["n_candidates"] <= 24
     assert "sktune-gp" in capsys.readouterr().out
 
 

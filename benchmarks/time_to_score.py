@@ -23,7 +23,11 @@ would take longer than the search that they are compared with.
   first seed of each data set);
 - ``skopt-bayes``: scikit-optimize's ``BayesSearchCV`` over the same net, ``n_points=4``;
 - ``optuna-search``: ``OptunaSearchCV`` of optuna-integration over the same net;
-- ``sktune-grid``, ``sktune-random``, ``sktune-bayes`` (TPE) and ``sktune-gp``.
+- ``sktune-grid``, ``sktune-random``, ``sktune-bayes`` (TPE) and ``sktune-gp``;
+- ``sktune-racing``: the random search with ``racing=True``, whose folds are spent on candidates
+  that can still win;
+- ``sktune-halving`` and ``sktune-hyperband``: successive halving of 480 candidates, and Hyperband,
+  up to the same epochs.
 
 scikit-optimize and optuna-integration are not among the dependencies for development: a peer that
 is not installed is left out, and the table says so. Each search runs in a process of its own.
@@ -88,7 +92,8 @@ class Log:
     def __call__(self, net, X, y):
         score = accuracy_score(y, net.predict(X))
         params = net.get_params()
-        names = ("lr", "batch_size", "optimizer__weight_decay", "module__dropout")
+        # of a candidate that goes on to more epochs, each evaluation counts by itself
+        names = ("lr", "batch_size", "optimizer__weight_decay", "module__dropout", "max_epochs")
         candidate = [float(params.get(name) or 0) for name in names]
         line = json.dumps([time.time(), candidate, score])
         # one write of a short line is never mixed with that of another process
@@ -210,7 +215,7 @@ def search_grid(net, n_iter, seed, n_jobs, **options):
     return sktune.GridSearchCV(net, make_grid(), n_jobs=n_jobs, **options)
 
 
-def search_random(net, n_iter, seed, n_jobs, **options):
+def search_random(net, n_iter, seed, n_jobs, racing=False, **options):
     import sktune
 
     # with a timeout, even one that is never over, the candidates are evaluated in rounds
@@ -221,8 +226,29 @@ def search_random(net, n_iter, seed, n_jobs, **options):
         timeout=3600,
         random_state=seed,
         n_jobs=n_jobs,
+        racing=racing,
         **options,
     )
+
+
+def search_halving(net, n_iter, seed, n_jobs, **options):
+    import sktune
+
+    return sktune.HalvingRandomSearchCV(
+        net,
+        make_space(),
+        n_candidates=MORE * n_iter,
+        min_resources="exhaust",
+        random_state=seed,
+        n_jobs=n_jobs,
+        **options,
+    )
+
+
+def search_hyperband(net, n_iter, seed, n_jobs, **options):
+    import sktune
+
+    return sktune.HyperbandSearchCV(net, make_space(), random_state=seed, n_jobs=n_jobs, **options)
 
 
 def search_bayes(net, n_iter, seed, n_jobs, sampler="tpe", **options):
@@ -248,6 +274,9 @@ PEERS = {
     "sktune-random": (make_sktune, search_random, "sktune"),
     "sktune-bayes": (make_sktune, search_bayes, "sktune"),
     "sktune-gp": (make_sktune, partial(search_bayes, sampler="gp"), "sktune"),
+    "sktune-racing": (make_sktune, partial(search_random, racing=True), "sktune"),
+    "sktune-halving": (make_sktune, search_halving, "sktune"),
+    "sktune-hyperband": (make_sktune, search_hyperband, "sktune"),
 }
 # seeds of torch and processes of joblib make these what they are for skorch's nets
 N_JOBS = {"skorch-random": (1, 2), "skopt-bayes": (2,), "optuna-search": (1,)}
@@ -270,7 +299,10 @@ def run(peer, data, seed, n_jobs, n_candidates, n_epochs):
         search.fit(X, y)
         seconds = time.time() - start
         finished = [(moment - start, score) for moment, score in log.read()]
-    return {"finished": finished, "seconds": seconds}
+    n_trained = len(finished) * N_FOLDS * n_epochs
+    if hasattr(search, "fusion_"):
+        n_trained = search.fusion_.sharing.n_trained_epochs
+    return {"finished": finished, "seconds": seconds, "n_epochs": n_trained}
 
 
 def clone_and_shorten(net):
@@ -317,7 +349,7 @@ def compare(peers, data, seed, args, best_n_jobs):
             "to_score": seconds_to(target, found["finished"]),
             "best": max(score for _, score in found["finished"]),
             "n_candidates": len(found["finished"]),
-            "n_epochs": len(found["finished"]) * N_FOLDS * args.epochs,
+            "n_epochs": found["n_epochs"],
         }
         shown = rows[peer]["to_score"]
         shown = "not reached" if shown is None else f"{shown:.2f} s"

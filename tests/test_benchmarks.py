@@ -69,6 +69,10 @@ def test_spending(tmp_path):
         "resumed": 0,
         "skorch": 4 * 2 * 7,
     }
+    halved = {row["peer"]: row for row in found["halving"]["rows"]}
+    assert halved["grid"]["epochs"] == 27 * 2 * 3
+    assert halved["racing"]["epochs"] < halved["grid"]["epochs"]
+    assert halved["racing"]["best_score"] <= halved["grid"]["best_score"]
 
 
 def test_single_fit(tmp_path, capsys):
@@ -356,15 +360,24 @@ def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_time_to_score(tmp_path, capsys):
-    options = ["--data", "breast cancer", "--peers", "sktune-random", "sktune-gp"]
-    options += ["--seeds", "1", "--candidates", "3", "--epochs", "1"]
+    peers = ["sktune-random", "sktune-gp", "sktune-racing", "sktune-halving", "sktune-hyperband"]
+    options = ["--data", "breast cancer", "--peers", *peers]
+    options += ["--seeds", "1", "--candidates", "3", "--epochs", "3"]
     found = run("time_to_score", tmp_path, *options)
 
     rows = found["table"]["breast cancer"]
     assert rows["skorch-random"]["ratio"] == 1
-    assert rows.keys() == {"skorch-random", "sktune-random", "sktune-gp"}
-    for run_of_peers in found["runs"]:
-        assert {row["n_candidates"] for row in run_of_peers["peers"].values()} == {3}
+    assert rows.keys() == {"skorch-random", *peers}
+    (of_peers,) = [run_of_peers["peers"] for run_of_peers in found["runs"]]
+    # sktune's have more candidates
+    for peer, n_candidates in {"skorch-random": 3, "sktune-random": 24, "sktune-gp": 24}.items():
+        assert of_peers[peer]["n_candidates"] == n_candidates
+        assert of_peers[peer]["n_epochs"] == n_candidates * 5 * 3
+    # 24 candidates of one epoch, 8 of which go on; brackets of 3 and 2 candidates
+    assert of_peers["sktune-halving"]["n_candidates"] == 24 + 8
+    assert of_peers["sktune-halving"]["n_epochs"] == 5 * (24 + 8 * 2)
+    assert of_peers["sktune-hyperband"]["n_candidates"] == 3 + 1 + 2
+    assert 1 <= of_peers["sktune-racing"]["n_candidates"] <= 24
     assert "sktune-gp" in capsys.readouterr().out
 
 

@@ -1,14 +1,15 @@
 """The matrix products of the compiled steps against the peak of a core, and against torch's.
 
-    python benchmarks/products.py
-    NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma python benchmarks/products.py
+    python benchmarks/products.py --save
+    export NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma
+    python benchmarks/products.py --save
 
 The peak is measured: fused multiply-adds on registers, as many at once as hide their latency. The
-second command shows how the products fare on a processor without AVX-512.
+last commands show how the products fare on a processor without AVX-512.
 
 A linear layer has three products in a step: forward, the gradient of its weight, and the gradient
-of its inputs. Each is repeated on the same tables, in float32, with one thread. A share is that of
-the measured peak.
+of its inputs. Each is repeated on the same tables, in float32, with one thread, in time of the
+processor. A share is that of the measured peak; torch may use longer vectors than Numba is told to.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from time import thread_time
 
 import numpy as np
 import torch
-from harness import save
+from harness import RESULTS, save
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
 from sktune.engine.compiled.operations.workspace import find_stride
-from sktune.engine.compiled.vectors import BYTES, TILE_ROWS, multiply
+from sktune.engine.compiled.vectors import BYTES, TILE_ROWS, TILE_VECTORS, multiply
 
 # How long a product is repeated. The fastest of twenty such series counts.
 SECONDS = 0.004
@@ -41,7 +42,7 @@ SHAPES = [
     (512, 256, 256),
 ]
 # Sums that are under way at once in the measurement of the peak.
-N_SUMS = int(__import__("os").environ.get("NS", 12))
+N_SUMS = 12 if TILE_VECTORS == 2 else 6
 
 
 @intrinsic
@@ -188,7 +189,9 @@ def main():
         shares = "  ".join(f"{k} {v:4.0%}" for k, v in row.items() if isinstance(v, float))
         print(f"{shape[0]:5} rows {shape[1]:5} -> {shape[2]:5}:  {shares}", flush=True)
     if args.save:
-        save("products", {"gflops": peak / 1e9, "tile_rows": TILE_ROWS, "products": found})
+        name = "products.json" if TILE_ROWS == 8 else "products_avx2.json"
+        record = {"gflops": peak / 1e9, "tile_rows": TILE_ROWS, "products": found}
+        save(record, RESULTS / name)
 
 
 if __name__ == "__main__":

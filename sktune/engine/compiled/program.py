@@ -18,6 +18,7 @@ from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
+from sktune.engine.compiled.speeds.choosing import is_one_core_faster
 from sktune.modules.dropout import silence_below
 from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.modules.reading import read_table_links
@@ -56,8 +57,6 @@ def find_program(module, criterion, match, optimizer, options, batches):
     """
     if not enabled:
         return "compiled steps are switched off (SKTUNE_COMPILED=0)"
-    if torch.get_num_threads() != 1:
-        return "several threads compute it together"
     if not _is_known(optimizer, options):
         return "the compiled kernels do not know its optimizer, or an option of it"
     rows = getattr(batches, "rows", None)
@@ -87,6 +86,9 @@ def find_program(module, criterion, match, optimizer, options, batches):
     loss = read_loss(kernels, criterion, match, rows, graph)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
+    is_alone = torch.get_num_threads() == 1
+    if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
+        return "several threads compute it together"
     return Program(kernels, graph, loss, OPTIMIZERS[optimizer], dtype)
 
 

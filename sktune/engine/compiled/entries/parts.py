@@ -31,7 +31,9 @@ _ROWS = types.Array(types.int64, 1, "C")
 def digest_sources():
     """Return a digest of all files that compiled code is made of."""
     digest = sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+    compiled = Path(__file__).parents[1]
+    package = compiled.parents[1]
+    for path in [*sorted(compiled.rglob("*.py")), package / "runtime" / "seeds.py"]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 

@@ -138,7 +138,7 @@ def measure_calls():
             timed(work)
         counts = {}
         for row in profiler.key_averages():
-            if row.key.startswith("cuda"):
+            if row.key.startswith(("cuda", "cuLaunch", "cuMem")):
                 counts[row.key] = row.count
         figures[name] = dict(sorted(counts.items(), key=lambda pair: -pair[1]))
         tell(figures)

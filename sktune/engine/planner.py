@@ -137,7 +137,6 @@ def plan_groups(
     """
     # Whether a single thread would do decides how finely fits can be divided.
     options = replace(options or StepOptions(), n_threads=1)
-    find_type = find_type or _find_own_type
     plans = []
     for members in _by_key(fits):
         backend, blockers = choose_backend([fit.spec for fit in members], tables, options)
@@ -153,10 +152,6 @@ def plan_groups(
         plans.sort(key=lambda plan: min(map(order, plan.fits)))
     n_workers = max(1, min(n_workers, len(plans)))
     return [_settle_threads(plan, max(1, n_threads // n_workers)) for plan in plans]
-
-
-def _find_own_type(spec):
-    return torch.device(spec.device).type
 
 
 def _settle_threads(plan, n_threads):
@@ -203,7 +198,8 @@ def _divide_evenly(fits, max_lanes, order, find_type):
     On a CPU, fits on the same rows that are many enough stay among themselves: they share batches.
     With an `order`, these groups have no more lanes than fill a core.
     """
-    device = find_type(fits[0].spec)
+    spec = fits[0].spec
+    device = torch.device(spec.device).type if find_type is None else find_type(spec)
     most = max_lanes or count_lanes(device)
     if order is not None:
         fits = sorted(fits, key=order)
@@ -237,7 +233,8 @@ def _balance(plans, n_workers, has_own_devices, find_type):
     plans = sorted(plans, key=_estimate_plan, reverse=True)
     if not plans or n_workers == 1:
         return plans
-    is_on_cpu = find_type(plans[0].fits[0].spec) == "cpu"
+    device = plans[0].device.type if find_type is None else find_type(plans[0].fits[0].spec)
+    is_on_cpu = device == "cpu"
     if not is_on_cpu and not has_own_devices:
         return plans
     most = sum(map(_estimate_plan, plans)) / (2 * n_workers)

@@ -136,9 +136,14 @@ def _find_later(training, store):
     record = store.find(training.key, training.spec.n_epochs)
     if record is None or record.epoch <= training.first_epoch or not record.suits(training.spec):
         return None
-    passed = [n for n in training.n_epochs_wanted if training.first_epoch < n < record.epoch]
-    are_there = all(_has(store, training.key, n) for n in passed)
+    are_there = all(_has(store, training.key, n) for n in _list_passed(training, record))
     return record if are_there else None
+
+
+def _list_passed(training, record):
+    """Return the numbers of epochs of fits that have ended by the time of a record."""
+    wanted = sorted(training.n_epochs_wanted)
+    return [n for n in wanted if training.first_epoch < n <= record.epoch]
 
 
 def _has(store, key, n_epochs):
@@ -150,11 +155,12 @@ def _adopt(recorder, number, record):
     """Hand over what is known of a training, and let it go on from there if it is not over."""
     training = recorder.trainings[number]
     spec = training.spec
-    for n_epochs in sorted(training.n_epochs_wanted):
-        if training.first_epoch < n_epochs < record.epoch:
-            _hand_over(recorder, number, recorder.store.find(training.key, n_epochs))
+    for n_epochs in _list_passed(training, record):
+        _hand_over(recorder, number, recorder.store.find(training.key, n_epochs))
     if record.answers(spec.n_epochs):
-        _hand_over(recorder, number, record)
+        if record.epoch not in training.n_epochs_wanted:
+            # it has ended early
+            _hand_over(recorder, number, record)
         return {number: recorder.cut(number, record.result_for(spec))}
     training.start = record.on(torch.device(spec.device))
     return {}

@@ -13,7 +13,7 @@ from parity import RAGGED, X, grid, y
 from sktune import GridSearchCV, NeuralNetClassifier
 from sktune.bridge import backend
 from sktune.engine.store.folder import FolderStore
-from sktune.engine.workers import devices, jobs, joblib_engine, replay
+from sktune.engine.workers import devices, joblib_engine, jobs, replay
 from sktune.engine.workers.checkpoints import SharedFolder
 from sktune.engine.workers.devices import expect_device_type, find_device
 from sktune.engine.workers.engines import Engine

@@ -64,7 +64,8 @@ class RayEngine(Engine):
     def _submit(self, number, job, queue):
         options = {"max_retries": MOST_TRIALS - 1}
         if job.wants_gpu and self._n_gpus:
-            options["num_gpus"] = 1
+            # Ray would end a worker after each call, and the next one imports its libraries anew
+            options |= {"num_gpus": 1, "max_calls": 0}
         tell = None if queue is None else partial(_tell, queue, number)
         arrays = [self._send(array) for array in job.arrays]
         return self.ray.remote(**options)(run_job).remote(job.data, *arrays, tell=tell)

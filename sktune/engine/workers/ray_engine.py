@@ -27,7 +27,8 @@ class RayEngine(Engine):
 
     def check(self):
         """Raise a RuntimeError unless a worker has the same versions."""
-        ask = self.ray.remote(_tell_versions)
+        # the worker that is asked trains, too: another one would have to import its libraries
+        ask = self.ray.remote(**self._make_options(wants_gpu=True))(_tell_versions)
         try:
             answer = self.ray.get(ask.remote())
         except Exception as error:
@@ -62,13 +63,18 @@ class RayEngine(Engine):
                     self.ray.cancel(reference)
 
     def _submit(self, number, job, queue):
-        options = {"max_retries": MOST_TRIALS - 1}
-        if job.wants_gpu and self._n_gpus:
-            # Ray would end a worker after each call, and the next one imports its libraries anew
-            options |= {"num_gpus": 1, "max_calls": 0}
+        options = self._make_options(job.wants_gpu)
         tell = None if queue is None else partial(_tell, queue, number)
         arrays = [self._send(array) for array in job.arrays]
         return self.ray.remote(**options)(run_job).remote(job.data, *arrays, tell=tell)
+
+    def _make_options(self, wants_gpu):
+        """Return how Ray is to run a task."""
+        options = {"max_retries": MOST_TRIALS - 1}
+        if wants_gpu and self._n_gpus:
+            # Ray would end a worker with a GPU after each call, and start another one
+            options |= {"num_gpus": 1, "max_calls": 0}
+        return options
 
     @contextmanager
     def _hearing(self, hear):

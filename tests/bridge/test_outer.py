@@ -27,7 +27,7 @@ from sktune import (
     RandomizedSearchCV,
     StagedSearch,
 )
-from sktune.engine.workers import ray_engine
+from sktune.engine.workers.engines import ray_engine
 from sktune.engine.workers.jobs import name_worker
 from sktune.engine.workers.replay import Relay
 

@@ -13,10 +13,11 @@ from parity import RAGGED, X, grid, y
 from sktune import GridSearchCV, NeuralNetClassifier
 from sktune.bridge import backend
 from sktune.engine.store.folder import FolderStore
-from sktune.engine.workers import devices, joblib_engine, jobs, replay
+from sktune.engine.workers import devices, jobs, replay
 from sktune.engine.workers.checkpoints import SharedFolder
 from sktune.engine.workers.devices import expect_device_type, find_device
-from sktune.engine.workers.engines import Engine
+from sktune.engine.workers.engines import joblib_engine
+from sktune.engine.workers.engines.base import Engine
 from sktune.engine.workers.jobs import GroupResult, run_job
 from sktune.runtime.progress import SearchProgress
 

@@ -14,7 +14,7 @@ from sktune.engine.digest import VERSIONS
 from sktune.engine.specs import FitResult
 from sktune.engine.workers import jobs
 from sktune.engine.workers.devices import find_device
-from sktune.engine.workers.engines import check_answer
+from sktune.engine.workers.engines.base import check_answer
 from sktune.engine.workers.jobs import GroupJob, run_job
 from sktune.engine.workers.packing import _MOST_KEPT, PackedArray, Packer, UnpackedArrays
 from sktune.engine.workers.replay import replay

@@ -14,7 +14,7 @@ from parity import RAGGED, X, y
 from sktune import GridSearchCV, NeuralNetClassifier
 from sktune.bridge import backend
 from sktune.engine.steps import recorded
-from sktune.engine.workers.engines import Engine
+from sktune.engine.workers.engines.base import Engine
 from sktune.engine.workers.jobs import run_job
 
 NET = NeuralNetClassifier(

@@ -6,7 +6,7 @@ from functools import partial
 from uuid import uuid4
 
 from sktune.engine.workers.devices import tell_device_types
-from sktune.engine.workers.engines import (
+from sktune.engine.workers.engines.base import (
     MOST_TRIALS,
     Engine,
     LostWorkerError,

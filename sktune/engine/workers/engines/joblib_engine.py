@@ -11,7 +11,7 @@ from threading import Event, Thread
 import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from sktune.engine.workers.engines import MOST_TRIALS, Engine, explain_loss
+from sktune.engine.workers.engines.base import MOST_TRIALS, Engine, explain_loss
 from sktune.engine.workers.jobs import run_job
 
 # What jobs tell is looked for so often.

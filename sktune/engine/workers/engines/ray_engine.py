@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from sktune.engine.digest import VERSIONS
-from sktune.engine.workers.engines import MOST_TRIALS, Engine, check_answer, translate
+from sktune.engine.workers.engines.base import MOST_TRIALS, Engine, check_answer, translate
 from sktune.engine.workers.jobs import run_job
 
 

@@ -42,11 +42,12 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         over kinds of models with other parameters each.
     n_iter : int, default=30
         How many candidates to evaluate, those of a `storage` that is gone on with included.
-    sampler : {"tpe", "gp"}, optuna sampler, or callable, default="tpe"
-        ``"tpe"`` is Optuna's Tree-structured Parzen Estimator with its defaults (Bergstra et al.
-        2011). ``"gp"`` is a Gaussian process, fitted once for each batch, with Thompson sampling
-        (Kandasamy et al. 2018). A sampler of Optuna's is copied, and has a seed of its own; a
-        callable, such as the class of one, is called with ``seed=``.
+    sampler : {"gp", "tpe"}, optuna sampler, or callable, default="gp"
+        ``"gp"`` is a Gaussian process, fitted once for each batch, with Thompson sampling
+        (Kandasamy et al. 2018). ``"tpe"`` is Optuna's Tree-structured Parzen Estimator with its
+        defaults (Bergstra et al. 2011), which learns less from a few large batches. A sampler of
+        Optuna's is copied, and has a seed of its own; a callable, such as the class of one, is
+        called with ``seed=``.
     batch_size : int, default=None
         How many candidates to evaluate in a round. None is what trains at no extra cost, and a
         third of `n_iter` at most: for networks on a CPU 32, on a GPU 512 fits; for what is fitted
@@ -112,7 +113,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         param_distributions,
         *,
         n_iter=30,
-        sampler="tpe",
+        sampler="gp",
         batch_size=None,
         storage=None,
         scoring=None,

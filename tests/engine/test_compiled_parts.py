@@ -138,7 +138,7 @@ def test_lanes_share_a_workspace_until_one_diverges(monkeypatch):
     assert len(made) == len(search.fusion_.groups)
 
     made.clear()
-    grid = {"lr": [1e38, 0.02, 0.03]}
+    grid = {"lr": [1e300, 0.02, 0.03]}
     search = GridSearchCV(net, grid, cv=3, refit=False, n_jobs=1).fit(X, y)
     assert len(made) > len(search.fusion_.groups)
     assert np.isfinite(search.cv_results_["mean_test_score"][1:]).all()

@@ -29,9 +29,12 @@ rung each rung is a fit, and its epochs count once.
   first seed of each data set);
 - ``skopt-bayes``: scikit-optimize's ``BayesSearchCV`` over the same net, ``n_points=4``;
 - ``optuna-search``: ``OptunaSearchCV`` of optuna-integration over the same net;
-- ``sktune-grid``, ``sktune-random``, ``sktune-gp`` (``BayesSearchCV`` with its defaults),
-  ``sktune-tpe``, ``sktune-halving`` (``HalvingRandomSearchCV``, a quarter, half, and all of the
-  epochs) and ``sktune-hyperband``.
+- ``sktune-grid``, ``sktune-random``, ``sktune-gp`` (``BayesSearchCV`` with its defaults) and
+  ``sktune-tpe``;
+- ``sktune-racing``: the random search with ``racing=True``, whose folds are spent on candidates
+  that can still win;
+- ``sktune-halving`` (``HalvingRandomSearchCV``: a quarter, half, and all of the epochs) and
+  ``sktune-hyperband``.
 
 scikit-optimize and optuna-integration are not among the dependencies for development: a peer that
 is not installed is left out, and the table says so. Each search runs in a process of its own.
@@ -236,7 +239,7 @@ def search_grid(net, n_iter, seed, n_jobs, **options):
     return sktune.GridSearchCV(net, make_grid(), n_jobs=n_jobs, **options)
 
 
-def search_random(net, n_iter, seed, n_jobs, **options):
+def search_random(net, n_iter, seed, n_jobs, racing=False, **options):
     import sktune
 
     # with a timeout, even one that is never over, the candidates are evaluated in rounds
@@ -247,6 +250,7 @@ def search_random(net, n_iter, seed, n_jobs, **options):
         timeout=3600,
         random_state=seed,
         n_jobs=n_jobs,
+        racing=racing,
         **options,
     )
 
@@ -324,6 +328,7 @@ PEERS = {
     "sktune-random": (make_sktune, search_random, "sktune"),
     "sktune-gp": (make_sktune, partial(search_bayes, sampler="gp"), "sktune"),
     "sktune-tpe": (make_sktune, partial(search_bayes, sampler="tpe"), "sktune"),
+    "sktune-racing": (make_sktune, partial(search_random, racing=True), "sktune"),
     "sktune-halving": (make_sktune, search_halving, "sktune"),
     "sktune-hyperband": (make_sktune, search_hyperband, "sktune"),
 }

@@ -69,6 +69,10 @@ def test_spending(tmp_path):
         "resumed": 0,
         "skorch": 4 * 2 * 7,
     }
+    halved = {row["peer"]: row for row in found["halving"]["rows"]}
+    assert halved["grid"]["epochs"] == 27 * 2 * 3
+    assert halved["racing"]["epochs"] < halved["grid"]["epochs"]
+    assert halved["racing"]["best_score"] <= halved["grid"]["best_score"]
 
 
 def test_single_fit(tmp_path, capsys):
@@ -356,7 +360,7 @@ def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_time_to_score(tmp_path, capsys):
-    peers = ["sktune-random", "sktune-gp", "sktune-halving", "sktune-hyperband"]
+    peers = ["sktune-random", "sktune-gp", "sktune-racing", "sktune-halving", "sktune-hyperband"]
     options = ["--data", "breast cancer", "--peers", *peers]
     options += ["--seeds", "1", "--candidates", "3", "--epochs", "4"]
     found = run("time_to_score", tmp_path, *options)
@@ -369,6 +373,11 @@ def test_time_to_score(tmp_path, capsys):
         peer: [row["n_candidates"], row["n_fits"] / 5, row["n_epochs"] / 5]
         for peer, row in run_of_peers["peers"].items()
     }
+    n_complete, n_fits, n_epochs = told.pop("sktune-racing")
+    # all candidates have been on the first of five splits
+    assert 1 <= n_complete <= 24
+    assert 24 / 5 < n_fits <= 24
+    assert n_epochs == 4 * n_fits
     assert told == {
         "skorch-random": [3, 3, 12],
         "sktune-random": [24, 24, 96],

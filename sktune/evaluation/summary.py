@@ -122,7 +122,10 @@ def _describe_fits(core):
         return "" if n_splits is None else f"{n_splits} folds"
     if n_splits is None:
         return text
-    return f"{text} × {n_splits} folds = {sum(rounds) * n_splits} fits"
+    n_fits = sum(rounds) * n_splits
+    n_run = int(np.sum(getattr(core, "cv_results_", {}).get("n_splits_run", n_fits)))
+    fits = f"{n_fits} fits" if n_run == n_fits else f"{n_run} of {n_fits} fits, raced,"
+    return f"{text} × {n_splits} folds = {fits}"
 
 
 def _list_candidates(core):

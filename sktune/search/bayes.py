@@ -71,7 +71,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         no other fit begins any more. The candidates that are complete are returned, and the best is
         refitted. On a CPU a round is trained a few candidates at a time, so that few are lost.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval, racing
         See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
         search.
 
@@ -135,6 +135,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        racing=False,
     ):
         super().__init__(
             estimator,
@@ -163,6 +164,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
+        self.racing = racing
 
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""
@@ -253,6 +255,9 @@ class BayesianCandidates(Asked):
         for number, (point, rows) in enumerate(restored):
             self.found.append((point, Outcome(self._params_of(number, point), rows)))
         search._session.restored = [outcome for _, outcome in self.found]
+        if search._race is not None:
+            for _, outcome in self.found:
+                search._race.take(outcome.rows)
         if self.found:
             self.tell(*zip(*self.found, strict=True))
 

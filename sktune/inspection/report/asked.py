@@ -79,7 +79,10 @@ def describe_effort(record):
     candidates = f"{n_candidates} candidate{'s' if n_candidates != 1 else ''}"
     if n_splits == 1:
         return f"{candidates}, one score each"
-    return f"{candidates} × {n_splits} folds = {n_candidates * n_splits} fits"
+    n_fits = n_candidates * n_splits
+    n_spared = int(record.is_spared.sum())
+    fits = f"{n_fits - n_spared} of {n_fits} fits, raced" if n_spared else f"{n_fits} fits"
+    return f"{candidates} × {n_splits} folds = {fits}"
 
 
 def _describe_splits(core, n_splits):
@@ -97,7 +100,8 @@ def list_times(record, search):
     if fusion is not None and fusion.groups:
         yield "Time in fused groups", f"{fusion.seconds:.1f} s"
     if record.fit_seconds is not None:
-        seconds = np.nansum(record.fit_seconds) * record.n_splits
+        n_fits = (~record.is_spared).sum(axis=1)
+        seconds = np.nansum(record.fit_seconds * n_fits)
         yield "Time of all fits, one after the other", f"{seconds:.1f} s"
     if hasattr(record.search, "refit_time_"):
         yield "Time of the refit", f"{record.search.refit_time_:.1f} s"

@@ -85,6 +85,12 @@ class HalvingGridSearchCV(_Halving):
         From which rows are drawn, where ``resource="n_samples"``.
     timeout : float or None, default=None
         Seconds after which the search ends with what is complete.
+    ensemble : {"greedy", "folds"} or None, default=None
+        As in :class:`sktune.GridSearchCV`: an average of models that were trained anyway. Members
+        are candidates of the last rungs that have got most resources; models of earlier rungs are
+        freed as soon as their rung is over.
+    ensemble_refit, max_oof_mb
+        As in :class:`sktune.GridSearchCV`.
 
     Attributes
     ----------
@@ -101,6 +107,9 @@ class HalvingGridSearchCV(_Halving):
         Why the search has ended.
     fusion_ : FusionReport
         ``fusion_.sharing`` tells how many epochs were trained, and how many were known.
+    ensemble_, ensemble_weights_, ensemble_score_, oof_predictions_
+        With `ensemble`, as in :class:`sktune.GridSearchCV`. Evaluations in earlier rungs have the
+        weight 0, and their predictions are nan.
 
     See Also
     --------
@@ -160,6 +169,9 @@ class HalvingGridSearchCV(_Halving):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -182,6 +194,9 @@ class HalvingGridSearchCV(_Halving):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -230,8 +245,8 @@ class HalvingRandomSearchCV(_Halving):
     random_state : int, RandomState or None, default=None
         From which candidates and rows are drawn.
     factor, resource, max_resources, aggressive_elimination, scale_schedule, scoring, n_jobs, \
-            refit, cv, verbose, pre_dispatch, error_score, return_train_score, timeout, cache, \
-            cache_limit, checkpoint_interval
+            refit, cv, verbose, pre_dispatch, error_score, return_train_score, timeout, ensemble, \
+            ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         See :class:`HalvingGridSearchCV`, also for the attributes.
 
     Examples
@@ -272,6 +287,9 @@ class HalvingRandomSearchCV(_Halving):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -294,6 +312,9 @@ class HalvingRandomSearchCV(_Halving):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -346,7 +367,8 @@ class HyperbandSearchCV(SearchInRungs):
     random_state : int, RandomState or None, default=None
         From which candidates and rows are drawn.
     resource, scale_schedule, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, \
-            return_train_score, timeout, cache, cache_limit, checkpoint_interval
+            return_train_score, timeout, ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, \
+            checkpoint_interval
         See :class:`HalvingGridSearchCV`. The best candidate is one of those that have got most.
 
     Attributes
@@ -400,6 +422,9 @@ class HyperbandSearchCV(SearchInRungs):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -422,6 +447,9 @@ class HyperbandSearchCV(SearchInRungs):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,

@@ -107,6 +107,8 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     'all 12 candidates are evaluated'
     """
 
+    is_guided = True
+
     def __init__(
         self,
         estimator,

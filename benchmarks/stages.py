@@ -34,9 +34,9 @@ def _repeat_forward(n, links, calls, numbers, flat, state, space, padded, n_rows
 
 
 @njit(nogil=True)
-def _repeat_loss(n, flat, loss, option, space, width, target, weight, rows, padded):
+def _repeat_loss(n, flat, loss, loss_options, space, width, target, weight, rows, padded):
     for _ in range(n):
-        kernels.call_loss(loss, (flat, option, space, width, target, weight, rows, padded))
+        kernels.call_loss(loss, (flat, loss_options, space, width, target, weight, rows, padded))
 
 
 @njit(nogil=True)
@@ -46,9 +46,9 @@ def _repeat_backward(n, links, calls, numbers, flat, gradient, space, padded, n_
 
 
 @njit(nogil=True)
-def _repeat_update(n, rule, options, flat, gradient, first, second):
+def _repeat_update(n, rule, options, flat, gradient, first, second, third):
     for _ in range(n):
-        kernels.call_update(rule, (flat, options, 1e-9, 1000, gradient, first, second))
+        kernels.call_update(rule, (flat, options, 1e-9, 1000, gradient, first, second, third))
 
 
 class Recorder:
@@ -64,7 +64,7 @@ class Recorder:
 
     def __call__(self, *args):
         n_parameters = len(args[6])
-        n_rows_of_batch = int(args[15][0])
+        n_rows_of_batch = int(args[16][0])
         key = (n_parameters, n_rows_of_batch)
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
@@ -99,13 +99,14 @@ def _time_stages(
     calls,
     numbers,
     of_step,
-    loss_option,
+    loss_options,
     options,
     flat,
     gradient,
     state,
     first,
     second,
+    third,
     space,
     t,
     data,
@@ -125,11 +126,11 @@ def _time_stages(
     space = kernels.make_workspace(links, n_rows, flat.dtype)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, calls, numbers, flat, state, space, padded, n_rows)
-    yield _time(_repeat_loss, flat, loss, loss_option, space, width, *outcomes, rows, padded)
+    yield _time(_repeat_loss, flat, loss, loss_options, space, width, *outcomes, rows, padded)
     # The repeated loss has overwritten the gradient of the outputs.
     space.tables[-1] = 1e-3
     yield _time(_repeat_backward, links, calls, numbers, flat, gradient, space, padded, n_rows)
-    yield _time(_repeat_update, rule, options, flat, gradient, first, second)
+    yield _time(_repeat_update, rule, options, flat, gradient, first, second, third)
 
 
 def _time(repeat, *args):

@@ -19,6 +19,7 @@ from numba import njit
 from sktune.engine.compiled.entries.parts import (
     SOURCES,
     call_apply,
+    call_clip,
     call_layer,
     call_loss,
     call_penalty,
@@ -30,6 +31,7 @@ from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
+    FIRST_CLIP,
     FIRST_OPERATION,
     HUBER,
     NO_SLOT,
@@ -43,19 +45,32 @@ from sktune.engine.compiled.opcodes import (
     WIDTH,
 )
 from sktune.engine.compiled.operations.workspace import gather, make_workspace, padded
-from sktune.engine.compiled.updates import ADAGRAD, ADAM, RMSPROP, SGD
+from sktune.engine.compiled.updates import (
+    ADADELTA,
+    ADAGRAD,
+    ADAM,
+    ADAMAX,
+    NADAM,
+    RADAM,
+    RMSPROP,
+    SGD,
+)
 from sktune.engine.compiled.vectors import FASTMATH, OPTIONS, cast, compiled, inlined
 
 # What a program reads from this module.
 __all__ = [
     "ABSOLUTE_ERROR",
+    "ADADELTA",
     "ADAGRAD",
     "ADAM",
+    "ADAMAX",
     "BINARY_CROSS_ENTROPY",
     "CROSS_ENTROPY",
     "HUBER",
+    "NADAM",
     "POISSON",
     "PROBABILITY_NLL",
+    "RADAM",
     "RMSPROP",
     "SGD",
     "SMOOTH_ABSOLUTE_ERROR",
@@ -119,13 +134,14 @@ def _train_steps(
     calls,
     settings,
     of_step,
-    loss_option,
+    loss_options,
     options,
     flat,
     gradient,
     state,
     first,
     second,
+    third,
     space,
     t,
     data,
@@ -145,11 +161,11 @@ def _train_steps(
     settings : ndarray of float (n_links, 2)
         Their settings.
     of_step : tuple of int
-        The addresses of the loss, of the optimizer and of the penalties.
-    loss_option : float
-        What parametrizes the loss, 0 where nothing does.
+        The addresses of the loss, of the optimizer, of the penalties and of clipping.
+    loss_options : ndarray of float
+        How the losses of rows become one, and what parametrizes the loss.
     options : ndarray of float
-        Those of the optimizer, then l1 and l2.
+        Those of the optimizer, two numbers for each turn of clipping, and l1 and l2.
     flat : ndarray (P,)
         The parameters.
     gradient : ndarray (P,)
@@ -157,7 +173,7 @@ def _train_steps(
     state : ndarray (S,)
         What layers keep beside their parameters: of each batch normalisation, means, variances and
         the number of steps.
-    first, second : ndarray (P,)
+    first, second, third : ndarray (P,)
         The state of the optimizer after `t` steps.
     space : Workspace
         For the largest of the batches, or larger ones.
@@ -180,7 +196,7 @@ def _train_steps(
         They end with the first that is not finite.
     """
     X, target, weight = data
-    loss, rule, penalty = of_step
+    loss, rule, penalty, clip = of_step
     seed, epoch, first_batch = start
     l1 = cast(options[-2], flat[0])
     l2 = cast(options[-1], flat[0])
@@ -193,11 +209,13 @@ def _train_steps(
         gather(space, X, rows, n)
         step = (seed, epoch, first_batch + i)
         n_outputs = _forward(links, calls, settings, flat, state, space, n, len(rows), step)
-        losses[i] = call_loss(loss, (flat, loss_option, space, n_outputs, target, weight, rows, n))
+        losses[i] = call_loss(loss, (flat, loss_options, space, n_outputs, target, weight, rows, n))
         _backward(links, calls, settings, flat, gradient, space, n, len(rows))
         if l1 > 0 or l2 > 0:
             losses[i] += call_penalty(penalty, (flat, links, gradient, l1, l2))
-        call_update(rule, (flat, options, rates[i], t + i + 1, gradient, first, second))
+        if len(options) > FIRST_CLIP + 2:
+            call_clip(clip, (flat, options[FIRST_CLIP:-2], gradient))
+        call_update(rule, (flat, options, rates[i], t + i + 1, gradient, first, second, third))
         if not math.isfinite(losses[i]):
             return losses[: i + 1]
     return losses

@@ -73,6 +73,21 @@ def load_address(kernels, kind, opcode, dtype):
     return _parts[key].address
 
 
+def load_step(kernels, dtype):
+    """Return the addresses of the loss and the optimizer of a trial step; it has nothing else."""
+    loss = load_address(kernels, "loss", kernels.SQUARED_ERROR, dtype)
+    rule = load_address(kernels, "update", kernels.ADAM, dtype)
+    return loss, rule, 0, 0
+
+
+def list_trial_options():
+    """Return the options of Adam in a trial step, without clipping, l1 and l2."""
+    options = np.zeros(opcodes.FIRST_CLIP + 2)
+    # behind the weight decay, whether it is decoupled, and whether the loss is maximized
+    options[3:6] = 0.9, 0.999, 1e-8
+    return options
+
+
 def _try_step(kernels, dtype):
     """Take a step of linear regression by Adam, whose outcome is known; raise if it is another."""
     X = np.array([[1, 0], [0, 2], [1, 1]], dtype)
@@ -87,19 +102,16 @@ def _try_step(kernels, dtype):
         graph.links,
         load_calls(kernels, graph.links, dtype),
         graph.settings,
-        (
-            load_address(kernels, "loss", kernels.SQUARED_ERROR, dtype),
-            load_address(kernels, "update", kernels.ADAM, dtype),
-            0,
-        ),
-        0.0,
-        # weight decay, decoupled or not, betas and eps, l1 and l2
-        np.array([0.0, 0.0, 0.9, 0.999, 1e-8, 0.0, 0.0]),
+        load_step(kernels, dtype),
+        # the mean, and no option
+        np.zeros(2),
+        list_trial_options(),
         flat,
         gradient,
         flat[:0],
         np.zeros_like(flat),
         np.zeros_like(flat),
+        flat[:0],
         kernels.make_workspace(graph.links, 3, dtype),
         0,
         (X, target, weight),

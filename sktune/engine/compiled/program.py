@@ -7,6 +7,7 @@ for the cache of a core.
 import math
 import os
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_address, load_calls, load_kernels
-from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
+from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, FIRST_CLIP, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
@@ -134,8 +135,6 @@ class Program:
     ----------
     n_outputs : int
         The outputs of a network.
-    state : tuple of str
-        The names of the optimizer's state tensors.
     dropout_calls : list of int
         The indices of the layers of dropout, in the order in which a step calls them.
     drops_by_function : bool
@@ -152,7 +151,6 @@ class Program:
         # of each thread, the tables that it writes to
         self.own = threading.local()
         self.n_outputs = graph.n_outputs
-        self.state = tuple(rule.state)
         self.buffers = graph.buffers
         is_dropout = graph.links[:, OPCODE] == DROPOUT_LAYER
         indices = graph.links[is_dropout, DROPOUT_INDEX].tolist()
@@ -165,7 +163,9 @@ class Program:
             load_address(kernels, "update", getattr(kernels, rule.compiled.constant), dtype),
         )
 
-    def bind(self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties):
+    def bind(
+        self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties, clips
+    ):
         """Return a function that trains a network for an epoch, in place.
 
         Parameters
@@ -175,8 +175,8 @@ class Program:
         buffers : ndarray (S,)
             The numbers of :attr:`buffers`.
         state : dict of ndarray (P,)
-            The optimizer's, by name.
-        data : tuple
+            The optimizer's, by name, in the order of its entry in ``OPTIMIZERS``.
+        data : Data
             From :func:`read_data`.
         sizes : list of int
             Of an epoch's batches.
@@ -188,6 +188,8 @@ class Program:
             Those of the optimizer's group.
         penalties : tuple of float
             The factors l1 and l2.
+        clips : tuple of Clip
+            The turns of gradient clipping.
 
         Returns
         -------
@@ -198,24 +200,24 @@ class Program:
             steps only, on other data than `data`.
         """
         sizes = np.array(sizes, dtype=np.int64)
-        # the kernels take two state arrays, in the order of the entry in OPTIMIZERS
-        first, second = [*(state[name] for name in self.state), flat[:0]][:2]
+        # the kernels take three state arrays, in the order of the entry in OPTIMIZERS
+        arrays = self._open_state(state, flat)
         links, factors = self._list_layers(dropout)
         of_penalty = 0
         if any(penalties):
             of_penalty = load_address(self.kernels, "penalty", 0, flat.dtype)
+        of_clip = load_address(self.kernels, "clip", 0, flat.dtype) if clips else 0
         net = (
             links,
             load_calls(self.kernels, links, flat.dtype),
             factors,
-            (*self.of_step, of_penalty),
-            self.loss.option,
-            self._pack_options(options, penalties),
+            (*self.of_step, of_penalty, of_clip),
+            self.loss.list_options(has_weights=data.has_weights),
+            self._pack_options(options, penalties, clips),
             flat,
             gradient,
             buffers,
-            first,
-            second,
+            *arrays,
         )
 
         # by what the layout of the workspace follows from
@@ -231,7 +233,7 @@ class Program:
                     *net,
                     space,
                     t + start,
-                    block,
+                    block[:3],
                     order,
                     sizes[some],
                     rates[some],
@@ -242,6 +244,8 @@ class Program:
                     # the tables hold what is not finite, too
                     self.own.layout = None
                     break
+            for name, array in zip(state, arrays, strict=False):
+                state[name][...] = array
             return losses
 
         return train
@@ -252,6 +256,11 @@ class Program:
             self.own.space = self.kernels.make_workspace(links, layout[1], dtype)
             self.own.layout = layout
         return self.own.space
+
+    def _open_state(self, state, flat):
+        """Return three arrays of the type of the parameters, for the kernels to write to."""
+        arrays = [array.astype(flat.dtype, copy=False) for array in state.values()]
+        return [*arrays, flat[:0], flat[:0], flat[:0]][:3]
 
     def _list_layers(self, dropout):
         """Return the layers and their factors, for some rates of the layers of dropout.
@@ -277,27 +286,48 @@ class Program:
         is_left_out[is_dropout] = [rate == 0 for rate in rates]
         return links[~is_left_out], factors[~is_left_out]
 
-    def _pack_options(self, options, penalties):
+    def _pack_options(self, options, penalties, clips):
         """Return the options of a step in the kernels' order."""
-        values = [options["weight_decay"], self.rule.is_decoupled(options)]
+        is_decoupled = self.rule.is_decoupled(options)
+        values = [options["weight_decay"], is_decoupled, bool(options.get("maximize"))]
         values += [read_option(options, name) for name in self.rule.compiled.options]
+        values += [0.0] * (FIRST_CLIP - len(values))
+        for clip in clips:
+            values += [clip.norm_type, clip.limit]
         values += penalties
         return np.array(values, dtype=np.float64)
 
 
-def read_data(rows, dtype):
-    """Return rows as the kernels take them, in the type of a network's parameters.
+class Data(NamedTuple):
+    """Rows as the kernels take them.
 
-    Returns
-    -------
+    Attributes
+    ----------
     X, target, weight : ndarray (N, F), (N, C), (N,)
         Of one type; targets stand in columns, and each row has a weight.
+    has_weights : bool
+        Whether the rows had weights of their own.
+    """
+
+    X: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+    has_weights: bool
+
+
+def read_data(rows, dtype, class_weight=None):
+    """Return the :class:`Data` of rows, in the type of a network's parameters.
+
+    The weight of a row is multiplied by that of its class, where classes have weights.
     """
     X = rows.X.numpy().astype(dtype, copy=False)
     target = rows.target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
-    weight = np.ones(len(X), X.dtype) if rows.weight is None else rows.weight.numpy()
+    has_weights = rows.weight is not None
+    weight = rows.weight.numpy() if has_weights else np.ones(len(X), X.dtype)
+    if class_weight is not None:
+        weight = weight * class_weight.numpy().astype(X.dtype)[rows.target.numpy()]
     # of one layout, so that the kernels are compiled for no other
-    return X, np.ascontiguousarray(target), np.ascontiguousarray(weight)
+    return Data(X, np.ascontiguousarray(target), np.ascontiguousarray(weight), has_weights)
 
 
 def read_order(batches, epoch):

@@ -17,10 +17,12 @@ from numba import cfunc, from_dtype, typeof, types
 
 from sktune.engine.compiled.criteria.choosing import compute_loss
 from sktune.engine.compiled.entries.calling import make_call
+from sktune.engine.compiled.gradients.clipping import clip
+from sktune.engine.compiled.gradients.penalties import penalize
 from sktune.engine.compiled.operations.choosing import apply_operation, trace_operation
 from sktune.engine.compiled.operations.layers import apply_layer
 from sktune.engine.compiled.operations.workspace import open_workspace
-from sktune.engine.compiled.updates import penalize, update
+from sktune.engine.compiled.updates import update
 from sktune.engine.compiled.vectors import FASTMATH
 
 _LINK = types.Array(types.int64, 1, "C")
@@ -33,7 +35,8 @@ def digest_sources():
     digest = sha256()
     compiled = Path(__file__).parents[1]
     package = compiled.parents[1]
-    for path in [*sorted(compiled.rglob("*.py")), package / "runtime" / "seeds.py"]:
+    clips = package / "training" / "gradients" / "clipping.py"
+    for path in [*sorted(compiled.rglob("*.py")), package / "runtime" / "seeds.py", clips]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -68,17 +71,22 @@ def _sign_layer(scalar):
 
 def _sign_loss(scalar):
     flat, table, space = _list_types(scalar)
-    return scalar(flat, types.float64, space, types.int64, table, flat, _ROWS, types.int64)
+    return scalar(flat, _SETTINGS, space, types.int64, table, flat, _ROWS, types.int64)
 
 
 def _sign_update(scalar):
     flat, _, _ = _list_types(scalar)
-    return types.void(flat, _SETTINGS, types.float64, types.int64, flat, flat, flat)
+    return types.void(flat, _SETTINGS, types.float64, types.int64, flat, flat, flat, flat)
 
 
 def _sign_penalty(scalar):
     flat, _, _ = _list_types(scalar)
     return scalar(flat, types.Array(types.int64, 2, "C"), flat, scalar, scalar)
+
+
+def _sign_clip(scalar):
+    flat, _, _ = _list_types(scalar)
+    return types.void(flat, _SETTINGS, flat)
 
 
 call_apply = make_call(_sign_apply)
@@ -87,6 +95,7 @@ call_layer = make_call(_sign_layer)
 call_loss = make_call(_sign_loss)
 call_update = make_call(_sign_update)
 call_penalty = make_call(_sign_penalty)
+call_clip = make_call(_sign_clip)
 
 
 def _make_apply(opcode, sources):
@@ -114,17 +123,17 @@ def _make_layer(opcode, sources):
 
 
 def _make_loss(opcode, sources):
-    def loss(flat, option, space, n_outputs, target, weight, rows, n):
+    def loss(flat, options, space, n_outputs, target, weight, rows, n):
         _ = sources
-        return compute_loss(opcode, option, space, n_outputs, target, weight, rows, n)
+        return compute_loss(opcode, options, space, n_outputs, target, weight, rows, n)
 
     return loss
 
 
 def _make_update(opcode, sources):
-    def take_step(flat, options, rate, t, gradient, first, second):
+    def take_step(flat, options, rate, t, gradient, first, second, third):
         _ = sources
-        update(opcode, options, rate, t, flat, gradient, first, second)
+        update(opcode, options, rate, t, flat, gradient, first, second, third)
 
     return take_step
 
@@ -137,6 +146,14 @@ def _make_penalty(opcode, sources):
     return penalty
 
 
+def _make_clip(opcode, sources):
+    def clip_gradient(flat, turns, gradient):
+        _ = opcode, sources
+        clip(turns, gradient)
+
+    return clip_gradient
+
+
 # For each kind: what makes the function of an opcode, and its signature.
 _KINDS = {
     "apply": (_make_apply, _sign_apply),
@@ -145,6 +162,7 @@ _KINDS = {
     "loss": (_make_loss, _sign_loss),
     "update": (_make_update, _sign_update),
     "penalty": (_make_penalty, _sign_penalty),
+    "clip": (_make_clip, _sign_clip),
 }
 
 
@@ -153,7 +171,7 @@ def load_part(kind, opcode, dtype):
 
     Parameters
     ----------
-    kind : {"apply", "trace", "layer", "loss", "update", "penalty"}
+    kind : {"apply", "trace", "layer", "loss", "update", "penalty", "clip"}
     opcode : int
     dtype : numpy.dtype
 

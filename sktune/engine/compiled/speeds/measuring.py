@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktune.engine.compiled.loading import load_address, load_calls
+from sktune.engine.compiled.loading import list_trial_options, load_calls, load_step
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.modules.tracing.links import Link, open_links
 
@@ -70,14 +70,10 @@ def _make_compiled_step(kernels, X):
         graph.links,
         load_calls(kernels, graph.links, dtype),
         graph.settings,
-        (
-            load_address(kernels, "loss", kernels.SQUARED_ERROR, dtype),
-            load_address(kernels, "update", kernels.ADAM, dtype),
-            0,
-        ),
-        0.0,
-        np.array([0.0, 0.0, 0.9, 0.999, 1e-8, 0.0, 0.0]),
-        *(flat, gradient, flat[:0], first, second),
+        load_step(kernels, dtype),
+        np.zeros(2),
+        list_trial_options(),
+        *(flat, gradient, flat[:0], first, second, flat[:0]),
         kernels.make_workspace(graph.links, len(X), dtype),
         0,
         (X, X, np.ones(len(X), dtype)),

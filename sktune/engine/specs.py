@@ -5,7 +5,7 @@ not part of them: a spec names its table, by the digest of its contents, and pic
 """
 
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sktune.engine.digest import VERSIONS, digest
+from sktune.engine.events import EpochWatcher
 from sktune.engine.sampling import Sampling
 from sktune.modules.dropout import serve_dropout
 from sktune.runtime.dtypes import narrow
@@ -61,6 +62,15 @@ class InitialModule:
         serve_dropout(module, seed)
         # an estimator may compute in a wider type
         return module.to(self.dtypes[0])
+
+    def on(self, device):
+        """Return this module, or a copy of it on another device."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        if all(tensor.device == device for tensor in tensors):
+            return self
+        moved = copy(self)
+        moved.module = deepcopy(self.module).to(device)
+        return moved
 
     def __digest__(self):
         if self._digest is None:
@@ -126,6 +136,8 @@ class RowSet:
         Those of the rows that the fitted net will be asked for, if they are known.
     n_valid_batches : int or None
         In how many batches a net alone evaluates its validation rows.
+    valid_batch_size : int or None
+        How many of the validation rows a net alone evaluates at once.
     test_batch_size : int or None
         How many of the test rows a net alone evaluates at once.
     """
@@ -136,6 +148,7 @@ class RowSet:
     valid: torch.Tensor | None = None
     test: torch.Tensor | None = None
     n_valid_batches: int | None = None
+    valid_batch_size: int | None = None
     test_batch_size: int | None = None
 
     @cached_property
@@ -189,10 +202,16 @@ class FitSpec:
         The outputs that the data call for.
     device : str
         Where the fit computes.
+    is_auto : bool
+        Whether the user has left the device to the library: a worker takes its own.
     augmentation : Augmentation or None
         What changes the rows in training; it must not be changed.
     keeps_outputs : bool
         Whether the outputs for the test rows are computed when the fit is over.
+    clips : tuple of Clip
+        The turns of gradient clipping, after the penalties.
+    watcher : EpochWatcher or None
+        What looks at each epoch, as it is before the first one.
     """
 
     module: InitialModule
@@ -213,8 +232,11 @@ class FitSpec:
     runs_user_code: bool = True
     n_outputs: int | None = None
     device: str = "cpu"
+    is_auto: bool = False
     augmentation: Augmentation | None = None
     keeps_outputs: bool = True
+    clips: tuple = ()
+    watcher: EpochWatcher | None = None
 
     @cached_property
     def digest(self):
@@ -246,7 +268,8 @@ class FitSpec:
         settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
         # the training does not depend on what the fitted net is asked for
         del settings["keeps_outputs"]
-        # nor on which of several GPUs it is
+        # nor on who has chosen the device, nor on which of several GPUs it is
+        del settings["is_auto"]
         settings["device"] = torch.device(self.device).type
         settings["rows"] = self.rows.training_digest
         return settings
@@ -291,6 +314,8 @@ class TrainState:
         The state of the generator that batches and masks are drawn from, if there is one.
     is_over : bool
         Whether the fit is complete, or was stopped.
+    watcher : EpochWatcher or None
+        What looks at each epoch.
     """
 
     epoch: int = 0
@@ -300,15 +325,22 @@ class TrainState:
     best_weights: dict | None = None
     generator: torch.Tensor | None = None
     is_over: bool = False
+    watcher: EpochWatcher | None = None
 
     @classmethod
     def initial(cls, spec):
         """Return the state in which a fit begins."""
-        return cls(stopping=copy(spec.stopping), generator=spec.sampling.initial_generator)
+        return cls(
+            stopping=copy(spec.stopping),
+            generator=spec.sampling.initial_generator,
+            watcher=spec.watcher,
+        )
 
     @property
     def is_stopped(self):
         """Whether early stopping ends the fit here, however many epochs it has."""
+        if self.watcher is not None and self.watcher.is_stopped:
+            return True
         return self.stopping is not None and self.stopping.n_misses >= self.stopping.patience
 
     def end(self):

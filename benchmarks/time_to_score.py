@@ -239,7 +239,7 @@ def search_grid(net, n_iter, seed, n_jobs, **options):
     return sktune.GridSearchCV(net, make_grid(), n_jobs=n_jobs, **options)
 
 
-def search_random(net, n_iter, seed, n_jobs, racing=False, **options):
+def search_random(net, n_iter, seed, n_jobs, **options):
     import sktune
 
     # with a timeout, even one that is never over, the candidates are evaluated in rounds
@@ -250,7 +250,6 @@ def search_random(net, n_iter, seed, n_jobs, racing=False, **options):
         timeout=3600,
         random_state=seed,
         n_jobs=n_jobs,
-        racing=racing,
         **options,
     )
 

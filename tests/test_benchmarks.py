@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -36,6 +37,49 @@ def run(name, tmp_path, *arguments):
 def test_a_gpu_that_is_missing_is_told_in_one_sentence():
     with pytest.raises(SystemExit, match="^this needs a CUDA device, and torch finds none: .*one$"):
         import_module("gpu").main([])
+
+
+def test_checks_of_a_gpu_go_on_after_one_that_fails(monkeypatch):
+    gpu = import_module("gpu")
+    asked = []
+    answers = [
+        ([{"check": "one", "is_right": True}, {"check": "two", "is_right": False}], ""),
+        ([], "its process ended with status -11"),
+        ([{"check": "four", "is_right": True}], ""),
+    ]
+
+    def answer(options, limit):
+        asked.append(options[options.index("--checks") + 1 :])
+        return answers.pop(0)
+
+    monkeypatch.setattr(gpu, "run_fresh_part", answer)
+    rows = gpu.run_all_checks(["one", "two", "three", "four"], [], time.monotonic() + 60)
+
+    assert asked == [["one", "two", "three", "four"], ["three", "four"], ["four"]]
+    assert [row["is_right"] for row in rows] == [True, False, False, True]
+    assert rows[2]["found"] == "its process ended with status -11"
+
+
+def test_checks_for_which_there_is_no_time_are_not_right():
+    rows = import_module("gpu").run_all_checks(["one", "two"], [], time.monotonic())
+
+    assert [(row["check"], row["is_right"]) for row in rows] == [("one", False), ("two", False)]
+
+
+def test_a_part_that_hangs_is_ended_with_what_it_has_told(monkeypatch, tmp_path):
+    gpu = import_module("gpu")
+    script = tmp_path / "part.py"
+    script.write_text("import time; print('{\"lanes\": 1}', flush=True); time.sleep(60)")
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    told, failure = gpu.run_fresh_part([], limit=3)
+
+    assert told == [{"lanes": 1}]
+    assert failure == "it took more than 3 s"
+
+
+def test_a_check_that_is_unknown_is_told():
+    with pytest.raises(SystemExit, match=r"^--checks must be .*got \['x'\]"):
+        import_module("gpu").choose_checks(["x"])
 
 
 def run_peer(name, capsys, *arguments):
@@ -369,6 +413,9 @@ def test_time_to_score(tmp_path, capsys):
     assert rows["skorch-random"]["ratio"] == 1
     assert rows.keys() == {"skorch-random", *peers}
     (run_of_peers,) = found["runs"]
+    racing = run_of_peers["peers"].pop("sktune-racing")
+    assert 1 <= racing["n_candidates"] <= 24
+    assert racing["n_fits"] <= 24 * 5
     told = {
         peer: [row["n_candidates"], row["n_fits"] / 5, row["n_epochs"] / 5]
         for peer, row in run_of_peers["peers"].items()

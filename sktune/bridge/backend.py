@@ -137,7 +137,7 @@ class FusingBackend(ParallelBackendBase):
                 f"precision must be 'tf32', 'bf16' or None, got precision={precision!r}"
             )
         self.max_lanes = max_lanes
-        self.device = device if device is None else name_device(device, resolve_device(device))
+        self.device = device if device is None else _check_device(device)
         self.precision = precision
         self.report = FusionReport() if report is None else report
         self.progress = progress
@@ -354,6 +354,13 @@ class _WatchingBackend(ParallelBackendBase):
         # a search of sktune fuses its own fits only, not those that its estimators make in `fit`
         with self.owner.outside():
             yield from pass_on(self.parallel, tasks, self.other, n_jobs)
+
+
+def _check_device(device):
+    """Return the name of a device that is there; ``"auto"`` stays, as workers may have others."""
+    resolved = name_device(device, resolve_device(device))
+    is_auto = isinstance(device, str) and device == "auto"
+    return "auto" if is_auto else resolved
 
 
 def _check_outer_options(outer, options):

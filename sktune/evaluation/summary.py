@@ -115,6 +115,11 @@ def _describe_fits(core):
     if hasattr(core, "n_candidates_"):
         rounds = np.atleast_1d(core.n_candidates_).tolist()
         text = f"{rounds[0]} candidates in {len(rounds)} rounds"
+    elif hasattr(core, "brackets_"):
+        rounds = [len(candidates)]
+        n_candidates = sum(bracket["n_candidates"][0] for bracket in core.brackets_)
+        text = f"{n_candidates} candidates in {len(core.brackets_)} brackets"
+        text += f", {rounds[0]} evaluations"
     elif candidates is not None:
         rounds = [len(candidates)]
         text = f"{rounds[0]} candidates"

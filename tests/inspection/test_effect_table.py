@@ -12,6 +12,7 @@ from sktune import HalvingGridSearchCV
 from sktune.inspection import effect_table
 from sktune.inspection.effects.training import epochs_to_converge, find_converged, find_gaps
 from sktune.inspection.records import CurveTable, read_search
+from sktune.inspection.report.asked import describe_effort
 
 pytest.importorskip("pandas")
 
@@ -119,6 +120,9 @@ def test_fitted_halving():
     assert table["n_candidates"].tolist() == [2] * 4
     scores = search.cv_results_["mean_test_score"][:8].reshape(4, 2).mean(axis=1)
     np.testing.assert_allclose(table["mean_score"], scores)
+    # 8 of them, then 4, 2 and 1
+    expected = "8 candidates in 15 evaluations × 3 folds = 45 fits"
+    assert describe_effort(read_search(search)) == expected
     record = read_search(search).comparable
     assert record.params[record.best_index] == search.best_params_
     assert record.scoring == f"accuracy (n_samples = {search.min_resources_})"

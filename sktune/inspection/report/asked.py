@@ -75,11 +75,15 @@ def describe_effort(record):
     >>> describe_effort(read_search(results | {"mean_test_score": [0.75]}))
     '1 candidate × 2 folds = 2 fits'
     """
-    n_candidates, n_splits = record.n_candidates, record.n_splits
+    n_evaluations, n_splits = record.n_candidates, record.n_splits
+    # a candidate that goes on to the next rung is evaluated again
+    n_candidates = n_evaluations if record.rungs is None else len(np.unique(record.tracks))
     candidates = f"{n_candidates} candidate{'s' if n_candidates != 1 else ''}"
+    if n_candidates < n_evaluations:
+        candidates += f" in {n_evaluations} evaluations"
     if n_splits == 1:
         return f"{candidates}, one score each"
-    n_fits = n_candidates * n_splits
+    n_fits = n_evaluations * n_splits
     n_spared = int(record.is_spared.sum())
     fits = f"{n_fits - n_spared} of {n_fits} fits, raced" if n_spared else f"{n_fits} fits"
     return f"{candidates} × {n_splits} folds = {fits}"

@@ -25,7 +25,7 @@ from sklearn.model_selection import (
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from skorch.callbacks import GradientNormClipping
+from skorch.callbacks import BatchScoring
 
 from sktune import (
     BayesSearchCV,
@@ -467,7 +467,7 @@ def test_members_keep_no_state_of_their_optimizers(kind):
     net = NeuralNetClassifier(**settings)
     if kind == "alone":
         # a callback that is called for each batch keeps a net out of groups
-        net.set_params(callbacks=[GradientNormClipping(1.0)])
+        net.set_params(callbacks=[BatchScoring("train_loss", name="loss_of_batches")])
     if kind == "skorch":
         net = skorch.NeuralNetClassifier(
             torch.nn.Linear,

@@ -117,7 +117,7 @@ def _time_stages(
 ):
     """Yield the seconds of each stage of one step."""
     X, *outcomes = data
-    loss, rule, _ = of_step
+    loss, rule, *_ = of_step
     n_rows = int(sizes[0])
     rows = order[:n_rows]
     padded = int(kernels.padded(n_rows, flat))

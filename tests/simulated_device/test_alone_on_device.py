@@ -3,11 +3,13 @@
 import copy
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import skorch
 import torch
 from parity import X, X_reg, assert_same_net, y, y_reg
+from skorch.callbacks import GradientNormClipping
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.steps import recorded
@@ -27,6 +29,9 @@ CASES = {
     "smoothed": ({"criterion__label_smoothing": 0.1}, {}),
     "gelu": ({"module__activation": "gelu"}, {}),
     "in_order": ({"shuffle": False}, {}),
+    "clip_norm": ({"clip_grad_norm": 0.2}, {}),
+    "clip_value_after_norm": ({"clip_grad_norm": 0.3, "clip_grad_value": 0.02, "l2": 0.01}, {}),
+    "clip_callback": ({"callbacks": [GradientNormClipping(0.2, gradient_clip_norm_type=1)]}, {}),
 }
 
 
@@ -57,6 +62,19 @@ def test_a_fit_alone_is_that_of_the_processor(gpu, name):
 
     assert gpu.counts().replays >= 2 * 4
     assert_same_net(here, bring_home(there))
+
+
+def test_a_fit_that_a_cache_knows_is_that_of_the_processor(gpu, tmp_path):
+    here = make(device="cpu").fit(X, y)
+    with joblib.parallel_config("sktune", cache=tmp_path):
+        there = make(device="cuda").fit(X, y)
+        n_replays = gpu.counts().replays
+        again = make(device="cuda").fit(X, y)
+
+    assert gpu.counts().replays == n_replays > 0
+    for net in (there, again):
+        assert str(next(net.module_.parameters()).device) == "cuda:0"
+        assert_same_net(here, bring_home(net))
 
 
 def test_portions_go_on_where_the_last_one_ended(gpu):

@@ -132,7 +132,14 @@ class Store(ABC):
     A key is the ``training_digest`` of a :class:`~sktune.engine.specs.FitSpec`, and more where
     results depend on more (see :func:`training_key`). A store is asked by threads of one process at
     once; each method may be called at any time.
+
+    Attributes
+    ----------
+    is_durable : bool
+        Whether later processes find what is kept.
     """
+
+    is_durable = False
 
     @abstractmethod
     def find(self, key, n_epochs):

@@ -61,6 +61,8 @@ class FolderStore(Store):
     False
     """
 
+    is_durable = True
+
     def __init__(self, folder, max_bytes=None, checkpoint_interval=60.0):
         self.folder = Path(folder)
         self.max_bytes = max_bytes

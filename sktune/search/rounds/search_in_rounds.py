@@ -31,13 +31,14 @@ class SearchInRounds(_FusedSearch):
         vars(self).pop("n_rounds_", None)
         try:
             self._begin_fit(X, y, params)
-            super().fit(X, y, **params)
-            if len(self._session.kept) > len(self.cv_results_["params"]):
-                # the last round has failed, and scikit-learn does not know of its candidates
-                self.cv_results_ = self._make_results()
-            return self
+            return super().fit(X, y, **params)
         finally:
             del self._session
+
+    def _complete_results(self):
+        """Add the candidates of a last round in which every fit has failed."""
+        if len(self._session.kept) > len(self.cv_results_["params"]):
+            self.cv_results_ = self._make_results()
 
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""

@@ -186,8 +186,8 @@ def main(arguments=None):
                 flush=True,
             )
     models = []
-    print("\nmodel of 8 machines of 8 GPUs, 64 workers: a group for each, which takes so many times as")
-    print("long as here; `search` is its training and the overhead of 64 groups, one after another")
+    print("\nmodel of 8 machines of 8 GPUs, 64 workers: a group for each, so many times as long as")
+    print("here; `search` is its training and the overhead of 64 groups, one after another")
     print(f"{'':<8}{'longer':>8}{'search':>12}{'speed-up':>10}")
     for row in rows:
         if row["workers"] < max(args.workers):

@@ -109,6 +109,7 @@ def compare(
     dtype: tl.constexpr = outputs_at.dtype.element_ty
     columns = tl.arange(0, COLUMNS)
     option = tl.load(option)
+    one = tl.full((), 1.0, dtype)
     total = tl.zeros((ROWS,), dtype)
     for start in range(0, n_rows, ROWS):
         rows = start + tl.arange(0, ROWS)
@@ -120,14 +121,14 @@ def compare(
         if LOSS == CROSS_ENTROPY:
             classes = tl.load(target + places, is_row, other=0)
             losses, slopes = _compare_classes(outputs, classes, columns, n_columns, option)
-            share = 1.0 / n_rows
+            share = one / n_rows
         else:
             targets_at = target + places[:, None] * n_columns + columns[None, :]
             targets = tl.load(targets_at, is_there, other=0.0).to(dtype)
             found, slopes = _compare_numbers(outputs, targets, option, LOSS)
             losses = tl.sum(tl.where(is_there, found, 0.0), 1)
-            share = 1.0 / (n_rows * n_columns)
-        factor = tl.where(is_row, share, 0.0).to(dtype)
+            share = one / (n_rows * n_columns)
+        factor = tl.where(is_row, share, 0.0)
         if WEIGHTED:
             factor = factor * tl.load(weight + places, is_row, other=0.0).to(dtype)
         total += tl.where(is_row, losses * factor, 0.0)

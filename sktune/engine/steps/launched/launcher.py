@@ -1,5 +1,7 @@
 """One launch of the kernel for each epoch: what it reads, and how it is called."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import torch
 
@@ -132,8 +134,9 @@ class Launcher:
             *(self.stages, len(self.stages), self.operations, self.settings),
             *(self.option, losses),
         )
+        is_on_gpu = self.device.type == "cuda"
         try:
-            with torch.cuda.device_of(net.flat):
+            with torch.cuda.device(self.device) if is_on_gpu else nullcontext():
                 self.kernel[(len(self.rows),)](*arguments, **vars(self.constants), **OPTIONS)
         except Exception as error:
             raise LaunchError from error

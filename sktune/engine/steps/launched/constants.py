@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 
+import torch
+
 from sktune.engine.steps.launched.program import RULES
 
-# The most rows and columns of a tile, and how much of a sum is taken at once.
+# The most rows and columns of a tile in float32; a sum is taken so many numbers at once.
 _TILE = 64
 _INNER = 16
 # The most numbers of the outputs of some rows that are compared with targets at once.
 _COMPARED = 4096
-# How Triton compiles: with 4 warps the tiles would not fit the registers of a thread.
-OPTIONS = {"num_warps": 8, "num_stages": 1}
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Constants:
     CLASSES: int
     PRECISION: str
 
+    @property
+    def options(self):
+        """How Triton compiles: with threads enough to hold a tile in their registers."""
+        n_warps = 8 if self.ROWS * self.COLUMNS > 2048 else 4
+        return {"num_warps": n_warps, "num_stages": 1}
+
 
 def choose_constants(program, lanes, *, allows_tf32=False):
     """Return what the kernel is compiled for.
@@ -58,6 +64,8 @@ def choose_constants(program, lanes, *, allows_tf32=False):
         Whether the factors of products may be rounded.
     """
     specs = [lane.spec for lane in lanes]
+    # a number of float64 takes two registers
+    tile = _TILE if lanes[0].rows.dtype == torch.float32 else _TILE // 2
     classes = _round_up(program.widths[-1], 16)
     return Constants(
         LOSS=program.loss.opcode,
@@ -66,10 +74,10 @@ def choose_constants(program, lanes, *, allows_tf32=False):
         NESTEROV=bool(specs[0].optimizer.options.get("nesterov")),
         PENALIZED=any(spec.l1 or spec.l2 for spec in specs),
         KNOWN=program.known,
-        ROWS=min(_TILE, _round_up(max(max(spec.batch_sizes) for spec in specs), 16)),
-        COLUMNS=min(_TILE, _round_up(max(program.widths), 16)),
+        ROWS=min(tile, _round_up(max(max(spec.batch_sizes) for spec in specs), 16)),
+        COLUMNS=min(tile, _round_up(max(program.widths), 16)),
         INNER=_INNER,
-        CLASS_ROWS=max(1, min(_TILE, _COMPARED // classes)),
+        CLASS_ROWS=max(1, min(tile, _COMPARED // classes)),
         CLASSES=classes,
         PRECISION="tf32" if allows_tf32 else "ieee",
     )

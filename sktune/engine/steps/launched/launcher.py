@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from sktune.engine.steps.launched.columns import lane_columns, step_columns
-from sktune.engine.steps.launched.constants import OPTIONS
 from sktune.engine.steps.recording.plan import EpochPlan
 from sktune.engine.steps.recording.run import Table
 from sktune.modules.dropout import silence_below
@@ -137,7 +136,8 @@ class Launcher:
         is_on_gpu = self.device.type == "cuda"
         try:
             with torch.cuda.device(self.device) if is_on_gpu else nullcontext():
-                self.kernel[(len(self.rows),)](*arguments, **vars(self.constants), **OPTIONS)
+                launch = self.kernel[(len(self.rows),)]
+                launch(*arguments, **vars(self.constants), **self.constants.options)
         except Exception as error:
             raise LaunchError from error
 

@@ -253,7 +253,11 @@ def _learn(
     return penalty
 
 
-@triton.jit
+# Triton would compile the kernel anew for other numbers: for 1, and for multiples of 16.
+_NUMBERS = ["n_parameters", "memory_size", "n_places", "most_steps", "n_dropouts", "n_stages"]
+
+
+@triton.jit(do_not_specialize=_NUMBERS)
 def train_lanes(
     flat,
     first,

@@ -1,16 +1,18 @@
 """What a CUDA device makes of searches: checks first, then figures.
 
     python benchmarks/gpu.py                       # all parts, under 8 minutes
-    python benchmarks/gpu.py --parts checks        # also: yardstick, lanes, images, rows
+    python benchmarks/gpu.py --parts checks        # also: yardstick, lanes, launches, images, rows
     python benchmarks/gpu.py --simulate            # the checks, on a simulated device
 
-The checks: steps are recorded, results are those of the CPU, groups in threads of their own and two
-searches at once give what one gives, modules of half precision stay finite, memory is given back.
-A part whose checks fail is named, and the exit status is 1.
+The checks: steps are recorded, launches of the kernel and all else give the results of the CPU,
+groups in threads of their own and two searches at once give what one gives, modules of half
+precision stay finite, memory is given back. A part whose checks fail is named, and the exit status
+is 1.
 
 `yardstick` is the search of search_speed.py, beside scikit-learn + skorch on the same device at 1,
 2 and 4 jobs, of fewer candidates; a fit of each is what is compared. `lanes` trains 1 to 4,096 nets
-at once; `images` is a convolution net with batch normalisation, `rows` a table of 1,000,000.
+at once; `launches` trains some by recorded steps and by launches; `images` is a convolution net
+with batch normalisation, `rows` a table of 1,000,000.
 
 Without a device nothing is measured: the parts of `--simulate` are checks alone.
 """
@@ -21,10 +23,11 @@ import argparse
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 HERE = Path(__file__).parent
-PARTS = ("checks", "yardstick", "lanes", "images", "rows")
+PARTS = ("checks", "yardstick", "lanes", "launches", "images", "rows")
 JOBS = (1, 2, 4)
 
 
@@ -98,11 +101,49 @@ def greatest_difference(one, other):
 
 def check_recordings():
     X, y = make_rows()
-    _, report = run_search(make_net(), X, y)
+    with launches("0"):
+        _, report = run_search(make_net(), X, y)
     ways = {group["steps"] for group in report.groups}
     reasons = [group["blockers"] for group in report.groups]
     assert ways == {"recorded"}, reasons
     return f"{len(report.groups)} groups recorded"
+
+
+def check_launches():
+    from importlib.util import find_spec
+
+    import numpy as np
+    import torch
+
+    if torch.cuda.get_device_name() == "simulated" or find_spec("triton") is None:
+        return "not checked: a kernel needs a real device and Triton"
+    X, y = make_rows()
+    found = []
+    for dtype, bound in ((torch.float64, 1e-8), (torch.float32, 2e-3)):
+        net = make_net(module__dtype=dtype, module__hidden=(70, 9))
+        here, _ = run_search(net.set_params(device="cpu"), X, y)
+        with launches("1"):
+            there, report = run_search(net.set_params(device="cuda"), X, y)
+            again, _ = run_search(net, X, y)
+        assert {group["steps"] for group in report.groups} == {"launched"}, report.groups
+        # programs that do not wait for each other's writes would not give the same twice
+        assert np.array_equal(scores_of(there), scores_of(again))
+        found.append(greatest_difference(here, there))
+        assert found[-1] <= bound, found
+    return f"launches differ from the CPU by {found[0]:.1e} in float64, {found[1]:.1e} in float32"
+
+
+@contextmanager
+def launches(mode):
+    """Let launches be taken never ("0") or wherever they can ("1") in a block."""
+    from sktune.engine.steps.launched import choice
+
+    before = choice.mode
+    choice.mode = mode
+    try:
+        yield
+    finally:
+        choice.mode = before
 
 
 def check_parity():
@@ -193,6 +234,7 @@ def check_memory():
 
 CHECKS = (
     check_recordings,
+    check_launches,
     check_parity,
     check_alone,
     check_threads,
@@ -250,6 +292,23 @@ def measure_lanes():
     return figures
 
 
+def measure_launches():
+    """Time equal nets at once, by recorded steps and by launches."""
+    X, y = make_rows(2000, 64)
+    figures = {}
+    for n_lanes in (1, 16, 64, 256):
+        net = make_net(module__hidden=(128,), module__dropout=0.2, max_epochs=20, batch_size=64)
+        grid = {"lr": [0.001 * (1 + n / n_lanes) for n in range(n_lanes)]}
+        row = {}
+        for name, mode in (("recorded", "0"), ("launched", "1")):
+            with launches(mode):
+                row[name] = min(time_search(net, X, y, grid) for _ in range(3))
+        figures[n_lanes] = row
+        texts = (f"{name} {1000 * seconds / (3 * n_lanes):8.3f}" for name, seconds in row.items())
+        print(f"{n_lanes:6} candidates, ms a fit: {', '.join(texts)}", flush=True)
+    return figures
+
+
 def time_search(net, X, y, grid):
     began = time.perf_counter()
     run_search(net, X, y, grid)
@@ -290,6 +349,7 @@ def measure_rows():
 MEASURES = {
     "yardstick": measure_yardstick,
     "lanes": measure_lanes,
+    "launches": measure_launches,
     "images": measure_images,
     "rows": measure_rows,
 }

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from parity import RAGGED, X, X_reg, assert_same_net, search, y, y_reg
 from sklearn.base import clone
@@ -142,6 +143,22 @@ def test_in_float32_the_kernel_agrees_to_four_digits(optimizer):
     report = assert_launched_parity(estimator, lanes, X.astype(np.float32), y, 1e-4)
 
     assert report.groups[0]["lanes"] == 4
+
+
+def test_the_kernel_trains_nets_of_skorchs_on_the_batches_that_they_draw():
+    module = nn.Sequential(nn.Linear(6, 5), nn.SiLU(), nn.Linear(5, 3)).double()
+    options = {"max_epochs": 2, "batch_size": 16, "verbose": 0, "train_split": None}
+    estimator = skorch.NeuralNetClassifier(
+        module, criterion=nn.CrossEntropyLoss, iterator_train__shuffle=True, **options
+    )
+    losses = []
+    for is_fused in (False, True):
+        torch.manual_seed(0)
+        _, nets, report = search(estimator, [{"lr": 0.1}, {"lr": 0.2}], X, y, fused=is_fused)
+        losses.append([one.history[:, "train_loss"] for one in nets])
+
+    assert {group["steps"] for group in report.groups} == {"launched"}
+    np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
 
 
 def test_lanes_are_the_same_whoever_is_beside_them():

@@ -125,6 +125,19 @@ def test_launches_can_be_switched_off(gpu, monkeypatch):
     assert group["blockers"]["launched"] == reason
 
 
+def test_groups_that_need_much_memory_are_recorded(gpu, monkeypatch):
+    kernel = FailingKernel()
+    use(kernel, monkeypatch)
+    monkeypatch.setattr(choice, "mode", "1")
+    monkeypatch.setattr(backend, "_MOST_BYTES", 4 * 16 * (6 + 2 * 8 + 2 * 3) * 8 - 1)
+    _, _, report = search(net(), LANES, X, y)
+
+    (group,) = report.groups
+    assert group["steps"] == "recorded"
+    assert group["blockers"]["launched"].startswith("what its layers compute takes 0 MiB")
+    assert not kernel.grids
+
+
 def test_short_trainings_are_not_worth_a_compilation(gpu, monkeypatch):
     kernel = FailingKernel()
     use(kernel, monkeypatch)

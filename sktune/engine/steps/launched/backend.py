@@ -20,7 +20,9 @@ from sktune.engine.steps.stacked import StackedSteps
 
 # The most numbers of a table (rows of a batch, features): of larger products torch makes better
 # use of a device than a kernel whose programs do not share a lane.
-_LARGEST = 1 << 20
+_LARGEST = 1 << 18
+# The most bytes that these tables take in all lanes of a group.
+_MOST_BYTES = 1 << 30
 
 
 def find_device_blocker(spec):
@@ -66,7 +68,16 @@ class LaunchedSteps(RecordedSteps):
         self.constants = choose_constants(self.program, lanes, allows_tf32=options.allows_tf32)
         kernel = (torch.device(lanes[0].spec.device), self.net.flat.dtype, self.constants)
         # as many lanes as another group, or less than twice as many, count as equally many
+        self.obstacle = self._find_memory_obstacle()
         self.choice = Choice((*kernel, self.program.widths, len(lanes).bit_length()), kernel)
+
+    def _find_memory_obstacle(self):
+        """Return why the lanes are not launched together, or ``""``."""
+        _, n = self.program.place(max(max(lane.batches.sizes) for lane in self.lanes))
+        n_bytes = len(self.lanes) * n * self.net.flat.element_size()
+        if n_bytes <= _MOST_BYTES:
+            return ""
+        return f"what its layers compute takes {n_bytes >> 20} MiB in all lanes of the group"
 
     def select(self, positions):
         """Go on with the lanes at some positions only."""
@@ -79,7 +90,7 @@ class LaunchedSteps(RecordedSteps):
 
     def told(self):
         """Return how the steps were taken in the end, and why not otherwise."""
-        reason = self.choice.explain()
+        reason = self.obstacle or self.choice.explain()
         if self.has_launched:
             return self.name, {RecordedSteps.name: reason}
         steps, blockers = super().told()
@@ -92,7 +103,7 @@ class LaunchedSteps(RecordedSteps):
         n_epochs = max(lane.spec.n_epochs for lane in self.lanes) - epoch
         began = perf_counter()
         losses = None
-        if self.choice.launches(n_epochs):
+        if not self.obstacle and self.choice.launches(n_epochs):
             losses = self._launch(epoch, rates)
         self.has_launched = losses is not None
         if losses is None:

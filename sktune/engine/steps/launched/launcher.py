@@ -1,5 +1,6 @@
 """One launch of the kernel for each epoch: what it reads, and how it is called."""
 
+import threading
 from contextlib import nullcontext
 
 import numpy as np
@@ -11,6 +12,9 @@ from sktune.engine.steps.recording.run import Table
 from sktune.modules.dropout import silence_below
 from sktune.runtime.gpu.transfers import fetch, send
 from sktune.runtime.seeds import DROPOUT, mix
+
+# Triton need not know that several threads compile and launch.
+_LAUNCHING = threading.Lock()
 
 
 class LaunchError(RuntimeError):
@@ -135,7 +139,7 @@ class Launcher:
         )
         is_on_gpu = self.device.type == "cuda"
         try:
-            with torch.cuda.device(self.device) if is_on_gpu else nullcontext():
+            with _LAUNCHING, torch.cuda.device(self.device) if is_on_gpu else nullcontext():
                 launch = self.kernel[(len(self.rows),)]
                 launch(*arguments, **vars(self.constants), **self.constants.options)
         except Exception as error:

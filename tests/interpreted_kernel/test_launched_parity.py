@@ -11,7 +11,9 @@ from test_fits_as_data import collect
 from torch import nn
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine import group
 from sktune.engine.group import train_group
+from sktune.engine.steps import LaunchedSteps, StackedSteps
 
 SGD, ADAM = torch.optim.SGD, torch.optim.Adam
 RATES = [{"lr": 0.02}, {"lr": 0.05, "module__dropout": 0.3}]
@@ -33,7 +35,7 @@ def assert_launched_parity(estimator, lanes, X, y, rtol=1e-8, **options):
     _, references, _ = search(estimator, lanes, X, y, fused=False, **options)
     _, nets, report = search(estimator, lanes, X, y, n_jobs=1, **options)
     assert not report.alone, report
-    assert {group["steps"] for group in report.groups} == {"launched"}
+    assert {row["steps"] for row in report.groups} == {"launched"}
     assert len(references) == len(nets) > 0
     for reference, other in zip(references, nets, strict=True):
         assert_same_net(reference, other, rtol)
@@ -145,19 +147,20 @@ def test_in_float32_the_kernel_agrees_to_four_digits(optimizer):
     assert report.groups[0]["lanes"] == 4
 
 
-def test_the_kernel_trains_nets_of_skorchs_on_the_batches_that_they_draw():
+def test_the_kernel_trains_nets_of_skorchs_on_the_batches_that_they_draw(monkeypatch):
     module = nn.Sequential(nn.Linear(6, 5), nn.SiLU(), nn.Linear(5, 3)).double()
     options = {"max_epochs": 2, "batch_size": 16, "verbose": 0, "train_split": None}
     estimator = skorch.NeuralNetClassifier(
         module, criterion=nn.CrossEntropyLoss, iterator_train__shuffle=True, **options
     )
     losses = []
-    for is_fused in (False, True):
+    for steps in (StackedSteps, LaunchedSteps):
+        monkeypatch.setattr(group, "STEP_BACKENDS", [steps])
         torch.manual_seed(0)
-        _, nets, report = search(estimator, [{"lr": 0.1}, {"lr": 0.2}], X, y, fused=is_fused)
+        _, nets, report = search(estimator, [{"lr": 0.1}, {"lr": 0.2}], X, y, n_jobs=1)
         losses.append([one.history[:, "train_loss"] for one in nets])
 
-    assert {group["steps"] for group in report.groups} == {"launched"}
+    assert {row["steps"] for row in report.groups} == {"launched"}
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-9)
 
 
@@ -168,7 +171,7 @@ def test_lanes_are_the_same_whoever_is_beside_them():
         {"lr": 0.02, "random_state": 5},
     ]
     _, together, report = search(net(), lanes, X, y, n_jobs=1)
-    assert [group["lanes"] for group in report.groups] == [6]
+    assert [row["lanes"] for row in report.groups] == [6]
     for n, lane in enumerate(lanes):
         _, alone, _ = search(net(), [lane], X, y, n_jobs=1)
         for one, other in zip(alone, together[2 * n : 2 * n + 2], strict=True):

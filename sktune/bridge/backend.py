@@ -27,7 +27,7 @@ from sktune.bridge.seam import (
 from sktune.bridge.tables import WholeTables
 from sktune.engine.report import FusionReport
 from sktune.engine.store.caching import open_cache
-from sktune.runtime.devices import resolve_device
+from sktune.runtime.devices import name_device, resolve_device
 from sktune.runtime.progress import QuietProgress, SearchProgress, make_progress
 from sktune.runtime.recorded_warnings import restore_showwarning
 
@@ -53,7 +53,7 @@ class FusingBackend(ParallelBackendBase):
         elsewhere. Results do not depend on it.
     device : str or torch.device, default=None
         Where all networks are trained and evaluated, whatever their own `device`. None leaves that
-        to them.
+        to them. ``"cuda"`` without a number is all GPUs of the machine: each trains some groups.
     precision : {"tf32", "bf16"}, default=None
         The type of the factors of matrix products in training; their sums are float32. ``"tf32"``
         has an effect on GPUs that have it, ``"bf16"`` (8 bits of mantissa) on other devices, too.
@@ -132,7 +132,7 @@ class FusingBackend(ParallelBackendBase):
                 f"precision must be 'tf32', 'bf16' or None, got precision={precision!r}"
             )
         self.max_lanes = max_lanes
-        self.device = device if device is None else str(resolve_device(device))
+        self.device = device if device is None else name_device(device, resolve_device(device))
         self.precision = precision
         self.report = FusionReport() if report is None else report
         self.progress = progress

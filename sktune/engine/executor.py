@@ -2,14 +2,15 @@
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from time import perf_counter
 
 import torch
 
 from sktune.engine.events import listening
-from sktune.engine.group import train_group
+from sktune.engine.group import train_group, train_in_turns
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
 from sktune.engine.steps.base import StepOptions, Stopped
@@ -18,8 +19,10 @@ from sktune.engine.store.recording import Recorder
 from sktune.engine.store.trainings import find_trainings
 from sktune.engine.workers.engines import LostWorkerError
 from sktune.engine.workers.jobs import GroupJob, GroupResult
+from sktune.engine.workers.moving import Copies
 from sktune.engine.workers.replay import replay
-from sktune.runtime.gpu.streams import own_stream
+from sktune.engine.workers.turns import Turns
+from sktune.runtime.devices import list_devices
 from sktune.runtime.threads import limited_threads
 
 
@@ -115,8 +118,6 @@ class Trainer:
         self.precision = precision
         self.max_lanes = max_lanes
         self.store = store
-        # the streams on which this thread has launched what the groups need, by device
-        self.launched = {}
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype, allows_tf32=precision == "tf32")
 
@@ -129,6 +130,10 @@ class Trainer:
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
+        n_devices = min((_count_devices(fit.spec) for fit in fits), default=1)
+        if n_devices > 1:
+            # one thread takes the groups of all GPUs in turn
+            n_workers = n_devices
         if self.engine is not None:
             n_workers = self.engine.n_workers
             n_threads = n_workers * self.engine.n_threads
@@ -141,7 +146,7 @@ class Trainer:
             n_threads=n_threads,
             options=self.options,
             order=None if order is None else lambda one: min(map(order, one.fits)),
-            has_own_devices=self.engine is not None,
+            has_own_devices=self.engine is not None or n_devices > 1,
         )
         for training in trainings:
             for fit in training.fits:
@@ -155,10 +160,6 @@ class Trainer:
         if not plans:
             return
         began = perf_counter()
-        for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
-            # groups compute on streams of their own, after what this thread has launched: their
-            # rows are to be there
-            self.launched[device] = torch.cuda.current_stream(device)
         trainings = [training for plan in plans for training in plan.fits]
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
@@ -184,12 +185,12 @@ class Trainer:
         if self.engine is not None:
             jobs, here = self._make_jobs(plans)
             yield from self._run_on_workers(jobs)
-        n_workers = min(self.n_workers, len(here))
-        if self.options.allows_tf32 and any(plan.device.type == "cuda" for plan in here):
-            # the setting is that of the process: no group may be evaluated while another trains
-            n_workers = 1
-        executor = ThreadExecutor(n_workers, self.options.stop)
-        yield from executor.run(self._train_group, here)
+        on_gpus = [plan for plan in here if plan.device.type == "cuda"]
+        others = [plan for plan in here if plan.device.type != "cuda"]
+        executor = ThreadExecutor(min(self.n_workers, len(others)), self.options.stop)
+        yield from executor.run(self._train_group, others)
+        copies = Copies()
+        yield from Turns(self.n_workers).run(partial(self._begin_group, copies), on_gpus)
 
     def _make_jobs(self, plans):
         """Return pairs of a plan and its job for a worker, and the plans to be trained here."""
@@ -243,34 +244,35 @@ class Trainer:
     def _train_group(self, plan):
         """Return what came of a group that is trained in this thread."""
         began = perf_counter()
-        recorder = Recorder(plan.fits, self.store)
         backend = plan.new_backend()
-        with (
-            limited_threads(plan.options.n_threads),
-            own_stream(plan.device, self.launched.get(plan.device)),
-            listening(self.listeners, [training.lead for training in plan.fits]) as listeners,
-        ):
+        with limited_threads(plan.options.n_threads), self._attending(plan) as options:
+            results = train_group(plan.specs, plan.states, plan.tables, backend=backend, **options)
+        return _make_result(plan, results, backend, plan.device, perf_counter() - began)
+
+    def _begin_group(self, copies, plan, device):
+        """Return a generator that trains a group on a GPU, with copies of its rows there."""
+        return self._train_in_turns(plan, device, *copies.move(plan.specs, plan.tables, device))
+
+    def _train_in_turns(self, plan, device, specs, tables):
+        """Train a group; pause where it would wait for the device."""
+        began = perf_counter()
+        backend = plan.new_backend()
+        with self._attending(plan) as options:
+            results = yield from train_in_turns(
+                specs, plan.states, tables, backend=backend, **options
+            )
+        return _make_result(plan, results, backend, device, perf_counter() - began)
+
+    @contextmanager
+    def _attending(self, plan):
+        """Let listeners and the store hear of a group; yield the options of its training."""
+        recorder = Recorder(plan.fits, self.store)
+        fits = [training.lead for training in plan.fits]
+        with listening(self.listeners, fits) as listeners:
             try:
-                results = train_group(
-                    plan.specs,
-                    plan.states,
-                    plan.tables,
-                    backend=backend,
-                    options=plan.options,
-                    listeners=listeners,
-                    keeper=recorder,
-                )
+                yield {"options": plan.options, "listeners": listeners, "keeper": recorder}
             finally:
                 recorder.flush(is_last=True)
-        steps, blockers = backend.told()
-        return GroupResult(
-            results,
-            perf_counter() - began,
-            worker="",
-            device=str(plan.device),
-            steps=steps,
-            blockers={**plan.blockers, **blockers},
-        )
 
     def _conclude(self, plan, outcome):
         """Give the fits of a group what came of it; return the plans that are to be tried again."""
@@ -346,6 +348,24 @@ class Trainer:
                 fit.failure = error
                 fit.reason = "the fused engine failed"
         return []
+
+
+def _make_result(plan, results, backend, device, seconds):
+    """Return what came of a group that was trained in this process."""
+    steps, blockers = backend.told()
+    return GroupResult(
+        results,
+        seconds,
+        worker="",
+        device=str(device),
+        steps=steps,
+        blockers={**plan.blockers, **blockers},
+    )
+
+
+def _count_devices(spec):
+    """Return how many devices a fit may be trained on."""
+    return len(list_devices(torch.device(spec.device)))
 
 
 def _goes_along(listener):

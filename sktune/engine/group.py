@@ -69,6 +69,40 @@ def train_group(
     ValueError
         If the states are at different epochs, or if no backend can train the fits.
     """
+    turns = train_in_turns(
+        specs,
+        states,
+        tables,
+        until,
+        backend=backend,
+        options=options,
+        listeners=listeners,
+        keeper=keeper,
+    )
+    with flushed_denormals():
+        while True:
+            try:
+                next(turns)
+            except StopIteration as end:
+                return end.value
+
+
+def train_in_turns(
+    specs,
+    states=None,
+    tables=None,
+    until=None,
+    *,
+    backend=None,
+    options=None,
+    listeners=(),
+    keeper=None,
+):
+    """Train fits together as :func:`train_group` does, which has the same arguments.
+
+    This is a generator, whose value the results are. It pauses in each epoch before it waits for a
+    device.
+    """
     states = [None] * len(specs) if states is None else states
     options = StepOptions() if options is None else options
     results = [FitResult(state=state) for state in states]
@@ -82,7 +116,7 @@ def train_group(
         if backend is None:
             raise ValueError(f"fits must be such as can be trained together, got: {blockers}")
     lanes = [Lane(specs[n], states[n], tables) for n in going_on]
-    trained = Group(lanes, backend, options, listeners, going_on, keeper).train(until)
+    trained = yield from Group(lanes, backend, options, listeners, going_on, keeper).train(until)
     for n, result in zip(going_on, trained, strict=True):
         results[n] = result
     return results
@@ -149,23 +183,23 @@ class Group:
         self.records = []
 
     def train(self, until=None):
-        """Train all lanes until each is done, or up to an epoch; return their results."""
+        """Train all lanes until each is done, or up to an epoch; a generator of their results."""
         self.backend.prepare(self.lanes, self.options)
         epoch = self.first_epoch
-        with flushed_denormals():
-            while self.alive:
-                began = perf_counter()
-                rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
-                with tf32_products(self.allows_tf32):
-                    losses = self.backend.run_epoch(epoch, rates)
-                finished = self._close_epoch(epoch, losses, rates, began)
-                if self.keeper is not None:
-                    self._keep(epoch, finished)
-                if epoch + 1 == until:
-                    self._retire(range(len(self.alive)), finished, epoch)
-                elif finished:
-                    self._retire(finished, finished, epoch)
-                epoch += 1
+        while self.alive:
+            began = perf_counter()
+            rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
+            with tf32_products(self.allows_tf32):
+                read_losses = self.backend.begin_epoch(epoch, rates)
+            yield
+            finished = self._close_epoch(epoch, read_losses(), rates, began)
+            if self.keeper is not None:
+                self._keep(epoch, finished)
+            if epoch + 1 == until:
+                self._retire(range(len(self.alive)), finished, epoch)
+            elif finished:
+                self._retire(finished, finished, epoch)
+            epoch += 1
         for lane, curve in self._curves_of(range(len(self.lanes))).items():
             self.results[lane].curve = curve
         return self.results

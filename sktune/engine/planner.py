@@ -78,7 +78,8 @@ def group_key(spec, tables):
         # all rows at once, how many these may be
         batch_size = None
     return (
-        (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype),
+        (rows.X.shape[1:], rows.X.dtype, rows.target.shape[1:], rows.target.dtype),
+        (rows.X.device, spec.device),
         (batch_size, type(spec.sampling), spec.rows.valid is not None),
         (
             spec.loss.match,

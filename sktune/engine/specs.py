@@ -246,6 +246,8 @@ class FitSpec:
         settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
         # the training does not depend on what the fitted net is asked for
         del settings["keeps_outputs"]
+        # nor on which of several GPUs it is
+        settings["device"] = torch.device(self.device).type
         settings["rows"] = self.rows.training_digest
         return settings
 

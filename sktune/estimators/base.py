@@ -6,6 +6,7 @@ import numpy as np
 import skorch
 import torch
 from sklearn.base import is_classifier
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
@@ -103,6 +104,24 @@ class NetworkEstimator(ShowsSummary, CallbackSupport, ScalesRates, Records, Trai
         if tags.classifier_tags is not None:
             tags.classifier_tags.multi_label = True
         return tags
+
+    def get_metadata_routing(self):
+        """Return the routing of metadata: what ``fit`` takes, and groups for ``train_split``.
+
+        It is that of skorch from 1.4 on, also where an older skorch is installed.
+
+        Returns
+        -------
+        router : MetadataRouter
+        """
+        router = MetadataRouter(owner=type(self).__name__).add_self_request(self)
+        splitter = getattr(self.train_split, "cv", None)
+        if splitter is None:
+            return router
+        mapping = MethodMapping()
+        mapping.add(caller="fit", callee="split")
+        mapping.add(caller="partial_fit", callee="split")
+        return router.add(splitter=splitter, method_mapping=mapping)
 
     def __repr__(self, N_CHAR_MAX=700):
         return super(skorch.NeuralNet, self).__repr__(N_CHAR_MAX)

@@ -100,6 +100,18 @@ class StepBackend(ABC):
             The loss of each step. Values after the last step of a shorter lane have no meaning.
         """
 
+    def begin_epoch(self, epoch, rates):
+        """Begin to train all lanes for an epoch, with the arguments of :meth:`run_epoch`.
+
+        Returns
+        -------
+        read_losses : callable
+            ``read_losses()`` waits until the epoch is over, and returns the losses. It is called
+            before any other method.
+        """
+        losses = self.run_epoch(epoch, rates)
+        return lambda: losses
+
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         self.lanes = [self.lanes[position] for position in positions]

@@ -212,12 +212,16 @@ def test_each_way_is_measured_after_an_epoch_that_sets_it_up():
     found = Choice("group", "kernel")
     for seconds in (9.0, 5.0):
         assert not found.launches(n_epochs=100)
+        assert found.measures("recorded")
         found.note("recorded", seconds)
+    assert not found.measures("recorded")
     for seconds in (7.0, 3.0):
         assert found.launches(n_epochs=100)
+        assert found.measures("launched")
         found.note("launched", seconds)
 
     assert found.launches(n_epochs=1)
+    assert not found.measures("launched")
     assert found.verdict == choice.Verdict(recorded=5.0, launched=3.0, compilation=7.0)
     expected = "an epoch took 5000.00 ms recorded, 3000.00 ms launched; the first launch, 7.0 s"
     assert found.explain() == expected
@@ -252,6 +256,7 @@ def test_the_user_can_decide(monkeypatch, mode):
     found = Choice("group", "kernel")
 
     assert found.launches(n_epochs=1) == (mode == "1")
+    assert not found.measures("launched")
     assert found.explain() == f"SKTUNE_LAUNCHED is {mode}"
 
 

@@ -82,10 +82,13 @@ def use(kernel, monkeypatch, seconds=None):
 def ways_of(monkeypatch):
     """Return a list that the way of each epoch will be added to."""
     ways = []
-    note = choice.Choice.note
-    monkeypatch.setattr(
-        choice.Choice, "note", lambda self, way, s: ways.append(way) or note(self, way, s)
-    )
+    decide = choice.Choice.launches
+
+    def note(self, n_epochs):
+        ways.append("launched" if decide(self, n_epochs) else "recorded")
+        return ways[-1] == "launched"
+
+    monkeypatch.setattr(choice.Choice, "launches", note)
     return ways
 
 
@@ -171,6 +174,25 @@ def test_the_faster_way_is_taken_and_told(gpu, monkeypatch, is_faster, optimizer
     ways.clear()
     search(net(optimizer=optimizer), LANES, X, y, cv=RAGGED)
     assert ways == [winner] * 7
+
+
+@needs_triton
+def test_groups_are_launched_in_turn(gpu, monkeypatch):
+    use(InterpretedKernel(), monkeypatch)
+    monkeypatch.setattr(choice, "mode", "1")
+    begun = []
+    begin = backend.LaunchedSteps.begin_epoch
+
+    def note(self, epoch, rates):
+        begun.append(self.lanes[0].spec.sampling.batch_size)
+        return begin(self, epoch, rates)
+
+    monkeypatch.setattr(backend.LaunchedSteps, "begin_epoch", note)
+    lanes = [{"batch_size": size, "max_epochs": 2} for size in (16, 32)]
+    _, _, report = search(net(), lanes, X, y, n_jobs=2)
+
+    assert [group["steps"] for group in report.groups] == ["launched"] * 2
+    assert begun in ([16, 32, 16, 32], [32, 16, 32, 16])
 
 
 @needs_triton

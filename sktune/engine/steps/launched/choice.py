@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 
 # "1": every group that the kernel can train is trained by it; "0": none; else the faster way.
-mode = os.environ.get("SKTUNE_LAUNCHED", "auto")
+mode = {"0": "0", "1": "1"}.get(os.environ.get("SKTUNE_LAUNCHED"), "auto")
 # The seconds that it takes to compile a kernel at most: less training is not worth trying.
 _COMPILATION = 10.0
 
@@ -75,10 +75,8 @@ class Choice:
 
     def launches(self, n_epochs):
         """Tell whether the next epoch is to be a launch, where so many are left to train."""
-        if FAILURES.reason or mode == "0":
-            return False
-        if mode == "1":
-            return True
+        if FAILURES.reason or mode != "auto":
+            return mode == "1" and not FAILURES.reason
         if self.verdict is not None:
             return self.verdict.prefers_launches
         # the first epoch of a way sets it up
@@ -89,6 +87,10 @@ class Choice:
 
     def _expect_compilation(self):
         return 0.0 if self.kernel in _compiled else _COMPILATION
+
+    def measures(self, way):
+        """Tell whether the seconds of an epoch in a way are to be noted: the first two are."""
+        return mode == "auto" and self.verdict is None and len(self.seconds[way]) < 2
 
     def note(self, way, seconds):
         """Take note of the seconds that an epoch took in a way."""
@@ -103,7 +105,7 @@ class Choice:
         """Return why launches were not taken, or why they were."""
         if FAILURES.reason:
             return FAILURES.reason
-        if mode in ("0", "1"):
+        if mode != "auto":
             return f"SKTUNE_LAUNCHED is {mode}"
         if self.verdict is None:
             return "its training was too short to find out whether launches are faster"

@@ -87,8 +87,8 @@ class Launcher:
             self._send(limits[:, :, 1]),
         )
 
-    def run_epoch(self, epoch, rates, counts):
-        """Train the lanes that are not done for an epoch; return their losses (n, n_steps).
+    def begin_epoch(self, epoch, rates, counts):
+        """Train the lanes that are not done for an epoch.
 
         Parameters
         ----------
@@ -97,6 +97,16 @@ class Launcher:
             The learning rates of each lane's steps.
         counts : list of int
             The steps that each of the members has taken before.
+
+        Returns
+        -------
+        read_losses : callable
+            ``read_losses()`` waits for the losses (n, n_steps).
+
+        Raises
+        ------
+        LaunchError
+            If the kernel could not be launched. Nothing has changed then.
         """
         if self.rows != self.backend.rows:
             self._send_lanes(self.backend.rows)
@@ -109,7 +119,7 @@ class Launcher:
         losses = self.memory.new_zeros(len(lanes), self.plan.n_steps)
         self._launch(places, others, send(keys, self.device), self._send(numbers), losses)
         self._count(self.backend.optimizer)
-        return fetch([losses])[0].double().numpy()
+        return lambda: fetch([losses])[0].double().numpy()
 
     def _count(self, optimizer):
         """Count the steps of an epoch, also for recorded steps, which may follow."""

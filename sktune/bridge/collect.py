@@ -31,6 +31,7 @@ from sktune.engine.planner import group_key
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.hook import FitHook
 from sktune.modules.mlp import MLP
+from sktune.runtime.devices import resolve_device
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.generators import Tracker
 from sktune.runtime.recorded_warnings import recorded_warnings
@@ -97,7 +98,8 @@ class Collector:
         fits = []
         for number, planned in enumerate(planned_fits):
             if self.device is not None:
-                net_of(planned.estimator).set_params(device=self.device)
+                net = net_of(planned.estimator)
+                net.set_params(device=_device_of(net, self.device))
             # a second fit of the estimator goes on where the first has ended
             draft = make_draft(planned.estimator if draft is None else draft)
             fits.append(self._prepare(planned, draft, seed and seed + number))
@@ -284,6 +286,11 @@ class Collecting(FitHook):
         """Keep the dataset, and why the arguments keep the fit out of a group; stop the fit."""
         self.found.append((why_told(epochs, **fit_params), dataset))
         return True
+
+
+def _device_of(net, device):
+    """Return a device as a net takes it: nets of skorch do not know ``"auto"``."""
+    return device if isinstance(net, NetworkEstimator) else str(resolve_device(device))
 
 
 def _fold_of(fit, fold):

@@ -80,6 +80,7 @@ def read_spec(net, dataset, planned, tables):
         runs_user_code=not _is_proven(net),
         n_outputs=getattr(net, "n_outputs_", None),
         device=name_device(net.device, rows.X.device),
+        is_auto=isinstance(net.device, str) and net.device == "auto",
         augmentation=net._read_augmentation(rows, net.criterion_),
     )
 

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
@@ -17,10 +16,10 @@ from sktune.engine.steps.base import StepOptions, Stopped
 from sktune.engine.store.base import copy_error
 from sktune.engine.store.recording import Recorder
 from sktune.engine.store.trainings import find_trainings
-from sktune.engine.workers.engines import LostWorkerError
-from sktune.engine.workers.jobs import GroupJob, GroupResult
+from sktune.engine.workers.couriers import Courier
+from sktune.engine.workers.engines.base import LostWorkerError
+from sktune.engine.workers.jobs import GroupResult
 from sktune.engine.workers.moving import Copies
-from sktune.engine.workers.replay import replay
 from sktune.engine.workers.turns import Turns
 from sktune.runtime.devices import list_devices
 from sktune.runtime.threads import limited_threads
@@ -134,10 +133,12 @@ class Trainer:
         if n_devices > 1:
             # one thread takes the groups of all GPUs in turn
             n_workers = n_devices
+        find_type = None
         if self.engine is not None:
+            find_type = self.engine.make_finder([fit.spec for fit in fits])
             n_workers = self.engine.n_workers
             n_threads = n_workers * self.engine.n_threads
-        trainings = find_trainings(fits, self.store, self.precision, self.report.sharing)
+        trainings = find_trainings(fits, self.store, self.precision, self.report.sharing, find_type)
         plans = plan_groups(
             trainings,
             tables,
@@ -147,6 +148,7 @@ class Trainer:
             options=self.options,
             order=None if order is None else lambda one: min(map(order, one.fits)),
             has_own_devices=self.engine is not None or n_devices > 1,
+            find_type=find_type,
         )
         for training in trainings:
             for fit in training.fits:
@@ -183,63 +185,15 @@ class Trainer:
         """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""
         here = plans
         if self.engine is not None:
-            jobs, here = self._make_jobs(plans)
-            yield from self._run_on_workers(jobs)
+            courier = Courier(self.engine, self.listeners, self.store, self.precision)
+            jobs, here = courier.pack(plans)
+            yield from courier.run(jobs)
         on_gpus = [plan for plan in here if plan.device.type == "cuda"]
         others = [plan for plan in here if plan.device.type != "cuda"]
         executor = ThreadExecutor(min(self.n_workers, len(others)), self.options.stop)
         yield from executor.run(self._train_group, others)
         copies = Copies()
         yield from Turns(self.n_workers).run(partial(self._begin_group, copies), on_gpus)
-
-    def _make_jobs(self, plans):
-        """Return pairs of a plan and its job for a worker, and the plans to be trained here."""
-        jobs = []
-        here = []
-        for plan in plans:
-            try:
-                if any(training.lead.telling is not None for training in plan.fits):
-                    raise TypeError("callbacks of scikit-learn hear of the epochs in this process")
-                jobs.append((plan, self._make_job(plan)))
-            except Exception as error:
-                # what cannot be pickled can be trained
-                reason = f"the fits cannot be sent to workers: {error}"
-                here.append(replace(plan, blockers={**plan.blockers, "workers": reason}))
-        self.engine.packer.forget()
-        return jobs, here
-
-    def _make_job(self, plan):
-        """Return a group as the bytes and the arrays that a worker needs."""
-        tables = {}
-        arrays = {}
-        for name in dict.fromkeys(spec.rows.table for spec in plan.specs):
-            tables[name], parts = self.engine.packer.pack(plan.tables[name])
-            arrays |= {array.name: array for array in parts}
-        job = GroupJob(
-            plan.specs,
-            plan.states,
-            tables,
-            wanted=[training.n_epochs_wanted for training in plan.fits],
-            n_threads=plan.options.n_threads,
-            product_dtype=plan.options.product_dtype,
-            allows_tf32=plan.options.allows_tf32,
-            listeners=[one for one in self.listeners if _goes_along(one)],
-        )
-        return job.pack(), list(arrays.values())
-
-    def _run_on_workers(self, jobs):
-        """Let workers train groups; the listeners hear of the epochs of each when it is done."""
-        staying = [one for one in self.listeners if not _goes_along(one)]
-        for number, outcome in self.engine.run([job for _, job in jobs]):
-            plan, _ = jobs[number]
-            if isinstance(outcome, GroupResult):
-                recorder = Recorder(plan.fits, self.store)
-                for position, result in outcome.kept:
-                    recorder.keep(position, result)
-                recorder.flush(is_last=True)
-                with listening(staying, [training.lead for training in plan.fits]) as listeners:
-                    replay(outcome.results, listeners)
-            yield plan, outcome
 
     def _train_group(self, plan):
         """Return what came of a group that is trained in this thread."""
@@ -366,11 +320,6 @@ def _make_result(plan, results, backend, device, seconds):
 def _count_devices(spec):
     """Return how many devices a fit may be trained on."""
     return len(list_devices(torch.device(spec.device)))
-
-
-def _goes_along(listener):
-    """Tell whether a listener is sent to the workers with each group."""
-    return getattr(listener, "goes_along", False)
 
 
 def _is_memory_error(error):

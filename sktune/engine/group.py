@@ -179,6 +179,8 @@ class Group:
         self.allows_tf32 = self.options.allows_tf32 and is_on_gpu
         # whether the nets can be evaluated together: users' modules tell when it is tried
         self.can_evaluate = True
+        # the positions of lanes, numbers of rows, and losses and accuracies, on the device
+        self.validated = []
         # of each epoch: the lanes that were alive, and arrays of their losses and rates by name
         self.records = []
 
@@ -191,6 +193,7 @@ class Group:
             rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
             with tf32_products(self.allows_tf32):
                 read_losses = self.backend.begin_epoch(epoch, rates)
+            self._launch_validation([self.lanes[lane] for lane in self.alive])
             yield
             finished = self._close_epoch(epoch, read_losses(), rates, began)
             if self.keeper is not None:
@@ -416,12 +419,16 @@ class Group:
         return is_as_before
 
     @torch.no_grad()
-    def _validate(self, lanes):
-        """Return each lane's validation loss and accuracy by name; nothing if there are no rows."""
+    def _launch_validation(self, lanes):
+        """Compute what :meth:`_validate` reads; nothing if there are no validation rows."""
+        self.validated = []
         if lanes[0].spec.rows.valid is None:
-            return {}
-        found = np.zeros((2, len(lanes)))
-        parts = []
+            return
+        sums = self.backend.launch_validation()
+        if sums is not None:
+            self.validated.append((list(range(len(lanes))), 1, sums))
+            return
+        parts = self.validated
         for part in validation_parts(lanes):
             net = self.backend.net
             held = self.backend.held(part.positions)
@@ -431,6 +438,13 @@ class Group:
             losses = self.loss.of_lanes(outputs, part.target, part.weight)
             accuracies = self.loss.accuracies(outputs, part.target).to(losses.dtype)
             parts.append((part.positions, part.X.shape[1], torch.stack([losses, accuracies])))
+
+    def _validate(self, lanes):
+        """Return each lane's validation loss and accuracy by name; nothing if there are no rows."""
+        if lanes[0].spec.rows.valid is None:
+            return {}
+        found = np.zeros((2, len(lanes)))
+        parts = self.validated
         for (positions, n_rows, _), both in zip(parts, fetch([p[2] for p in parts]), strict=True):
             found[:, positions] += both.double().numpy() * n_rows
         found /= [len(lane.spec.rows.valid) for lane in lanes]

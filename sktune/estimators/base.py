@@ -31,6 +31,7 @@ from sktune.modules.reading import has_embedding
 from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
 from sktune.runtime.threads import few_threads, limited_threads
+from sktune.runtime.versions import RemembersVersions
 from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset
 
@@ -44,8 +45,12 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(ShowsSummary, CallbackSupport, ScalesRates, Records, Training):
+class NetworkEstimator(
+    RemembersVersions, ShowsSummary, CallbackSupport, ScalesRates, Records, Training
+):
     """The base class of the networks, scikit-learn estimators that train as skorch does."""
+
+    _packages = ("sktune", "torch", "skorch")
 
     def _assign(self, arguments):
         """Set the constructor's arguments, which are its ``locals()``, and do nothing else."""

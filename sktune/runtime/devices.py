@@ -13,7 +13,8 @@ def resolve_device(device):
     ----------
     device : str or torch.device
         ``"auto"`` is the current GPU of CUDA where there is one, else MPS (Apple's), else the CPU.
-        ``"cuda"`` is the current GPU.
+        ``"cuda"`` is the current GPU, or, where more than half of its memory is taken, the one with
+        the most that is free.
 
     Raises
     ------
@@ -22,6 +23,8 @@ def resolve_device(device):
     """
     if isinstance(device, str) and device == "auto":
         return _find_fastest()
+    if str(device) == "cuda" and torch.cuda.device_count() > 1:
+        return _find_room()
     try:
         return torch.empty(0, device=torch.device(device)).device
     except (AssertionError, RuntimeError, TypeError) as error:
@@ -70,6 +73,23 @@ def list_devices(device):
     if device.type != "cuda" or device.index is not None:
         return [device]
     return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+
+
+def _find_room():
+    """Return the current GPU, or another one if that has little memory left."""
+    current = torch.cuda.current_device()
+    # to ask a GPU costs some memory there: the others are asked only if need be
+    if _read_room(current) >= 0.5:
+        return torch.device("cuda", current)
+    index = max(range(torch.cuda.device_count()), key=lambda n: (_read_room(n), n == current))
+    return torch.device("cuda", index)
+
+
+def _read_room(index):
+    """Return the share of a GPU's memory that is free, or is kept by torch for later."""
+    free, total = torch.cuda.mem_get_info(index)
+    kept = torch.cuda.memory_reserved(index) - torch.cuda.memory_allocated(index)
+    return (free + kept) / total
 
 
 def _find_fastest():

@@ -48,14 +48,21 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
     cache : str or path, default=None
         A folder, in which each fit that is trained together with others is recorded once it is
-        complete. The same search later trains what is missing, and a larger one what is new. A
-        folder may be shared by several searches and processes. Networks need an int as
+        complete, and the refit. The same search later trains what is missing, and a larger one what
+        is new. A folder may be shared by several searches and processes. Networks need an int as
         `random_state`: otherwise each search draws seeds of its own. None records nothing.
     cache_limit : float or None, default=1024
         How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first. None is
         no limit.
     checkpoint_interval : float, default=60.0
         After so many seconds, fits in progress are recorded as well, to go on from there.
+    racing : bool, default=False
+        Whether candidates race over the splits. All are fitted on the first split, and the best
+        there on all of them. Then a candidate goes on to each further split unless its mean score
+        so far is below the worst score, on any split, of the best candidate that is complete
+        (Bergman et al. 2024, "Don't waste your time: early stopping cross-validation", the
+        "forgiving" rule). What is fitted has the scores that it has without a race. A winner that
+        is unlucky on the first splits can be lost.
 
     Attributes
     ----------
@@ -66,7 +73,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         then. Where none was, there is a KeyboardInterrupt.
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
-        their number.
+        their number. With `racing` a fit that was not run has the score NaN, and so has the mean
+        of its candidate, whose rank is the last one, as is that of failed candidates;
+        ``n_splits_run`` is on how many splits each was fitted. Mean times are of what was run.
     ensemble_ : AverageClassifier or AverageRegressor
         With `ensemble`. ``best_estimator_`` stays the single model that is fitted to all rows.
     ensemble_weights_ : ndarray of shape (n_candidates,)
@@ -86,7 +95,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ValueError
         By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit`
         by one metric, the models have no ``predict_proba`` (of classifiers), or the scoring needs
-        what an ensemble does not have. A candidate that fails on a split is never a member.
+        what an ensemble does not have; with `racing`, if there is one split only, or `refit` is a
+        function or does not name one of several scores. A candidate that fails on a split is never
+        a member.
 
     Examples
     --------
@@ -123,6 +134,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        racing=False,
     ):
         super().__init__(
             estimator=estimator,
@@ -142,6 +154,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
+        self.racing = racing
 
 
 class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
@@ -160,7 +173,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     random_state : int, RandomState or None, default=None
         From which the candidates follow.
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval, racing
         See :class:`GridSearchCV`, also for the attributes.
     stop, patience, tol, timeout
         See :class:`BayesSearchCV`. With `stop` or `timeout` the candidates, which are the same, are
@@ -209,6 +222,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        racing=False,
     ):
         super().__init__(
             estimator=estimator,
@@ -230,6 +244,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
+        self.racing = racing
         self.stop = stop
         self.patience = patience
         self.tol = tol

@@ -13,8 +13,9 @@ from sktune import GridSearchCV, NeuralNetClassifier
 from sktune.engine.digest import VERSIONS
 from sktune.engine.specs import FitResult
 from sktune.engine.workers import jobs
-from sktune.engine.workers.engines import check_answer
-from sktune.engine.workers.jobs import GroupJob, find_device, run_job
+from sktune.engine.workers.devices import find_device
+from sktune.engine.workers.engines.base import check_answer
+from sktune.engine.workers.jobs import GroupJob, run_job
 from sktune.engine.workers.packing import _MOST_KEPT, PackedArray, Packer, UnpackedArrays
 from sktune.engine.workers.replay import replay
 from sktune.training.rows import Rows
@@ -93,7 +94,7 @@ def test_a_worker_takes_the_device_that_it_has(monkeypatch, name, n_devices, exp
 
 def test_another_version_is_told():
     versions = (VERSIONS[0], "9.9.9")
-    job = GroupJob([], None, {}, versions=versions)
+    job = GroupJob([], {}, versions=versions)
     error = run_job(job.pack())
     assert isinstance(error, RuntimeError)
     assert str(error).startswith(
@@ -107,12 +108,12 @@ def test_a_worker_without_sktune_is_told():
 
 
 def test_what_a_worker_raises_comes_back_without_a_traceback(monkeypatch):
-    def fail(job, arrays):
+    def fail(job, arrays, tell):
         raise MemoryError("not enough memory")
 
     monkeypatch.setattr(jobs, "_train", fail)
     monkeypatch.setattr(jobs, "_computes_on_gpu", lambda job: False)
-    error = run_job(GroupJob([], None, {}).pack())
+    error = run_job(GroupJob([], {}).pack())
     assert isinstance(error, MemoryError)
     assert error.__traceback__ is None
 

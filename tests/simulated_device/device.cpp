@@ -523,6 +523,7 @@ std::string describe(const std::map<std::string, int64_t>& counts) {
 
 extern "C" {
 
+void sim_reset_peak() { counters[PEAK] = counters[ALLOCATED].load(); }
 void sim_set_memory_limit(int64_t n_bytes) { memory_limit = n_bytes; }
 int sim_is_recording() { return current_recording() != nullptr; }
 void sim_set_device_count(int n) { device_count = n; }

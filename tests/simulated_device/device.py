@@ -297,7 +297,11 @@ def _stand_ins(n_devices):
         "empty_cache": lambda: _device.wait("torch.cuda.empty_cache", for_all_streams=True),
         "memory_allocated": lambda device=None: _device.lib.sim_counter(5),
         "max_memory_allocated": lambda device=None: _device.lib.sim_counter(6),
-        "reset_peak_memory_stats": lambda device=None: None,
+        "memory_reserved": lambda device=None: _device.lib.sim_counter(5),
+        "reset_peak_memory_stats": lambda device=None: _device.lib.sim_reset_peak(),
+        "set_per_process_memory_fraction": lambda fraction, device=None: (
+            _device.lib.sim_set_memory_limit(int(fraction * 8 * one_gb))
+        ),
         "mem_get_info": lambda device=None: (
             8 * one_gb - _device.lib.sim_counter(5),
             8 * one_gb,

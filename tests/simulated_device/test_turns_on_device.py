@@ -7,10 +7,13 @@ import threading
 import joblib
 import numpy as np
 import pytest
+import skorch
 import torch
-from device import Graph, simulate
+from device import Graph
 from parity import X, assert_same_scores, search, y
 from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from torch import nn
 
 from sktune import NeuralNetClassifier
 from sktune.engine.steps import recorded
@@ -60,6 +63,21 @@ def test_one_thread_takes_the_groups_in_turn(gpu, replays):
     assert len(set(streams)) == 3
     assert streams == streams[:3] * NET.max_epochs
     assert gpu.n_streams_made <= 3
+
+
+def test_groups_record_on_their_own_streams(replays, monkeypatch):
+    streams = set()
+    begin = Graph.capture_begin
+
+    def note(self, *args, **kwargs):
+        streams.add(torch.cuda.current_stream().stream_id)
+        begin(self, *args, **kwargs)
+
+    monkeypatch.setattr(Graph, "capture_begin", note)
+    search(NET, CANDIDATES, X, y, n_jobs=3)
+
+    assert streams == {stream for _, stream in replays}
+    assert len(streams) == 3
 
 
 def test_with_one_job_each_group_has_the_device_for_itself(replays):
@@ -167,7 +185,15 @@ def test_an_interrupt_ends_a_fit_alone_with_the_epochs_that_are_complete(gpu, mo
         assert value.equal(expected.module_.state_dict()[name])
 
 
-def test_a_full_device_halves_groups_and_records_the_halves(gpu):
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_full_device_halves_groups_and_records_the_halves(gpu, monkeypatch, fails):
+    """To empty the cache is a help only: it fails while another search records."""
+
+    def refuse():
+        raise RuntimeError("captures are underway")
+
+    if fails:
+        monkeypatch.setattr(torch.cuda, "empty_cache", refuse)
     candidates = [{"lr": 0.001 * n} for n in range(1, 9)]
     expected, _, _ = search(NET, candidates, X, y)
     gc.collect()
@@ -213,15 +239,51 @@ def test_training_goes_on_where_it_ended(gpu):
     np.testing.assert_allclose(found, expected, rtol=1e-8)
 
 
-def test_devices_share_the_groups(replays):
-    net = clone(NET).set_params(device="cuda")
-    expected, _, _ = search(net, CANDIDATES, X, y)
-    with simulate(n_devices=2):
-        found, nets, report = search(net, CANDIDATES, X, y)
+def test_a_refit_is_recorded(gpu):
+    with joblib.parallel_config("sktune"):
+        found = GridSearchCV(NET, {"lr": [0.01, 0.03]}, cv=3)
+        found.fit(X, y)
+    of_search = gpu.counts().replays
+    gpu.reset()
+    expected = clone(NET).set_params(**found.best_params_).fit(X, y)
 
-    devices = [group["device"] for group in report.groups]
-    assert sorted(set(devices)) == ["cuda:0", "cuda:1"]
-    assert {group["steps"] for group in report.groups} == {"recorded"}
-    # nets are where the estimator puts them
-    assert {str(next(net.module_.parameters()).device) for net in nets} == {"cuda:0"}
-    assert_same_scores(expected, found, tolerance=1e-12)
+    assert of_search > gpu.counts().replays == 2 * NET.max_epochs
+    for one, other in zip(
+        found.best_estimator_.module_.parameters(), expected.module_.parameters(), strict=True
+    ):
+        assert one.equal(other)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "skorch"])
+def test_waits_of_an_epoch_do_not_grow_with_lanes_and_steps(gpu, name):
+    """Folds with a row more take a step apart; skorch's own nets draw on the host."""
+    net = clone(NET).set_params(module__batch_norm=True, module__dropout=0.0)
+    if name == "skorch":
+        module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+        options = {"criterion": nn.CrossEntropyLoss, "iterator_train__shuffle": True, "verbose": 0}
+        net = skorch.NeuralNetClassifier(module, device="cuda", train_split=None, **options)
+    waits = {}
+    for n_lanes, batch_size, n_epochs in ((2, 32, 4), (6, 8, 4), (2, 32, 8)):
+        net.set_params(max_epochs=n_epochs, batch_size=batch_size)
+        gpu.reset()
+        rates = [{"lr": 0.01 * (1 + n)} for n in range(n_lanes)]
+        _, _, report = search(net, rates, X.astype(float), y)
+        assert {group["steps"] for group in report.groups} == {"recorded"}
+        waits[n_lanes, batch_size, n_epochs] = gpu.counts().waits
+
+    assert waits[2, 32, 8] - waits[2, 32, 4] == 4
+    # nets of skorch's are built one by one, and predict so
+    assert waits[6, 8, 4] - waits[2, 32, 4] <= (25 * 8 if name == "skorch" else 0)
+
+
+def test_nobody_waits_for_the_orders_of_many_rows(gpu):
+    rows = np.tile(X, (40, 1)).astype(np.float32), np.tile(y, 40)
+    waits = {}
+    for n_epochs in (2, 6):
+        net = clone(NET).set_params(max_epochs=n_epochs, batch_size=256)
+        gpu.reset()
+        search(net, [{"lr": 0.01}, {"lr": 0.03}], *rows, cv=5)
+        waits[n_epochs] = gpu.counts().waited
+
+    # in an epoch 5 x 3,520 numbers of 8 bytes
+    assert waits[6]["an upload"] == waits[2]["an upload"]

@@ -112,6 +112,17 @@ class StepBackend(ABC):
         losses = self.run_epoch(epoch, rates)
         return lambda: losses
 
+    def launch_validation(self):
+        """Launch the validation of all lanes after an epoch, if this way of steps can do that.
+
+        Returns
+        -------
+        sums : Tensor (2, L) or None
+            Sums over the validation rows, of the losses and of the right answers. It is read before
+            the next epoch. None lets the group validate the nets.
+        """
+        return None
+
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         self.lanes = [self.lanes[position] for position in positions]

@@ -7,12 +7,13 @@ masks are sent before each replay; all else follows on the device.
 
 from functools import partial
 
+import torch
 from scipy import sparse
 
 from sktune.engine.steps.recording.capture import FAILURES, Memory, RecordingError
 from sktune.engine.steps.recording.recorder import Recorder
 from sktune.engine.steps.stacked import StackedSteps
-from sktune.runtime.gpu.transfers import fetch
+from sktune.runtime.gpu.transfers import fetch, send
 
 # The fewest steps for which it pays to record some.
 FEWEST_STEPS = 50
@@ -115,6 +116,15 @@ class RecordedSteps(StackedSteps):
             every[row] = lane_rates
         launched = self.recorder.launch_epoch(epoch, every, set(self.rows))
         return partial(self._read, launched, list(self.rows), max(map(len, rates)))
+
+    def launch_validation(self):
+        """Launch the validation of all lanes, if it can be recorded."""
+        if self.recorder is None or self.members[0].spec.rows.valid is None:
+            return None
+        found = self.recorder.launch_validation()
+        if found is None or len(self.rows) == len(self.members):
+            return found
+        return found[:, send(self.rows, found.device, torch.long)]
 
     @staticmethod
     def _read(launched, rows, n_steps):

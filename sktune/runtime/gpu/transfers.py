@@ -36,7 +36,7 @@ def _pin(tensor, device):
     """
     n_bytes = tensor.numel() * tensor.element_size()
     is_sent = tensor.device.type == "cpu" and torch.device(device).type == "cuda"
-    return tensor.pin_memory() if is_sent and n_bytes > MOST_PAGED_BYTES else tensor
+    return tensor.contiguous().pin_memory() if is_sent and n_bytes > MOST_PAGED_BYTES else tensor
 
 
 def fetch(tensors):

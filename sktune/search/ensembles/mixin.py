@@ -116,7 +116,7 @@ class EnsembleSearch:
 
     def _end_ensemble(self, kept, X, y, params):
         """Choose the members among the models kept, and set the attributes."""
-        models, tests = kept.arrange(self.n_splits_)
+        models, tests = kept.arrange(self.n_splits_, self._list_eligible())
         models = _leave_out(models, kept.method)
         are_whole = self._find_whole(models)
         predictions = self._collect_predictions(models, are_whole, tests)
@@ -131,6 +131,10 @@ class EnsembleSearch:
         else:
             members, of_members = _list_members(models, weights)
         self.ensemble_ = average_fitted(members, of_members, like=self.best_estimator_)
+
+    def _list_eligible(self):
+        """Return the numbers of the candidates that may be members; None is all."""
+        return None
 
     @property
     def _metric(self):

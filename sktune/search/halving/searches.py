@@ -84,6 +84,12 @@ class HalvingGridSearchCV(_Halving):
         From which rows are drawn, where ``resource="n_samples"``.
     timeout : float or None, default=None
         Seconds after which the search ends with what is complete.
+    ensemble : {"greedy", "folds"} or None, default=None
+        As in :class:`sktune.GridSearchCV`: an average of models that were trained anyway. Members
+        are candidates of the last rungs that have got most resources; models of earlier rungs are
+        freed as soon as their rung is over.
+    ensemble_refit, max_oof_mb
+        As in :class:`sktune.GridSearchCV`.
 
     Attributes
     ----------
@@ -100,6 +106,9 @@ class HalvingGridSearchCV(_Halving):
         Why the search has ended.
     fusion_ : FusionReport
         ``fusion_.sharing`` tells how many epochs were trained, and how many were known.
+    ensemble_, ensemble_weights_, ensemble_score_, oof_predictions_
+        With `ensemble`, as in :class:`sktune.GridSearchCV`. Evaluations in earlier rungs have the
+        weight 0, and their predictions are nan.
 
     See Also
     --------
@@ -159,6 +168,9 @@ class HalvingGridSearchCV(_Halving):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -181,6 +193,9 @@ class HalvingGridSearchCV(_Halving):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -229,8 +244,8 @@ class HalvingRandomSearchCV(_Halving):
     random_state : int, RandomState or None, default=None
         From which candidates and rows are drawn.
     factor, resource, max_resources, aggressive_elimination, scale_schedule, scoring, n_jobs, \
-            refit, cv, verbose, pre_dispatch, error_score, return_train_score, timeout, cache, \
-            cache_limit, checkpoint_interval
+            refit, cv, verbose, pre_dispatch, error_score, return_train_score, timeout, ensemble, \
+            ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         See :class:`HalvingGridSearchCV`, also for the attributes.
 
     Examples
@@ -271,6 +286,9 @@ class HalvingRandomSearchCV(_Halving):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -293,6 +311,9 @@ class HalvingRandomSearchCV(_Halving):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -345,7 +366,8 @@ class HyperbandSearchCV(SearchInRungs):
     random_state : int, RandomState or None, default=None
         From which candidates and rows are drawn.
     resource, scale_schedule, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, \
-            return_train_score, timeout, cache, cache_limit, checkpoint_interval
+            return_train_score, timeout, ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, \
+            checkpoint_interval
         See :class:`HalvingGridSearchCV`. The best candidate is one of those that have got most.
 
     Attributes
@@ -399,6 +421,9 @@ class HyperbandSearchCV(SearchInRungs):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -421,6 +446,9 @@ class HyperbandSearchCV(SearchInRungs):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,

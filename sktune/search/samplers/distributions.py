@@ -349,9 +349,13 @@ class Narrowed(Quantiles):
     def position_of(self, value):
         """Return the position of a value, which must lie in the part."""
         position = (self.distribution.position_of(value) - self.low) / (self.high - self.low)
-        if not -1e-9 <= position <= 1 + 1e-9:
-            raise ValueError(f"a value must lie in the narrowed range, got {value!r}")
-        return min(max(float(position), 0.0), 1.0)
+        if -1e-9 <= position <= 1 + 1e-9:
+            return min(max(float(position), 0.0), 1.0)
+        # of zero or of a whole number the middle may lie beyond an edge that cuts its share
+        for edge in (0.0, 1.0):
+            if self.value_at(edge) == value:
+                return edge
+        raise ValueError(f"a value must lie in the narrowed range, got {value!r}")
 
 
 def make_dimension(name, values):

@@ -122,6 +122,11 @@ class LaunchedSteps(RecordedSteps):
         ]
         return read_losses
 
+    def launch_validation(self):
+        """Launch the validation of all lanes, where steps have been recorded."""
+        has_recordings = self.recorder is not None and bool(self.recorder.runs)
+        return super().launch_validation() if has_recordings else None
+
     def _launch(self, epoch, rates):
         """Begin an epoch by a launch; return None if it fails: nothing has changed then."""
         self.options.check()

@@ -54,6 +54,8 @@ class Launcher:
         self.starts = self._send(self._find_starts())
         steps = [len(lane.batches.sizes) for lane in backend.members]
         self.n_steps = send(steps, self.device, torch.int32).unsqueeze(1)  # (L, 1)
+        # the same for the host
+        self.steps_ahead = torch.tensor(steps)
         # the lanes whose tables have been sent, by their rows in the net
         self.rows = None
         self.lane_tables = ()
@@ -124,6 +126,7 @@ class Launcher:
     def _count(self, optimizer):
         """Count the steps of an epoch, also for recorded steps, which may follow."""
         optimizer.t += self.n_steps
+        optimizer.ahead += self.steps_ahead
         if optimizer.fused is not None:
             optimizer.fused.steps.copy_(optimizer.t[0, 0])
 

@@ -1,6 +1,6 @@
 """The recordings of an epoch of a group: how they are made, and replayed."""
 
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from weakref import proxy
 
@@ -11,6 +11,7 @@ from sktune.engine.steps.recording.capture import RecordingError, capture
 from sktune.engine.steps.recording.masks import NotedCalls
 from sktune.engine.steps.recording.plan import EpochPlan, Run
 from sktune.engine.steps.recording.run import RecordedRun, Table
+from sktune.engine.steps.recording.validation import RecordedValidation
 from sktune.runtime.gpu.streams import own_stream
 from sktune.runtime.gpu.transfers import send
 
@@ -32,6 +33,9 @@ class Recorder:
         self.plan = EpochPlan(backend.members, self.pads)
         self.table = None
         self.runs = {}
+        # None before the first validation, and where it cannot be recorded
+        self.validation = None
+        self.can_validate = self.pads
         self.update = None
         backend.optimizer.may_fuse = not self.plan.has_more_steps
 
@@ -122,6 +126,17 @@ class Recorder:
         finally:
             for one in masks:
                 one.held = None
+
+    def launch_validation(self):
+        """Launch the validation of all lanes; return None if that cannot be recorded."""
+        if self.validation is None and self.can_validate:
+            self.can_validate = False
+            with suppress(RecordingError):
+                validation = RecordedValidation(self.backend, self.plan, self.table)
+                validation.record(self.backend.memory.open())
+                self.backend.memory.graphs.append(validation.graph)
+                self.validation = validation
+        return None if self.validation is None else self.validation.launch()
 
     def launch_epoch(self, epoch, rates, alive):
         """Launch the steps of an epoch; return their losses, a Tensor (n_steps, L).

@@ -34,9 +34,9 @@ def _repeat_forward(n, links, numbers, flat, state, space, padded, n_rows):
 
 
 @njit(nogil=True)
-def _repeat_loss(n, loss, loss_option, space, width, target, weight, rows, padded):
+def _repeat_loss(n, loss, loss_options, space, width, target, weight, rows, padded):
     for _ in range(n):
-        kernels._compute_loss(loss, loss_option, space, width, target, weight, rows, padded)
+        kernels._compute_loss(loss, loss_options, space, width, target, weight, rows, padded)
 
 
 @njit(nogil=True)
@@ -46,9 +46,9 @@ def _repeat_backward(n, links, numbers, flat, gradient, space, padded, n_rows):
 
 
 @njit(nogil=True)
-def _repeat_update(n, rule, options, flat, gradient, first, second):
+def _repeat_update(n, rule, options, flat, gradient, first, second, third):
     for _ in range(n):
-        kernels.update(rule, options, 1e-9, 1000, flat, gradient, first, second)
+        kernels.update(rule, options, 1e-9, 1000, flat, gradient, first, second, third)
 
 
 class Recorder:
@@ -64,7 +64,7 @@ class Recorder:
 
     def __call__(self, *args):
         n_parameters = len(args[6])
-        n_rows_of_batch = int(args[14][0])
+        n_rows_of_batch = int(args[15][0])
         key = (n_parameters, n_rows_of_batch)
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
@@ -98,7 +98,7 @@ def _time_stages(
     links,
     numbers,
     loss,
-    loss_option,
+    loss_options,
     rule,
     options,
     flat,
@@ -106,6 +106,7 @@ def _time_stages(
     state,
     first,
     second,
+    third,
     t,
     data,
     order,
@@ -123,11 +124,11 @@ def _time_stages(
     space = kernels.make_workspace(links, n_rows, flat)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, numbers, flat, state, space, padded, n_rows)
-    yield _time(_repeat_loss, loss, loss_option, space, width, *outcomes, rows, padded)
+    yield _time(_repeat_loss, loss, loss_options, space, width, *outcomes, rows, padded)
     # The repeated loss has overwritten the gradient of the outputs.
     space.tables[-1] = 1e-3
     yield _time(_repeat_backward, links, numbers, flat, gradient, space, padded, n_rows)
-    yield _time(_repeat_update, rule, options, flat, gradient, first, second)
+    yield _time(_repeat_update, rule, options, flat, gradient, first, second, third)
 
 
 def _time(repeat, *args):

@@ -11,14 +11,16 @@ Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, withou
 - ``sequential in a class``; ``batch norm``; ``residual``; ``embeddings``, of four columns beside
   numbers; ``functional dropout``: classes of one's own;
 - ``label smoothing``, ``RMSprop``: the class with another criterion or optimizer;
+- ``clipping``, ``callbacks``: the class with skorch's ``GradientNormClipping``, and with an
+  ``EarlyStopping`` beside it, which looks at each epoch and stops none of these fits;
 - ``MLP, batch norm`` and ``MLP, two layers``: our module with the layers that ``batch norm`` and
   ``residual`` have.
 
 The styles take turns, round by round; shown are medians over the rounds, and the ratio to the
 ``MLP`` of the same layers.
 ``steps`` tells how they were taken. With ``--skorch``, scikit-learn's GridSearchCV over skorch's
-net (no callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each, and
-the ratio is that of the better one to ours.
+net (no other callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each,
+and the ratio is that of the better one to ours.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ import torch
 from harness import RESULTS, save
 from sklearn import model_selection
 from sklearn.datasets import load_digits
+from skorch.callbacks import EarlyStopping, GradientNormClipping
+from skorch.utils import noop
 from torch import nn
 from torch.nn import functional as F
 
@@ -116,6 +120,14 @@ STYLES = {
     "sequential in a class": {"module": SequentialInClass},
     "label smoothing": {"module": OwnClass, "criterion__label_smoothing": 0.1},
     "RMSprop": {"module": OwnClass, "optimizer": torch.optim.RMSprop},
+    "clipping": {"module": OwnClass, "callbacks": [GradientNormClipping(1.0)]},
+    "callbacks": {
+        "module": OwnClass,
+        "callbacks": [
+            GradientNormClipping(1.0),
+            EarlyStopping("train_loss", patience=N_EPOCHS, sink=noop),
+        ],
+    },
     "MLP, batch norm": {
         "module__hidden": (HIDDEN,),
         "module__dropout": 0.2,
@@ -150,14 +162,18 @@ def search_fused(style):
 def search_skorch(style, n_jobs):
     from skorch import NeuralNetClassifier
 
-    options = {"criterion": nn.CrossEntropyLoss, "optimizer": torch.optim.AdamW, **STYLES[style]}
+    options = {
+        "criterion": nn.CrossEntropyLoss,
+        "optimizer": torch.optim.AdamW,
+        "callbacks": "disable",
+        **STYLES[style],
+    }
     if options["optimizer"] is torch.optim.AdamW:
         options["optimizer__fused"] = True
     net = NeuralNetClassifier(
         max_epochs=N_EPOCHS,
         batch_size=64,
         train_split=None,
-        callbacks="disable",
         verbose=0,
         **options,
     )

@@ -29,9 +29,12 @@ rung each rung is a fit, and its epochs count once.
   first seed of each data set);
 - ``skopt-bayes``: scikit-optimize's ``BayesSearchCV`` over the same net, ``n_points=4``;
 - ``optuna-search``: ``OptunaSearchCV`` of optuna-integration over the same net;
-- ``sktune-grid``, ``sktune-random``, ``sktune-gp`` (``BayesSearchCV`` with its defaults),
-  ``sktune-tpe``, ``sktune-racing`` (the random search with ``racing=True``), ``sktune-halving``
-  (``HalvingRandomSearchCV``, a quarter, half, and all of the epochs) and ``sktune-hyperband``.
+- ``sktune-grid``, ``sktune-random``, ``sktune-gp`` (``BayesSearchCV`` with its defaults) and
+  ``sktune-tpe``;
+- ``sktune-racing``: the random search with ``racing=True``, whose folds are spent on candidates
+  that can still win;
+- ``sktune-halving`` (``HalvingRandomSearchCV``: a quarter, half, and all of the epochs) and
+  ``sktune-hyperband``.
 
 scikit-optimize and optuna-integration are not among the dependencies for development: a peer that
 is not installed is left out, and the table says so. Each search runs in a process of its own.

@@ -1,18 +1,19 @@
 """Why a fit is not trained together with others."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 from scipy import sparse
 from sklearn.pipeline import Pipeline
 from skorch.dataset import ValidSplit
+from torch import nn
 from torch.nn.parameter import is_lazy
 
 from sktune.bridge.skorch_nets import KINDS
+from sktune.bridge.watching.served import why_refused, why_refused_initialized
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.overrides import (
     STANDARD_DATA,
     find_override,
-    has_own_callbacks,
     is_replaced,
     remember_methods,
 )
@@ -20,6 +21,15 @@ from sktune.training.augmentation.reading import find_function
 from sktune.training.optimizers import OPTIMIZERS
 
 remember_methods(*KINDS)
+
+# Criteria of which it is known what their `weight` does.
+_WEIGHTED = (
+    nn.CrossEntropyLoss,
+    nn.NLLLoss,
+    nn.MultiMarginLoss,
+    nn.BCELoss,
+    nn.BCEWithLogitsLoss,
+)
 
 
 def why_alone(net):
@@ -37,12 +47,12 @@ def why_settings_alone(net):
     is_ours = isinstance(net, NetworkEstimator)
     if name := find_override(net):
         return f"{type(net).__name__} overrides {name}"
-    if has_own_callbacks(net) or any(name.startswith("callbacks__") for name in vars(net)):
-        return "it has callbacks of its own"
+    if reason := why_refused(net):
+        return reason
     for name in STANDARD_DATA:
         if is_replaced(net, name, ignored=() if is_ours else ("shuffle",)):
             return f"it has a {name} of its own"
-    if not is_ours and net.train_split and type(net.train_split) is not ValidSplit:
+    if net.train_split and not _splits_alike(net.train_split, is_ours):
         return "it has a train_split of its own"
     if not is_ours and not _has_usual_lengths(net):
         return "its max_epochs or batch_size is unusual"
@@ -50,7 +60,7 @@ def why_settings_alone(net):
         return f"its augment is a callable of the user's, {name}"
     switches = ["warm_start", "compile"]
     if is_ours:
-        switches += ["train_split", "verbose"]
+        switches += ["verbose"]
     for name in switches:
         if getattr(net, name):
             return f"it sets {name}"
@@ -67,6 +77,19 @@ def _has_usual_lengths(net):
     if net.batch_size != -1:
         lengths.append(net.batch_size)
     return all(isinstance(length, Integral) and length > 0 for length in lengths)
+
+
+def _splits_alike(split, is_ours):
+    """Tell whether a split of the training rows is skorch's; of our nets, one that draws nothing.
+
+    What a net of skorch's draws is known: it is prepared once, in its turn.
+    """
+    if type(split) is not ValidSplit:
+        return False
+    return not is_ours or (
+        isinstance(split.cv, Real)
+        and (float(split.cv).is_integer() or isinstance(split.random_state, Integral))
+    )
 
 
 def why_pipeline_alone(pipeline):
@@ -96,8 +119,6 @@ def why_alone_initialized(net, rows):
     group, *other_groups = net.optimizer_.param_groups
     is_lazy_module = any(is_lazy(parameter) for parameter in module.parameters())
     has_foreign_parameters = len(group["params"]) != len(list(module.parameters()))
-    is_weighted = getattr(criterion, "weight", None) is not None
-    is_mean = getattr(criterion, "reduction", None) == "mean" and not is_weighted
     unsupported = OPTIMIZERS[type(net.optimizer_)].unsupported
     reasons = {
         "its module has lazy layers, whose sizes its first batch tells": is_lazy_module,
@@ -105,13 +126,24 @@ def why_alone_initialized(net, rows):
         "its optimizer has several groups of parameters": other_groups,
         "its optimizer has parameters that are not the module's": has_foreign_parameters,
         **{f"its optimizer sets {name}": group.get(name) for name in unsupported},
-        "its criterion is no plain mean over the rows": not is_mean,
+        "its criterion is no mean or sum over the rows": not _reduces_rows(criterion),
         "its criterion ignores rows": _ignores(criterion, rows.target),
     }
     for reason, holds in reasons.items():
         if holds:
             return reason
-    return ""
+    return why_refused_initialized(net)
+
+
+def _reduces_rows(criterion):
+    """Tell whether a criterion is a mean or a sum of the losses of rows, weighted or not."""
+    if getattr(criterion, "reduction", None) not in ("mean", "sum"):
+        return False
+    weight = getattr(criterion, "weight", None)
+    if weight is None:
+        return True
+    # weights of classes or of columns, which do not depend on the place of a row in its batch
+    return type(criterion) in _WEIGHTED and weight.ndim <= 1
 
 
 def _ignores(criterion, target):

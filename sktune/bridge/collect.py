@@ -27,9 +27,16 @@ from sktune.bridge.skorch_nets import (
     why_told,
 )
 from sktune.bridge.tables import Tables
+from sktune.bridge.watching.served import (
+    list_settings,
+    needs_watching,
+    why_refused_initialized,
+)
+from sktune.bridge.watching.watcher import make_follower, make_watcher, muted
 from sktune.engine.planner import group_key
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.hook import FitHook
+from sktune.estimators.overrides import find_clips
 from sktune.modules.mlp import MLP
 from sktune.runtime.devices import resolve_device
 from sktune.runtime.dtypes import floating_dtype
@@ -133,15 +140,31 @@ class Collector:
             check_follower(fit.net, first.net)
             spec, fit.group_key = self._follow_batch_size(fit.net, first)
             fit.spec = follow_spec(spec, fit.net, self.tables)
+            if list_settings(fit.net):
+                self._follow_callbacks(fit, first)
         except Exception:
             _logger.debug("a fit cannot be prepared", exc_info=True)
             fit.reason = _FAILS
             return
+        if fit.reason:
+            fit.spec = None
         fit.template = first.template
         fit.steps = first.steps
         fit.caught = first.caught
         fit.table = first.table
         fit.n_step_warnings = first.n_step_warnings
+
+    def _follow_callbacks(self, fit, first):
+        """Give a fit that begins as the `first` one does its own callbacks."""
+        net = make_follower(first.template.net, fit.net)
+        fit.reason = why_refused_initialized(net)
+        if fit.reason:
+            return
+        fit.callbacks = net.callbacks_
+        watcher = None
+        if needs_watching(net):
+            watcher = make_watcher(net, fit.spec, first.valid)
+        fit.spec = replace(fit.spec, clips=find_clips(net), watcher=watcher)
 
     def _follow_batch_size(self, net, first):
         """Return the spec of the `first` fit with the batch size of `net`, and its group key."""
@@ -196,7 +219,7 @@ class Collector:
             stopped = stopped_before_training(net, found, seed)
             read = self._read_skorch
         arguments = (X,) if planned.y is None else (X, planned.y)
-        with recorded_warnings() as fit.caught, stopped:
+        with recorded_warnings() as fit.caught, stopped, muted(net):
             draft.fit(*arguments, **planned.params)
         vars(net).pop("_hook", None)
         fit.reason, *datasets = found[0]
@@ -222,6 +245,11 @@ class Collector:
         if fit.reason:
             return
         fit.spec = read_spec(net, dataset, planned, self.tables)
+        if list_settings(net):
+            fit.callbacks = net.callbacks_
+            _, fit.valid = net.get_split_datasets(dataset, rows.y)
+        if needs_watching(net):
+            fit.spec = replace(fit.spec, watcher=make_watcher(net, fit.spec, fit.valid))
         with recorded_warnings() as caught:
             notice_first_outputs(net, fit.spec, self.tables)
         fit.caught = [*fit.caught, *caught]
@@ -240,6 +268,10 @@ class Collector:
             fit.reason = "its dropout draws from the device's generator"
         else:
             fit.spec = spec
+            if list_settings(net):
+                fit.callbacks = net.callbacks_
+            if needs_watching(net):
+                fit.spec = replace(spec, watcher=make_watcher(net, spec, valid))
 
     def _keep(self, fit, start, planned):
         """Keep what others can follow, and the test rows for which outputs are computed."""

@@ -86,6 +86,10 @@ class Fit:
         None where it drew nothing.
     identity : object
         Equal to nothing of another fit.
+    callbacks : list of tuple of (str, Callback), or None
+        skorch's callbacks of the net, initialized, where the user gave it some.
+    valid : Dataset or None
+        The validation rows of a fit that others follow.
     telling : Telling or None
         Tells scikit-learn's callbacks of the fit; None if there are none, or it is not fused.
     """
@@ -112,6 +116,8 @@ class Fit:
     between: tuple | None = None
     after: tuple | None = None
     identity: object = field(default_factory=object)
+    callbacks: list | None = None
+    valid: object = None
     telling: object = None
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from sktune.bridge.fits import net_of
 from sktune.bridge.pipelines import Recorded
 from sktune.bridge.skorch_nets import hand_over, why_told
+from sktune.bridge.watching.adopting import adopt_history, connect_callbacks
 from sktune.engine.specs import FitResult, FitSpec
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.components import BUILT
@@ -66,6 +67,8 @@ class Trained(NamedTuple):
     ----------
     template : NeuralNet
         The initialized net that the fit began with.
+    callbacks : list or None
+        See :class:`~sktune.bridge.fits.Fit`.
     spec : FitSpec
     result : FitResult
     test_rows : tuple of (ndarray, ndarray), or ()
@@ -73,6 +76,7 @@ class Trained(NamedTuple):
     """
 
     template: object
+    callbacks: list | None
     spec: FitSpec
     result: FitResult
     test_rows: tuple
@@ -162,8 +166,13 @@ class HandOver(FitHook):
         for name in BUILT:
             vars(net).pop(name, None)
         vars(net).update(fit.template.attributes)
-        _set_history(net, fit.template.net, curve)
-        self.trained = Trained(fit.template.net, fit.spec, fit.result, fit.test_rows)
+        if fit.spec.watcher is None:
+            history = _make_history(fit.template.net, curve)
+        else:
+            callbacks = fit.template.net.callbacks_ if fit.callbacks is None else fit.callbacks
+            history = adopt_history(callbacks, fit.result.state)
+        _set_history(net, history, curve)
+        self.trained = Trained(fit.template.net, fit.callbacks, fit.spec, fit.result, fit.test_rows)
         self.is_evaluated = False
         if not isinstance(net, NetworkEstimator):
             self.build_parts(net)
@@ -210,7 +219,7 @@ class HandOver(FitHook):
         """Return the nonlinearity and the outputs if X holds the test rows; None otherwise."""
         if self.trained is None:
             return None
-        template, _, result, test_rows = self.trained
+        template, _, _, result, test_rows = self.trained
         has_new_parts = vars(net).keys() & BUILT
         has_new_nonlinearity = net.predict_nonlinearity is not template.predict_nonlinearity
         if result.outputs is None or has_new_parts or has_new_nonlinearity:
@@ -248,18 +257,18 @@ def install_parts(net, spec, result):
     result : FitResult
     """
     with limited_threads(1):
-        parts = _build_parts(net, Trained(net, spec, result, ()))
+        parts = _build_parts(net, Trained(net, None, spec, result, ()))
     vars(net).update(parts)
     # the type that the parts have been given
     vars(net).pop("_narrow_to", None)
     # an epoch ends with the validation rows, if there are any
     net._set_training(spec.rows.valid is None)
-    _set_history(net, net, result.curve)
+    _set_history(net, _make_history(net, result.curve), result.curve)
 
 
-def _set_history(net, template, curve):
+def _set_history(net, history, curve):
     """Give a net the history of its training."""
-    net.history_ = _make_history(template, curve)
+    net.history_ = history
     # the next fit replaces this history, while it would empty one that the user has set
     vars(net)["_own_history"] = net.history_
     if isinstance(net, NetworkEstimator) and "train_loss" not in net.history_[-1]:
@@ -320,7 +329,7 @@ def _make_losses(curve):
 
 def _build_parts(net, trained):
     """Return module, criterion, optimizer and the like as they are after the training."""
-    template, spec, result, _ = trained
+    template, callbacks, spec, result, _ = trained
     weights = spec.narrow(result.state.fitted_weights)
     optimizer_state = result.state.optimizer
     if optimizer_state is not None:
@@ -333,23 +342,31 @@ def _build_parts(net, trained):
     parts["criterion_"] = deepcopy(template.criterion_)
     if spec.narrow_to is not None:
         parts["criterion_"].to(spec.narrow_to)
-    parts["callbacks_"] = _build_callbacks(template, result.curve)
+    if callbacks is None:
+        # skorch's own, which other fits have in common
+        callbacks = [(name, deepcopy(callback)) for name, callback in template.callbacks_]
+    if spec.watcher is None:
+        _note_best_scores(callbacks, result.curve)
+    parts["callbacks_"] = callbacks
     if isinstance(net, NetworkEstimator):
         parts["dropout_"] = _build_masks(template, parts["module_"], spec, result.curve)
+    final = {"lr": result.lr}
+    if spec.watcher is not None and spec.watcher.sets_rates:
+        final = result.state.watcher.options
     parts["optimizer_"] = _load_optimizer(
-        template.optimizer_, learned, spec.optimizer.options, optimizer_state, result.lr
+        template.optimizer_, learned, spec.optimizer.options, optimizer_state, final
     )
+    if spec.watcher is not None:
+        connect_callbacks(parts["callbacks_"], parts["module_"], parts["optimizer_"])
     return parts
 
 
-def _build_callbacks(template, curve):
-    """Return copies of skorch's callbacks, with the best of the scores that they record."""
-    callbacks = [(name, deepcopy(callback)) for name, callback in template.callbacks_]
+def _note_best_scores(callbacks, curve):
+    """Let skorch's callbacks know the best of the scores that they record."""
     for name, callback in callbacks:
         if name in _LOWER_IS_BETTER and name in curve:
             best = min if _LOWER_IS_BETTER[name] else max
             callback.best_score_ = best(curve[name])
-    return callbacks
 
 
 def _build_masks(template, module, spec, curve):
@@ -372,7 +389,7 @@ def _copy_trained(tensor, value):
     return copied
 
 
-def _load_optimizer(initialized, trained, options, state, lr):
+def _load_optimizer(initialized, trained, options, state, final):
     """Return an optimizer of the trained parameters, as the training left it.
 
     Parameters
@@ -385,8 +402,8 @@ def _load_optimizer(initialized, trained, options, state, lr):
         The options of the optimizer's one group.
     state : dict or None
         The optimizer's state, flat, by name; None where it has been forgotten.
-    lr : float
-        The learning rate of the last step.
+    final : dict
+        The options that the training has changed, such as the learning rate, as they are now.
     """
     optimizer = deepcopy(initialized, dict(trained))
     # torch leaves attributes out of the copy, such as those of hooks
@@ -394,7 +411,8 @@ def _load_optimizer(initialized, trained, options, state, lr):
     (group,) = optimizer.param_groups
     parameters = group["params"]
     group.clear()
-    group.update(options, params=parameters, lr=lr)
+    group.update(options, params=parameters)
+    group.update(final)
     known = {name: value for name, value in options.items() if name in optimizer.defaults}
     optimizer.defaults.update(known)
     if state is not None:

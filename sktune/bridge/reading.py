@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from sktune.bridge.fits import make_twin
+from sktune.bridge.watching.served import list_given
 from sktune.checks.advice import notice_outputs
 from sktune.checks.hyperparameters import check_hyperparameters, check_ranges
 from sktune.checks.inputs import check_rows
@@ -20,6 +21,7 @@ from sktune.engine.sampling import SeededSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec, OptimizerSpec
 from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.classifier import NeuralNetClassifier
+from sktune.estimators.overrides import find_clips, list_own_clips
 from sktune.estimators.regressor import NeuralNetRegressor as OurRegressor
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.mlp import MLP
@@ -38,7 +40,17 @@ _PROVEN_CRITERIA = (nn.CrossEntropyLoss, nn.MSELoss)
 _N_TRIAL_ROWS = 16
 
 # Parameters in which fits that begin alike may differ: the initialized net does not depend on them.
-_FREE = {"lr", "l1", "l2", "max_epochs", "batch_size", "tol", "n_iter_no_change"}
+_FREE = {
+    "lr",
+    "l1",
+    "l2",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "max_epochs",
+    "batch_size",
+    "tol",
+    "n_iter_no_change",
+}
 
 
 def read_spec(net, dataset, planned, tables):
@@ -58,7 +70,7 @@ def read_spec(net, dataset, planned, tables):
     rows, _ = rows_of(dataset)
     table_name, positions = tables.add(rows, planned.train)
     train, valid = net.get_split_datasets(dataset, rows.y)
-    evaluation = {"n_valid_batches": count_valid_batches(net, valid)}
+    evaluation = find_valid_batches(net, valid)
     if positions is not None:
         evaluation |= _find_test_rows(net, planned, tables.by_name[table_name])
     row_set = tables.find_row_set(table_name, positions, train, valid, **evaluation)
@@ -82,6 +94,7 @@ def read_spec(net, dataset, planned, tables):
         device=name_device(net.device, rows.X.device),
         is_auto=isinstance(net.device, str) and net.device == "auto",
         augmentation=net._read_augmentation(rows, net.criterion_),
+        clips=find_clips(net),
     )
 
 
@@ -111,6 +124,7 @@ def follow_spec(spec, net, tables):
         n_epochs=int(net.max_epochs),
         stopping=BestEpoch.of(net, spec.rows.valid is not None),
         augmentation=net._read_augmentation(tables.by_name[spec.rows.table], spec.loss.criterion),
+        clips=tuple(list_own_clips(net)),
     )
 
 
@@ -132,7 +146,7 @@ def follow_batch_size(spec, net, template, tables):
     table = tables.by_name[rows.table]
     evaluation = {}
     if rows.valid is not None:
-        evaluation["n_valid_batches"] = count_valid_batches(twin, Subset(table, rows.valid))
+        evaluation = find_valid_batches(twin, Subset(table, rows.valid))
     if rows.test is not None:
         evaluation["test_batch_size"] = _find_test_batch_size(twin, table, rows.test)
     batch_size = find_batch_size(net, rows.n_train)
@@ -165,7 +179,17 @@ def find_fixed_settings(net):
     settings = vars(net).items()
     if is_usual:
         settings = [(name, value) for name, value in settings if not _is_free(name, net)]
+        # the names and the classes of callbacks tell in what batches rows are evaluated
+        settings.append(("callbacks", [net.callbacks == "disable", *_list_kinds(net)]))
     return (type(net), frozenset((name, as_text(value)) for name, value in settings))
+
+
+def _list_kinds(net):
+    """Return the names and the classes of the callbacks that a net was given."""
+    return [
+        (name, callback if isinstance(callback, type) else type(callback))
+        for name, callback in list_given(net)
+    ]
 
 
 def _is_free(name, net):
@@ -173,7 +197,9 @@ def _is_free(name, net):
     if name.startswith("optimizer__"):
         return name.removeprefix("optimizer__") in list_free_options()
     is_dropout = name == "module__dropout" and net.module is MLP
-    return name in _FREE or name.startswith(("lr_schedule", "augment")) or is_dropout
+    is_callback = name == "callbacks" or name.startswith("callbacks__")
+    is_free = name in _FREE or name.startswith(("lr_schedule", "augment"))
+    return is_free or is_callback or is_dropout
 
 
 def read_optimizer(optimizer):
@@ -226,14 +252,20 @@ def find_batch_size(net, n_train):
     return int(net.batch_size)
 
 
-def count_valid_batches(net, valid):
-    """Return in how many batches a plain fit evaluates its validation rows; None without any.
+def find_valid_batches(net, valid):
+    """Return how many batches a plain fit evaluates its validation rows in, for a `RowSet`.
 
-    The engine may evaluate in batches of another size; the history records these.
+    Return nothing without validation rows. The engine may evaluate in batches of another size; the
+    history records the number of these.
     """
     if valid is None:
-        return None
-    return len(net.get_iterator(valid, training=False))
+        return {}
+    # a net chooses other sizes where its callbacks hear of its batches
+    twin = make_twin(net)
+    vars(twin)["_is_fitting"] = True
+    batches = twin.get_iterator(valid, training=False)
+    size = batches.sizes[0] if hasattr(batches, "sizes") else batches.batch_size
+    return {"n_valid_batches": len(batches), "valid_batch_size": size}
 
 
 def _find_test_rows(net, planned, rows):

@@ -9,9 +9,10 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from sktune.bridge.reading import count_valid_batches, find_batch_size, read_optimizer
+from sktune.bridge.reading import find_batch_size, find_valid_batches, read_optimizer
 from sktune.engine.sampling import DrawnSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec
+from sktune.estimators.overrides import find_clips
 from sktune.modules.dropout import dropout_layers, serve_dropout
 from sktune.runtime.devices import name_device
 from sktune.runtime.dtypes import floating_dtype
@@ -145,7 +146,7 @@ def read_skorch_spec(net, tables, rows, train, valid, generator_state):
         positions,
         put_on(rows, train),
         put_on(rows, valid),
-        n_valid_batches=count_valid_batches(net, valid),
+        **find_valid_batches(net, valid),
     )
     sampling = DrawnSampling(
         batch_size=find_batch_size(net, len(train)),
@@ -170,6 +171,7 @@ def read_skorch_spec(net, tables, rows, train, valid, generator_state):
         must_be_finite=False,
         is_regressor=isinstance(net, skorch.NeuralNetRegressor),
         device=name_device(net.device, rows.X.device),
+        clips=find_clips(net),
     )
 
 

@@ -69,6 +69,7 @@ _RANGES = {
         lambda v: 0 <= v < math.inf,
         "a non-negative finite number",
     ),
+    ("clip_grad_norm", "clip_grad_value"): (Real, lambda v: v > 0, "a number above 0, or None"),
     ("module__dropout",): (Real, lambda v: 0 <= v < 1, "a number of at least 0 and less than 1"),
     ("validation_fraction",): (Real, lambda v: 0 < v < 1, "a number between 0 and 1"),
 }
@@ -107,8 +108,8 @@ def check_ranges(net):
 
 
 def _check_range(name, value, number_type, is_in_range, requirement):
-    # None switches batches off in torch's DataLoader.
-    if value is None and name.startswith("iterator_"):
+    # None switches batches off in torch's DataLoader, and the clipping of gradients.
+    if value is None and name.startswith(("iterator_", "clip_grad_")):
         return
     is_number = isinstance(value, number_type) and not isinstance(value, bool | np.bool_)
     if not is_number or not is_in_range(value):

@@ -1,5 +1,6 @@
 """What the engine tells of a group while it trains."""
 
+from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -76,3 +77,45 @@ def listening(listeners, fits):
     finally:
         for group in groups:
             group.end_group(has_failed)
+
+
+class EpochWatcher(ABC):
+    """What looks at each epoch of one fit, and may end it or set its learning rates.
+
+    It is part of the fit's spec as it is before the training, and of its state as it is afterwards.
+    The engine copies it by ``deepcopy`` wherever a training begins or goes on.
+
+    Attributes
+    ----------
+    needs_outputs : bool
+        Whether it asks for the module's outputs for the validation rows.
+    is_stopped : bool
+        Whether it has ended the fit.
+    """
+
+    needs_outputs = False
+    is_stopped = False
+
+    @abstractmethod
+    def begin(self):
+        """Hear that the training begins, or goes on."""
+
+    @abstractmethod
+    def begin_epoch(self, n_steps):
+        """Hear that an epoch begins; return the learning rates of its steps, or None."""
+
+    @abstractmethod
+    def end_epoch(self, record, outputs):
+        """Hear that an epoch is over.
+
+        Parameters
+        ----------
+        record : dict of float
+            The columns of the curve, by name: see :class:`~sktune.engine.specs.FitResult`.
+        outputs : Tensor of shape (n_valid, ...) or None
+
+        Returns
+        -------
+        is_best, is_due : bool
+            Whether the weights are to be kept for the end of the fit, and whether the fit ends.
+        """

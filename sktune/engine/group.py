@@ -175,6 +175,8 @@ class Group:
         self.narrow_to = spec.narrow_to
         self.is_regressor = spec.is_regressor
         self.loss = StackedLoss(spec.loss, lanes[0].rows.target.dtype)
+        # outputs for the validation rows, in parts, of the lanes that ask for them by position
+        self.valid_outputs = {}
         is_on_gpu = torch.device(spec.device).type == "cuda"
         self.allows_tf32 = self.options.allows_tf32 and is_on_gpu
         # whether the nets can be evaluated together: users' modules tell when it is tried
@@ -190,7 +192,7 @@ class Group:
         epoch = self.first_epoch
         while self.alive:
             began = perf_counter()
-            rates = [self.lanes[lane].rates(epoch) for lane in self.alive]
+            rates = [self.lanes[lane].begin_epoch(epoch) for lane in self.alive]
             with tf32_products(self.allows_tf32):
                 read_losses = self.backend.begin_epoch(epoch, rates)
             self._launch_validation([self.lanes[lane] for lane in self.alive])
@@ -224,6 +226,7 @@ class Group:
         for position, lane in enumerate(lanes):
             if position not in finished:
                 is_due = self._update_stopping(lane, position, record, improved)
+                is_due |= self._tell_watcher(lane, position, record, improved)
                 if is_due or epoch + 1 == lane.spec.n_epochs:
                     finished.add(position)
         if improved:
@@ -271,6 +274,24 @@ class Group:
         loss = record[lane.stopping.monitor][position].item()
         is_best, is_due = lane.stopping.update(loss)
         if is_best and lane.stopping.restores:
+            improved.append(position)
+        return is_due
+
+    def _tell_watcher(self, lane, position, record, improved):
+        """Let what looks at the epochs of a lane hear of one; return whether it ends the fit."""
+        if lane.watcher is None:
+            return False
+        numbers = {name: values[position].item() for name, values in record.items()}
+        numbers["train_batch_count"] = len(lane.batches.sizes)
+        rows = lane.spec.rows
+        if rows.n_valid_batches is not None:
+            numbers["valid_batch_count"] = rows.n_valid_batches
+            # exact: the accuracy may be of lower precision
+            numbers["valid_acc"] = round(numbers["valid_acc"] * len(rows.valid)) / len(rows.valid)
+        outputs = self.valid_outputs.get(position)
+        outputs = None if outputs is None else torch.cat(outputs)
+        is_best, is_due = lane.watcher.end_epoch(numbers, outputs)
+        if is_best:
             improved.append(position)
         return is_due
 
@@ -422,22 +443,36 @@ class Group:
     def _launch_validation(self, lanes):
         """Compute what :meth:`_validate` reads; nothing if there are no validation rows."""
         self.validated = []
+        self.valid_outputs = {
+            position: []
+            for position, lane in enumerate(lanes)
+            if lane.watcher is not None and lane.watcher.needs_outputs
+        }
         if lanes[0].spec.rows.valid is None:
             return
-        sums = self.backend.launch_validation()
-        if sums is not None:
-            self.validated.append((list(range(len(lanes))), 1, sums))
-            return
-        parts = self.validated
-        for part in validation_parts(lanes):
-            net = self.backend.net
-            held = self.backend.held(part.positions)
-            if len(held) < len(net):
-                net = net.select(held)
-            outputs = net.forward(part.X, False)
-            losses = self.loss.of_lanes(outputs, part.target, part.weight)
-            accuracies = self.loss.accuracies(outputs, part.target).to(losses.dtype)
-            parts.append((part.positions, part.X.shape[1], torch.stack([losses, accuracies])))
+        # what is recorded returns no outputs, and takes batches of its own
+        if not self.valid_outputs and self.loss.is_plain_mean:
+            sums = self.backend.launch_validation()
+            if sums is not None:
+                self.validated.append((list(range(len(lanes))), 1, sums))
+                return
+        for part in validation_parts(lanes, self.loss.is_plain_mean):
+            self.validated.append(self._evaluate_part(part))
+
+    def _evaluate_part(self, part):
+        """Return the positions of a part, its number of rows, and what the nets come to on it."""
+        net = self.backend.net
+        held = self.backend.held(part.positions)
+        if len(held) < len(net):
+            net = net.select(held)
+        outputs = net.forward(part.X, False)
+        losses = self.loss.of_lanes(outputs, part.target, part.weight)
+        accuracies = self.loss.accuracies(outputs, part.target).to(losses.dtype)
+        for position, output in zip(part.positions, outputs, strict=True):
+            if position in self.valid_outputs:
+                # the memory of outputs is used again for the next part
+                self.valid_outputs[position].append(output.clone())
+        return part.positions, part.X.shape[1], torch.stack([losses, accuracies])
 
     def _validate(self, lanes):
         """Return each lane's validation loss and accuracy by name; nothing if there are no rows."""

@@ -1,6 +1,6 @@
 """Lanes: fits on their way through a group, and the batches that reach them."""
 
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -30,6 +30,7 @@ class Lane:
         self.state = TrainState.initial(spec) if state is None else state
         self.rows = tables[spec.rows.table]
         self.stopping = copy(self.state.stopping)
+        self.watcher = deepcopy(self.state.watcher)
         self.best_weights = self.state.best_weights
         self.generator = None
         if self.state.generator is not None:
@@ -38,9 +39,14 @@ class Lane:
         self.batches = spec.sampling.open_batches(self)
         self.stream = spec.sampling.stream_of(self)
 
-    def rates(self, epoch):
-        """Return the learning rates of an epoch's steps."""
+    def begin_epoch(self, epoch):
+        """Let what looks at epochs hear of one; return the learning rates of its steps."""
         n_steps = len(self.batches.sizes)
+        if self.watcher is not None:
+            self.watcher.begin()
+            rates = self.watcher.begin_epoch(n_steps)
+            if rates is not None:
+                return rates
         return self.spec.schedule.rates(self.spec.optimizer.options, epoch, n_steps)
 
     def state_after(self, epoch, weights, optimizer):
@@ -52,6 +58,7 @@ class Lane:
             stopping=copy(self.stopping),
             best_weights=self.best_weights,
             generator=None if self.generator is None else self.generator.get_state(),
+            watcher=deepcopy(self.watcher),
         )
 
 
@@ -88,8 +95,11 @@ def training_steps(lanes, epoch):
         yield [join(batches, streams, joints) for batches in by_length.values()]
 
 
-def validation_parts(lanes):
-    """Yield the validation rows of all lanes, in parts."""
+def validation_parts(lanes, are_batches_free=True):
+    """Yield the validation rows of all lanes, in parts.
+
+    Unless the batches are free, they are those of a net alone, on which some losses depend.
+    """
     for positions in by_stream(lanes):
         lane = lanes[positions[0]]
         n_rows = max(lane.batches.sizes)
@@ -98,6 +108,8 @@ def validation_parts(lanes):
             # the rows at once of all lanes together
             most = evaluation_batch_size(lane.rows, n_rows, width)
             n_rows = max(n_rows, most // len(positions))
+        if not are_batches_free:
+            n_rows = lane.spec.rows.valid_batch_size
         for batch in Batches(lane.rows, lane.spec.rows.valid, n_rows):
             yield _expand(batch, positions)
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from sktune.engine.digest import VERSIONS, digest
+from sktune.engine.events import EpochWatcher
 from sktune.engine.sampling import Sampling
 from sktune.modules.dropout import serve_dropout
 from sktune.runtime.dtypes import narrow
@@ -135,6 +136,8 @@ class RowSet:
         Those of the rows that the fitted net will be asked for, if they are known.
     n_valid_batches : int or None
         In how many batches a net alone evaluates its validation rows.
+    valid_batch_size : int or None
+        How many of the validation rows a net alone evaluates at once.
     test_batch_size : int or None
         How many of the test rows a net alone evaluates at once.
     """
@@ -145,6 +148,7 @@ class RowSet:
     valid: torch.Tensor | None = None
     test: torch.Tensor | None = None
     n_valid_batches: int | None = None
+    valid_batch_size: int | None = None
     test_batch_size: int | None = None
 
     @cached_property
@@ -204,6 +208,10 @@ class FitSpec:
         What changes the rows in training; it must not be changed.
     keeps_outputs : bool
         Whether the outputs for the test rows are computed when the fit is over.
+    clips : tuple of Clip
+        The turns of gradient clipping, after the penalties.
+    watcher : EpochWatcher or None
+        What looks at each epoch, as it is before the first one.
     """
 
     module: InitialModule
@@ -227,6 +235,8 @@ class FitSpec:
     is_auto: bool = False
     augmentation: Augmentation | None = None
     keeps_outputs: bool = True
+    clips: tuple = ()
+    watcher: EpochWatcher | None = None
 
     @cached_property
     def digest(self):
@@ -304,6 +314,8 @@ class TrainState:
         The state of the generator that batches and masks are drawn from, if there is one.
     is_over : bool
         Whether the fit is complete, or was stopped.
+    watcher : EpochWatcher or None
+        What looks at each epoch.
     """
 
     epoch: int = 0
@@ -313,15 +325,22 @@ class TrainState:
     best_weights: dict | None = None
     generator: torch.Tensor | None = None
     is_over: bool = False
+    watcher: EpochWatcher | None = None
 
     @classmethod
     def initial(cls, spec):
         """Return the state in which a fit begins."""
-        return cls(stopping=copy(spec.stopping), generator=spec.sampling.initial_generator)
+        return cls(
+            stopping=copy(spec.stopping),
+            generator=spec.sampling.initial_generator,
+            watcher=spec.watcher,
+        )
 
     @property
     def is_stopped(self):
         """Whether early stopping ends the fit here, however many epochs it has."""
+        if self.watcher is not None and self.watcher.is_stopped:
+            return True
         return self.stopping is not None and self.stopping.n_misses >= self.stopping.patience
 
     def end(self):

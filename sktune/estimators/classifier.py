@@ -44,6 +44,12 @@ class NeuralNetClassifier(Labels, NetworkEstimator, skorch.NeuralNetClassifier):
     l1, l2 : float, default=0.0
         Add ``l1 * sum |w| + l2 * sum w**2`` over the weights to the training loss; weights are the
         parameters of two dimensions or more, which leaves out biases and normalisation.
+    clip_grad_norm, clip_grad_value : float or None, default=None
+        With `clip_grad_norm`, the gradient of each step is scaled down where its L2 norm over all
+        parameters is larger (Pascanu et al. 2013); with `clip_grad_value`, each of its numbers is
+        then limited to between ``-clip_grad_value`` and ``clip_grad_value``. The penalties of `l1`
+        and `l2` are part of the gradient, the weight decay is not. A ``GradientNormClipping`` among
+        the `callbacks` comes afterwards.
     lr_schedule : str or callable, default="constant"
         ``"constant"``, ``"step"``, ``"exponential"``, ``"time"``, ``"cosine"`` or ``"one_cycle"``,
         with parameters ``lr_schedule__x``; ``lr_schedule__warmup`` is a number of epochs. See
@@ -139,7 +145,8 @@ class NeuralNetClassifier(Labels, NetworkEstimator, skorch.NeuralNetClassifier):
         tol=1e-4, random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None,
         train_split=None, classes=None, predict_nonlinearity="auto",
         iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
-        lr_scaling=None, lr_scaling_batch_size=64, augment=None,
+        lr_scaling=None, lr_scaling_batch_size=64, clip_grad_norm=None, clip_grad_value=None,
+        augment=None,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
     ):  # fmt: skip
         self._assign(locals())

@@ -24,7 +24,13 @@ from sktune.estimators.callbacks.tasks import NO_TASKS
 from sktune.estimators.components import Components
 from sktune.estimators.datasets import Datasets, count_rows_of_batch, is_read
 from sktune.estimators.hook import NO_HOOK, find_surrounding
-from sktune.estimators.overrides import find_override, hears_batches
+from sktune.estimators.overrides import (
+    find_clips,
+    find_override,
+    hears_batches,
+    hears_gradients,
+    list_own_clips,
+)
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.function_masks import FunctionMasks, calls_dropout
 from sktune.modules.reading import is_watched
@@ -32,6 +38,7 @@ from sktune.runtime.seeds import FORWARD, mix, seeded
 from sktune.runtime.threads import few_threads
 from sktune.training.batches import Batches
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
+from sktune.training.gradients.clipping import clip_gradients
 from sktune.training.losses import match_nothing
 from sktune.training.optimizer_state import has_one_count
 from sktune.training.penalties import compute_penalty
@@ -204,7 +211,7 @@ class Training(Components, Datasets):
             return False
         rates = scale_rates(self.optimizer_.param_groups[0], factors, len(batches))
         layers = dropout_layers(self.module_)
-        numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2)
+        numbers = self.seed_, [layer.p for layer in layers], (self.l1, self.l2), find_clips(self)
         losses = train_module(
             program, self.module_, self.optimizer_, batches, epoch, rates, *numbers
         )
@@ -227,9 +234,11 @@ class Training(Components, Datasets):
         if not are_usual or not isinstance(self.optimizer_, torch.optim.Optimizer):
             return False
         optimizer, parameters = self.optimizer_, [id(p) for p in self.module_.parameters()]
-        is_heard = is_watched(optimizer) or hears_batches(self, True, ("on_grad_computed",))
+        is_heard = is_watched(optimizer) or hears_gradients(self)
         group, *others = optimizer.param_groups
-        return not (is_heard or others) and [id(p) for p in group["params"]] == parameters
+        if is_heard or others or find_clips(self) is None:
+            return False
+        return [id(p) for p in group["params"]] == parameters
 
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, or None."""
@@ -272,7 +281,8 @@ class Training(Components, Datasets):
         dropout = tuple(layer.p for layer in dropout_layers(self.module_))
         (group,) = self.optimizer_.param_groups
         options = {n: v for n, v in group.items() if n not in ("params", "lr", "initial_lr")}
-        settings = (self.l1, self.l2, self.seed_, dropout, str(options))
+        clips = find_clips(self)
+        settings = (self.l1, self.l2, clips, self.seed_, dropout, str(options))
         known, found, steps = vars(self).get("_lone_steps", (None, None, None))
         is_known = known is not None and all(map(operator.is_, known, parts)) and found == settings
         if not is_known:
@@ -286,6 +296,7 @@ class Training(Components, Datasets):
                 dropout=dropout,
                 l1=float(self.l1),
                 l2=float(self.l2),
+                clips=clips,
                 n_epochs=self.max_epochs
                 if self._schedule_epochs is None
                 else self._schedule_epochs,
@@ -306,6 +317,14 @@ class Training(Components, Datasets):
             self._check_loss(loss, training=True)
             self.history[-1]["batches"][-1].update({"train_loss": loss, "train_batch_size": size})
         self.history.record("train_batch_count", len(losses))
+
+    def notify(self, method_name, **arguments):
+        """Tell callbacks of an event, as in skorch; they hear of gradients that are clipped."""
+        if method_name == "on_grad_computed":
+            clips = list_own_clips(self)
+            if clips:
+                clip_gradients((p for _, p in self.get_all_learnable_params()), clips)
+        super().notify(method_name, **arguments)
 
     def _public_batch(self, batch):
         """Return the batch as skorch's callbacks know it: without the rows' weights."""

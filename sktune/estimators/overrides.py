@@ -7,10 +7,12 @@ what sktune does by itself.
 import operator
 from functools import lru_cache
 
-from skorch.callbacks import BatchScoring, Callback, EpochScoring, PrintLog
+from skorch.callbacks import BatchScoring, Callback, EpochScoring, GradientNormClipping, PrintLog
 from skorch.dataset import Dataset
 from skorch.net import NeuralNet
 from torch.utils.data import DataLoader
+
+from sktune.training.gradients.clipping import Clip
 
 # Methods that a subclass may change: they are called as they are, before or after the training.
 _FREE = {
@@ -76,6 +78,9 @@ def remember_methods(*kinds):
                 _METHODS.setdefault(base, dict(vars(base)))
 
 
+remember_methods(GradientNormClipping)
+
+
 def find_patches(kinds):
     """Return the names that classes have gained, lost or replaced since they were imported."""
     names = []
@@ -87,6 +92,11 @@ def find_patches(kinds):
         names += [name for name, method in now.items() if before.get(name) is not method]
         names += [name for name in before if name not in now]
     return names
+
+
+def list_patches(kind):
+    """Return the names that a class has gained, lost or replaced, but for those Python sets."""
+    return [name for name in find_patches(kind.__mro__) if not name.startswith("__")]
 
 
 def _is_same(now, before):
@@ -117,6 +127,45 @@ def is_replaced(net, name, ignored=()):
 def has_own_callbacks(net):
     """Tell whether the user gave callbacks; those of skorch that are always there do not count."""
     return bool(net.callbacks) and net.callbacks != "disable"
+
+
+def list_own_clips(net):
+    """Return the turns of gradient clipping that the parameters of a net ask for.
+
+    A net of skorch's has no such parameters.
+    """
+    clips = []
+    if getattr(net, "clip_grad_norm", None) is not None:
+        clips.append(Clip.by_norm(net.clip_grad_norm))
+    if getattr(net, "clip_grad_value", None) is not None:
+        clips.append(Clip.by_value(net.clip_grad_value))
+    return clips
+
+
+def find_clips(net):
+    """Return all turns of gradient clipping of an initialized net: its own, then its callbacks'.
+
+    Return None if a callback clips by what is no p-norm with p above 0.
+    """
+    clips = list_own_clips(net)
+    for _, callback in net.callbacks_:
+        if clips_gradients(callback) and callback.gradient_clip_value is not None:
+            norm_type = float(callback.gradient_clip_norm_type)
+            if not norm_type > 0:
+                return None
+            clips.append(Clip.by_norm(callback.gradient_clip_value, norm_type))
+    return tuple(clips)
+
+
+def clips_gradients(callback):
+    """Tell whether a callback is skorch's own clipping of gradients, as it was imported."""
+    return type(callback) is GradientNormClipping and not list_patches(type(callback))
+
+
+def hears_gradients(net):
+    """Tell whether anything but the clipping of gradients listens to the gradients of a net."""
+    callbacks = [callback for _, callback in net.callbacks_ if not clips_gradients(callback)]
+    return _has_any([net, *callbacks], ("on_grad_computed",))
 
 
 class QuietLog(PrintLog):

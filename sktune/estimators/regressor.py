@@ -54,7 +54,8 @@ class NeuralNetRegressor(NetworkEstimator, skorch.NeuralNetRegressor):
         random_state=None, device="auto", warm_start=False, verbose=0, callbacks=None,
         train_split=None, predict_nonlinearity="auto",
         iterator_train=DataLoader, iterator_valid=DataLoader, dataset=Dataset,
-        lr_scaling=None, lr_scaling_batch_size=64, augment=None,
+        lr_scaling=None, lr_scaling_batch_size=64, clip_grad_norm=None, clip_grad_value=None,
+        augment=None,
         compile=False, use_caching="auto", torch_load_kwargs=None, **kwargs,
     ):  # fmt: skip
         self._assign(locals())

@@ -54,6 +54,7 @@ class _FusedSearch(RemembersVersions, ShowsSummary, EnsembleSearch):
         try:
             with fused_tasks(keeper=kept, **options):
                 super().fit(X, y, **params)
+            self._complete_results()
         finally:
             self._progress.close()
             del self._progress, self._report, self._race, self._kept
@@ -66,6 +67,9 @@ class _FusedSearch(RemembersVersions, ShowsSummary, EnsembleSearch):
             with fused_tasks(**shared):
                 self._end_ensemble(kept, X, y, params)
         return self
+
+    def _complete_results(self):
+        """Put into ``cv_results_`` what scikit-learn does not know of."""
 
     @staticmethod
     def _select_best_index(refit, refit_metric, results):

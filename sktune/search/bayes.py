@@ -107,6 +107,8 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     'all 12 candidates are evaluated'
     """
 
+    is_guided = True
+
     def __init__(
         self,
         estimator,
@@ -181,6 +183,10 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         import_optuna("BayesSearchCV")
         check_sampler(self.sampler)
         Space(self.param_distributions).check_names(self.estimator)
+
+    def _list_parts(self):
+        """Return the parts of the space, and an empty one for the estimator as it is."""
+        return [{}, *super()._list_parts()]
 
     def _begin_fit(self, X, y, params):
         """Note what a study has to be of to be gone on with."""

@@ -10,6 +10,7 @@ from sktune.search.rounds.search_in_rounds import SearchInRounds
 from sktune.search.rounds.sizes import default_batch_size
 from sktune.search.rounds.sources import Listed
 from sktune.search.samplers.distributions import Space
+from sktune.search.samplers.drawing import make_drawable
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
@@ -94,10 +95,10 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ------
     ValueError
         By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit`
-        by one metric, the models have no ``predict_proba`` (of classifiers), or the scoring needs
-        what an ensemble does not have; with `racing`, if there is one split only, or `refit` is a
-        function or does not name one of several scores. A candidate that fails on a split is never
-        a member.
+        by one metric, no candidate can have ``predict_proba`` (of classifiers), or the scoring
+        needs what an ensemble does not have; with `racing`, if there is one split only, or `refit`
+        is a function or does not name one of several scores. A candidate that fails on a split is
+        never a member.
 
     Examples
     --------
@@ -166,8 +167,9 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     Parameters
     ----------
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions with ``rvs``, as those of
-        :mod:`scipy.stats`, :class:`zero_or` and :class:`loguniform_int`.
+        Names of parameters to lists of values, to distributions with ``rvs``, as those of
+        :mod:`scipy.stats`, :class:`zero_or` and :class:`loguniform_int`, or to distributions of
+        :mod:`optuna.distributions`.
     n_iter : int, default=10
         How many candidates to draw.
     random_state : int, RandomState or None, default=None
@@ -253,18 +255,34 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Evaluate all candidates at once, or in rounds if the search may stop before their end."""
         if self.stop is None and self.timeout is None:
-            # older releases of scikit-learn do not have the argument
-            context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
-            super()._run_search(evaluate_candidates, **context)
+            self._evaluate_at_once(evaluate_candidates, callback_ctx)
             self.stop_reason_ = "all candidates are evaluated"
             return
-        sampler = ParameterSampler(
-            self.param_distributions, self.n_iter, random_state=self.random_state
-        )
-        candidates = list(sampler)
+        candidates = list(self._make_sampler())
         space = None if self.stop is None else Space(self.param_distributions)
         rounds = Rounds(self, evaluate_candidates, callback_ctx)
         rule = self._make_rule(space, is_adaptive=False, seed=0)
         size = default_batch_size(self, len(candidates))
         self.stop_reason_ = rounds.run(Listed(candidates, space), size, rule)
         rounds.end()
+
+    def _make_sampler(self):
+        """Return what draws the candidates."""
+        space = make_drawable(self.param_distributions)
+        return ParameterSampler(space, self.n_iter, random_state=self.random_state)
+
+    def _evaluate_at_once(self, evaluate_candidates, callback_ctx):
+        """Evaluate all candidates in one task, as scikit-learn does."""
+        sampler = self._make_sampler()
+        if callback_ctx is None:
+            # older releases of scikit-learn do not have the argument
+            evaluate_candidates(sampler)
+            return
+        context = callback_ctx.subcontext(
+            task_name="search",
+            max_subtasks=len(sampler) * self.n_splits_,
+            sequential_subtasks=False,
+        )
+        context.call_on_fit_task_begin(estimator=self)
+        evaluate_candidates(sampler, callback_ctx=context)
+        context.call_on_fit_task_end(estimator=self)

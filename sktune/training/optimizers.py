@@ -31,10 +31,14 @@ def update_sgd(p, g, state, t, options):
 
 
 def update_adam(p, g, state, t, options):
-    """Take a step of Adam (Kingma and Ba 2015, algorithm 1)."""
+    """Take a step of Adam (Kingma and Ba 2015, algorithm 1), or of AMSGrad (Reddi et al. 2018)."""
     _update_moments(g, state, options)
+    squares = state["exp_avg_sq"]
+    if options["amsgrad"]:
+        largest = state["max_exp_avg_sq"]
+        squares = torch.maximum(largest, squares, out=largest)
     root = (1 - options["beta2"] ** t).sqrt()
-    denominator = state["exp_avg_sq"].sqrt().add_(options["eps"] * root)
+    denominator = squares.sqrt().add_(options["eps"] * root)
     rate = options["lr"] * root / (1 - options["beta1"] ** t)
     p.sub_((state["exp_avg"] / denominator).mul_(rate))
 
@@ -52,15 +56,55 @@ def update_nadam(p, g, state, t, options):
     p.sub_(step.div_(denominator).mul_(options["lr"]))
 
 
+def update_adamax(p, g, state, t, options):
+    """Take a step of Adamax (Kingma and Ba 2015, algorithm 2)."""
+    state["exp_avg"].lerp_(g, 1 - options["beta1"])
+    largest = state["exp_inf"]
+    torch.maximum(largest.mul_(options["beta2"]), g.abs().add_(options["eps"]), out=largest)
+    rate = options["lr"] / (1 - options["beta1"] ** t)
+    p.sub_((state["exp_avg"] / largest).mul_(rate))
+
+
+def update_radam(p, g, state, t, options):
+    """Take a step of RAdam (Liu et al. 2020, algorithm 2), with torch's bound on the length."""
+    _update_moments(g, state, options)
+    beta2 = options["beta2"]
+    unbias = 1 - beta2**t
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * t * beta2**t / unbias
+    share = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
+    adaptive = unbias.sqrt() / state["exp_avg_sq"].sqrt().add_(options["eps"])
+    factor = (share.sqrt() * adaptive).where(length > 5, 1.0)
+    rate = options["lr"] / (1 - options["beta1"] ** t)
+    p.sub_((state["exp_avg"] * factor).mul_(rate))
+
+
+def update_adadelta(p, g, state, t, options):
+    """Take a step of Adadelta (Zeiler 2012, algorithm 1)."""
+    rho = options["rho"]
+    state["square_avg"].mul_(rho).add_(g.square().mul_(1 - rho))
+    step = (state["acc_delta"] + options["eps"]).sqrt_()
+    step.div_((state["square_avg"] + options["eps"]).sqrt_()).mul_(g)
+    state["acc_delta"].mul_(rho).add_(step.square().mul_(1 - rho))
+    p.sub_(step.mul_(options["lr"]))
+
+
 def _update_moments(g, state, options):
     state["exp_avg"].lerp_(g, 1 - options["beta1"])
     state["exp_avg_sq"].lerp_(g.square(), 1 - options["beta2"])
 
 
 def update_rmsprop(p, g, state, t, options):
-    """Take a step of RMSprop (Tieleman and Hinton 2012), with torch's momentum."""
+    """Take a step of RMSprop (Tieleman and Hinton 2012), with torch's momentum.
+
+    With ``centered`` it divides by the deviation of the gradient (Graves 2013, section 2.1).
+    """
     state["square_avg"].lerp_(g.square(), 1 - options["alpha"])
-    step = g / state["square_avg"].sqrt().add_(options["eps"])
+    squares = state["square_avg"]
+    if options["centered"]:
+        state["grad_avg"].lerp_(g, 1 - options["alpha"])
+        squares = squares - state["grad_avg"].square()
+    step = g / squares.sqrt().add_(options["eps"])
     state["momentum_buffer"].mul_(options["momentum"]).add_(step)
     p.sub_(options["lr"] * state["momentum_buffer"])
 
@@ -107,14 +151,14 @@ class CompiledForm:
     constant : str
         The name of the optimizer's opcode in ``sktune/engine/compiled/kernels.py``.
     options : tuple of str
-        The options that the kernel reads, at most three, in its order.
+        The options that the kernel reads, at most five, in its order.
     unsupported : tuple of str
         Options that the kernel does not know.
     """
 
     constant: str
     options: tuple
-    unsupported: tuple = ("amsgrad", "maximize", "differentiable", "capturable")
+    unsupported: tuple = ("differentiable", "capturable")
 
 
 @dataclass(frozen=True)
@@ -134,7 +178,8 @@ class OptimizerRule:
     shared : tuple of str
         Options on which the update depends, and that must be equal in networks trained together.
     unsupported : tuple of str
-        Options that the update does not know; a network that sets one is trained by itself.
+        Options that the update does not know; a network that sets one is trained by itself. It need
+        not know ``maximize``: it is given a gradient of the opposite sign.
     counts_steps : bool, default=True
         Whether torch keeps the number of steps in the state.
     decouples_weight_decay : bool, default=False
@@ -152,8 +197,8 @@ class OptimizerRule:
     update: Callable
     hyperparameters: tuple = ()
     state: dict = field(default_factory=dict)
-    shared: tuple = ()
-    unsupported: tuple = ("maximize",)
+    shared: tuple = ("maximize",)
+    unsupported: tuple = ()
     counts_steps: bool = True
     decouples_weight_decay: bool = False
     torch_fused_devices: frozenset = frozenset()
@@ -163,6 +208,17 @@ class OptimizerRule:
     def is_decoupled(self, options):
         """Tell whether the weight decay is decoupled from the gradient, under some options."""
         return self.decouples_weight_decay or bool(options.get("decoupled_weight_decay", False))
+
+    def list_state(self, options):
+        """Return the names of the state tensors that networks trained together have.
+
+        A tensor that needs an option is left out where all of them lack it.
+        """
+        return [
+            name
+            for name, tensor in self.state.items()
+            if tensor.needs not in self.shared or options.get(tensor.needs)
+        ]
 
     def list_kept_state(self, options):
         """Return the names of the state tensors that torch keeps under some options."""
@@ -176,15 +232,16 @@ class OptimizerRule:
 _BETAS = ("beta1", "beta2", "eps")
 _MOMENTS = {"exp_avg": StateTensor(), "exp_avg_sq": StateTensor()}
 _MOMENTUM = {"momentum_buffer": StateTensor(needs="momentum")}
+_LARGEST = {"max_exp_avg_sq": StateTensor(needs="amsgrad")}
 _ALL_DEVICES = frozenset({"cpu", "cuda", "mps"})
-_COMPILED_ADAM = CompiledForm("ADAM", _BETAS)
+_COMPILED_ADAM = CompiledForm("ADAM", (*_BETAS, "amsgrad"))
 
 OPTIMIZERS = {
     torch.optim.SGD: OptimizerRule(
         update_sgd,
         ("momentum", "dampening"),
         _MOMENTUM,
-        shared=("nesterov",),
+        shared=("maximize", "nesterov"),
         counts_steps=False,
         torch_fused_devices=_ALL_DEVICES,
         # torch 2.13 updates only a part of the parameters rightly, on a CPU
@@ -194,17 +251,16 @@ OPTIMIZERS = {
     torch.optim.Adam: OptimizerRule(
         update_adam,
         _BETAS,
-        _MOMENTS,
-        shared=("decoupled_weight_decay",),
-        unsupported=("amsgrad", "maximize"),
+        {**_MOMENTS, **_LARGEST},
+        shared=("maximize", "amsgrad", "decoupled_weight_decay"),
         torch_fused_devices=_ALL_DEVICES,
         compiled=_COMPILED_ADAM,
     ),
     torch.optim.AdamW: OptimizerRule(
         update_adam,
         _BETAS,
-        _MOMENTS,
-        unsupported=("amsgrad", "maximize"),
+        {**_MOMENTS, **_LARGEST},
+        shared=("maximize", "amsgrad"),
         decouples_weight_decay=True,
         torch_fused_devices=_ALL_DEVICES,
         compiled=_COMPILED_ADAM,
@@ -213,18 +269,15 @@ OPTIMIZERS = {
         update_nadam,
         (*_BETAS, "momentum_decay"),
         {**_MOMENTS, "mu_product": StateTensor(initial=1.0, is_scalar=True)},
-        shared=("decoupled_weight_decay",),
+        shared=("maximize", "decoupled_weight_decay"),
+        compiled=CompiledForm("NADAM", (*_BETAS, "momentum_decay")),
     ),
     torch.optim.RMSprop: OptimizerRule(
         update_rmsprop,
         ("alpha", "eps", "momentum"),
-        {"square_avg": StateTensor(), **_MOMENTUM},
-        unsupported=("centered", "maximize"),
-        compiled=CompiledForm(
-            "RMSPROP",
-            ("alpha", "eps", "momentum"),
-            unsupported=("centered", "maximize", "differentiable", "capturable"),
-        ),
+        {"square_avg": StateTensor(), **_MOMENTUM, "grad_avg": StateTensor(needs="centered")},
+        shared=("maximize", "centered"),
+        compiled=CompiledForm("RMSPROP", ("alpha", "eps", "momentum", "centered")),
     ),
     torch.optim.Adagrad: OptimizerRule(
         update_adagrad,
@@ -232,6 +285,25 @@ OPTIMIZERS = {
         {"sum": StateTensor(initial="initial_accumulator_value")},
         torch_fused_devices=frozenset({"cpu"}),
         compiled=CompiledForm("ADAGRAD", ("lr_decay", "eps")),
+    ),
+    torch.optim.Adamax: OptimizerRule(
+        update_adamax,
+        _BETAS,
+        {"exp_avg": StateTensor(), "exp_inf": StateTensor()},
+        compiled=CompiledForm("ADAMAX", _BETAS),
+    ),
+    torch.optim.RAdam: OptimizerRule(
+        update_radam,
+        _BETAS,
+        _MOMENTS,
+        shared=("maximize", "decoupled_weight_decay"),
+        compiled=CompiledForm("RADAM", _BETAS),
+    ),
+    torch.optim.Adadelta: OptimizerRule(
+        update_adadelta,
+        ("rho", "eps"),
+        {"square_avg": StateTensor(), "acc_delta": StateTensor()},
+        compiled=CompiledForm("ADADELTA", ("rho", "eps")),
     ),
 }
 

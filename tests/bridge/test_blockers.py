@@ -255,6 +255,10 @@ class SkorchNet(skorch.NeuralNetClassifier):
     """A net of skorch's that may train in any way."""
 
 
+class Weighted(nn.CrossEntropyLoss):
+    """A criterion of the user's, whose weights may mean anything."""
+
+
 class Halving(skorch.callbacks.Callback):
     def on_epoch_end(self, net, **kwargs):
         net.optimizer_.param_groups[0]["lr"] /= 2
@@ -273,7 +277,7 @@ ALONE = {
     "callbacks": (
         net(callbacks=[Halving()], module__dtype=torch.float64),
         X,
-        "callbacks of its own",
+        "its callback Halving is of a class of one's own, Halving, which may change the net",
     ),
     "callbacks_of_a_subclass": (net(OwnCallbacks), X, "OwnCallbacks overrides _default_callbacks"),
     "train_step": (net(OwnStep), X, "OwnStep overrides train_step"),
@@ -288,13 +292,6 @@ ALONE = {
         X,
         "its optimizer LBFGS has no fused rule",
     ),
-    "amsgrad": (net(optimizer__amsgrad=True), X, "its optimizer sets amsgrad"),
-    "centered": (
-        net(optimizer=torch.optim.RMSprop, optimizer__centered=True),
-        X,
-        "its optimizer sets centered",
-    ),
-    "maximize": (net(optimizer__maximize=True), X, "its optimizer sets maximize"),
     "groups": (
         net(optimizer__param_groups=[("*.bias", {"lr": 0.1})]),
         X,
@@ -329,11 +326,14 @@ ALONE = {
     ),
     "mixing_criterion": (net(criterion=Mixing), X, "no mean of the rows' own losses"),
     "learned_criterion": (net(criterion=Learned), X, "its criterion has parameters"),
-    "sum": (net(criterion__reduction="sum"), X, "no plain mean"),
-    "weights_of_classes": (
-        net(criterion__weight=torch.ones(3, dtype=torch.float64)),
+    "weights_in_a_criterion_of_ones_own": (
+        net(
+            criterion=Weighted,
+            criterion__weight=torch.ones(3, dtype=torch.float64),
+            module__dtype=torch.float64,
+        ),
         X,
-        "no plain mean",
+        "no mean or sum over the rows",
     ),
     "ignored_class": (net(criterion__ignore_index=1), X, "its criterion ignores rows"),
     "skorch": (
@@ -375,11 +375,14 @@ def check_that_it_trains_alone(name):
     assert f"{n_fits} fits one at a time" in str(report)
 
 
-@pytest.mark.parametrize(
-    "setting", [{"compile": True}, {"verbose": 1}, {"train_split": skorch.dataset.ValidSplit(3)}]
-)
+@pytest.mark.parametrize("setting", [{"compile": True}, {"verbose": 1}, {"warm_start": True}])
 def test_settings_that_are_not_fused_say_so(setting):
     assert why_alone(net(**setting)) == f"it sets {next(iter(setting))}"
+
+
+@pytest.mark.parametrize("split", [skorch.dataset.ValidSplit(0.3), lambda dataset, y: None])
+def test_splits_that_draw_or_are_of_ones_own_say_so(split):
+    assert why_alone(net(train_split=split)) == "it has a train_split of its own"
 
 
 def test_a_subclass_may_change_what_runs_as_ever():

@@ -103,7 +103,7 @@ def test_a_candidate_that_draws_comes_after_some_that_do_not():
             {"optimizer": [torch.optim.AdamW, torch.optim.Rprop, torch.optim.SGD]},
             3,
         ),  # left out beforehand
-        ({"optimizer__maximize": [False, True]}, 3),  # after the preparation
+        ({"criterion__ignore_index": [-100, 1]}, 3),  # after the preparation
         ({"early_stopping": [True]}, 0),
     ],
 )
@@ -115,7 +115,7 @@ def test_steps_of_fits_that_are_left_out_draw_once():
     pipeline = Pipeline([("step", RBFSampler(n_components=4)), ("net", UNSEEDED)])
 
     assert_same_draws(
-        lambda: score(pipeline, {"net__optimizer__maximize": [False, True], **LRS}), n_alone=6
+        lambda: score(pipeline, {"net__criterion__ignore_index": [-100, 1], **LRS}), n_alone=6
     )
 
 
@@ -213,7 +213,7 @@ def test_random_validation_splits_of_skorchs_nets_draw_in_the_order_of_the_fits(
 
 
 def test_nets_of_skorchs_that_go_alone_leave_the_generators_to_themselves():
-    net = skorch_net(callbacks=[skorch.callbacks.EarlyStopping()], iterator_train__shuffle=True)
+    net = skorch_net(callbacks=[skorch.callbacks.Freezer("*.9")], iterator_train__shuffle=True)
 
     assert_same_draws(lambda: read_losses(net), n_alone=6)
 

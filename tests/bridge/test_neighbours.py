@@ -372,7 +372,7 @@ class Recurrent(nn.Module):
 
 UNFUSABLE = {
     "found in a step": {"module": Recurrent},
-    "found before": {"optimizer__maximize": True},
+    "found before": {"optimizer__param_groups": [("*.bias", {"lr": 0.1})]},
 }
 
 

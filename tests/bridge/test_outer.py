@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import joblib
@@ -29,7 +30,7 @@ from sktune import (
 )
 from sktune.engine.workers.engines import ray_engine
 from sktune.engine.workers.jobs import name_worker
-from sktune.engine.workers.replay import Relay
+from sktune.runtime.progress import SearchProgress
 
 NET = NeuralNetClassifier(
     module__hidden=(8,), max_epochs=3, batch_size=16, random_state=0, verbose=0
@@ -112,19 +113,70 @@ def test_workers_give_the_results_of_this_process(here, name, request):
     assert {group["worker"] for group in here.fusion_.groups} == {""}
 
 
+def move_to_main(monkeypatch, kind):
+    """Make a new class one that only this process has, as those of a script or a notebook."""
+    kind.__module__ = "__main__"
+    kind.__qualname__ = kind.__name__
+    monkeypatch.setattr(sys.modules["__main__"], kind.__name__, kind, raising=False)
+    return kind
+
+
+def make_waiting_class():
+    """Return a class that is trained on a worker until something of its epochs has been heard."""
+
+    class Waits(nn.Module):
+        def __init__(self, file, home):
+            super().__init__()
+            self.linear = nn.Linear(6, 3)
+            self.file = file
+            self.home = home
+
+        def forward(self, X):
+            if self.training and os.getpid() != self.home:
+                with open(self.file + ".steps", "a+") as file:
+                    file.write("step\n")
+                    file.seek(0)
+                    n_steps = len(file.read().splitlines())
+                if n_steps == 20:
+                    # it is time to tell
+                    time.sleep(0.3)
+                end = time.monotonic() + 60
+                while n_steps > 30 and not os.path.exists(self.file) and time.monotonic() < end:
+                    time.sleep(0.01)
+            # no compiled step computes this, so that each step calls the function
+            return torch.special.i0e(self.linear(X))
+
+    return Waits
+
+
 @pytest.mark.parametrize("name", ["loky", "dask", "ray"])
-def test_the_bar_goes_on_while_workers_train(name, request, monkeypatch):
-    told = []
-    hear = Relay.hear
-    monkeypatch.setattr(Relay, "hear", lambda self, new: told.extend(new) or hear(self, new))
-    net = NeuralNetClassifier(module__hidden=(64,), max_epochs=400, batch_size=16, random_state=0)
+def test_the_bar_goes_on_while_workers_train(name, request, monkeypatch, tmp_path):
+    file = tmp_path / "heard"
+    n_done = []
+    change = SearchProgress.change
+
+    def note(self, *args, **options):
+        change(self, *args, **options)
+        if self._n_done:
+            n_done.append(int(self._n_done))
+            file.touch()
+
+    monkeypatch.setattr(SearchProgress, "change", note)
+    net = NeuralNetClassifier(
+        move_to_main(monkeypatch, make_waiting_class()),
+        module__file=str(file),
+        module__home=os.getpid(),
+        max_epochs=50,
+        batch_size=-1,
+        random_state=0,
+    )
     search = GridSearchCV(net, {"lr": [0.01]}, cv=RAGGED[:1], refit=False, verbose=1)
     with workers_of(name, request):
         search.fit(X, y)
-    epochs = [epoch for epoch, _, _ in told]
-    assert epochs
-    # the rest came with the result
-    assert epochs == list(range(1, len(epochs) + 1))
+    assert search.fusion_.groups[0]["steps"] == "stacked"
+    # some steps are tried before the training, which ends when the bar has moved
+    assert 1 <= n_done[0] < 30
+    assert n_done[-1] == 50
 
 
 def test_ray_and_loky_are_taken_unasked(here, ray_cluster):
@@ -427,10 +479,7 @@ def test_a_fit_that_kills_every_worker_fails_alone(tmp_path, request):
     assert np.isnan(bad)
 
 
-@pytest.fixture
-def class_of_main(monkeypatch):
-    """A class that only this process has, as that of a script or a notebook."""
-
+def make_class():
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -439,15 +488,13 @@ def class_of_main(monkeypatch):
         def forward(self, X):
             return self.layers(X)
 
-    Net.__module__ = "__main__"
-    Net.__qualname__ = "Net"
-    monkeypatch.setattr(sys.modules["__main__"], "Net", Net, raising=False)
     return Net
 
 
 @pytest.mark.parametrize("name", ["loky", "dask", "ray"])
-def test_a_class_of_a_notebook_travels(class_of_main, name, request):
-    net = NeuralNetClassifier(class_of_main, max_epochs=2, random_state=0, verbose=0)
+def test_a_class_of_a_notebook_travels(monkeypatch, name, request):
+    kind = move_to_main(monkeypatch, make_class())
+    net = NeuralNetClassifier(kind, max_epochs=2, random_state=0, verbose=0)
     search = GridSearchCV(net, {"lr": [0.01, 0.1]}, cv=RAGGED, refit=False).fit(X, y)
     expected = search.cv_results_["mean_test_score"]
     with workers_of(name, request):

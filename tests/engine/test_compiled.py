@@ -307,6 +307,11 @@ CHANGES = (
 )
 
 
+class Looking(Callback):
+    def on_grad_computed(self, net, **kwargs):
+        pass
+
+
 class Slots:
     __slots__ = ()
 
@@ -326,17 +331,15 @@ BEYOND = {
     "frozen weights": {"module": frozen(sequence(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3)))},
     "another criterion": {"criterion": nn.MultiMarginLoss},
     "a criterion without a dict": {"criterion": Slots},
-    "weights in the criterion": {
-        "criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
+    "weights in a smoothed criterion": {
+        "criterion__weight": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64),
+        "criterion__label_smoothing": 0.1,
     },
     "ignored classes": {"criterion__ignore_index": 1},
-    "sums of losses": {"criterion__reduction": "sum"},
-    "another optimizer": {"optimizer": torch.optim.NAdam},
-    "a centered optimizer": {"optimizer": torch.optim.RMSprop, "optimizer__centered": True},
-    "amsgrad": {"optimizer__amsgrad": True},
-    "maximize": {"optimizer__maximize": True},
+    "another optimizer": {"optimizer": torch.optim.Rprop},
     "groups of parameters": {"optimizer__param_groups": [("layers.0.*", {"lr": 0.1})]},
-    "a look at gradients": {"callbacks": [GradientNormClipping(0.01)]},
+    "a look at gradients": {"callbacks": [Looking()]},
+    "another norm of gradients": {"callbacks": [GradientNormClipping(0.01, -1)]},
     "a look at batches": {
         "callbacks": [EpochScoring("accuracy", on_train=True, lower_is_better=False)]
     },

@@ -25,6 +25,14 @@ WEIGHTS = np.linspace(0, 3, len(y))
 binary = (y > 0).astype(int)
 counts = np.floor(np.exp(y_reg))
 wide = torch.tensor([3.0], dtype=torch.float64)
+each = torch.tensor([3.0, 0.5], dtype=torch.float64)
+of_classes = torch.tensor([1.0, 4.0, 0.3], dtype=torch.float64)
+
+
+class Probabilities(nn.Sequential):
+    def __init__(self, n_features, n_outputs, hidden, dtype):
+        layers = [nn.Linear(n_features, 7), nn.ReLU(), nn.Linear(7, n_outputs), nn.Softmax(-1)]
+        super().__init__(*(layer.to(dtype) for layer in layers))
 
 
 def smooth_l1(beta):
@@ -37,7 +45,24 @@ CLASSIFICATIONS = {
     "bce": ({"criterion": nn.BCEWithLogitsLoss}, binary),
     "bce_pos_weight": ({"criterion": nn.BCEWithLogitsLoss, "criterion__pos_weight": wide}, binary),
     "bce_of_labels": ({"criterion": nn.BCEWithLogitsLoss}, np.c_[binary, y > 1]),
+    "bce_pos_weights": (
+        {"criterion": nn.BCEWithLogitsLoss, "criterion__pos_weight": each},
+        np.c_[binary, y > 1],
+    ),
+    "class_weights": ({"criterion__weight": of_classes}, y),
+    "nll_of_classes": (
+        {"criterion": nn.NLLLoss, "criterion__weight": of_classes, "module": Probabilities},
+        y,
+    ),
+    "sum": ({"criterion__reduction": "sum"}, y),
+    "weighted_sum": ({"criterion__reduction": "sum", "criterion__weight": of_classes}, y),
+    "bce_sum": (
+        {"criterion": nn.BCEWithLogitsLoss, "criterion__reduction": "sum"},
+        np.c_[binary, y > 1],
+    ),
 }
+# Their validation loss depends on how rows are batched.
+BATCHED = ["class_weights", "weighted_sum", "bce_sum"]
 REGRESSIONS = {
     "l1": ({"criterion": nn.L1Loss}, y_reg),
     "huber": ({"criterion": nn.HuberLoss, "criterion__delta": 0.5}, y_reg),
@@ -46,6 +71,7 @@ REGRESSIONS = {
     "smooth_l1, no beta": (smooth_l1(0.0), y_reg),
     "bce_of_shares": ({"criterion": nn.BCEWithLogitsLoss}, 1 / (1 + np.exp(-y_reg))),
     "poisson": ({"criterion": nn.PoissonNLLLoss}, counts),
+    "sum": ({"criterion__reduction": "sum"}, y_reg),
 }
 
 
@@ -60,6 +86,23 @@ def test_criteria_of_classifiers(name):
 
     assert_compiled(assert_parity(net, LANES, X, labels))
     assert_compiled(assert_parity(net, LANES[:1], X, labels, fit_params={"sample_weight": WEIGHTS}))
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_early_stopping_sees_the_validation_loss_of_a_fit_alone(name):
+    settings, labels = CLASSIFICATIONS[name]
+    stops = {"early_stopping": True, "validation_fraction": 0.4, "n_iter_no_change": 2}
+    net = NeuralNetClassifier(**{**NET, "batch_size": 7, "max_epochs": 8}, **stops, **settings)
+
+    assert_parity(net, LANES, X, labels)
+    assert_parity(net, LANES[:1], X, labels, fit_params={"sample_weight": WEIGHTS + 0.1})
+
+
+def test_smoothed_class_weights_train_in_stacked_steps():
+    weighted = {"criterion__label_smoothing": 0.1, "criterion__weight": of_classes}
+    report = assert_parity(NeuralNetClassifier(**NET, **weighted), LANES, X, y)
+
+    assert [group["steps"] for group in report.groups] == ["stacked"]
 
 
 @pytest.mark.parametrize("name", REGRESSIONS)
@@ -82,9 +125,9 @@ def test_large_logits(name):
 
 BEYOND = {
     "likelihood with Stirling's term": {"criterion": nn.PoissonNLLLoss, "criterion__full": True},
-    "a weight for each column": {
+    "weights of the losses": {
         "criterion": nn.BCEWithLogitsLoss,
-        "criterion__pos_weight": torch.tensor([1.0, 2.0], dtype=torch.float64),
+        "criterion__weight": torch.tensor([1.0, 2.0], dtype=torch.float64),
     },
     "a criterion of the user's": {"criterion": type("Own", (nn.L1Loss,), {})},
 }
@@ -142,4 +185,4 @@ def test_an_opcode_that_is_no_criterion_raises():
     column = np.ones((3, 1))
 
     with pytest.raises(ValueError, match="criterion's opcode must be one of"):
-        compare_numbers(99, 0.0, np.ones(8), 8, column, np.ones(3), np.arange(3))
+        compare_numbers(99, np.zeros(1), np.ones(8), 8, column, np.ones(3), np.arange(3), 1.0)

@@ -13,6 +13,9 @@ import skorch
 import torch
 from sklearn.datasets import make_classification, make_regression
 from sklearn.model_selection import GridSearchCV, KFold
+from skorch.callbacks import EarlyStopping, EpochScoring, LRScheduler
+from skorch.dataset import ValidSplit
+from skorch.utils import noop
 from torch import nn
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
@@ -79,6 +82,12 @@ class Normed(nn.Module):
 RATES = [{"lr": 0.01}, {"lr": 0.05, "l2": 0.01}]
 STOPS = {"early_stopping": True, "n_iter_no_change": 3, "tol": 0.01}
 MOMENTUM = {"optimizer__momentum": 0.9, "optimizer__nesterov": True}
+CALLBACKS = [
+    ("f1", EpochScoring("f1_macro", lower_is_better=False)),
+    ("rates", LRScheduler("StepLR", step_size=3, gamma=0.5)),
+    ("batches", LRScheduler("ExponentialLR", gamma=0.99, step_every="batch")),
+    ("stop", EarlyStopping(load_best=True, sink=noop)),
+]
 # of each case: a net, candidates, and maybe other data
 CASES = {
     "adamw": (ours(), RATES),
@@ -88,6 +97,16 @@ CASES = {
     "nadam": (ours(optimizer=torch.optim.NAdam), RATES),
     "rmsprop": (ours(optimizer=torch.optim.RMSprop, optimizer__momentum=0.5), RATES),
     "adagrad": (ours(optimizer=torch.optim.Adagrad), RATES),
+    "adamax": (ours(optimizer=torch.optim.Adamax), RATES),
+    "radam": (ours(optimizer=torch.optim.RAdam), RATES),
+    "adadelta": (ours(optimizer=torch.optim.Adadelta), RATES),
+    "amsgrad": (ours(optimizer__amsgrad=True), RATES),
+    "centered": (ours(optimizer=torch.optim.RMSprop, optimizer__centered=True), RATES),
+    "clipped": (ours(clip_grad_norm=0.1), [{}, {"clip_grad_norm": None, "clip_grad_value": 0.01}]),
+    "callbacks": (
+        ours(train_split=ValidSplit(3), callbacks=CALLBACKS),
+        [{"lr": 0.01}, {"lr": 0.03, "callbacks__stop__patience": 2}],
+    ),
     "cosine": (ours(lr_schedule="cosine", lr_schedule__warmup=3), RATES),
     "one_cycle": (ours(lr_schedule="one_cycle"), RATES),
     "dropout": (ours(), [{"module__dropout": 0.2}, {"module__dropout": 0.5, "l1": 0.01}]),

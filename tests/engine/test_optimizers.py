@@ -38,10 +38,23 @@ LANES = {
         "eps": eps,
         "initial_accumulator_value": st.sampled_from([0.0, 0.5]),
     },
+    torch.optim.Adamax: {"betas": st.tuples(beta, beta), "eps": eps},
+    # above 0.6 the length of the average comes to be that of an adaptive step
+    torch.optim.RAdam: {"betas": st.tuples(beta, st.floats(0.1, 0.999)), "eps": eps},
+    torch.optim.Adadelta: {
+        "rho": st.floats(0.0, 0.99),
+        "eps": st.sampled_from([1e-8, 1e-6, 1e-2]),
+    },
 }
-SHARED = dict.fromkeys(
-    (torch.optim.Adam, torch.optim.NAdam), [{}, {"decoupled_weight_decay": True}]
-)
+DECOUPLED = {"decoupled_weight_decay": True}
+SHARED = {
+    torch.optim.SGD: [{}, {"maximize": True}],
+    torch.optim.Adam: [{}, DECOUPLED, {"amsgrad": True, "maximize": True}],
+    torch.optim.AdamW: [{}, {"amsgrad": True}, {"maximize": True}],
+    torch.optim.NAdam: [{}, DECOUPLED],
+    torch.optim.RAdam: [{}, {**DECOUPLED, "maximize": True}],
+    torch.optim.RMSprop: [{}, {"centered": True}],
+}
 CASES = [(kind, shared) for kind in LANES for shared in SHARED.get(kind, [{}])]
 
 

@@ -87,6 +87,12 @@ VARIED = {
         {"lr_decay": 0.1},
         {"initial_accumulator_value": 0.5, "weight_decay": 0.1, "eps": 1e-4},
     ],
+    "amsgrad": [{}, {"weight_decay": 0.1, "betas": (0.5, 0.9)}],
+    "maximized": [{}, {"weight_decay": 0.1}, {"betas": (0.5, 0.9)}],
+    "centered": [{}, {"momentum": 0.8, "alpha": 0.9}, {"weight_decay": 0.1, "eps": 1e-3}],
+    "adamax": [{}, {"weight_decay": 0.1, "betas": (0.5, 0.9)}, {"eps": 1e-3}],
+    "radam": [{}, {"weight_decay": 0.1, "betas": (0.5, 0.9)}, {"betas": (0.9, 0.99)}],
+    "adadelta": [{}, {"rho": 0.5, "weight_decay": 0.1}, {"eps": 1e-3}],
 }
 OPTIMIZERS = {
     "sgd": {"optimizer": torch.optim.SGD},
@@ -98,6 +104,12 @@ OPTIMIZERS = {
     "nadam": {"optimizer": torch.optim.NAdam},
     "nadamw": {"optimizer": torch.optim.NAdam, "optimizer__decoupled_weight_decay": True},
     "adagrad": {"optimizer": torch.optim.Adagrad},
+    "amsgrad": {"optimizer": torch.optim.AdamW, "optimizer__amsgrad": True},
+    "maximized": {"optimizer": torch.optim.Adam, "optimizer__maximize": True},
+    "centered": {"optimizer": torch.optim.RMSprop, "optimizer__centered": True},
+    "adamax": {"optimizer": torch.optim.Adamax},
+    "radam": {"optimizer": torch.optim.RAdam, "optimizer__decoupled_weight_decay": True},
+    "adadelta": {"optimizer": torch.optim.Adadelta},
 }
 STOPS = {"early_stopping": True, "validation_fraction": 0.2, "n_iter_no_change": 3}
 WEIGHTS = np.random.default_rng(0).uniform(0.2, 3, len(y))

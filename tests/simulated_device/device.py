@@ -151,6 +151,7 @@ class Graph:
         self.handle = None
         self.place = None
         self.pool_of = None
+        self.has_ended = False
 
     def capture_begin(self, pool=None, capture_error_mode="global"):
         assert capture_error_mode == "thread_local"
@@ -172,13 +173,15 @@ class Graph:
         stream = current_stream()
         if self.place != (stream.device.index, stream.stream_id):
             raise RuntimeError("Capture must end on the same stream it began on.")
+        self.has_ended = True
         _device.check(_device.lib.sim_end_recording(self.handle, *self.place))
 
     def replay(self):
         _device.check(_device.lib.sim_replay(self.handle))
 
     def reset(self):
-        if self.handle:
+        # a capture that nobody ends goes on without its graph
+        if self.handle and self.has_ended:
             _device.lib.sim_delete_recording(self.handle)
             self.handle = None
             pools[self.pool_of] -= 1

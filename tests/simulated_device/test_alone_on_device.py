@@ -9,6 +9,7 @@ import pytest
 import skorch
 import torch
 from parity import X, X_reg, assert_same_net, y, y_reg
+from skorch.callbacks import GradientNormClipping
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.steps import recorded
@@ -28,6 +29,9 @@ CASES = {
     "smoothed": ({"criterion__label_smoothing": 0.1}, {}),
     "gelu": ({"module__activation": "gelu"}, {}),
     "in_order": ({"shuffle": False}, {}),
+    "clip_norm": ({"clip_grad_norm": 0.2}, {}),
+    "clip_value_after_norm": ({"clip_grad_norm": 0.3, "clip_grad_value": 0.02, "l2": 0.01}, {}),
+    "clip_callback": ({"callbacks": [GradientNormClipping(0.2, gradient_clip_norm_type=1)]}, {}),
 }
 
 

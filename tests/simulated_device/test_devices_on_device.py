@@ -121,6 +121,7 @@ def test_one_large_group_is_divided_among_the_devices(monkeypatch):
 KINDS = {
     "weights": {"fit_params": {"sample_weight": np.random.default_rng(0).uniform(0.2, 3, len(y))}},
     "class_weight": {"class_weight": {0: 2.0}},
+    "criterion_weight": {"criterion__weight": torch.tensor([1.0, 2.0, 0.5], dtype=torch.float64)},
     "early_stopping": {"early_stopping": True, "n_iter_no_change": 2},
     "batch_norm": {"module__batch_norm": True},
     "dropout": {"module__dropout": 0.3},

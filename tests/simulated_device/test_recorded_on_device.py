@@ -6,6 +6,7 @@ import skorch
 import torch
 from device import Graph
 from parity import RAGGED, X, X_reg, assert_parity, search, y, y_reg
+from skorch.callbacks import GradientNormClipping
 from torch import nn
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
@@ -65,6 +66,16 @@ CASES = {
         {},
     ),
     "more_steps_in_a_fold": (net(), LANES, {"cv": [(np.arange(64), [70]), (np.arange(66), [71])]}),
+    "clips": (
+        net(optimizer=torch.optim.SGD, module__dropout=0.2),
+        [
+            {"lr": 0.5},
+            {"lr": 0.4, "clip_grad_norm": 0.2, "l2": 0.01},
+            {"lr": 0.3, "clip_grad_norm": 0.3, "clip_grad_value": 0.02, "max_epochs": 3},
+            {"lr": 0.2, "callbacks": [GradientNormClipping(0.2, gradient_clip_norm_type=1)]},
+        ],
+        {},
+    ),
     "activation": (net(module__activation="gelu"), LANES, {}),
     "smoothed": (net(criterion__label_smoothing=0.1), LANES, {}),
     "class_weight": (net(class_weight={0: 2.0}), LANES, {}),

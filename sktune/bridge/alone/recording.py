@@ -9,6 +9,7 @@ from sktune.bridge.reading import notice_first_outputs, read_spec
 from sktune.bridge.seam import PlannedFit, chosen_backend
 from sktune.bridge.skorch_nets import why_told
 from sktune.bridge.tables import Tables
+from sktune.bridge.watching.served import list_settings
 from sktune.engine.executor import Trainer
 from sktune.engine.planner import group_key
 from sktune.engine.report import FusionReport
@@ -36,6 +37,9 @@ class RecordedFit(FitHook):
         if is_told or not _is_new(net) or not isinstance(dataset, Rows):
             return False
         if why_settings_alone(net) or why_alone_initialized(net, dataset):
+            return False
+        # callbacks hear of the epochs of a fit while it trains
+        if list_settings(net):
             return False
         tables = Tables()
         fit = Fit(net=net, spec=read_spec(net, dataset, _NOTHING_PLANNED, tables))

@@ -16,6 +16,8 @@ def find_augmentation_blocker(augmenter, program):
     if augmenter.has_two_targets and program.loss.opcode not in known:
         return "its mixup gives a row two labels, which the kernels do not compare by its criterion"
     changed = augmenter.augmentation.changed_columns()
+    if program.loss.class_weight is not None or program.loss.is_sum:
+        return "its criterion weighs classes or sums up, which the kernels do of plain rows only"
     for column, _ in program.graph.lookups:
         if augmenter.augmentation.mixes_rows or changed is None or column in changed:
             return "its augmentation changes numbers that its embeddings look up"

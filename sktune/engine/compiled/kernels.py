@@ -18,12 +18,15 @@ from numba import njit
 
 from sktune.engine.compiled.criteria.classes import cross_entropy, find_epsilon
 from sktune.engine.compiled.criteria.numbers import compare_numbers
+from sktune.engine.compiled.gradients.clipping import clip
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
     CROSS_ENTROPY,
+    FIRST_CLIP,
     FIRST_OPERATION,
     HUBER,
+    MEAN,
     N_PENALIZED,
     NO_SLOT,
     OPCODE,
@@ -33,25 +36,41 @@ from sktune.engine.compiled.opcodes import (
     SLOT,
     SMOOTH_ABSOLUTE_ERROR,
     SQUARED_ERROR,
+    SUM,
     WEIGHT,
+    WEIGHTED_MEAN,
     WIDTH,
 )
 from sktune.engine.compiled.operations.choosing import apply_operation, trace_operation
 from sktune.engine.compiled.operations.layers import apply_layers
 from sktune.engine.compiled.operations.workspace import gather, make_workspace, padded
-from sktune.engine.compiled.updates import ADAGRAD, ADAM, RMSPROP, SGD, update
+from sktune.engine.compiled.updates import (
+    ADADELTA,
+    ADAGRAD,
+    ADAM,
+    ADAMAX,
+    NADAM,
+    RADAM,
+    RMSPROP,
+    SGD,
+    update,
+)
 from sktune.engine.compiled.vectors import OPTIONS, cast, compiled, inlined
 
 # What a program reads from this module.
 __all__ = [
     "ABSOLUTE_ERROR",
+    "ADADELTA",
     "ADAGRAD",
     "ADAM",
+    "ADAMAX",
     "BINARY_CROSS_ENTROPY",
     "CROSS_ENTROPY",
     "HUBER",
+    "NADAM",
     "POISSON",
     "PROBABILITY_NLL",
+    "RADAM",
     "RMSPROP",
     "SGD",
     "SMOOTH_ABSOLUTE_ERROR",
@@ -89,12 +108,13 @@ def _forward(links, settings, flat, state, space, n, n_rows, step):
 
 
 @compiled
-def _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n):
-    """Return the mean loss of a batch, and replace the outputs by its gradient."""
+def _compute_loss(loss, loss_options, space, n_outputs, target, weight, rows, n):
+    """Return the loss of a batch, and replace the outputs by its gradient."""
     outputs = space.tables[-1]
+    share = _find_share(loss_options[0], weight, rows)
     if loss in (CROSS_ENTROPY, PROBABILITY_NLL):
         eps = find_epsilon(outputs) if loss == PROBABILITY_NLL else cast(0.0, outputs[0])
-        smoothing = cast(loss_option, outputs[0])
+        smoothing = cast(loss_options[1], outputs[0])
         largest_logit = space.sums[0, :n]
         total = space.sums[1, :n]
         return cross_entropy(
@@ -108,8 +128,25 @@ def _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n):
             total,
             eps,
             smoothing,
+            cast(share, outputs[0]),
         )
-    return compare_numbers(loss, loss_option, outputs, space.stride, target, weight, rows)
+    own = loss_options[1:]
+    if loss_options[0] == MEAN:
+        share /= n_outputs
+    return compare_numbers(loss, own, outputs, space.stride, target, weight, rows, share)
+
+
+@compiled
+def _find_share(reduction, weight, rows):
+    """Return by what the losses of rows are multiplied before they are summed up."""
+    if reduction == SUM:
+        return 1.0
+    if reduction == WEIGHTED_MEAN:
+        total = 0.0
+        for row in rows:
+            total += weight[row]
+        return 1 / total
+    return 1 / len(rows)
 
 
 @inlined
@@ -153,7 +190,7 @@ def train_steps(
     links,
     settings,
     loss,
-    loss_option,
+    loss_options,
     rule,
     options,
     flat,
@@ -161,6 +198,7 @@ def train_steps(
     state,
     first,
     second,
+    third,
     t,
     data,
     order,
@@ -178,12 +216,12 @@ def train_steps(
         Their settings.
     loss : int
         The opcode of the loss.
-    loss_option : float
-        What parametrizes the loss, 0 where nothing does.
+    loss_options : ndarray of float
+        How the losses of rows become one, and what parametrizes the loss.
     rule : int
         The opcode of the optimizer.
     options : ndarray of float
-        Those of the optimizer, then l1 and l2.
+        Those of the optimizer, two numbers for each turn of clipping, and l1 and l2.
     flat : ndarray (P,)
         The parameters.
     gradient : ndarray (P,)
@@ -191,7 +229,7 @@ def train_steps(
     state : ndarray (S,)
         What layers keep beside their parameters: of each batch normalisation, means, variances and
         the number of steps.
-    first, second : ndarray (P,)
+    first, second, third : ndarray (P,)
         The state of the optimizer after `t` steps.
     t : int
     data : tuple of ndarray
@@ -225,11 +263,13 @@ def train_steps(
         gather(space, X, rows, n)
         step = (seed, epoch, first_batch + i)
         n_outputs = _forward(links, settings, flat, state, space, n, len(rows), step)
-        losses[i] = _compute_loss(loss, loss_option, space, n_outputs, target, weight, rows, n)
+        losses[i] = _compute_loss(loss, loss_options, space, n_outputs, target, weight, rows, n)
         _backward(links, settings, flat, gradient, space, n, len(rows))
         if l1 > 0 or l2 > 0:
             losses[i] += _penalize(links, flat, gradient, l1, l2)
-        update(rule, options, rates[i], t + i + 1, flat, gradient, first, second)
+        if len(options) > FIRST_CLIP + 2:
+            clip(options[FIRST_CLIP:-2], gradient)
+        update(rule, options, rates[i], t + i + 1, flat, gradient, first, second, third)
         if not math.isfinite(losses[i]):
             return losses[: i + 1]
     return losses

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 import numpy as np
 from torch import nn
 
+from sktune.engine.compiled.opcodes import FIRST_CLIP
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.modules.tracing.links import Link, open_links
 
@@ -48,14 +49,16 @@ def _try_step(kernels, dtype):
         graph.links,
         graph.settings,
         kernels.SQUARED_ERROR,
-        0.0,
+        # the mean, and no option
+        np.zeros(2),
         kernels.SGD,
-        # weight decay, decoupled or not, three options of SGD, l1 and l2
-        np.zeros(7),
+        # all options of SGD, l1 and l2
+        np.zeros(FIRST_CLIP + 2),
         flat,
         np.zeros_like(flat),
         flat[:0],
         np.zeros_like(flat),
+        flat[:0],
         flat[:0],
         0,
         (X, target, weight),

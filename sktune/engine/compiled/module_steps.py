@@ -10,7 +10,9 @@ from sktune.training.optimizer_state import count_steps, open_state
 
 
 @flushed_denormals()
-def train_module(program, module, optimizer, batches, epoch, rates, seed, dropout, penalties):
+def train_module(
+    program, module, optimizer, batches, epoch, rates, seed, dropout, penalties, clips=()
+):
     """Train the module whose parameters an optimizer holds, for an epoch.
 
     Parameters, buffers, gradients and the optimizer's state end as torch's own steps leave them.
@@ -28,7 +30,7 @@ def train_module(program, module, optimizer, batches, epoch, rates, seed, dropou
         The number of the epoch, from 0.
     rates : list of float
         The learning rate of each step.
-    seed, dropout, penalties
+    seed, dropout, penalties, clips
         As in :meth:`Program.bind`.
 
     Returns
@@ -54,13 +56,14 @@ def train_module(program, module, optimizer, batches, epoch, rates, seed, dropou
         flats["flat"].numpy(),
         flats["gradient"].numpy(),
         flat_buffers.to(parameters[0].dtype).numpy(),
-        _open_arrays(program.state, flats),
-        read_data(batches.rows, flats["flat"].numpy().dtype),
+        _open_arrays(program.rule.list_state(group), flats),
+        read_data(batches.rows, flats["flat"].numpy().dtype, program.loss.class_weight),
         batches.sizes,
         seed,
         dropout,
         group,
         penalties,
+        clips,
     )
     rates = np.array(rates, dtype=np.float64)
     if batches.augmenter is None:

@@ -90,3 +90,13 @@ SMOOTH_ABSOLUTE_ERROR = 5
 BINARY_CROSS_ENTROPY = 6
 # of counts, the logarithms of whose means are the outputs
 POISSON = 7
+
+# Where the turns of gradient clipping begin among the options of a step: behind those of the
+# optimizer, which are padded up to there.
+FIRST_CLIP = 8
+
+# How the losses of the rows of a batch become one, the first of a loss's options: their mean, their
+# sum, or their sum over that of the rows' weights.
+MEAN = 0
+SUM = 1
+WEIGHTED_MEAN = 2

@@ -6,6 +6,7 @@ for the cache of a core.
 
 import math
 import os
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_kernels
-from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, OPCODE
+from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, FIRST_CLIP, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
@@ -128,8 +129,6 @@ class Program:
     ----------
     n_outputs : int
         The outputs of a network.
-    state : tuple of str
-        The names of the optimizer's state tensors.
     dropout_calls : list of int
         The indices of the layers of dropout, in the order in which a step calls them.
     drops_by_function : bool
@@ -144,14 +143,15 @@ class Program:
         self.loss = loss
         self.rule = rule
         self.n_outputs = graph.n_outputs
-        self.state = tuple(rule.state)
         self.buffers = graph.buffers
         is_dropout = graph.links[:, OPCODE] == DROPOUT_LAYER
         indices = graph.links[is_dropout, DROPOUT_INDEX].tolist()
         self.dropout_calls = [index for index in indices if index != FUNCTION_INDEX]
         self.drops_by_function = FUNCTION_INDEX in indices
 
-    def bind(self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties):
+    def bind(
+        self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties, clips
+    ):
         """Return a function that trains a network for an epoch, in place.
 
         Parameters
@@ -161,8 +161,8 @@ class Program:
         buffers : ndarray (S,)
             The numbers of :attr:`buffers`.
         state : dict of ndarray (P,)
-            The optimizer's, by name.
-        data : tuple
+            The optimizer's, by name, in the order of its entry in ``OPTIMIZERS``.
+        data : Data
             From :func:`read_data`.
         sizes : list of int
             Of an epoch's batches.
@@ -174,6 +174,8 @@ class Program:
             Those of the optimizer's group.
         penalties : tuple of float
             The factors l1 and l2.
+        clips : tuple of Clip
+            The turns of gradient clipping.
 
         Returns
         -------
@@ -184,21 +186,20 @@ class Program:
             steps only, on other data than `data`.
         """
         sizes = np.array(sizes, dtype=np.int64)
-        # the kernels take two state arrays, in the order of the entry in OPTIMIZERS
-        first, second = [*(state[name] for name in self.state), flat[:0]][:2]
+        # the kernels take three state arrays, in the order of the entry in OPTIMIZERS
+        arrays = self._open_state(state, flat)
         links, factors = self._list_layers(dropout)
         net = (
             links,
             factors,
             self.loss.opcode,
-            self.loss.option,
+            self.loss.list_options(has_weights=data.has_weights),
             getattr(self.kernels, self.rule.compiled.constant),
-            self._pack_options(options, penalties),
+            self._pack_options(options, penalties, clips),
             flat,
             gradient,
             buffers,
-            first,
-            second,
+            *arrays,
         )
 
         def train(t, order, rates, epoch, block=data, steps=None):
@@ -207,14 +208,27 @@ class Program:
             for start in range(steps.start, steps.stop, _MOST_STEPS):
                 some = slice(start, min(start + _MOST_STEPS, steps.stop))
                 losses += self.kernels.train_steps(
-                    *net, t + start, block, order, sizes[some], rates[some], (seed, epoch, start)
+                    *net,
+                    t + start,
+                    block[:3],
+                    order,
+                    sizes[some],
+                    rates[some],
+                    (seed, epoch, start),
                 ).tolist()
                 order = order[sizes[some].sum() :]
                 if not math.isfinite(losses[-1]):
                     break
+            for name, array in zip(state, arrays, strict=False):
+                state[name][...] = array
             return losses
 
         return train
+
+    def _open_state(self, state, flat):
+        """Return three arrays of the type of the parameters, for the kernels to write to."""
+        arrays = [array.astype(flat.dtype, copy=False) for array in state.values()]
+        return [*arrays, flat[:0], flat[:0], flat[:0]][:3]
 
     def _list_layers(self, dropout):
         """Return the layers and their factors, for some rates of the layers of dropout.
@@ -240,26 +254,47 @@ class Program:
         is_left_out[is_dropout] = [rate == 0 for rate in rates]
         return links[~is_left_out], factors[~is_left_out]
 
-    def _pack_options(self, options, penalties):
+    def _pack_options(self, options, penalties, clips):
         """Return the options of a step in the kernels' order."""
-        values = [options["weight_decay"], self.rule.is_decoupled(options)]
+        is_decoupled = self.rule.is_decoupled(options)
+        values = [options["weight_decay"], is_decoupled, bool(options.get("maximize"))]
         values += [read_option(options, name) for name in self.rule.compiled.options]
+        values += [0.0] * (FIRST_CLIP - len(values))
+        for clip in clips:
+            values += [clip.norm_type, clip.limit]
         values += penalties
         return np.array(values, dtype=np.float64)
 
 
-def read_data(rows, dtype):
-    """Return rows as the kernels take them, in the type of a network's parameters.
+class Data(NamedTuple):
+    """Rows as the kernels take them.
 
-    Returns
-    -------
+    Attributes
+    ----------
     X, target, weight : ndarray (N, F), (N, C), (N,)
         Of one type; targets stand in columns, and each row has a weight.
+    has_weights : bool
+        Whether the rows had weights of their own.
+    """
+
+    X: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
+    has_weights: bool
+
+
+def read_data(rows, dtype, class_weight=None):
+    """Return the :class:`Data` of rows, in the type of a network's parameters.
+
+    The weight of a row is multiplied by that of its class, where classes have weights.
     """
     X = rows.X.numpy().astype(dtype, copy=False)
     target = rows.target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
-    weight = np.ones(len(X), X.dtype) if rows.weight is None else rows.weight.numpy()
-    return X, target, weight
+    has_weights = rows.weight is not None
+    weight = rows.weight.numpy() if has_weights else np.ones(len(X), X.dtype)
+    if class_weight is not None:
+        weight = weight * class_weight.numpy().astype(X.dtype)[rows.target.numpy()]
+    return Data(X, target, weight, has_weights)
 
 
 def read_order(batches, epoch):

@@ -59,7 +59,10 @@ class CompiledSteps(StepBackend):
         """Bind the tensors of each lane to the kernels."""
         super().prepare(lanes, options)
         dtype = self.net.flat.numpy().dtype
-        self.data = {rows: read_data(rows, dtype) for rows in {lane.rows for lane in lanes}}
+        class_weight = self.program.loss.class_weight
+        self.data = {
+            rows: read_data(rows, dtype, class_weight) for rows in {lane.rows for lane in lanes}
+        }
         self._bind()
 
     def select(self, positions):
@@ -77,13 +80,14 @@ class CompiledSteps(StepBackend):
                 self.net.flat[position].numpy(),
                 self.net.flat_gradient[position].numpy(),
                 self.buffers[position].numpy(),
-                {name: state[name][position].numpy() for name in self.program.state},
+                {name: tensor[position].numpy() for name, tensor in state.items()},
                 self.data[lane.rows],
                 lane.batches.sizes,
                 lane.spec.seed,
                 lane.spec.dropout,
                 lane.spec.optimizer.options,
                 (lane.spec.l1, lane.spec.l2),
+                lane.spec.clips,
             )
             self.trainers.append(trainer)
 

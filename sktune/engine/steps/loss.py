@@ -21,12 +21,25 @@ class StackedLoss:
     def __init__(self, spec, target_dtype):
         self.spec = spec
         self.criterion = deepcopy(spec.criterion)
+        # without weights of rows, losses are summed up, or divided by the weights of their classes
+        self.is_sum = self.criterion.reduction == "sum"
+        self.class_weight = None
+        has_classes = isinstance(self.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+        if has_classes and not target_dtype.is_floating_point:
+            self.class_weight = self.criterion.weight
         self.criterion.reduction = "none"
         # Cross entropy also takes a probability of each class in place of the class's number.
         is_usual = type(self.criterion) is nn.CrossEntropyLoss
         is_usual = is_usual and not has_other_forward(self.criterion)
         self.is_cross_entropy = is_usual and not target_dtype.is_floating_point
-        self.is_plain_cross_entropy = self.is_cross_entropy and not self.criterion.label_smoothing
+        self.is_plain_cross_entropy = (
+            self.is_cross_entropy and self.is_plain_mean and not self.criterion.label_smoothing
+        )
+
+    @property
+    def is_plain_mean(self):
+        """Whether the loss of rows is the mean of their losses, however they are batched."""
+        return not self.is_sum and self.class_weight is None
 
     def __call__(self, outputs, target, weight=None):
         """Return losses (L,) and their gradient with respect to the outputs (L, B, ...)."""
@@ -44,8 +57,18 @@ class StackedLoss:
         else:
             rows = self.spec.bring_together(outputs.flatten(0, 1), target.flatten(0, 1))
             losses = self.criterion(*rows)
-            losses = losses.view(*outputs.shape[:2], -1).mean(2)  # (L, B)
+            losses = losses.view(*outputs.shape[:2], -1)  # (L, B, ...)
+        if weight is None and not self.is_plain_mean:
+            return self._reduce(losses.flatten(1), target)
+        if losses.ndim > 2:
+            losses = losses.mean(2)  # (L, B)
         return (losses if weight is None else losses * weight).mean(1)
+
+    def _reduce(self, losses, target):
+        """Return the losses (L,) of lanes whose criterion has another reduction than the mean."""
+        if self.is_sum:
+            return losses.sum(1)
+        return losses.sum(1) / self.class_weight[target].flatten(1).sum(1)
 
     def of_net(self, y_pred, y_true):
         """Return the mean loss of the rows of a single net."""

@@ -79,7 +79,8 @@ class StackedOptimizer:
         # the steps that each lane has taken, (L, 1)
         self.t = torch.zeros(len(flat), 1, dtype=wide_dtype(flat.dtype), device=flat.device)
         self.state = {}
-        for name, tensor in rule.state.items():
+        for name in rule.list_state(groups[0]):
+            tensor = rule.state[name]
             initial = _make_column([tensor.read_initial(group) for group in groups], flat)
             if tensor.is_scalar:
                 self.state[name] = initial.float()
@@ -111,6 +112,8 @@ class StackedOptimizer:
             tensor.copy_(wide_state[name])
 
     def _step(self, flat, gradient, rates, state):
+        if self.shared.get("maximize"):
+            gradient = gradient.neg()
         if self.has_decay:
             decay = self.columns["weight_decay"]
             if not self.is_decoupled:
@@ -156,7 +159,7 @@ class StackedOptimizer:
 
     def _can_fuse(self, flat):
         """Tell whether torch's fused Adam can take the next step in all lanes."""
-        if not self.may_fuse or self.rule.update is not update_adam:
+        if not self.may_fuse or self.rule.update is not update_adam or self.shared["amsgrad"]:
             return False
         if flat.device.type not in ("cpu", "cuda") or flat.dtype != self.t.dtype:
             return False

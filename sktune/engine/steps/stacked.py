@@ -8,6 +8,7 @@ from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.trial import try_step
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import fetch, send
+from sktune.training.gradients.clipping import StackedClips
 from sktune.training.penalties import add_stacked_penalties
 
 
@@ -38,12 +39,15 @@ class StackedSteps(StepBackend):
         self.penalties = None
         if strengths.any():
             self.penalties = send(strengths, self.net.flat.device, self.column_dtype)
+        like = torch.empty(0, dtype=self.column_dtype, device=self.net.flat.device)
+        self.clips = StackedClips([lane.spec.clips for lane in lanes], like)
 
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         super().select(positions)
         if self.penalties is not None:
             self.penalties = self.penalties[send(positions, self.penalties.device, torch.long)]
+        self.clips = self.clips.select(send(positions, self.net.flat.device, torch.long))
 
     def run_epoch(self, epoch, rates):
         """Train all lanes for an epoch; return the losses (L, n_steps)."""
@@ -71,7 +75,8 @@ class StackedSteps(StepBackend):
 
     def _take_step(self, part, step, rates):
         """Take a step in all lanes; return their losses (L,)."""
-        return self._compute_step(self.net, self.optimizer, self.penalties, part, step, rates)
+        parts = (self.net, self.optimizer, self.penalties, self.clips)
+        return self._compute_step(*parts, part, step, rates)
 
     def _take_part_step(self, part, step, rates, losses):
         """Take a step in some lanes: some folds have a row more in their last batch than others."""
@@ -79,11 +84,12 @@ class StackedSteps(StepBackend):
         net = self.net.select(part.positions)
         optimizer = self.optimizer.select(part.positions)
         penalties = None if self.penalties is None else self.penalties[chosen]
-        losses[chosen] = self._compute_step(net, optimizer, penalties, part, step, rates[chosen])
+        parts = (net, optimizer, penalties, self.clips.select(chosen))
+        losses[chosen] = self._compute_step(*parts, part, step, rates[chosen])
         self.net.put_back(part.positions, net)
         self.optimizer.put_back(part.positions, optimizer)
 
-    def _compute_step(self, net, optimizer, penalties, part, step, rates):
+    def _compute_step(self, net, optimizer, penalties, clips, part, step, rates):
         """Take a step in the lanes of a net; return their losses (L,)."""
         outputs = net.forward(part.X, True, step)
         # (L,), (L, B, ...)
@@ -94,11 +100,11 @@ class StackedSteps(StepBackend):
             loss = loss + other_loss
             gradient = gradient + other_gradient
         gradient = net.gradient(outputs, gradient)  # (L, P)
-        added = self.change_weights(net, optimizer, penalties, gradient, rates)
+        added = self.change_weights(net, optimizer, penalties, clips, gradient, rates)
         return loss if added is None else loss + added
 
     @staticmethod
-    def change_weights(net, optimizer, penalties, gradient, rates):
+    def change_weights(net, optimizer, penalties, clips, gradient, rates):
         """Change the weights of a net by the gradient (L, P) of the losses.
 
         Return what the penalties add to the losses (L,), None if there are no penalties.
@@ -106,5 +112,6 @@ class StackedSteps(StepBackend):
         added = None
         if penalties is not None:
             added = add_stacked_penalties(net.flat, net.weight_mask, gradient, penalties)
+        clips(gradient)
         optimizer.step(net.flat, gradient, rates)
         return added

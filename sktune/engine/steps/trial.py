@@ -158,8 +158,12 @@ class Trial:
 
     def _check_loss(self, outputs):
         """Raise if a row's loss depends on the rows beside it."""
-        first = zip(outputs[:, :1], self.target[:, :1], strict=True)
-        alone = torch.stack([self.loss.of_net(*pair) for pair in first])
+        first = (outputs[:, :1], self.target[:, :1])
+        if self.loss.is_plain_mean:
+            pairs = zip(*first, strict=True)
+            alone = torch.stack([self.loss.of_net(*pair) for pair in pairs])
+        else:
+            alone = self.loss.of_lanes(*first, torch.ones(self.target.shape[0], 1).to(outputs))
         only_first = torch.zeros(self.target.shape[:2]).to(outputs)
         only_first[:, 0] = self.target.shape[1]
         found = self.loss.of_lanes(outputs, self.target, only_first).to(alone.dtype)

@@ -11,6 +11,7 @@ from sktune.engine.store.base import Record, copy_error, training_key
 LISTENED_TO = "a callback of scikit-learn's listens to it"
 NO_DIGEST = "a part of it cannot be pickled, and cannot be told from other parts by its contents"
 DRAWS = "skorch's own nets draw from torch's generator, in which no two begin alike"
+WATCHED = "a callback of skorch's looks at its epochs"
 LOOKS_AHEAD = "its schedule looks at max_epochs"
 
 
@@ -217,6 +218,8 @@ def _find_key(fit, precision, device_type):
     """Return the key of a fit's training, or None and the reason why there is none."""
     if getattr(fit, "telling", None) is not None:
         return None, LISTENED_TO
+    if fit.spec.watcher is not None:
+        return None, WATCHED
     try:
         return training_key(fit.spec, precision, device_type), ""
     except Exception:

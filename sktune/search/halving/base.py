@@ -27,6 +27,7 @@ from sktune.search.settable import check_settable
 class SearchInRungs(SearchInRounds, BaseSearchCV):
     """A search in which fewer and fewer candidates get more and more resources."""
 
+    is_guided = True
     # the other reasons to end are those of searches whose candidates have equal resources
     stop = None
     patience = 1

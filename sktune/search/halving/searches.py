@@ -5,6 +5,7 @@ from sklearn.model_selection import ParameterGrid
 
 from sktune.search.halving.base import SearchInRungs, count_combinations
 from sktune.search.halving.rungs import plan_halving, plan_hyperband
+from sktune.search.samplers.drawing import make_drawable
 
 
 class _Halving(SearchInRungs):
@@ -232,7 +233,7 @@ class HalvingRandomSearchCV(_Halving):
     estimator : estimator object
         What to tune.
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions, as in
+        Names of parameters to lists of values or to distributions, Optuna's among them, as in
         :class:`sktune.RandomizedSearchCV`.
     n_candidates : int or "exhaust", default="exhaust"
         How many candidates the first rung has. ``"exhaust"``: as many as let the last rung get
@@ -324,7 +325,7 @@ class HalvingRandomSearchCV(_Halving):
 
     @property
     def _space(self):
-        return self.param_distributions
+        return make_drawable(self.param_distributions)
 
     def _count_candidates(self, least, most):
         n = self.n_candidates
@@ -335,7 +336,7 @@ class HalvingRandomSearchCV(_Halving):
         else:
             n = int(most // least)
         # a space of lists may have fewer
-        return min(n, count_combinations(self.param_distributions) + bool(self.baseline))
+        return min(n, count_combinations(self._space) + bool(self.baseline))
 
 
 class HyperbandSearchCV(SearchInRungs):
@@ -351,7 +352,7 @@ class HyperbandSearchCV(SearchInRungs):
     estimator : estimator object
         What to tune.
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions, as in
+        Names of parameters to lists of values or to distributions, Optuna's among them, as in
         :class:`sktune.RandomizedSearchCV`.
     factor : float, default=3
         η of the paper: from rung to rung the candidates of a bracket are divided by it.
@@ -457,7 +458,7 @@ class HyperbandSearchCV(SearchInRungs):
 
     @property
     def _space(self):
-        return self.param_distributions
+        return make_drawable(self.param_distributions)
 
     def _count_candidates(self, least, most):
         # the brackets tell

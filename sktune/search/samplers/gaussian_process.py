@@ -23,8 +23,11 @@ _NEAR = 0.1
 # grows with the cube of their number.
 _N_PROMISING = 300
 _N_DEVIATIONS = 3.0
-# Candidates that are drawn without a model, as Optuna's TPE does.
+# Candidates that are drawn without a model, as Optuna's TPE does; more where a space has several
+# parts, each of which must have been seen, but no more than a short search can spare.
 _N_STARTUP = 10
+_N_STARTUP_OF_PART = 6
+_MOST_STARTUP = 20
 # The optimization of the kernel's numbers ends at the latest after so many steps.
 _MOST_STEPS = 30
 # From so many scores these numbers are found at most, and so many the process knows at most: the
@@ -162,6 +165,7 @@ class GaussianProcessSampler:
     def __init__(self, space, seed):
         self.space = space
         self.rng = np.random.RandomState(seed)
+        self.n_startup = max(_N_STARTUP, min(_N_STARTUP_OF_PART * len(space.parts), _MOST_STARTUP))
         # of all candidates, by their Points
         self.scores = {}
         # the last one that was found, and from how many scores
@@ -175,7 +179,7 @@ class GaussianProcessSampler:
     def _choose(self, n):
         points = list(self.scores)
         scores = np.array(list(self.scores.values()))
-        if np.isfinite(scores).sum() < _N_STARTUP:
+        if np.isfinite(scores).sum() < self.n_startup:
             return self.space.draw(n, self.rng)
         targets = rank_to_normal(scores)
         surrogate = self._fit(self.space.features(points), targets)

@@ -70,3 +70,9 @@ def test_each_value_of_a_narrowed_range_has_a_position(values, share):
             value = dimension.value_at(position)
 
             assert dimension.value_at(dimension.position_of(value)) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("values", [uniform(1, 0), uniform(scale=-1), loguniform(2, 1)])
+def test_what_scipy_does_not_allow_is_refused(values):
+    with pytest.raises(ValueError, match="distribution of 'x' must have parameters that scipy all"):
+        make_dimension("x", values)

@@ -1,6 +1,6 @@
 """The cross entropy of the compiled kernels, with its gradient.
 
-It returns the mean loss of a batch, and replaces the `outputs` by the gradient. These lie feature
+It returns the loss of a batch, and replaces the `outputs` by the gradient. These lie feature
 by feature, `stride` steps apart, and are padded to whole vectors of rows. `target` and `weight` are
 those of all rows of the data, of which a batch takes `rows`.
 """
@@ -24,9 +24,9 @@ def find_epsilon(values):
 
 @compiled
 def cross_entropy(
-    outputs, stride, n_classes, target, weight, rows, largest_logit, total, eps, smoothing
+    outputs, stride, n_classes, target, weight, rows, largest_logit, total, eps, smoothing, share
 ):
-    """Return the mean loss of rows whose targets are classes; write its gradient.
+    """Return the loss of rows whose targets are classes; write its gradient.
 
     The loss of a row is ``-log(p + eps)``, where p is the softmax's probability of its class. With
     smoothing (Szegedy et al. 2016, section 7) it is that share of the mean over all classes, and
@@ -48,10 +48,11 @@ def cross_entropy(
         0 in the usual cross entropy.
     smoothing : float
         0 where `eps` is not.
+    share : float
+        What the losses of the rows are multiplied by before they are summed up.
     """
     n = len(total)
     zero = cast(0.0, total[0])
-    share = cast(1 / len(rows), total[0])
     largest = find_largest_exponent(total)
     # the shares of the row's class beyond the others, and of each class
     own = cast(1 - smoothing, zero)

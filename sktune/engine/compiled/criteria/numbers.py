@@ -21,26 +21,29 @@ from sktune.engine.compiled.vectors import cast, compiled
 
 
 @compiled
-def compare_numbers(opcode, option, outputs, stride, target, weight, rows):
-    """Return the mean loss of rows with targets in columns; replace the outputs by its gradient.
+def compare_numbers(opcode, options, outputs, stride, target, weight, rows, share):
+    """Return the loss of rows with targets in columns; replace the outputs by its gradient.
 
     Parameters
     ----------
     opcode : int
-    option : float
-        What parametrizes the loss: delta, beta, or the weight of positive targets.
+    options : ndarray of float (1,) or (n_outputs,)
+        What parametrizes the loss: delta, beta, or the weight of positive targets, which each
+        column may have for itself.
     outputs : ndarray
         They lie feature by feature, `stride` numbers apart.
     stride : int
     target : ndarray (n_all, n_outputs)
     weight : ndarray (n_all,)
     rows : ndarray of int (n_rows,)
+    share : float
+        What the losses of the rows are multiplied by before they are summed up.
     """
     n_outputs = target.shape[1]
     loss = cast(0.0, outputs[0])
-    share = cast(1 / (len(rows) * n_outputs), outputs[0])
-    option = cast(option, outputs[0])
+    share = cast(share, outputs[0])
     for c in range(n_outputs):
+        option = cast(options[c % len(options)], outputs[0])
         values = outputs[c * stride : c * stride + len(rows)]
         loss += _compare_column(opcode, option, values, target[:, c], weight, rows, share)
     return loss * share

@@ -2,9 +2,11 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from sktune.engine.compiled.opcodes import MEAN, SUM, WEIGHTED_MEAN
 from sktune.modules.reading import is_watched
 from sktune.training.losses import (
     match_classes,
@@ -16,10 +18,35 @@ from sktune.training.losses import (
 
 
 class Loss(NamedTuple):
-    """A criterion as the kernels read it: its opcode, and the number that parametrizes it."""
+    """A criterion as the kernels read it.
+
+    Attributes
+    ----------
+    opcode : int
+    options : tuple of float
+        What parametrizes it.
+    class_weight : Tensor of shape (n_classes,) or None
+        Factors on the losses of each class.
+    is_sum : bool
+        Whether the losses of rows without weights are summed up.
+    """
 
     opcode: int
-    option: float = 0.0
+    options: tuple = (0.0,)
+    class_weight: object = None
+    is_sum: bool = False
+
+    def list_options(self, has_weights):
+        """Return the options of the kernels: how the losses of rows become one, and the others.
+
+        Rows with weights have the mean of weight times loss, whatever the criterion's reduction.
+        """
+        reduction = MEAN
+        if not has_weights and self.is_sum:
+            reduction = SUM
+        elif not has_weights and self.class_weight is not None:
+            reduction = WEIGHTED_MEAN
+        return np.array([reduction, *self.options], dtype=np.float64)
 
 
 # For a criterion that compares numbers: its opcode's name, and its option's name.
@@ -48,15 +75,26 @@ def read_loss(kernels, criterion, match, rows, graph):
     """
     if type(criterion) not in (*_OF_NUMBERS, *_OF_CLASSES):
         return None
-    if criterion.reduction != "mean" or is_watched(criterion):
+    if criterion.reduction not in ("mean", "sum") or is_watched(criterion):
         return None
-    if getattr(criterion, "weight", None) is not None:
-        return None
+    is_sum = criterion.reduction == "sum"
+    weight = getattr(criterion, "weight", None)
     if type(criterion) in _OF_CLASSES:
-        return _read_classes(kernels, criterion, match, rows, graph)
+        loss = _read_classes(kernels, criterion, match, rows, graph)
+        if loss is None or weight is None:
+            return loss and loss._replace(is_sum=is_sum)
+        # smoothed targets weigh each class by itself
+        is_smoothed = loss.options != (0.0,)
+        has_classes = weight.shape == (graph.n_outputs,)
+        if is_smoothed or not has_classes:
+            return None
+        return loss._replace(is_sum=is_sum, class_weight=weight.detach())
+    if weight is not None:
+        return None
     if graph.ending is not None or not _are_numbers(criterion, match, rows, graph.n_outputs):
         return None
-    return _read_numbers(kernels, criterion)
+    loss = _read_numbers(kernels, criterion, graph.n_outputs)
+    return loss and loss._replace(is_sum=is_sum)
 
 
 def _read_classes(kernels, criterion, match, rows, graph):
@@ -69,7 +107,7 @@ def _read_classes(kernels, criterion, match, rows, graph):
     # The logarithm of a softmax is a row of logits of the same softmax.
     is_usual = match in (match_classes, match_nothing)
     if not is_nll and is_usual and graph.ending in (None, nn.LogSoftmax):
-        return Loss(kernels.CROSS_ENTROPY, float(criterion.label_smoothing))
+        return Loss(kernels.CROSS_ENTROPY, (float(criterion.label_smoothing),))
     # These take the logarithm of what the module returns.
     if is_nll and match in (match_classes, match_logarithms) and graph.ending is nn.Softmax:
         return Loss(kernels.PROBABILITY_NLL)
@@ -92,7 +130,7 @@ def _are_numbers(criterion, match, rows, n_outputs):
     return is_known and target.shape == (len(rows.X), n_outputs)
 
 
-def _read_numbers(kernels, criterion):
+def _read_numbers(kernels, criterion, n_outputs):
     name, option = _OF_NUMBERS[type(criterion)]
     value = 0.0 if option is None else getattr(criterion, option)
     if type(criterion) is nn.SmoothL1Loss and not value:
@@ -100,8 +138,14 @@ def _read_numbers(kernels, criterion):
     if type(criterion) is nn.PoissonNLLLoss and (criterion.full or not criterion.log_input):
         return None
     if type(criterion) is nn.BCEWithLogitsLoss:
-        positive = criterion.pos_weight
-        if positive is not None and positive.numel() != 1:
-            return None
-        value = 1.0 if positive is None else positive.item()
-    return Loss(getattr(kernels, name), float(value))
+        return _read_positive(kernels, criterion.pos_weight, n_outputs)
+    return Loss(getattr(kernels, name), (float(value),))
+
+
+def _read_positive(kernels, pos_weight, n_outputs):
+    """Return the binary cross entropy with some weight of positive targets."""
+    if pos_weight is None:
+        return Loss(kernels.BINARY_CROSS_ENTROPY, (1.0,))
+    if pos_weight.ndim > 1 or pos_weight.numel() not in (1, n_outputs):
+        return None
+    return Loss(kernels.BINARY_CROSS_ENTROPY, tuple(pos_weight.reshape(-1).tolist()))

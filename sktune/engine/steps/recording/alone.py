@@ -27,8 +27,8 @@ def find_lone_steps(module, optimizer, loss, schedule, batches, **settings):
     schedule : LRSchedule
     batches : Batches
     **settings
-        ``n_epochs``, ``seed``, ``dropout``, ``l1``, ``l2``, ``n_outputs`` and ``runs_user_code`` as
-        in :class:`~sktune.engine.specs.FitSpec`, and ``batch_size``.
+        ``n_epochs``, ``seed``, ``dropout``, ``l1``, ``l2``, ``clips``, ``n_outputs`` and
+        ``runs_user_code`` as in :class:`~sktune.engine.specs.FitSpec`, and ``batch_size``.
 
     Returns
     -------

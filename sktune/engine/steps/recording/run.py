@@ -121,7 +121,8 @@ class RecordedRun:
             outputs = net.forward(X.expand(len(net), *X.shape[1:]), True, (0, step))
             gradient = net.gradient(outputs, losses.gradient(step, outputs.detach()))
             rates = self.rates[step]
-            added = backend.change_weights(net, optimizer, backend.penalties, gradient, rates)
+            parts = (net, optimizer, backend.penalties, backend.clips)
+            added = backend.change_weights(*parts, gradient, rates)
             if added is not None:
                 penalties.append(added)
         optimizer.end_run(n_steps)

@@ -82,6 +82,9 @@ REASONS = {
     "criterion": (net(criterion=nn.MultiMarginLoss), "does not know its criterion"),
     "activation": (net(module__activation=nn.GELU(approximate="tanh")), "approximate='tanh'"),
     "half": (net(module__dtype=torch.bfloat16), "not of float32 or float64"),
+    "summed": (net(criterion__reduction="sum"), "does not know its criterion"),
+    "amsgrad": (net(optimizer__amsgrad=True), "an option of its optimizer"),
+    "clipped": (net(clip_grad_norm=1.0), "its gradients are clipped"),
     "augmented": (net(augment="table", augment__noise=0.1), "its rows are augmented"),
 }
 

@@ -158,6 +158,8 @@ def _find_settings_blocker(specs, options):
         return "its products are of another type than its parameters"
     if any(spec.augmentation is not None for spec in specs):
         return "its rows are augmented"
+    if any(spec.clips for spec in specs):
+        return "its gradients are clipped"
     if any(any(spec.dropout) and not spec.sampling.has_seeded_masks for spec in specs):
         return "its dropout masks do not follow from its seed"
     return ""

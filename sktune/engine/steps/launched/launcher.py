@@ -50,7 +50,7 @@ class Launcher:
         self.stages = self._send(stages)
         self.operations = self._send(program.operations)
         self.settings = self._send(program.settings)
-        self.option = self._send(np.array([program.loss.option]))
+        self.option = self._send(np.array(program.loss.options, dtype=np.float64))
         self.starts = self._send(self._find_starts())
         steps = [len(lane.batches.sizes) for lane in backend.members]
         self.n_steps = send(steps, self.device, torch.int32).unsqueeze(1)  # (L, 1)

@@ -17,6 +17,8 @@ from sktune.training.optimizers import OPTIMIZERS
 
 # Optimizers by the names of their opcodes: those of `kernel/updates.py`.
 RULES = {"SGD": 0, "ADAM": 1, "RMSPROP": 2, "ADAGRAD": 3}
+# Options of these that the kernel does not know.
+_OPTIONS = ("amsgrad", "maximize", "centered")
 # The most outputs of a net: a row of them is held by registers.
 _MOST_OUTPUTS = 1024
 _NOT_READ = "its module is no chain of linear layers, activations and dropout"
@@ -108,7 +110,7 @@ def read_program(spec, rows):
         raise Unknown("its module has another number of outputs than its targets need")
     graph = SimpleNamespace(n_outputs=n_outputs, ending=ending)
     loss = read_loss(opcodes, spec.loss.criterion, spec.loss.match, rows, graph)
-    if loss is None or loss.opcode == opcodes.PROBABILITY_NLL:
+    if loss is None or not _is_known(loss):
         raise Unknown("the kernel does not know its criterion, or its targets do not fit to it")
     return Program(*reader.tables(), loss, _read_rule(spec.optimizer))
 
@@ -193,11 +195,17 @@ def _find_starts(module):
     return starts
 
 
+def _is_known(loss):
+    """Tell whether the kernel computes a criterion: with one option, as a mean over all rows."""
+    is_mean = not loss.is_sum and loss.class_weight is None
+    return is_mean and len(loss.options) == 1 and loss.opcode != opcodes.PROBABILITY_NLL
+
+
 def _read_rule(optimizer):
     rule = OPTIMIZERS.get(optimizer.type)
-    if rule is None or rule.compiled is None:
+    if rule is None or rule.compiled is None or rule.compiled.constant not in RULES:
         raise Unknown("the kernel does not know its optimizer")
-    if any(optimizer.options.get(name) for name in rule.compiled.unsupported):
+    if any(optimizer.options.get(name) for name in (*_OPTIONS, *rule.compiled.unsupported)):
         raise Unknown("the kernel does not know an option of its optimizer")
     if isinstance(optimizer.options["lr"], torch.Tensor):
         raise Unknown("its learning rate is a tensor")

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from importlib.util import find_spec
 from pathlib import Path
 
 # Numba keeps compiled code until the file changes in which it begins, and does not look at the
@@ -20,3 +21,6 @@ os.environ["SKTUNE_MEASURE"] = "0"
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # tests count the groups that a search is divided into among the threads
+
+# These modules are imported only where Triton is installed; doctests are collected from all others.
+collect_ignore_glob = [] if find_spec("triton") else ["sktune/engine/steps/launched/kernel/*"]

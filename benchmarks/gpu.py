@@ -5,9 +5,10 @@
     python benchmarks/gpu.py --checks parity turns # some checks only, of gpu_checks.py
     python benchmarks/gpu.py --simulate            # the checks, on a simulated device
 
-The checks: steps are recorded, results are those of the CPU for fits of all kinds, groups in turn
-and two searches at once give what one gives, modules of half precision stay finite, memory is given
-back, a full device halves groups, an interrupt leaves nothing behind.
+The checks: steps are recorded, results are those of the CPU for fits of all kinds, also where a
+kernel is launched, which is timed beside recorded steps; groups in turn and two searches at once
+give what one gives, modules of half precision stay finite, memory is given back, a full device
+halves groups, an interrupt leaves nothing behind.
 
 `calls` counts what the host asks of CUDA in a search, by torch's profiler. `yardstick` is the
 search of search_speed.py, beside scikit-learn + skorch on the same device at 1, 2 and 4 jobs, of

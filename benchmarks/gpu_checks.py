@@ -9,6 +9,8 @@ import _thread
 import gc
 import threading
 import time
+from contextlib import contextmanager
+from importlib.util import find_spec
 
 import joblib
 import numpy as np
@@ -19,6 +21,7 @@ from torch import nn
 
 from sktune import NeuralNetClassifier
 from sktune.engine.report import FusionReport
+from sktune.engine.steps.launched import choice
 
 GRID = {"lr": [0.003, 0.01, 0.03], "module__dropout": [0.0, 0.3]}
 # three groups
@@ -77,6 +80,53 @@ def check_parity():
         found[str(dtype)] = greatest_difference(here, there)
         assert found[str(dtype)] <= bound, found
     return ", ".join(f"{dtype}: {value:.1e}" for dtype, value in found.items())
+
+
+def check_launches():
+    """The kernel that trains an epoch in one launch: its results, and its seconds."""
+    if torch.cuda.get_device_name() == "simulated" or find_spec("triton") is None:
+        return "not checked: a kernel needs a real device and Triton"
+    X, y = make_rows()
+    found = []
+    for dtype, bound in ((torch.float64, 1e-8), (torch.float32, 2e-3)):
+        net = make_net(module__dtype=dtype, module__hidden=(70, 9))
+        here, _ = run_search(net.set_params(device="cpu"), X, y)
+        with launches("1"):
+            there, report = run_search(net.set_params(device="cuda"), X, y)
+            again, _ = run_search(net, X, y)
+        assert {group["steps"] for group in report.groups} == {"launched"}, report.groups
+        # threads that did not wait for each other's writes would not give the same twice
+        assert np.array_equal(scores_of(there), scores_of(again))
+        found.append(greatest_difference(here, there))
+        assert found[-1] <= bound, found
+    seconds = time_launches()
+    return (
+        f"launches differ from the CPU by {found[0]:.1e} in float64, {found[1]:.1e} in float32; "
+        f"60 nets of 128 take {seconds['0']:.2f} s recorded, {seconds['1']:.2f} s launched"
+    )
+
+
+def time_launches():
+    """Return the seconds in which some nets are trained, by whether they are launched."""
+    X, y = make_rows(2000, 64)
+    net = make_net(module__hidden=(128,), module__dropout=0.2, max_epochs=20, batch_size=64)
+    grid = {"lr": [0.001 * (1 + n / 20) for n in range(20)]}
+    seconds = {}
+    for mode in ("0", "1"):
+        with launches(mode):
+            seconds[mode] = min(run_search(net, X, y, grid)[1].seconds for _ in range(3))
+    return seconds
+
+
+@contextmanager
+def launches(mode):
+    """Let launches be taken never ("0") or wherever they can ("1") in a block."""
+    before = choice.mode
+    choice.mode = mode
+    try:
+        yield
+    finally:
+        choice.mode = before
 
 
 def check_ways_to_train():
@@ -287,6 +337,7 @@ def check_random_search():
 CHECKS = {
     "recordings": check_recordings,
     "parity": check_parity,
+    "launches": check_launches,
     "ways to train": check_ways_to_train,
     "fits alone": check_alone,
     "refit": check_refit,

@@ -97,8 +97,9 @@ class FusionReport:
     groups : list of dict
         Of each group of fits that were trained together: ``lanes`` (how many), ``seconds``,
         ``device``, ``worker`` (machine and process; empty for this process), ``steps`` (how its
-        steps were taken: ``"compiled"``, ``"recorded"`` or ``"stacked"``), ``blockers`` (why they
-        were not taken in other ways, by the ways' names), and ``compiled``, a bool.
+        steps were taken: ``"compiled"``, ``"launched"``, ``"recorded"`` or ``"stacked"``),
+        ``blockers`` (why they were not taken in other ways, by the ways' names), and ``compiled``,
+        a bool.
     alone : list of dict
         Of each fit that was trained by itself: ``candidate``, ``split`` and ``reason``.
     curves : Curves

@@ -67,8 +67,8 @@ class RecordedSteps(StackedSteps):
     def told(self):
         """Return how the steps were taken, and why they were not recorded."""
         if self.has_recorded:
-            return self.name, {}
-        return StackedSteps.name, {self.name: self.reason}
+            return RecordedSteps.name, {}
+        return StackedSteps.name, {RecordedSteps.name: self.reason}
 
     def select(self, positions):
         """Go on with the lanes at some positions only."""

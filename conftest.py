@@ -15,6 +15,9 @@ os.environ["NUMBA_CACHE_DIR"] = str(
     Path(__file__).with_name(".pytest_cache") / f"numba-{_stamp:08x}"
 )
 
+# no test is to depend on how fast this machine is
+os.environ["SKTUNE_MEASURE"] = "0"
+
 import torch  # noqa: E402
 
 torch.set_num_threads(1)  # tests count the groups that a search is divided into among the threads

@@ -186,14 +186,16 @@ def main(arguments=None):
                 flush=True,
             )
     models = []
-    print("\nmodel of 64 workers: search and speed-up where groups take longer by a factor")
+    print("\nmodel of 8 machines of 8 GPUs, 64 workers: a group for each, so many times as long as")
+    print("here; `search` is its training and the overhead of 64 groups, one after another")
+    print(f"{'':<8}{'longer':>8}{'search':>12}{'speed-up':>10}")
     for row in rows:
         if row["workers"] < max(args.workers):
             continue
         for factor in (1, 100, 1000):
             seconds, speed_up = predict(row, 64, factor)
             models.append({**row, "factor": factor, "model": seconds, "speed_up": speed_up})
-            print(f"{row['engine']:<8}{factor:>6} x{seconds:>10.2f} s{speed_up:>8.1f}")
+            print(f"{row['engine']:<8}{factor:>6} x{seconds:>10.2f} s{speed_up:>10.1f}")
     wire = count_bytes(125_000, 100) if find_spec("distributed") else None
     print(f"\nbytes that leave this process by Dask: {wire}")
     save({"rows": rows, "model": models, "wire": wire}, args.json)

@@ -166,6 +166,49 @@ def test_trainings_that_are_complete_in_the_store_are_not_trained_on_a_worker(
     np.testing.assert_array_equal(search.cv_results_["mean_test_score"], expected)
 
 
+def test_a_search_whose_cluster_dies_goes_on_on_this_machine(
+    worker, trained, tmp_path, monkeypatch
+):
+    search = GridSearchCV(NET, SPACES["shared"], cv=RAGGED, refit=False)
+    expected = GridSearchCV(NET, SPACES["shared"], cv=RAGGED, refit=False).fit(X, y)
+    search.set_params(cache=tmp_path, checkpoint_interval=1e-9)
+    engine = worker()
+    run = engine.run
+
+    def run_first(jobs, hear=None):
+        yield next(run(jobs, hear))
+        raise OSError("the scheduler is gone")
+
+    engine.run = run_first
+    with (
+        joblib.parallel_config("sktune", max_lanes=1),
+        pytest.raises(OSError, match="the scheduler is gone"),
+    ):
+        search.fit(X, y)
+    assert len(trained) == 1
+    monkeypatch.setattr(backend, "make_engine", lambda around, n_jobs: None)
+    search.fit(X, y)
+    assert search.fusion_.sharing.n_known_fits == 3
+    assert {group["worker"] for group in search.fusion_.groups} == {""}
+    assert_equal_results(search, expected)
+
+
+def test_each_worker_gets_some_groups(worker):
+    worker()
+    # stacked steps, of which a group has several lanes
+    net = NeuralNetClassifier(
+        torch.nn.Sequential(torch.nn.Linear(6, 3), torch.nn.Softsign()),
+        max_epochs=1,
+        random_state=0,
+    )
+    search = GridSearchCV(net, {"lr": np.linspace(0.01, 0.1, 32)}, cv=RAGGED, refit=False)
+    search.fit(X, y)
+    lanes = [group["lanes"] for group in search.fusion_.groups]
+    assert sum(lanes) == 64
+    assert 2 * 2 <= len(lanes) <= 4 * 2
+    assert min(lanes) >= 4
+
+
 def test_results_are_written_once_where_the_worker_sees_the_folder(worker, tmp_path):
     engine = worker()
     search = GridSearchCV(NET, SPACES["plain"], cv=RAGGED, refit=False, cache=tmp_path).fit(X, y)

@@ -11,7 +11,7 @@ from numpy.polynomial import chebyshev
 from scipy.special import erfcx
 
 from sktune.engine.compiled.opcodes import ELU, GELU, LEAKY_RELU, RELU, SIGMOID, SILU, TANH
-from sktune.engine.compiled.vectors import cast, compiled, power_of_2
+from sktune.engine.compiled.vectors import cast, compiled, inlined, power_of_2
 
 # The largest x, in float32 and in float64, for which exp(x) and exp(-x) are finite and normal.
 _LARGEST_EXPONENTS = (80.0, 700.0)
@@ -152,7 +152,7 @@ def _apply_silu(values, slope):
         values[i] = sigmoid * x
 
 
-@compiled
+@inlined
 def activate(opcode, option, values, slope):
     """Apply an activation in place, and multiply `slope` by its derivatives.
 

@@ -59,6 +59,8 @@ class JoblibEngine(Engine):
         waiting = dict(enumerate(jobs))
         with _hearing(hear) as folder:
             for _ in range(MOST_TRIALS):
+                if not waiting:
+                    return
                 # what is lost stays in `waiting`
                 with suppress(TerminatedWorkerError):
                     for number, outcome in self._run_together(dict(waiting), folder):

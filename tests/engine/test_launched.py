@@ -41,7 +41,7 @@ def _fresh(monkeypatch):
 def test_the_interpreted_kernel_gives_what_plain_fits_give():
     if find_spec("triton") is None:
         pytest.skip("Triton is not installed")
-    command = [sys.executable, FOLDER / "run.py", FOLDER, "-q"]
+    command = [sys.executable, FOLDER / "run_interpreted.py", FOLDER, "-q"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-1000:]

@@ -9,9 +9,7 @@ from device import Graph
 from parity import RAGGED, X, assert_parity, search, y
 
 from sktune import NeuralNetClassifier
-from sktune.engine.steps import recorded
 from sktune.engine.steps.launched import backend, choice, loading
-from sktune.engine.steps.recording import capture
 
 # Triton asks as it is imported
 os.environ["TRITON_INTERPRET"] = "1"
@@ -23,10 +21,7 @@ LANES = [
 
 
 @pytest.fixture(autouse=True)
-def _device(gpu, monkeypatch):
-    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(capture, "FAILURES", capture.Failures())
-    monkeypatch.setattr(recorded, "FAILURES", capture.FAILURES)
+def _device(recording_gpu, monkeypatch):
     monkeypatch.setattr(choice, "FAILURES", choice.Failures())
     monkeypatch.setattr(choice, "mode", "auto")
     monkeypatch.setattr(choice, "_COMPILATION", 0.0)

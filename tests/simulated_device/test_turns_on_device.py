@@ -16,7 +16,6 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from sktune import NeuralNetClassifier
-from sktune.engine.steps import recorded
 from sktune.engine.steps.recording import capture
 from sktune.engine.steps.recording.run import RecordedRun
 
@@ -31,12 +30,7 @@ NET = NeuralNetClassifier(
 # groups by batch size
 CANDIDATES = [{"lr": lr, "batch_size": size} for size in (8, 16, 32) for lr in (0.01, 0.03)]
 
-
-@pytest.fixture(autouse=True)
-def _device(gpu, monkeypatch):
-    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(capture, "FAILURES", capture.Failures())
-    monkeypatch.setattr(recorded, "FAILURES", capture.FAILURES)
+pytestmark = pytest.mark.usefixtures("recording_gpu")
 
 
 @pytest.fixture

@@ -11,8 +11,6 @@ from sklearn.model_selection import GridSearchCV
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine import group
-from sktune.engine.steps import recorded
-from sktune.engine.steps.recording import capture
 
 NET = NeuralNetClassifier(
     module__hidden=(8, 4),
@@ -26,12 +24,7 @@ NET = NeuralNetClassifier(
 )
 RATES = [{"lr": rate} for rate in (0.001, 0.03, 0.3, 1.0)]
 
-
-@pytest.fixture(autouse=True)
-def _device(gpu, monkeypatch):
-    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(capture, "FAILURES", capture.Failures())
-    monkeypatch.setattr(recorded, "FAILURES", capture.FAILURES)
+pytestmark = pytest.mark.usefixtures("recording_gpu")
 
 
 @pytest.fixture

@@ -73,14 +73,59 @@ def load_address(kernels, kind, opcode, dtype):
     return _parts[key].address
 
 
-def load_step(kernels, dtype):
+def bind_trial_step(kernels, X, target, flat, gradient, rate):
+    """Return a function that takes a step of linear regression by Adam, and returns its losses.
+
+    Parameters
+    ----------
+    kernels : module
+    X : ndarray (n_rows, n_inputs)
+    target : ndarray (n_rows, n_outputs)
+    flat : ndarray (n_parameters,)
+        The weights and biases. Each call changes them, and writes the `gradient`.
+    gradient : ndarray (n_parameters,)
+    rate : float
+        The learning rate.
+    """
+    dtype = flat.dtype
+    n_inputs = X.shape[1]
+    module = nn.Linear(n_inputs, target.shape[1], device="meta")
+    links = open_links(module, (Link("", None, (0,)),))
+    graph = GraphReader(module, links, n_inputs).read()
+    nothing = flat[:0]
+    arguments = (
+        graph.links,
+        load_calls(kernels, graph.links, dtype),
+        graph.settings,
+        _load_trial_parts(kernels, dtype),
+        # the mean, and no option
+        np.zeros(2),
+        _list_trial_options(),
+        flat,
+        gradient,
+        nothing,
+        np.zeros_like(flat),
+        np.zeros_like(flat),
+        nothing,
+        kernels.make_workspace(graph.links, len(X), dtype),
+        0,
+        (X, target, np.ones(len(X), dtype)),
+        np.arange(len(X)),
+        np.array([len(X)]),
+        np.array([rate]),
+        (0, 0, 0),
+    )
+    return lambda: kernels.train_steps(*arguments)
+
+
+def _load_trial_parts(kernels, dtype):
     """Return the addresses of the loss and the optimizer of a trial step; it has nothing else."""
     loss = load_address(kernels, "loss", kernels.SQUARED_ERROR, dtype)
     rule = load_address(kernels, "update", kernels.ADAM, dtype)
     return loss, rule, 0, 0
 
 
-def list_trial_options():
+def _list_trial_options():
     """Return the options of Adam in a trial step, without clipping, l1 and l2."""
     options = np.zeros(opcodes.FIRST_CLIP + 2)
     # behind the weight decay, whether it is decoupled, and whether the loss is maximized
@@ -92,34 +137,10 @@ def _try_step(kernels, dtype):
     """Take a step of linear regression by Adam, whose outcome is known; raise if it is another."""
     X = np.array([[1, 0], [0, 2], [1, 1]], dtype)
     target = X[:, :1].copy()
-    weight = np.ones(3, dtype)
     # two weights and a bias
     flat = np.zeros(3, dtype)
     gradient = np.zeros_like(flat)
-    module = nn.Linear(2, 1, device="meta")
-    graph = GraphReader(module, open_links(module, (Link("", None, (0,)),)), 2).read()
-    losses = kernels.train_steps(
-        graph.links,
-        load_calls(kernels, graph.links, dtype),
-        graph.settings,
-        load_step(kernels, dtype),
-        # the mean, and no option
-        np.zeros(2),
-        list_trial_options(),
-        flat,
-        gradient,
-        flat[:0],
-        np.zeros_like(flat),
-        np.zeros_like(flat),
-        flat[:0],
-        kernels.make_workspace(graph.links, 3, dtype),
-        0,
-        (X, target, weight),
-        np.arange(3),
-        np.array([3]),
-        np.array([0.3]),
-        (0, 0, 0),
-    )
+    losses = bind_trial_step(kernels, X, target, flat, gradient, 0.3)()
     # Adam's first step is the learning rate, against the sign of each gradient
     found = [*losses, *gradient, *flat]
     expected = [2 / 3, -4 / 3, -2 / 3, -4 / 3, 0.3, 0.3, 0.3]

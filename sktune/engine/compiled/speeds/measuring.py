@@ -6,9 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktune.engine.compiled.loading import list_trial_options, load_calls, load_step
-from sktune.engine.compiled.reading.graph import GraphReader
-from sktune.modules.tracing.links import Link, open_links
+from sktune.engine.compiled.loading import bind_trial_step
 
 # The widths of the layer that is measured, and the rows of its batch: some 50 ms in all.
 WIDTHS = (384, 1024)
@@ -62,27 +60,8 @@ def _time(step):
 
 def _make_compiled_step(kernels, X):
     width = X.shape[1]
-    dtype = X.dtype
-    module = nn.Linear(width, width, device="meta")
-    graph = GraphReader(module, open_links(module, (Link("", None, (0,)),)), width).read()
-    flat, gradient, first, second = np.zeros((4, width * width + width), dtype)
-    arguments = (
-        graph.links,
-        load_calls(kernels, graph.links, dtype),
-        graph.settings,
-        load_step(kernels, dtype),
-        np.zeros(2),
-        list_trial_options(),
-        *(flat, gradient, flat[:0], first, second, flat[:0]),
-        kernels.make_workspace(graph.links, len(X), dtype),
-        0,
-        (X, X, np.ones(len(X), dtype)),
-        np.arange(len(X)),
-        np.array([len(X)]),
-        np.array([0.0]),
-        (0, 0, 0),
-    )
-    return lambda: kernels.train_steps(*arguments)
+    flat, gradient = np.zeros((2, width * width + width), X.dtype)
+    return bind_trial_step(kernels, X, X, flat, gradient, 0.0)
 
 
 def _make_torch_step(X):

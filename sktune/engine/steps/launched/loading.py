@@ -3,8 +3,6 @@
 Triton is part of torch's builds for CUDA. Beside other builds it can be installed by itself.
 """
 
-import os
-
 from sktune.runtime.optional import import_optional
 
 
@@ -20,8 +18,3 @@ def load_kernel():
     from sktune.engine.steps.launched.kernel.train import train_lanes
 
     return train_lanes
-
-
-def is_interpreted():
-    """Tell whether Triton interprets its kernels on the processor: it was asked to by the user."""
-    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")

@@ -160,11 +160,8 @@ class Collector:
         fit.reason = why_refused_initialized(net)
         if fit.reason:
             return
-        fit.callbacks = net.callbacks_
-        watcher = None
-        if needs_watching(net):
-            watcher = make_watcher(net, fit.spec, first.valid)
-        fit.spec = replace(fit.spec, clips=find_clips(net), watcher=watcher)
+        fit.spec = replace(fit.spec, clips=find_clips(net), watcher=None)
+        _take_callbacks(fit, net, first.valid)
 
     def _follow_batch_size(self, net, first):
         """Return the spec of the `first` fit with the batch size of `net`, and its group key."""
@@ -246,10 +243,8 @@ class Collector:
             return
         fit.spec = read_spec(net, dataset, planned, self.tables)
         if list_settings(net):
-            fit.callbacks = net.callbacks_
             _, fit.valid = net.get_split_datasets(dataset, rows.y)
-        if needs_watching(net):
-            fit.spec = replace(fit.spec, watcher=make_watcher(net, fit.spec, fit.valid))
+        _take_callbacks(fit, net, fit.valid)
         with recorded_warnings() as caught:
             notice_first_outputs(net, fit.spec, self.tables)
         fit.caught = [*fit.caught, *caught]
@@ -268,10 +263,7 @@ class Collector:
             fit.reason = "its dropout draws from the device's generator"
         else:
             fit.spec = spec
-            if list_settings(net):
-                fit.callbacks = net.callbacks_
-            if needs_watching(net):
-                fit.spec = replace(spec, watcher=make_watcher(net, spec, valid))
+            _take_callbacks(fit, net, valid)
 
     def _keep(self, fit, start, planned):
         """Keep what others can follow, and the test rows for which outputs are computed."""
@@ -318,6 +310,14 @@ class Collecting(FitHook):
         """Keep the dataset, and why the arguments keep the fit out of a group; stop the fit."""
         self.found.append((why_told(epochs, **fit_params), dataset))
         return True
+
+
+def _take_callbacks(fit, net, valid):
+    """Let a fit have the callbacks of its initialized net, and what tells them of its epochs."""
+    if list_settings(net):
+        fit.callbacks = net.callbacks_
+    if needs_watching(net):
+        fit.spec = replace(fit.spec, watcher=make_watcher(net, fit.spec, valid))
 
 
 def _device_of(net, device):

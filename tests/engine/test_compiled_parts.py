@@ -1,5 +1,8 @@
 """The parts of compiled steps: loaded where a network needs them, told of, and their tables."""
 
+import os
+import subprocess
+import sys
 import time
 import weakref
 
@@ -209,3 +212,63 @@ def test_lanes_take_no_more_memory_than_stacked_ones(hidden, monkeypatch):
     assert not search.fusion_.groups[0]["compiled"]
     # a group has one workspace, whatever the number of its lanes
     assert 0 < max(n_bytes) <= counted.most
+
+
+TRAIN = """
+import hashlib
+import warnings
+
+import numpy as np
+import torch
+from sklearn.datasets import make_classification
+from torch import nn
+
+from sktune import NeuralNetClassifier
+
+warnings.simplefilter("ignore")
+X, y = make_classification(150, n_features=20, n_informative=9, n_classes=3, random_state=0)
+X = X.astype(np.float32)
+
+
+class Normed(nn.Module):
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.first = nn.Linear(n_features, 37)
+        self.batch_norm = nn.BatchNorm1d(37)
+        self.layer_norm = nn.LayerNorm(37)
+        self.last = nn.Linear(37, n_outputs)
+
+    def forward(self, X):
+        hidden = torch.tanh(self.batch_norm(self.first(X)))
+        return self.last(hidden + self.layer_norm(hidden))
+
+
+SETTINGS = [
+    {"module__hidden": (128,), "batch_size": 64},
+    {"module__dropout": 0.2, "l1": 1e-3, "l2": 1e-3, "clip_grad_norm": 0.5},
+    {"module": Normed, "optimizer": torch.optim.SGD, "optimizer__momentum": 0.9},
+]
+for settings in SETTINGS:
+    settings = {"batch_size": 41, **settings}
+    net = NeuralNetClassifier(max_epochs=5, random_state=0, **settings).fit(X, y)
+    numbers = b"".join(tensor.numpy().tobytes() for tensor in net.module_.state_dict().values())
+    print(hashlib.sha256(numbers).hexdigest())
+"""
+
+
+def test_new_code_and_code_from_the_disk_compute_the_same_bits(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def train():
+        done = subprocess.run(
+            [sys.executable, "-c", TRAIN], env=environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done
+
+    compiling, loading_only = train(), train()
+
+    assert "compiles" in compiling.stderr
+    assert "compiles" not in loading_only.stderr
+    assert len(compiling.stdout.split()) == 3
+    assert loading_only.stdout == compiling.stdout

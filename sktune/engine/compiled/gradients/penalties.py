@@ -1,16 +1,12 @@
 """Penalties of the compiled kernels on the weights of a network."""
 
 import numpy as np
-from numba import njit
 
 from sktune.engine.compiled.opcodes import FIRST_OPERATION, N_PENALIZED, OPCODE, WEIGHT
-from sktune.engine.compiled.vectors import OPTIONS, cast
-
-# A sum that is taken in any order.
-_sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
+from sktune.engine.compiled.vectors import add_sizes, add_squares, cast, compiled
 
 
-@_sum
+@compiled
 def penalize(links, flat, gradient, l1, l2):
     """Add the gradient of the penalties on all weights; return the penalties."""
     absolute = cast(0.0, flat[0])
@@ -21,9 +17,9 @@ def penalize(links, flat, gradient, l1, l2):
             stop = start + links[link, N_PENALIZED]
             w = flat[start:stop]
             g = gradient[start:stop]
+            absolute += add_sizes((w,), (), len(w))
+            squares += add_squares((w,), (), len(w))
             for i in range(len(w)):
-                absolute += abs(w[i])
-                squares += w[i] * w[i]
                 g[i] += l1 * np.sign(w[i]) + (l2 + l2) * w[i]
     # Where a penalty is 0, its sum may be infinite.
     l1_penalty = l1 * absolute if l1 > 0 else l1

@@ -1,7 +1,6 @@
 """Linear layers of the compiled kernels."""
 
 import numpy as np
-from numba import njit
 
 from sktune.engine.compiled.opcodes import (
     ADDED,
@@ -20,17 +19,13 @@ from sktune.engine.compiled.opcodes import (
 )
 from sktune.engine.compiled.operations.workspace import padded
 from sktune.engine.compiled.vectors import (
-    OPTIONS,
-    cast,
     compiled,
     copy,
     inlined,
     multiply,
+    scale_and_add_up,
     transpose,
 )
-
-# A sum that is taken in any order.
-_sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
 
 
 @compiled
@@ -60,22 +55,12 @@ def apply_linear(link, flat, space, n):
     )
 
 
-@_sum
-def _scale_and_sum(values, factors):
-    """Multiply values (n,) by factors in place; return their sum."""
-    total = cast(0.0, values[0])
-    for i in range(len(values)):
-        values[i] *= factors[i]
-        total += values[i]
-    return total
-
-
 @inlined
 def _scale_features(above, slope, stride, n_rows, gradient, n_outputs, is_first):
     """Multiply a gradient by derivatives, and write its sum over the rows for each feature."""
     for feature in range(n_outputs):
         batch = slice(feature * stride, feature * stride + n_rows)
-        total = _scale_and_sum(above[batch], slope[batch])
+        total = scale_and_add_up((above[batch], slope[batch]), (), n_rows)
         if len(gradient) > 0:
             if is_first:
                 gradient[feature] = total

@@ -28,27 +28,27 @@ def _repeat_gather(n, space, X, rows, padded):
 
 
 @njit(nogil=True)
-def _repeat_forward(n, links, numbers, flat, state, space, padded, n_rows):
+def _repeat_forward(n, links, calls, numbers, flat, state, space, padded, n_rows):
     for i in range(n):
-        kernels._forward(links, numbers, flat, state, space, padded, n_rows, (0, 0, i))
+        kernels._forward(links, calls, numbers, flat, state, space, padded, n_rows, (0, 0, i))
 
 
 @njit(nogil=True)
-def _repeat_loss(n, loss, loss_option, space, width, target, weight, rows, padded):
+def _repeat_loss(n, flat, loss, loss_options, space, width, target, weight, rows, padded):
     for _ in range(n):
-        kernels._compute_loss(loss, loss_option, space, width, target, weight, rows, padded)
+        kernels.call_loss(loss, (flat, loss_options, space, width, target, weight, rows, padded))
 
 
 @njit(nogil=True)
-def _repeat_backward(n, links, numbers, flat, gradient, space, padded, n_rows):
+def _repeat_backward(n, links, calls, numbers, flat, gradient, space, padded, n_rows):
     for _ in range(n):
-        kernels._backward(links, numbers, flat, gradient, space, padded, n_rows)
+        kernels._backward(links, calls, numbers, flat, gradient, space, padded, n_rows)
 
 
 @njit(nogil=True)
-def _repeat_update(n, rule, options, flat, gradient, first, second):
+def _repeat_update(n, rule, options, flat, gradient, first, second, third):
     for _ in range(n):
-        kernels.update(rule, options, 1e-9, 1000, flat, gradient, first, second)
+        kernels.call_update(rule, (flat, options, 1e-9, 1000, gradient, first, second, third))
 
 
 class Recorder:
@@ -64,7 +64,7 @@ class Recorder:
 
     def __call__(self, *args):
         n_parameters = len(args[6])
-        n_rows_of_batch = int(args[14][0])
+        n_rows_of_batch = int(args[16][0])
         key = (n_parameters, n_rows_of_batch)
         if key not in self.calls:
             self.calls[key] = [arg.copy() if isinstance(arg, np.ndarray) else arg for arg in args]
@@ -96,16 +96,18 @@ def recording():
 
 def _time_stages(
     links,
+    calls,
     numbers,
-    loss,
-    loss_option,
-    rule,
+    of_step,
+    loss_options,
     options,
     flat,
     gradient,
     state,
     first,
     second,
+    third,
+    space,
     t,
     data,
     order,
@@ -115,19 +117,20 @@ def _time_stages(
 ):
     """Yield the seconds of each stage of one step."""
     X, *outcomes = data
+    loss, rule, *_ = of_step
     n_rows = int(sizes[0])
     rows = order[:n_rows]
     padded = int(kernels.padded(n_rows, flat))
     last_operation = links[links[:, kernels.OPCODE] >= kernels.FIRST_OPERATION][-1]
     width = int(last_operation[kernels.WIDTH])
-    space = kernels.make_workspace(links, n_rows, flat)
+    space = kernels.make_workspace(links, n_rows, flat.dtype)
     yield _time(_repeat_gather, space, X, rows, padded)
-    yield _time(_repeat_forward, links, numbers, flat, state, space, padded, n_rows)
-    yield _time(_repeat_loss, loss, loss_option, space, width, *outcomes, rows, padded)
+    yield _time(_repeat_forward, links, calls, numbers, flat, state, space, padded, n_rows)
+    yield _time(_repeat_loss, flat, loss, loss_options, space, width, *outcomes, rows, padded)
     # The repeated loss has overwritten the gradient of the outputs.
     space.tables[-1] = 1e-3
-    yield _time(_repeat_backward, links, numbers, flat, gradient, space, padded, n_rows)
-    yield _time(_repeat_update, rule, options, flat, gradient, first, second)
+    yield _time(_repeat_backward, links, calls, numbers, flat, gradient, space, padded, n_rows)
+    yield _time(_repeat_update, rule, options, flat, gradient, first, second, third)
 
 
 def _time(repeat, *args):

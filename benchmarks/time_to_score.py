@@ -2,12 +2,13 @@
 
     python benchmarks/time_to_score.py                     # 3 data sets, 5 seeds
     python benchmarks/time_to_score.py --seeds 1 --data digits
-    python benchmarks/time_to_score.py --peers sktune-random sktune-bayes
+    python benchmarks/time_to_score.py --peers sktune-random sktune-gp
     python benchmarks/time_to_score.py --go-on             # after an interruption
 
 The score to reach is what scikit-learn's random search of 60 candidates over a skorch net ends
 with, for the same data, folds and seed. The clock runs from the call of ``fit`` until all folds of
-the first candidate with at least this score have been scored. Searches that do not reach it are
+the first candidate with at least this score have been scored; of halving and Hyperband those
+candidates count that were trained for all epochs. Searches that do not reach it are
 told as such, with the score that they ended with. Every peer tunes the same parameters of the same
 network (learning rate, weight decay, dropout, batch size) by the same folds; none refits the best
 candidate.
@@ -16,14 +17,24 @@ The score to reach is the best of 60, and another 60 candidates of the same dist
 half of the cases only. So the random and Bayesian searches of sktune, which evaluate their
 candidates in rounds, go on to 480 candidates, which take less time than the 60 of skorch's net. The
 grid has 60 candidates, and so have the searches of the other libraries over skorch's net, as more
-would take longer than the search that they are compared with.
+would take longer than the search that they are compared with. Halving begins with 240 candidates,
+of which 60 get all epochs. A run of Hyperband has as many candidates as its brackets tell, 17 for
+20 epochs. It is repeated with other seeds, as the outer loop of the paper is, until there were 240.
+
+The fits and the epochs that each search takes are told: of a candidate that goes on from rung to
+rung each rung is a fit, and its epochs count once.
 
 - ``skorch-random``: scikit-learn's ``RandomizedSearchCV`` over skorch's net, without callbacks and
   printing, with torch's fused AdamW, at its better ``n_jobs`` of 1 and 2 (which is found with the
   first seed of each data set);
 - ``skopt-bayes``: scikit-optimize's ``BayesSearchCV`` over the same net, ``n_points=4``;
 - ``optuna-search``: ``OptunaSearchCV`` of optuna-integration over the same net;
-- ``sktune-grid``, ``sktune-random``, ``sktune-bayes`` (TPE) and ``sktune-gp``.
+- ``sktune-grid``, ``sktune-random``, ``sktune-gp`` (``BayesSearchCV`` with its defaults) and
+  ``sktune-tpe``;
+- ``sktune-racing``: the random search with ``racing=True``, whose folds are spent on candidates
+  that can still win;
+- ``sktune-halving`` (``HalvingRandomSearchCV``: a quarter, half, and all of the epochs) and
+  ``sktune-hyperband``.
 
 scikit-optimize and optuna-integration are not among the dependencies for development: a peer that
 is not installed is left out, and the table says so. Each search runs in a process of its own.
@@ -38,6 +49,7 @@ import tempfile
 import time
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from statistics import median
 
@@ -56,6 +68,8 @@ BATCH_SIZES = [32, 64, 128]
 HIDDEN = 64
 # how many times as many candidates sktune's random and Bayesian searches have
 MORE = 8
+# and how many times as many halving and Hyperband begin with
+MORE_TO_BEGIN = 4
 
 
 def load_generated():
@@ -90,23 +104,38 @@ class Log:
         params = net.get_params()
         names = ("lr", "batch_size", "optimizer__weight_decay", "module__dropout")
         candidate = [float(params.get(name) or 0) for name in names]
-        line = json.dumps([time.time(), candidate, score])
+        line = json.dumps([time.time(), candidate, net.max_epochs, score])
         # one write of a short line is never mixed with that of another process
         with open(self.path, "a") as file:
             file.write(line + "\n")
         return score
 
     def read(self):
-        """Return (seconds since the epoch, mean score) of each candidate that was finished."""
-        scores = {}
-        finished = []
-        for line in Path(self.path).read_text().splitlines():
-            moment, candidate, score = json.loads(line)
-            found = scores.setdefault(tuple(candidate), [])
-            found.append(score)
-            if len(found) == N_FOLDS:
-                finished.append((moment, float(np.mean(found))))
-        return finished
+        """Return what was written: moment, candidate, number of epochs, and score of each fit."""
+        lines = [json.loads(line) for line in Path(self.path).read_text().splitlines()]
+        return [(moment, tuple(candidate), *rest) for moment, candidate, *rest in lines]
+
+
+def list_finished(fits, n_epochs):
+    """Return (moment, mean score) of each candidate of which all folds got all epochs."""
+    scores = {}
+    finished = []
+    for moment, candidate, n_own, score in fits:
+        if n_own < n_epochs:
+            continue
+        found = scores.setdefault(candidate, [])
+        found.append(score)
+        if len(found) == N_FOLDS:
+            finished.append((moment, float(np.mean(found))))
+    return finished
+
+
+def count_epochs(fits):
+    """Return the epochs of all fits; a candidate of several rungs goes on, and has its most."""
+    epochs = {}
+    for _, candidate, n_own, _ in fits:
+        epochs.setdefault(candidate, []).append(n_own)
+    return sum(own.count(max(own)) * max(own) for own in epochs.values())
 
 
 class Net(nn.Module):
@@ -225,7 +254,7 @@ def search_random(net, n_iter, seed, n_jobs, **options):
     )
 
 
-def search_bayes(net, n_iter, seed, n_jobs, sampler="tpe", **options):
+def search_bayes(net, n_iter, seed, n_jobs, sampler, **options):
     import sktune
 
     return sktune.BayesSearchCV(
@@ -239,6 +268,56 @@ def search_bayes(net, n_iter, seed, n_jobs, sampler="tpe", **options):
     )
 
 
+def search_halving(net, n_iter, seed, n_jobs, **options):
+    import sktune
+
+    return sktune.HalvingRandomSearchCV(
+        net,
+        make_space(),
+        n_candidates=MORE_TO_BEGIN * n_iter,
+        factor=2,
+        min_resources=max(net.max_epochs // 4, 1),
+        random_state=seed,
+        n_jobs=n_jobs,
+        **options,
+    )
+
+
+class Repeated:
+    """Hyperband with one seed after the other: the outer loop of Li et al. 2018, section 3.2."""
+
+    def __init__(self, searches, n_candidates):
+        self.searches = searches
+        self.n_candidates = n_candidates
+
+    def fit(self, X, y):
+        n = 0
+        for search in self.searches:
+            search.fit(X, y)
+            n += sum(bracket["n_candidates"][0] for bracket in search.brackets_)
+            if n >= self.n_candidates:
+                break
+        return self
+
+
+def search_hyperband(net, n_iter, seed, n_jobs, **options):
+    import sktune
+
+    # the net as it is belongs to the first run only
+    searches = (
+        sktune.HyperbandSearchCV(
+            net,
+            make_space(),
+            baseline=number == 0,
+            random_state=np.random.RandomState([seed, number]),
+            n_jobs=n_jobs,
+            **options,
+        )
+        for number in count()
+    )
+    return Repeated(searches, MORE_TO_BEGIN * n_iter)
+
+
 # how the network is made, how it is searched, and what has to be installed
 PEERS = {
     "skorch-random": (make_skorch, search_skorch, "skorch"),
@@ -246,15 +325,18 @@ PEERS = {
     "optuna-search": (make_skorch, search_optuna, "optuna_integration"),
     "sktune-grid": (make_sktune, search_grid, "sktune"),
     "sktune-random": (make_sktune, search_random, "sktune"),
-    "sktune-bayes": (make_sktune, search_bayes, "sktune"),
     "sktune-gp": (make_sktune, partial(search_bayes, sampler="gp"), "sktune"),
+    "sktune-tpe": (make_sktune, partial(search_bayes, sampler="tpe"), "sktune"),
+    "sktune-racing": (make_sktune, partial(search_random, racing=True), "sktune"),
+    "sktune-halving": (make_sktune, search_halving, "sktune"),
+    "sktune-hyperband": (make_sktune, search_hyperband, "sktune"),
 }
 # seeds of torch and processes of joblib make these what they are for skorch's nets
 N_JOBS = {"skorch-random": (1, 2), "skopt-bayes": (2,), "optuna-search": (1,)}
 
 
 def run(peer, data, seed, n_jobs, n_candidates, n_epochs):
-    """Run one search; return when each candidate was finished and with which score, in JSON."""
+    """Run one search; return its fits and epochs, when each candidate was finished, and scores."""
     X, y = load(data)
     make_net, make_search, _ = PEERS[peer]
     torch.manual_seed(seed)
@@ -269,8 +351,13 @@ def run(peer, data, seed, n_jobs, n_candidates, n_epochs):
         start = time.time()
         search.fit(X, y)
         seconds = time.time() - start
-        finished = [(moment - start, score) for moment, score in log.read()]
-    return {"finished": finished, "seconds": seconds}
+        fits = [(moment - start, *rest) for moment, *rest in log.read()]
+    return {
+        "finished": list_finished(fits, n_epochs),
+        "seconds": seconds,
+        "n_fits": len(fits),
+        "n_epochs": count_epochs(fits),
+    }
 
 
 def clone_and_shorten(net):
@@ -317,7 +404,8 @@ def compare(peers, data, seed, args, best_n_jobs):
             "to_score": seconds_to(target, found["finished"]),
             "best": max(score for _, score in found["finished"]),
             "n_candidates": len(found["finished"]),
-            "n_epochs": len(found["finished"]) * N_FOLDS * args.epochs,
+            "n_fits": found["n_fits"],
+            "n_epochs": found["n_epochs"],
         }
         shown = rows[peer]["to_score"]
         shown = "not reached" if shown is None else f"{shown:.2f} s"
@@ -352,6 +440,8 @@ def summarize(found, peers):
                 "of": len(times),
                 "best": median(row[peer]["best"] for row in rows),
                 "whole_search": median(row[peer]["seconds"] for row in rows),
+                "n_fits": median(row[peer]["n_fits"] for row in rows),
+                "n_epochs": median(row[peer]["n_epochs"] for row in rows),
             }
     return table
 
@@ -360,16 +450,15 @@ def show(table):
     for data, rows in table.items():
         print(f"\n{data}")
         names = f"{'':<16}{'to score':>10}{'ratio':>8}{'to whole':>10}"
-        print(f"{names}{'reached':>9}{'best':>9}{'search':>10}")
+        print(f"{names}{'reached':>9}{'best':>9}{'search':>10}{'fits':>7}{'epochs':>8}")
         for peer, row in rows.items():
             reached = f"{row['reached']}/{row['of']}"
             to_score = f"{'not reached':>28}"
             if row["seconds"] is not None:
                 to_score = f"{row['seconds']:>8.2f} s{row['ratio']:>8.1f}"
                 to_score += f"{row['ratio_to_whole']:>10.1f}"
-            print(
-                f"{peer:<16}{to_score}{reached:>9}{row['best']:>9.4f}{row['whole_search']:>8.2f} s"
-            )
+            whole = f"{row['whole_search']:>8.2f} s{row['n_fits']:>7.0f}{row['n_epochs']:>8.0f}"
+            print(f"{peer:<16}{to_score}{reached:>9}{row['best']:>9.4f}{whole}")
 
 
 def main(arguments=None):
@@ -388,6 +477,8 @@ def main(arguments=None):
         n_jobs = None if n_jobs == "-1" else int(n_jobs)
         print(json.dumps(run(peer, data, int(seed), n_jobs, args.candidates, args.epochs)))
         return
+    if "sktune-halving" in args.peers and args.epochs % 4 != 0:
+        parser.error(f"--epochs must be a multiple of 4 for sktune-halving, got {args.epochs}")
     peers = []
     for peer in dict.fromkeys(["skorch-random", *args.peers]):
         if find_spec(PEERS[peer][2]) is None:

@@ -25,7 +25,7 @@ space = {
 
 print("Digits, accuracy of the best of 30 candidates, and their mean in the last round:")
 searches = {"random": RandomizedSearchCV(net, space, n_iter=30, cv=3, random_state=0)}
-for sampler in ("tpe", "gp"):
+for sampler in ("gp", "tpe"):
     searches[sampler] = BayesSearchCV(net, space, n_iter=30, sampler=sampler, cv=3, random_state=0)
 for name, search in searches.items():
     search.fit(X, y)

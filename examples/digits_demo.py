@@ -5,7 +5,7 @@ Tune a network on handwritten digits, and score it once on a sealed test set.
 
 The search chooses the learning rate α and the regularization strength λ by cross-validation. Run it
 with ``make demo``, or ``python examples/digits_demo.py``. The 300 fits are trained together, which
-takes about 5 s on two idle cores. The first run compiles the steps, which takes some fifteen
+takes about 5 s on two idle cores. The first run compiles the steps, which takes some seven
 seconds more; the demo tells how long. At the end, ``report.html`` in the current folder has all
 that was found.
 """

@@ -22,8 +22,8 @@ from sktune import GridSearchCV, NeuralNetClassifier
 X, y = load_digits(return_X_y=True)
 net = NeuralNetClassifier(module__hidden=(128,), batch_size=32, random_state=0)
 search = GridSearchCV(
-    net, {"lr": [3e-4, 1e-3, 3e-3], "max_epochs": [25, 50, 100]}, cv=3, refit=False,
-    cache=sys.argv[1], checkpoint_interval=0.3,
+    net, {"lr": [3e-4, 1e-3, 3e-3], "max_epochs": [10, 20, 40]}, cv=3, refit=False,
+    cache=sys.argv[1], checkpoint_interval=0.05,
 )
 search.fit(X / 16, y)
 print(search.fusion_, file=sys.stderr)

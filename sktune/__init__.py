@@ -1,10 +1,12 @@
 """PyTorch networks as scikit-learn estimators, tuned fast and honestly."""
 
 from sktune.bridge import backend as _backend  # registers "sktune" with joblib
+from sktune.bridge.alone import recording as _recording  # lets fits find a cache
 from sktune.estimators import NeuralNetClassifier, NeuralNetRegressor
 from sktune.evaluation import HoldoutSearch
 from sktune.inspection import LRRangeDisplay, find_max_batch_size, lr_range_test
 from sktune.modules import MLP
+from sktune.runtime.versions import InconsistentVersionWarning
 from sktune.search import (
     BayesSearchCV,
     GridSearchCV,
@@ -33,6 +35,7 @@ __all__ = [
     "HoldoutSearch",
     "HyperbandSearchCV",
     "ImageAugmentation",
+    "InconsistentVersionWarning",
     "LRRangeDisplay",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
@@ -48,4 +51,4 @@ __all__ = [
     "zero_or",
 ]
 
-del _backend
+del _backend, _recording

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
 
@@ -38,6 +39,49 @@ def test_a_gpu_that_is_missing_is_told_in_one_sentence():
         import_module("gpu").main([])
 
 
+def test_checks_of_a_gpu_go_on_after_one_that_fails(monkeypatch):
+    gpu = import_module("gpu")
+    asked = []
+    answers = [
+        ([{"check": "one", "is_right": True}, {"check": "two", "is_right": False}], ""),
+        ([], "its process ended with status -11"),
+        ([{"check": "four", "is_right": True}], ""),
+    ]
+
+    def answer(options, limit):
+        asked.append(options[options.index("--checks") + 1 :])
+        return answers.pop(0)
+
+    monkeypatch.setattr(gpu, "run_fresh_part", answer)
+    rows = gpu.run_all_checks(["one", "two", "three", "four"], [], time.monotonic() + 60)
+
+    assert asked == [["one", "two", "three", "four"], ["three", "four"], ["four"]]
+    assert [row["is_right"] for row in rows] == [True, False, False, True]
+    assert rows[2]["found"] == "its process ended with status -11"
+
+
+def test_checks_for_which_there_is_no_time_are_not_right():
+    rows = import_module("gpu").run_all_checks(["one", "two"], [], time.monotonic())
+
+    assert [(row["check"], row["is_right"]) for row in rows] == [("one", False), ("two", False)]
+
+
+def test_a_part_that_hangs_is_ended_with_what_it_has_told(monkeypatch, tmp_path):
+    gpu = import_module("gpu")
+    script = tmp_path / "part.py"
+    script.write_text("import time; print('{\"lanes\": 1}', flush=True); time.sleep(60)")
+    monkeypatch.setattr(gpu, "__file__", str(script))
+    told, failure = gpu.run_fresh_part([], limit=3)
+
+    assert told == [{"lanes": 1}]
+    assert failure == "it took more than 3 s"
+
+
+def test_a_check_that_is_unknown_is_told():
+    with pytest.raises(SystemExit, match=r"^--checks must be .*got \['x'\]"):
+        import_module("gpu").choose_checks(["x"])
+
+
 def run_peer(name, capsys, *arguments):
     """Run a peer in this process; return the figures that it prints."""
     import_module(name).main(list(arguments))
@@ -69,6 +113,10 @@ def test_spending(tmp_path):
         "resumed": 0,
         "skorch": 4 * 2 * 7,
     }
+    halved = {row["peer"]: row for row in found["halving"]["rows"]}
+    assert halved["grid"]["epochs"] == 27 * 2 * 3
+    assert halved["racing"]["epochs"] < halved["grid"]["epochs"]
+    assert halved["racing"]["best_score"] <= halved["grid"]["best_score"]
 
 
 def test_single_fit(tmp_path, capsys):
@@ -356,16 +404,43 @@ def test_skorch_s_suite_must_have_tests(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 def test_time_to_score(tmp_path, capsys):
-    options = ["--data", "breast cancer", "--peers", "sktune-random", "sktune-gp"]
-    options += ["--seeds", "1", "--candidates", "3", "--epochs", "1"]
+    peers = ["sktune-random", "sktune-gp", "sktune-racing", "sktune-halving", "sktune-hyperband"]
+    options = ["--data", "breast cancer", "--peers", *peers]
+    options += ["--seeds", "1", "--candidates", "3", "--epochs", "4"]
     found = run("time_to_score", tmp_path, *options)
 
     rows = found["table"]["breast cancer"]
     assert rows["skorch-random"]["ratio"] == 1
-    assert rows.keys() == {"skorch-random", "sktune-random", "sktune-gp"}
-    for run_of_peers in found["runs"]:
-        assert {row["n_candidates"] for row in run_of_peers["peers"].values()} == {3}
+    assert rows.keys() == {"skorch-random", *peers}
+    (run_of_peers,) = found["runs"]
+    told = {
+        peer: [row["n_candidates"], row["n_fits"] / 5, row["n_epochs"] / 5]
+        for peer, row in run_of_peers["peers"].items()
+    }
+    n_complete, n_fits, n_epochs = told.pop("sktune-racing")
+    # all candidates have been on the first of five splits
+    assert 1 <= n_complete <= 24
+    assert 24 / 5 < n_fits <= 24
+    assert n_epochs == 4 * n_fits
+    assert told == {
+        "skorch-random": [3, 3, 12],
+        "sktune-random": [24, 24, 96],
+        "sktune-gp": [24, 24, 96],
+        # 12 candidates of 1 epoch, 6 of 2, 3 of 4
+        "sktune-halving": [3, 21, 24],
+        # 3 candidates of 1 epoch, 1 of 4 and 2 of 4; three times
+        "sktune-hyperband": [9, 18, 42],
+    }
     assert "sktune-gp" in capsys.readouterr().out
+
+
+def test_time_to_a_score_counts_only_candidates_with_all_epochs():
+    script = import_module("time_to_score")
+    fits = [(float(n), "ab"[n % 2], 2, 0.9) for n in range(10)]
+    fits += [(10.0 + n, "a", 4, 0.5) for n in range(5)]
+
+    assert script.list_finished(fits, 4) == [(14.0, 0.5)]
+    assert script.count_epochs(fits) == 5 * (4 + 2)
 
 
 def test_time_to_a_score_is_that_of_the_first_candidate_to_reach_it():

@@ -18,7 +18,7 @@ fig, ax = plt.subplots()
 options = {"n_iter": 40, "cv": 3, "random_state": 0}
 searches = {
     "random": RandomizedSearchCV(net, space, **options),
-    'Bayesian, sampler="gp"': BayesSearchCV(net, space, sampler="gp", batch_size=8, **options),
+    "Bayesian": BayesSearchCV(net, space, batch_size=8, **options),
 }
 for (label, search), color in zip(searches.items(), ("tab:blue", "tab:orange"), strict=True):
     scores = search.fit(X / 16, y).cv_results_["mean_test_score"]

@@ -9,6 +9,7 @@ from joblib.parallel import ParallelBackendBase
 
 from sktune.bridge.calls import Call
 from sktune.bridge.listening.progress import note_result
+from sktune.bridge.listening.waves import Waves
 from sktune.bridge.seam import (
     FallbackToBackend,
     begin_stream,
@@ -27,7 +28,7 @@ from sktune.bridge.seam import (
 from sktune.bridge.tables import WholeTables
 from sktune.engine.report import FusionReport
 from sktune.engine.store.caching import open_cache
-from sktune.runtime.devices import resolve_device
+from sktune.runtime.devices import name_device, resolve_device
 from sktune.runtime.progress import QuietProgress, SearchProgress, make_progress
 from sktune.runtime.recorded_warnings import restore_showwarning
 
@@ -53,7 +54,7 @@ class FusingBackend(ParallelBackendBase):
         elsewhere. Results do not depend on it.
     device : str or torch.device, default=None
         Where all networks are trained and evaluated, whatever their own `device`. None leaves that
-        to them.
+        to them. ``"cuda"`` without a number is all GPUs of the machine: each trains some groups.
     precision : {"tf32", "bf16"}, default=None
         The type of the factors of matrix products in training; their sums are float32. ``"tf32"``
         has an effect on GPUs that have it, ``"bf16"`` (8 bits of mantissa) on other devices, too.
@@ -97,6 +98,9 @@ class FusingBackend(ParallelBackendBase):
     keeper : object, default=None
         ``keeper.wrap(item)`` returns what runs in the place of a task. ``keeper.receive(result)``
         gets the result of each, in their order, before scikit-learn does.
+    race : object, default=None
+        It decides which candidates go on to further splits: see
+        :class:`sktune.search.racing.Race`. None fits all candidates on all splits.
     """
 
     supports_return_generator = True
@@ -124,6 +128,7 @@ class FusingBackend(ParallelBackendBase):
         checkpoint_interval=60.0,
         deadline=None,
         keeper=None,
+        race=None,
         **kwargs,
     ):
         super().__init__(*args, **kwargs)
@@ -132,7 +137,7 @@ class FusingBackend(ParallelBackendBase):
                 f"precision must be 'tf32', 'bf16' or None, got precision={precision!r}"
             )
         self.max_lanes = max_lanes
-        self.device = device if device is None else str(resolve_device(device))
+        self.device = device if device is None else _check_device(device)
         self.precision = precision
         self.report = FusionReport() if report is None else report
         self.progress = progress
@@ -146,6 +151,7 @@ class FusingBackend(ParallelBackendBase):
             raise ValueError(f"store must be None beside a cache, got store={store!r}")
         self.store = open_cache(cache, cache_limit, checkpoint_interval) or store
         self.keeper = keeper
+        self.race = race
         self.is_over = False
         # the backend of the surrounding context; if that is one of this class, what it has noted
         surrounding = chosen_backend()
@@ -279,6 +285,22 @@ class _WatchingBackend(ParallelBackendBase):
         items = list(tasks)
         if self.owner.keeper is not None:
             items = [self.owner.keeper.wrap(item) for item in items]
+        n_tasks = tasks.n_tasks
+        # whoever computes the call holds the tasks from here on
+        del tasks
+        if self.owner.race is None:
+            yield from self._compute_fits(items, n_tasks)
+            return
+        yield None
+        yield from Waves(items, self.owner, self._compute_wave).run(self.progress)
+
+    def _compute_wave(self, items):
+        """Return the results of tasks that fit; empty their list."""
+        _, *results = self._compute_fits(items, len(items))
+        return results
+
+    def _compute_fits(self, items, n_tasks):
+        """Yield None, then the results of tasks that fit; empty their list."""
         call = self._make_call(read_tasks(items))
         if not call.has_networks:
             call.report_all()
@@ -286,9 +308,8 @@ class _WatchingBackend(ParallelBackendBase):
             # the stream alone holds the tasks from here on
             del call
             if self.owner.deadline is not None:
-                items = [let_begin_until(item, self.owner.deadline.n_left) for item in items]
-            tasks = make_stream(items, tasks.n_tasks)
-            yield from self._pass_on_with_bar(tasks, places)
+                items[:] = [let_begin_until(item, self.owner.deadline.n_left) for item in items]
+            yield from self._pass_on_with_bar(make_stream(items, n_tasks), places)
             return
         if self.parallel.verbose > 0 and isinstance(self.progress, QuietProgress):
             self.progress = make_progress(True)
@@ -297,9 +318,9 @@ class _WatchingBackend(ParallelBackendBase):
                 "fits that are trained together have no timeout: "
                 f"timeout={self.parallel.timeout} is not used"
             )
-            warnings.warn(message, UserWarning, stacklevel=4)
+            warnings.warn(message, UserWarning, stacklevel=5)
         # the call alone holds the tasks from here on
-        del tasks, items
+        items.clear()
         yield from call.run()
 
     def _make_call(self, tasks):
@@ -333,6 +354,13 @@ class _WatchingBackend(ParallelBackendBase):
         # a search of sktune fuses its own fits only, not those that its estimators make in `fit`
         with self.owner.outside():
             yield from pass_on(self.parallel, tasks, self.other, n_jobs)
+
+
+def _check_device(device):
+    """Return the name of a device that is there; ``"auto"`` stays, as workers may have others."""
+    resolved = name_device(device, resolve_device(device))
+    is_auto = isinstance(device, str) and device == "auto"
+    return "auto" if is_auto else resolved
 
 
 def _check_outer_options(outer, options):

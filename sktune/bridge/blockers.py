@@ -37,10 +37,16 @@ def why_alone(net):
     is_ours = isinstance(net, NetworkEstimator)
     if not is_ours and type(net) not in KINDS:
         return f"{type(net).__name__} is neither one of sktune's nets nor of skorch's"
-    if name := find_override(net):
-        return f"{type(net).__name__} overrides {name}"
     if vars(net).get("history_") is not None:
         return "it has a history of its own"
+    return why_settings_alone(net)
+
+
+def why_settings_alone(net):
+    """Return why a net cannot be trained by the engine with such parameters, or an empty string."""
+    is_ours = isinstance(net, NetworkEstimator)
+    if name := find_override(net):
+        return f"{type(net).__name__} overrides {name}"
     if reason := why_refused(net):
         return reason
     for name in STANDARD_DATA:

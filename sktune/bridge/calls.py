@@ -84,7 +84,9 @@ class Call:
 
     def _run_jobs(self):
         """Train the networks, then yield what runs each task: a function and its arguments."""
-        turns = Turns(self.jobs, self.owner.report, self.owner.can_end_early)
+        # of a race, whoever runs the waves tells which candidates are complete
+        is_told = self.owner.race is None
+        turns = Turns(self.jobs, self.owner.report, self.owner.can_end_early, warns=is_told)
         try:
             self._train()
         except KeyboardInterrupt as error:

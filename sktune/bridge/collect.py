@@ -38,6 +38,7 @@ from sktune.estimators.base import NetworkEstimator
 from sktune.estimators.hook import FitHook
 from sktune.estimators.overrides import find_clips
 from sktune.modules.mlp import MLP
+from sktune.runtime.devices import resolve_device
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.generators import Tracker
 from sktune.runtime.recorded_warnings import recorded_warnings
@@ -104,7 +105,8 @@ class Collector:
         fits = []
         for number, planned in enumerate(planned_fits):
             if self.device is not None:
-                net_of(planned.estimator).set_params(device=self.device)
+                net = net_of(planned.estimator)
+                net.set_params(device=_device_of(net, self.device))
             # a second fit of the estimator goes on where the first has ended
             draft = make_draft(planned.estimator if draft is None else draft)
             fits.append(self._prepare(planned, draft, seed and seed + number))
@@ -158,11 +160,8 @@ class Collector:
         fit.reason = why_refused_initialized(net)
         if fit.reason:
             return
-        fit.callbacks = net.callbacks_
-        watcher = None
-        if needs_watching(net):
-            watcher = make_watcher(net, fit.spec, first.valid)
-        fit.spec = replace(fit.spec, clips=find_clips(net), watcher=watcher)
+        fit.spec = replace(fit.spec, clips=find_clips(net), watcher=None)
+        _take_callbacks(fit, net, first.valid)
 
     def _follow_batch_size(self, net, first):
         """Return the spec of the `first` fit with the batch size of `net`, and its group key."""
@@ -244,10 +243,8 @@ class Collector:
             return
         fit.spec = read_spec(net, dataset, planned, self.tables)
         if list_settings(net):
-            fit.callbacks = net.callbacks_
             _, fit.valid = net.get_split_datasets(dataset, rows.y)
-        if needs_watching(net):
-            fit.spec = replace(fit.spec, watcher=make_watcher(net, fit.spec, fit.valid))
+        _take_callbacks(fit, net, fit.valid)
         with recorded_warnings() as caught:
             notice_first_outputs(net, fit.spec, self.tables)
         fit.caught = [*fit.caught, *caught]
@@ -266,10 +263,7 @@ class Collector:
             fit.reason = "its dropout draws from the device's generator"
         else:
             fit.spec = spec
-            if list_settings(net):
-                fit.callbacks = net.callbacks_
-            if needs_watching(net):
-                fit.spec = replace(spec, watcher=make_watcher(net, spec, valid))
+            _take_callbacks(fit, net, valid)
 
     def _keep(self, fit, start, planned):
         """Keep what others can follow, and the test rows for which outputs are computed."""
@@ -316,6 +310,19 @@ class Collecting(FitHook):
         """Keep the dataset, and why the arguments keep the fit out of a group; stop the fit."""
         self.found.append((why_told(epochs, **fit_params), dataset))
         return True
+
+
+def _take_callbacks(fit, net, valid):
+    """Let a fit have the callbacks of its initialized net, and what tells them of its epochs."""
+    if list_settings(net):
+        fit.callbacks = net.callbacks_
+    if needs_watching(net):
+        fit.spec = replace(fit.spec, watcher=make_watcher(net, fit.spec, valid))
+
+
+def _device_of(net, device):
+    """Return a device as a net takes it: nets of skorch do not know ``"auto"``."""
+    return device if isinstance(net, NetworkEstimator) else str(resolve_device(device))
 
 
 def _fold_of(fit, fold):

@@ -167,21 +167,17 @@ class HandOver(FitHook):
             vars(net).pop(name, None)
         vars(net).update(fit.template.attributes)
         if fit.spec.watcher is None:
-            net.history_ = _make_history(fit.template.net, curve)
+            history = _make_history(fit.template.net, curve)
         else:
             callbacks = fit.template.net.callbacks_ if fit.callbacks is None else fit.callbacks
-            net.history_ = adopt_history(callbacks, fit.result.state)
-        # the next fit replaces this history, while it would empty one that the user has set
-        vars(net)["_own_history"] = net.history_
+            history = adopt_history(callbacks, fit.result.state)
+        _set_history(net, history, curve)
         self.trained = Trained(fit.template.net, fit.callbacks, fit.spec, fit.result, fit.test_rows)
         self.is_evaluated = False
         if not isinstance(net, NetworkEstimator):
             self.build_parts(net)
             return
         vars(net)["_hook"] = self
-        if "train_loss" not in net.history_[-1]:
-            # without skorch's callbacks the history has no losses of epochs
-            vars(net)["_curve"] = _make_losses(curve)
 
     def forget_outputs(self):
         """Free the outputs for the test rows, and the table of these rows."""
@@ -248,6 +244,36 @@ def forget_optimizer(estimator):
         hook.forget_optimizer()
     elif hasattr(getattr(net, "optimizer_", None), "state"):
         net.optimizer_.state.clear()
+
+
+def install_parts(net, spec, result):
+    """Make an initialized net of sktune what its training has come to, which it has not done.
+
+    Parameters
+    ----------
+    net : NetworkEstimator
+        It stands where its training would begin.
+    spec : FitSpec
+    result : FitResult
+    """
+    with limited_threads(1):
+        parts = _build_parts(net, Trained(net, None, spec, result, ()))
+    vars(net).update(parts)
+    # the type that the parts have been given
+    vars(net).pop("_narrow_to", None)
+    # an epoch ends with the validation rows, if there are any
+    net._set_training(spec.rows.valid is None)
+    _set_history(net, _make_history(net, result.curve), result.curve)
+
+
+def _set_history(net, history, curve):
+    """Give a net the history of its training."""
+    net.history_ = history
+    # the next fit replaces this history, while it would empty one that the user has set
+    vars(net)["_own_history"] = net.history_
+    if isinstance(net, NetworkEstimator) and "train_loss" not in net.history_[-1]:
+        # without skorch's callbacks the history has no losses of epochs
+        vars(net)["_curve"] = _make_losses(curve)
 
 
 def _check_n_rows(fit, X):

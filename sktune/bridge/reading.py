@@ -27,6 +27,7 @@ from sktune.modules.dropout import dropout_layers
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import find_sequence, has_other_forward
 from sktune.modules.structure import as_text
+from sktune.runtime.devices import name_device
 from sktune.runtime.threads import limited_threads
 from sktune.training.optimizers import list_free_options
 from sktune.training.rows import rows_of
@@ -90,7 +91,8 @@ def read_spec(net, dataset, planned, tables):
         is_regressor=isinstance(net, NeuralNetRegressor),
         runs_user_code=not _is_proven(net),
         n_outputs=getattr(net, "n_outputs_", None),
-        device=str(rows.X.device),
+        device=name_device(net.device, rows.X.device),
+        is_auto=isinstance(net.device, str) and net.device == "auto",
         augmentation=net._read_augmentation(rows, net.criterion_),
         clips=find_clips(net),
     )

@@ -14,6 +14,7 @@ from sktune.engine.sampling import DrawnSampling
 from sktune.engine.specs import FitSpec, InitialModule, LossSpec
 from sktune.estimators.overrides import find_clips
 from sktune.modules.dropout import dropout_layers, serve_dropout
+from sktune.runtime.devices import name_device
 from sktune.runtime.dtypes import floating_dtype
 from sktune.runtime.seeds import seeded
 from sktune.runtime.threads import limited_threads
@@ -169,7 +170,7 @@ def read_skorch_spec(net, tables, rows, train, valid, generator_state):
         seed=0,
         must_be_finite=False,
         is_regressor=isinstance(net, skorch.NeuralNetRegressor),
-        device=str(rows.X.device),
+        device=name_device(net.device, rows.X.device),
         clips=find_clips(net),
     )
 

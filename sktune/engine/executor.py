@@ -2,24 +2,26 @@
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import suppress
-from dataclasses import replace
+from contextlib import contextmanager, suppress
+from functools import partial
 from time import perf_counter
 
 import torch
 
 from sktune.engine.events import listening
-from sktune.engine.group import train_group
+from sktune.engine.group import train_group, train_in_turns
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
 from sktune.engine.steps.base import StepOptions, Stopped
 from sktune.engine.store.base import copy_error
 from sktune.engine.store.recording import Recorder
 from sktune.engine.store.trainings import find_trainings
-from sktune.engine.workers.engines import LostWorkerError
-from sktune.engine.workers.jobs import GroupJob, GroupResult
-from sktune.engine.workers.replay import replay
-from sktune.runtime.gpu.streams import own_stream
+from sktune.engine.workers.couriers import Courier
+from sktune.engine.workers.engines.base import LostWorkerError
+from sktune.engine.workers.jobs import GroupResult
+from sktune.engine.workers.moving import Copies
+from sktune.engine.workers.turns import Turns
+from sktune.runtime.devices import list_devices
 from sktune.runtime.threads import limited_threads
 
 
@@ -115,8 +117,6 @@ class Trainer:
         self.precision = precision
         self.max_lanes = max_lanes
         self.store = store
-        # the streams on which this thread has launched what the groups need, by device
-        self.launched = {}
         product_dtype = torch.bfloat16 if precision == "bf16" else None
         self.options = StepOptions(product_dtype=product_dtype, allows_tf32=precision == "tf32")
 
@@ -129,10 +129,16 @@ class Trainer:
         """
         n_workers = self.n_workers
         n_threads = torch.get_num_threads()
+        n_devices = min((_count_devices(fit.spec) for fit in fits), default=1)
+        if n_devices > 1:
+            # one thread takes the groups of all GPUs in turn
+            n_workers = n_devices
+        find_type = None
         if self.engine is not None:
+            find_type = self.engine.make_finder([fit.spec for fit in fits])
             n_workers = self.engine.n_workers
             n_threads = n_workers * self.engine.n_threads
-        trainings = find_trainings(fits, self.store, self.precision, self.report.sharing)
+        trainings = find_trainings(fits, self.store, self.precision, self.report.sharing, find_type)
         plans = plan_groups(
             trainings,
             tables,
@@ -141,7 +147,8 @@ class Trainer:
             n_threads=n_threads,
             options=self.options,
             order=None if order is None else lambda one: min(map(order, one.fits)),
-            has_own_devices=self.engine is not None,
+            has_own_devices=self.engine is not None or n_devices > 1,
+            find_type=find_type,
         )
         for training in trainings:
             for fit in training.fits:
@@ -155,10 +162,6 @@ class Trainer:
         if not plans:
             return
         began = perf_counter()
-        for device in {plan.device for plan in plans if plan.device.type == "cuda"}:
-            # groups compute on streams of their own, after what this thread has launched: their
-            # rows are to be there
-            self.launched[device] = torch.cuda.current_stream(device)
         trainings = [training for plan in plans for training in plan.fits]
         # this thread computes as well, with no more than its share of torch's threads
         n_threads = max(plan.options.n_threads for plan in plans)
@@ -182,95 +185,48 @@ class Trainer:
         """Yield pairs of a plan and what came of it, a GroupResult or an Exception."""
         here = plans
         if self.engine is not None:
-            jobs, here = self._make_jobs(plans)
-            yield from self._run_on_workers(jobs)
-        n_workers = min(self.n_workers, len(here))
-        if self.options.allows_tf32 and any(plan.device.type == "cuda" for plan in here):
-            # the setting is that of the process: no group may be evaluated while another trains
-            n_workers = 1
-        executor = ThreadExecutor(n_workers, self.options.stop)
-        yield from executor.run(self._train_group, here)
-
-    def _make_jobs(self, plans):
-        """Return pairs of a plan and its job for a worker, and the plans to be trained here."""
-        jobs = []
-        here = []
-        for plan in plans:
-            try:
-                if any(training.lead.telling is not None for training in plan.fits):
-                    raise TypeError("callbacks of scikit-learn hear of the epochs in this process")
-                jobs.append((plan, self._make_job(plan)))
-            except Exception as error:
-                # what cannot be pickled can be trained
-                reason = f"the fits cannot be sent to workers: {error}"
-                here.append(replace(plan, blockers={**plan.blockers, "workers": reason}))
-        self.engine.packer.forget()
-        return jobs, here
-
-    def _make_job(self, plan):
-        """Return a group as the bytes and the arrays that a worker needs."""
-        tables = {}
-        arrays = {}
-        for name in dict.fromkeys(spec.rows.table for spec in plan.specs):
-            tables[name], parts = self.engine.packer.pack(plan.tables[name])
-            arrays |= {array.name: array for array in parts}
-        job = GroupJob(
-            plan.specs,
-            plan.states,
-            tables,
-            wanted=[training.n_epochs_wanted for training in plan.fits],
-            n_threads=plan.options.n_threads,
-            product_dtype=plan.options.product_dtype,
-            allows_tf32=plan.options.allows_tf32,
-            listeners=[one for one in self.listeners if _goes_along(one)],
-        )
-        return job.pack(), list(arrays.values())
-
-    def _run_on_workers(self, jobs):
-        """Let workers train groups; the listeners hear of the epochs of each when it is done."""
-        staying = [one for one in self.listeners if not _goes_along(one)]
-        for number, outcome in self.engine.run([job for _, job in jobs]):
-            plan, _ = jobs[number]
-            if isinstance(outcome, GroupResult):
-                recorder = Recorder(plan.fits, self.store)
-                for position, result in outcome.kept:
-                    recorder.keep(position, result)
-                recorder.flush(is_last=True)
-                with listening(staying, [training.lead for training in plan.fits]) as listeners:
-                    replay(outcome.results, listeners)
-            yield plan, outcome
+            courier = Courier(self.engine, self.listeners, self.store, self.precision)
+            jobs, here = courier.pack(plans)
+            yield from courier.run(jobs)
+        on_gpus = [plan for plan in here if plan.device.type == "cuda"]
+        others = [plan for plan in here if plan.device.type != "cuda"]
+        executor = ThreadExecutor(min(self.n_workers, len(others)), self.options.stop)
+        yield from executor.run(self._train_group, others)
+        copies = Copies()
+        yield from Turns(self.n_workers).run(partial(self._begin_group, copies), on_gpus)
 
     def _train_group(self, plan):
         """Return what came of a group that is trained in this thread."""
         began = perf_counter()
-        recorder = Recorder(plan.fits, self.store)
         backend = plan.new_backend()
-        with (
-            limited_threads(plan.options.n_threads),
-            own_stream(plan.device, self.launched.get(plan.device)),
-            listening(self.listeners, [training.lead for training in plan.fits]) as listeners,
-        ):
+        with limited_threads(plan.options.n_threads), self._attending(plan) as options:
+            results = train_group(plan.specs, plan.states, plan.tables, backend=backend, **options)
+        return _make_result(plan, results, backend, plan.device, perf_counter() - began)
+
+    def _begin_group(self, copies, plan, device):
+        """Return a generator that trains a group on a GPU, with copies of its rows there."""
+        return self._train_in_turns(plan, device, *copies.move(plan.specs, plan.tables, device))
+
+    def _train_in_turns(self, plan, device, specs, tables):
+        """Train a group; pause where it would wait for the device."""
+        began = perf_counter()
+        backend = plan.new_backend()
+        with self._attending(plan) as options:
+            results = yield from train_in_turns(
+                specs, plan.states, tables, backend=backend, **options
+            )
+        return _make_result(plan, results, backend, device, perf_counter() - began)
+
+    @contextmanager
+    def _attending(self, plan):
+        """Let listeners and the store hear of a group; yield the options of its training."""
+        recorder = Recorder(plan.fits, self.store)
+        fits = [training.lead for training in plan.fits]
+        with listening(self.listeners, fits) as listeners:
             try:
-                results = train_group(
-                    plan.specs,
-                    plan.states,
-                    plan.tables,
-                    backend=backend,
-                    options=plan.options,
-                    listeners=listeners,
-                    keeper=recorder,
-                )
+                yield {"options": plan.options, "listeners": listeners, "keeper": recorder}
             finally:
                 recorder.flush(is_last=True)
-        steps, blockers = backend.told()
-        return GroupResult(
-            results,
-            perf_counter() - began,
-            worker="",
-            device=str(plan.device),
-            steps=steps,
-            blockers={**plan.blockers, **blockers},
-        )
 
     def _conclude(self, plan, outcome):
         """Give the fits of a group what came of it; return the plans that are to be tried again."""
@@ -348,9 +304,22 @@ class Trainer:
         return []
 
 
-def _goes_along(listener):
-    """Tell whether a listener is sent to the workers with each group."""
-    return getattr(listener, "goes_along", False)
+def _make_result(plan, results, backend, device, seconds):
+    """Return what came of a group that was trained in this process."""
+    steps, blockers = backend.told()
+    return GroupResult(
+        results,
+        seconds,
+        worker="",
+        device=str(device),
+        steps=steps,
+        blockers={**plan.blockers, **blockers},
+    )
+
+
+def _count_devices(spec):
+    """Return how many devices a fit may be trained on."""
+    return len(list_devices(torch.device(spec.device)))
 
 
 def _is_memory_error(error):

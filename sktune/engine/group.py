@@ -69,6 +69,40 @@ def train_group(
     ValueError
         If the states are at different epochs, or if no backend can train the fits.
     """
+    turns = train_in_turns(
+        specs,
+        states,
+        tables,
+        until,
+        backend=backend,
+        options=options,
+        listeners=listeners,
+        keeper=keeper,
+    )
+    with flushed_denormals():
+        while True:
+            try:
+                next(turns)
+            except StopIteration as end:
+                return end.value
+
+
+def train_in_turns(
+    specs,
+    states=None,
+    tables=None,
+    until=None,
+    *,
+    backend=None,
+    options=None,
+    listeners=(),
+    keeper=None,
+):
+    """Train fits together as :func:`train_group` does, which has the same arguments.
+
+    This is a generator, whose value the results are. It pauses in each epoch before it waits for a
+    device.
+    """
     states = [None] * len(specs) if states is None else states
     options = StepOptions() if options is None else options
     results = [FitResult(state=state) for state in states]
@@ -82,7 +116,7 @@ def train_group(
         if backend is None:
             raise ValueError(f"fits must be such as can be trained together, got: {blockers}")
     lanes = [Lane(specs[n], states[n], tables) for n in going_on]
-    trained = Group(lanes, backend, options, listeners, going_on, keeper).train(until)
+    trained = yield from Group(lanes, backend, options, listeners, going_on, keeper).train(until)
     for n, result in zip(going_on, trained, strict=True):
         results[n] = result
     return results
@@ -147,27 +181,30 @@ class Group:
         self.allows_tf32 = self.options.allows_tf32 and is_on_gpu
         # whether the nets can be evaluated together: users' modules tell when it is tried
         self.can_evaluate = True
+        # the positions of lanes, numbers of rows, and losses and accuracies, on the device
+        self.validated = []
         # of each epoch: the lanes that were alive, and arrays of their losses and rates by name
         self.records = []
 
     def train(self, until=None):
-        """Train all lanes until each is done, or up to an epoch; return their results."""
+        """Train all lanes until each is done, or up to an epoch; a generator of their results."""
         self.backend.prepare(self.lanes, self.options)
         epoch = self.first_epoch
-        with flushed_denormals():
-            while self.alive:
-                began = perf_counter()
-                rates = [self.lanes[lane].begin_epoch(epoch) for lane in self.alive]
-                with tf32_products(self.allows_tf32):
-                    losses = self.backend.run_epoch(epoch, rates)
-                finished = self._close_epoch(epoch, losses, rates, began)
-                if self.keeper is not None:
-                    self._keep(epoch, finished)
-                if epoch + 1 == until:
-                    self._retire(range(len(self.alive)), finished, epoch)
-                elif finished:
-                    self._retire(finished, finished, epoch)
-                epoch += 1
+        while self.alive:
+            began = perf_counter()
+            rates = [self.lanes[lane].begin_epoch(epoch) for lane in self.alive]
+            with tf32_products(self.allows_tf32):
+                read_losses = self.backend.begin_epoch(epoch, rates)
+            self._launch_validation([self.lanes[lane] for lane in self.alive])
+            yield
+            finished = self._close_epoch(epoch, read_losses(), rates, began)
+            if self.keeper is not None:
+                self._keep(epoch, finished)
+            if epoch + 1 == until:
+                self._retire(range(len(self.alive)), finished, epoch)
+            elif finished:
+                self._retire(finished, finished, epoch)
+            epoch += 1
         for lane, curve in self._curves_of(range(len(self.lanes))).items():
             self.results[lane].curve = curve
         return self.results
@@ -403,30 +440,46 @@ class Group:
         return is_as_before
 
     @torch.no_grad()
-    def _validate(self, lanes):
-        """Return each lane's validation loss and accuracy by name; nothing if there are no rows."""
-        if lanes[0].spec.rows.valid is None:
-            return {}
-        found = np.zeros((2, len(lanes)))
+    def _launch_validation(self, lanes):
+        """Compute what :meth:`_validate` reads; nothing if there are no validation rows."""
+        self.validated = []
         self.valid_outputs = {
             position: []
             for position, lane in enumerate(lanes)
             if lane.watcher is not None and lane.watcher.needs_outputs
         }
-        parts = []
+        if lanes[0].spec.rows.valid is None:
+            return
+        # what is recorded returns no outputs, and takes batches of its own
+        if not self.valid_outputs and self.loss.is_plain_mean:
+            sums = self.backend.launch_validation()
+            if sums is not None:
+                self.validated.append((list(range(len(lanes))), 1, sums))
+                return
         for part in validation_parts(lanes, self.loss.is_plain_mean):
-            net = self.backend.net
-            held = self.backend.held(part.positions)
-            if len(held) < len(net):
-                net = net.select(held)
-            outputs = net.forward(part.X, False)
-            losses = self.loss.of_lanes(outputs, part.target, part.weight)
-            accuracies = self.loss.accuracies(outputs, part.target).to(losses.dtype)
-            parts.append((part.positions, part.X.shape[1], torch.stack([losses, accuracies])))
-            for position, output in zip(part.positions, outputs, strict=True):
-                if position in self.valid_outputs:
-                    # the memory of outputs is used again for the next part
-                    self.valid_outputs[position].append(output.clone())
+            self.validated.append(self._evaluate_part(part))
+
+    def _evaluate_part(self, part):
+        """Return the positions of a part, its number of rows, and what the nets come to on it."""
+        net = self.backend.net
+        held = self.backend.held(part.positions)
+        if len(held) < len(net):
+            net = net.select(held)
+        outputs = net.forward(part.X, False)
+        losses = self.loss.of_lanes(outputs, part.target, part.weight)
+        accuracies = self.loss.accuracies(outputs, part.target).to(losses.dtype)
+        for position, output in zip(part.positions, outputs, strict=True):
+            if position in self.valid_outputs:
+                # the memory of outputs is used again for the next part
+                self.valid_outputs[position].append(output.clone())
+        return part.positions, part.X.shape[1], torch.stack([losses, accuracies])
+
+    def _validate(self, lanes):
+        """Return each lane's validation loss and accuracy by name; nothing if there are no rows."""
+        if lanes[0].spec.rows.valid is None:
+            return {}
+        found = np.zeros((2, len(lanes)))
+        parts = self.validated
         for (positions, n_rows, _), both in zip(parts, fetch([p[2] for p in parts]), strict=True):
             found[:, positions] += both.double().numpy() * n_rows
         found /= [len(lane.spec.rows.valid) for lane in lanes]

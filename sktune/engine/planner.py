@@ -78,7 +78,8 @@ def group_key(spec, tables):
         # all rows at once, how many these may be
         batch_size = None
     return (
-        (rows.X.shape[1:], rows.X.dtype, rows.X.device, rows.target.shape[1:], rows.target.dtype),
+        (rows.X.shape[1:], rows.X.dtype, rows.target.shape[1:], rows.target.dtype),
+        (rows.X.device, spec.device),
         (batch_size, type(spec.sampling), spec.rows.valid is not None),
         (
             spec.loss.match,
@@ -87,6 +88,8 @@ def group_key(spec, tables):
             spec.n_outputs,
             spec.narrow_to,
             spec.must_be_finite,
+            # workers may have other devices than this process
+            spec.is_auto,
         ),
         (spec.optimizer.type, *((name, options.get(name)) for name in shared)),
         (structure_of(criterion), *(str(buffer.tolist()) for buffer in criterion.buffers())),
@@ -104,6 +107,7 @@ def plan_groups(
     options=None,
     has_own_devices=False,
     order=None,
+    find_type=None,
 ):
     """Arrange fits in groups; give those that cannot be trained together a `reason`.
 
@@ -123,6 +127,9 @@ def plan_groups(
     order : callable or None
         ``order(fit)`` is a number, equal for fits that are to be complete together: groups are then
         of few such numbers each, so that what is lost is little where the training is broken off.
+    find_type : callable or None
+        ``find_type(spec)`` is the type of the device on which a fit will be trained, such as
+        ``"cuda"``; None is that of its own.
 
     Returns
     -------
@@ -139,9 +146,9 @@ def plan_groups(
         if backend:
             plans += [
                 GroupPlan(part, tables, backend, options, blockers)
-                for part in _divide_by_rows(members, max_lanes, order)
+                for part in _divide_by_rows(members, max_lanes, order, find_type)
             ]
-    plans = _balance(plans, n_workers, has_own_devices)
+    plans = _balance(plans, n_workers, has_own_devices, find_type)
     if order is not None:
         plans.sort(key=lambda plan: min(map(order, plan.fits)))
     n_workers = max(1, min(n_workers, len(plans)))
@@ -167,7 +174,7 @@ def _by_key(fits):
     return list(alike.values())
 
 
-def _divide_by_rows(members, max_lanes, order=None):
+def _divide_by_rows(members, max_lanes, order, find_type):
     """Yield groups of fits that are alike, whose numbers of rows differ by less than a batch.
 
     Fits on the same rows stand side by side.
@@ -178,7 +185,7 @@ def _divide_by_rows(members, max_lanes, order=None):
         most = first.rows.n_train + max(first.batch_sizes)
         together = [fit for fit in members if fit.spec.rows.n_train <= most]
         members = members[len(together) :]
-        yield from _divide_evenly(together, max_lanes, order)
+        yield from _divide_evenly(together, max_lanes, order, find_type)
 
 
 def count_lanes(device):
@@ -186,13 +193,14 @@ def count_lanes(device):
     return _MOST_LANES.get(device, _MOST_LANES_ELSEWHERE)
 
 
-def _divide_evenly(fits, max_lanes, order=None):
+def _divide_evenly(fits, max_lanes, order, find_type):
     """Yield groups of at most so many lanes.
 
     On a CPU, fits on the same rows that are many enough stay among themselves: they share batches.
     With an `order`, these groups have no more lanes than fill a core.
     """
-    device = torch.device(fits[0].spec.device).type
+    spec = fits[0].spec
+    device = torch.device(spec.device).type if find_type is None else find_type(spec)
     most = max_lanes or count_lanes(device)
     if order is not None:
         fits = sorted(fits, key=order)
@@ -217,7 +225,7 @@ def _divide_evenly(fits, max_lanes, order=None):
             yield members[start:stop]
 
 
-def _balance(plans, n_workers, has_own_devices):
+def _balance(plans, n_workers, has_own_devices, find_type):
     """Return plans, the longest first, divided so that no worker waits long for another's last one.
 
     On a GPU that the workers share they stay whole: there it is the lanes of a group that are
@@ -226,19 +234,21 @@ def _balance(plans, n_workers, has_own_devices):
     plans = sorted(plans, key=_estimate_plan, reverse=True)
     if not plans or n_workers == 1:
         return plans
-    if plans[0].device.type != "cpu" and not has_own_devices:
+    device = plans[0].device.type if find_type is None else find_type(plans[0].fits[0].spec)
+    is_on_cpu = device == "cpu"
+    if not is_on_cpu and not has_own_devices:
         return plans
     most = sum(map(_estimate_plan, plans)) / (2 * n_workers)
-    while _can_divide(plans[0]) and _estimate_plan(plans[0]) > most:
+    while _can_divide(plans[0], is_on_cpu) and _estimate_plan(plans[0]) > most:
         longest, *others = plans
         plans = sorted([*longest.halve(), *others], key=_estimate_plan, reverse=True)
     return plans
 
 
-def _can_divide(plan):
+def _can_divide(plan, is_on_cpu):
     """Tell whether halves of a group are still worth a worker of their own."""
     fewest = 1 if plan.backend.goes_lane_by_lane else _FEWEST_STACKED_LANES
-    if plan.device.type != "cpu":
+    if not is_on_cpu:
         fewest = _FEWEST_LANES_OF_A_GPU
     return len(plan.fits) > 1 and len(plan.fits) >= 2 * fewest
 

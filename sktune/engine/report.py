@@ -59,6 +59,36 @@ class Sharing:
 
 
 @dataclass
+class Racing:
+    """What a race of the candidates has spared; all is 0 where there was none.
+
+    Attributes
+    ----------
+    n_fits : int
+        The fits of all candidates on all splits.
+    n_spared_fits : int
+        Those of them that were not run.
+    dropped : list of dict
+        Of each candidate that has left the race: ``candidate``; ``n_splits``, on how many splits it
+        was fitted; its ``mean_score`` on these; and the ``line``, the worst score of the best
+        candidate until then, which it was below.
+    """
+
+    n_fits: int = 0
+    n_spared_fits: int = 0
+    dropped: list = field(default_factory=list)
+
+    def describe(self):
+        """Return lines of text; none if there was no race."""
+        if not self.n_fits:
+            return []
+        return [
+            f"{self.n_spared_fits} of {self.n_fits} fits spared by racing, "
+            f"{len(self.dropped)} candidates have left the race"
+        ]
+
+
+@dataclass
 class FusionReport:
     """How the fits of a search were trained; ``print`` it for a summary.
 
@@ -67,8 +97,9 @@ class FusionReport:
     groups : list of dict
         Of each group of fits that were trained together: ``lanes`` (how many), ``seconds``,
         ``device``, ``worker`` (machine and process; empty for this process), ``steps`` (how its
-        steps were taken: ``"compiled"``, ``"recorded"`` or ``"stacked"``), ``blockers`` (why they
-        were not taken in other ways, by the ways' names), and ``compiled``, a bool.
+        steps were taken: ``"compiled"``, ``"launched"``, ``"recorded"`` or ``"stacked"``),
+        ``blockers`` (why they were not taken in other ways, by the ways' names), and ``compiled``,
+        a bool.
     alone : list of dict
         Of each fit that was trained by itself: ``candidate``, ``split`` and ``reason``.
     curves : Curves
@@ -79,6 +110,8 @@ class FusionReport:
         Of each fit that a listener has ended early: ``candidate``, ``split`` and ``reason``.
     sharing : Sharing
         Which epochs were not trained twice, and why others were.
+    racing : Racing
+        Which fits were not run, as their candidates could not win.
     is_interrupted : bool
         Whether the user has interrupted the search.
     left_out : list of int
@@ -93,6 +126,7 @@ class FusionReport:
     seconds: float = 0.0
     stopped: list = field(default_factory=list)
     sharing: Sharing = field(default_factory=Sharing)
+    racing: Racing = field(default_factory=Racing)
     is_interrupted: bool = False
     left_out: list = field(default_factory=list)
     n_earlier: int = 0
@@ -138,4 +172,4 @@ class FusionReport:
         reasons = [fit["reason"] for fit in self.alone]
         for reason in dict.fromkeys(reasons):
             lines.append(f"  {reasons.count(reason)}: {reason}")
-        return "\n".join([*lines, *self.sharing.describe()])
+        return "\n".join([*lines, *self.sharing.describe(), *self.racing.describe()])

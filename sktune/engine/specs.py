@@ -5,7 +5,7 @@ not part of them: a spec names its table, by the digest of its contents, and pic
 """
 
 from collections.abc import Callable
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -62,6 +62,15 @@ class InitialModule:
         serve_dropout(module, seed)
         # an estimator may compute in a wider type
         return module.to(self.dtypes[0])
+
+    def on(self, device):
+        """Return this module, or a copy of it on another device."""
+        tensors = (*self.module.parameters(), *self.module.buffers())
+        if all(tensor.device == device for tensor in tensors):
+            return self
+        moved = copy(self)
+        moved.module = deepcopy(self.module).to(device)
+        return moved
 
     def __digest__(self):
         if self._digest is None:
@@ -193,6 +202,8 @@ class FitSpec:
         The outputs that the data call for.
     device : str
         Where the fit computes.
+    is_auto : bool
+        Whether the user has left the device to the library: a worker takes its own.
     augmentation : Augmentation or None
         What changes the rows in training; it must not be changed.
     keeps_outputs : bool
@@ -221,6 +232,7 @@ class FitSpec:
     runs_user_code: bool = True
     n_outputs: int | None = None
     device: str = "cpu"
+    is_auto: bool = False
     augmentation: Augmentation | None = None
     keeps_outputs: bool = True
     clips: tuple = ()
@@ -256,6 +268,9 @@ class FitSpec:
         settings = {name: getattr(self, name) for name in self.__dataclass_fields__}
         # the training does not depend on what the fitted net is asked for
         del settings["keeps_outputs"]
+        # nor on who has chosen the device, nor on which of several GPUs it is
+        del settings["is_auto"]
+        settings["device"] = torch.device(self.device).type
         settings["rows"] = self.rows.training_digest
         return settings
 

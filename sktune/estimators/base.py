@@ -6,6 +6,7 @@ import numpy as np
 import skorch
 import torch
 from sklearn.base import is_classifier
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping
 from skorch.utils import to_numpy
 from torch import nn
 from torch.utils.data import DataLoader
@@ -30,6 +31,7 @@ from sktune.modules.reading import has_embedding
 from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
 from sktune.runtime.threads import few_threads, limited_threads
+from sktune.runtime.versions import RemembersVersions
 from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset
 
@@ -43,8 +45,12 @@ class Given(NamedTuple):
     y: object
 
 
-class NetworkEstimator(ShowsSummary, CallbackSupport, ScalesRates, Records, Training):
+class NetworkEstimator(
+    RemembersVersions, ShowsSummary, CallbackSupport, ScalesRates, Records, Training
+):
     """The base class of the networks, scikit-learn estimators that train as skorch does."""
+
+    _packages = ("sktune", "torch", "skorch")
 
     def _assign(self, arguments):
         """Set the constructor's arguments, which are its ``locals()``, and do nothing else."""
@@ -103,6 +109,24 @@ class NetworkEstimator(ShowsSummary, CallbackSupport, ScalesRates, Records, Trai
         if tags.classifier_tags is not None:
             tags.classifier_tags.multi_label = True
         return tags
+
+    def get_metadata_routing(self):
+        """Return the routing of metadata: what ``fit`` takes, and groups for ``train_split``.
+
+        It is that of skorch from 1.4 on, also where an older skorch is installed.
+
+        Returns
+        -------
+        router : MetadataRouter
+        """
+        router = MetadataRouter(owner=type(self).__name__).add_self_request(self)
+        splitter = getattr(self.train_split, "cv", None)
+        if splitter is None:
+            return router
+        mapping = MethodMapping()
+        mapping.add(caller="fit", callee="split")
+        mapping.add(caller="partial_fit", callee="split")
+        return router.add(splitter=splitter, method_mapping=mapping)
 
     def __repr__(self, N_CHAR_MAX=700):
         return super(skorch.NeuralNet, self).__repr__(N_CHAR_MAX)

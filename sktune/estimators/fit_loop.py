@@ -23,6 +23,7 @@ from sktune.engine.steps.recording.alone import find_lone_steps
 from sktune.estimators.callbacks.tasks import NO_TASKS
 from sktune.estimators.components import Components
 from sktune.estimators.datasets import Datasets, count_rows_of_batch, is_read
+from sktune.estimators.hook import NO_HOOK, find_surrounding
 from sktune.estimators.overrides import (
     find_clips,
     find_override,
@@ -61,6 +62,9 @@ class Training(Components, Datasets):
     def fit_loop(self, X, y=None, epochs=None, *, _routing_method="fit", **fit_params):
         """Train for `epochs` (None: ``max_epochs``), from where the history ends."""
         if self._hook.replace_training(self, X, epochs, fit_params):
+            return self
+        is_whole = self._hook is NO_HOOK and _routing_method == "fit"
+        if is_whole and find_surrounding().replace_training(self, X, epochs, fit_params):
             return self
         self.check_training_readiness()
         if getattr(self, "optimizer_", None) is not None:

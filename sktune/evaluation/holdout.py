@@ -25,6 +25,7 @@ from sktune.evaluation.searches import (
 from sktune.evaluation.splits import check_splits, check_splits_of, is_own_splitter, restrict_splits
 from sktune.evaluation.summary import summarize
 from sktune.runtime.diagrams.notebooks import ShowsSummary
+from sktune.runtime.versions import RemembersVersions
 
 
 def _method_of_best(name):
@@ -44,7 +45,9 @@ def _method_of_best(name):
     return available_if(is_available)(method)
 
 
-class HoldoutSearch(ShowsSummary, CallbackSupport, MetaEstimatorMixin, BaseEstimator):
+class HoldoutSearch(
+    RemembersVersions, ShowsSummary, CallbackSupport, MetaEstimatorMixin, BaseEstimator
+):
     """Tune on a part of the rows, and score the best model once on the others.
 
     First, `test_size` of the rows are sealed. The search, its cross-validation and its refit use

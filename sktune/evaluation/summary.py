@@ -115,6 +115,11 @@ def _describe_fits(core):
     if hasattr(core, "n_candidates_"):
         rounds = np.atleast_1d(core.n_candidates_).tolist()
         text = f"{rounds[0]} candidates in {len(rounds)} rounds"
+    elif hasattr(core, "brackets_"):
+        rounds = [len(candidates)]
+        n_candidates = sum(bracket["n_candidates"][0] for bracket in core.brackets_)
+        text = f"{n_candidates} candidates in {len(core.brackets_)} brackets"
+        text += f", {rounds[0]} evaluations"
     elif candidates is not None:
         rounds = [len(candidates)]
         text = f"{rounds[0]} candidates"
@@ -122,7 +127,10 @@ def _describe_fits(core):
         return "" if n_splits is None else f"{n_splits} folds"
     if n_splits is None:
         return text
-    return f"{text} × {n_splits} folds = {sum(rounds) * n_splits} fits"
+    n_fits = sum(rounds) * n_splits
+    n_run = int(np.sum(getattr(core, "cv_results_", {}).get("n_splits_run", n_fits)))
+    fits = f"{n_fits} fits" if n_run == n_fits else f"{n_run} of {n_fits} fits, raced,"
+    return f"{text} × {n_splits} folds = {fits}"
 
 
 def _list_candidates(core):

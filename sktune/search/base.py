@@ -10,7 +10,9 @@ from sktune.engine.store import MemoryStore
 from sktune.engine.store.caching import open_cache
 from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.progress import make_progress
+from sktune.runtime.versions import RemembersVersions
 from sktune.search.ensembles.mixin import EnsembleSearch
+from sktune.search.racing import complete_results, expecting_lost, make_race
 from sktune.search.simplicity import OneStandardError, check_order
 
 # What the trainings may take that a search in rounds keeps until it is over.
@@ -33,32 +35,41 @@ def warn_of_interrupt(n_candidates):
     )
 
 
-class _FusedSearch(ShowsSummary, EnsembleSearch):
+class _FusedSearch(RemembersVersions, ShowsSummary, EnsembleSearch):
     """What all searches have in common, beside a search of scikit-learn's as another base."""
 
     cache = None
     cache_limit = 1024
     checkpoint_interval = 60.0
+    racing = False
 
     def fit(self, X, y=None, **params):
         """Run fit with all sets of parameters, as in scikit-learn."""
         check_order(self)
+        self._race = make_race(self)
         options = self._fusing_options()
         self._report = options["report"]
-        kept = self._begin_ensemble(y)
+        kept = self._kept = self._begin_ensemble(y)
         self._progress = options["progress"]
         try:
             with fused_tasks(keeper=kept, **options):
                 super().fit(X, y, **params)
+            self._complete_results()
         finally:
             self._progress.close()
-            del self._progress, self._report
+            del self._progress, self._report, self._race, self._kept
         self.fusion_ = options["report"]
         self.interrupted_ = self.fusion_.is_interrupted
         if kept is not None:
             self._drop_models(kept)
-            self._end_ensemble(kept, X, y, params)
+            # members that are fitted to all rows are recorded, too
+            shared = {"store": options["store"]} if "store" in options else {}
+            with fused_tasks(**shared):
+                self._end_ensemble(kept, X, y, params)
         return self
+
+    def _complete_results(self):
+        """Put into ``cv_results_`` what scikit-learn does not know of."""
 
     @staticmethod
     def _select_best_index(refit, refit_metric, results):
@@ -74,6 +85,8 @@ class _FusedSearch(ShowsSummary, EnsembleSearch):
         metric = getattr(self.refit, "metric", self.refit)
         progress = make_progress(self.verbose > 0, metric if isinstance(metric, str) else None)
         options = {"report": FusionReport(), "progress": progress, "can_end_early": True}
+        if self._race is not None:
+            options["race"] = self._race
         store = self._make_store()
         # without one of its own, a search has that of the surrounding context
         return options if store is None else {**options, "store": store}
@@ -88,7 +101,12 @@ class _FusedSearch(ShowsSummary, EnsembleSearch):
             more_results = {
                 name: [column[n] for n in kept] for name, column in (more_results or {}).items()
             }
-        return super()._format_results(candidate_params, n_splits, out, more_results)
+        if not self.racing:
+            return super()._format_results(candidate_params, n_splits, out, more_results)
+        with expecting_lost():
+            results = super()._format_results(candidate_params, n_splits, out, more_results)
+        complete_results(results, out, n_splits)
+        return results
 
     def _drop_models(self, kept):
         """Forget the fold models of candidates that are not among the results."""

@@ -42,11 +42,12 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         over kinds of models with other parameters each.
     n_iter : int, default=30
         How many candidates to evaluate, those of a `storage` that is gone on with included.
-    sampler : {"tpe", "gp"}, optuna sampler, or callable, default="tpe"
-        ``"tpe"`` is Optuna's Tree-structured Parzen Estimator with its defaults (Bergstra et al.
-        2011). ``"gp"`` is a Gaussian process, fitted once for each batch, with Thompson sampling
-        (Kandasamy et al. 2018). A sampler of Optuna's is copied, and has a seed of its own; a
-        callable, such as the class of one, is called with ``seed=``.
+    sampler : {"gp", "tpe"}, optuna sampler, or callable, default="gp"
+        ``"gp"`` is a Gaussian process, fitted once for each batch, with Thompson sampling
+        (Kandasamy et al. 2018). ``"tpe"`` is Optuna's Tree-structured Parzen Estimator with its
+        defaults (Bergstra et al. 2011), which learns less from a few large batches. A sampler of
+        Optuna's is copied, and has a seed of its own; a callable, such as the class of one, is
+        called with ``seed=``.
     batch_size : int, default=None
         How many candidates to evaluate in a round. None is what trains at no extra cost, and a
         third of `n_iter` at most: for networks on a CPU 32, on a GPU 512 fits; for what is fitted
@@ -70,7 +71,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         no other fit begins any more. The candidates that are complete are returned, and the best is
         refitted. On a CPU a round is trained a few candidates at a time, so that few are lost.
     scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval, racing
         See :class:`GridSearchCV`. With several scores, `refit` names the one that guides the
         search.
 
@@ -106,13 +107,15 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     'all 12 candidates are evaluated'
     """
 
+    is_guided = True
+
     def __init__(
         self,
         estimator,
         param_distributions,
         *,
         n_iter=30,
-        sampler="tpe",
+        sampler="gp",
         batch_size=None,
         storage=None,
         scoring=None,
@@ -134,6 +137,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        racing=False,
     ):
         super().__init__(
             estimator,
@@ -162,6 +166,7 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
+        self.racing = racing
 
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""
@@ -178,6 +183,10 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         import_optuna("BayesSearchCV")
         check_sampler(self.sampler)
         Space(self.param_distributions).check_names(self.estimator)
+
+    def _list_parts(self):
+        """Return the parts of the space, and an empty one for the estimator as it is."""
+        return [{}, *super()._list_parts()]
 
     def _begin_fit(self, X, y, params):
         """Note what a study has to be of to be gone on with."""
@@ -248,6 +257,9 @@ class BayesianCandidates(Asked):
         for number, (point, rows) in enumerate(restored):
             self.found.append((point, Outcome(self._params_of(number, point), rows)))
         search._session.restored = [outcome for _, outcome in self.found]
+        if search._race is not None:
+            for _, outcome in self.found:
+                search._race.take(outcome.rows)
         if self.found:
             self.tell(*zip(*self.found, strict=True))
 

@@ -10,6 +10,7 @@ from sktune.search.rounds.search_in_rounds import SearchInRounds
 from sktune.search.rounds.sizes import default_batch_size
 from sktune.search.rounds.sources import Listed
 from sktune.search.samplers.distributions import Space
+from sktune.search.samplers.drawing import make_drawable
 
 
 class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
@@ -48,14 +49,21 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         `oof_predictions_` is left out, with a warning, if it takes more MB (of 2**20 bytes).
     cache : str or path, default=None
         A folder, in which each fit that is trained together with others is recorded once it is
-        complete. The same search later trains what is missing, and a larger one what is new. A
-        folder may be shared by several searches and processes. Networks need an int as
+        complete, and the refit. The same search later trains what is missing, and a larger one what
+        is new. A folder may be shared by several searches and processes. Networks need an int as
         `random_state`: otherwise each search draws seeds of its own. None records nothing.
     cache_limit : float or None, default=1024
         How many MB (of 2**20 bytes) the folder may take; the oldest fits are removed first. None is
         no limit.
     checkpoint_interval : float, default=60.0
         After so many seconds, fits in progress are recorded as well, to go on from there.
+    racing : bool, default=False
+        Whether candidates race over the splits. All are fitted on the first split, and the best
+        there on all of them. Then a candidate goes on to each further split unless its mean score
+        so far is below the worst score, on any split, of the best candidate that is complete
+        (Bergman et al. 2024, "Don't waste your time: early stopping cross-validation", the
+        "forgiving" rule). What is fitted has the scores that it has without a race. A winner that
+        is unlucky on the first splits can be lost.
 
     Attributes
     ----------
@@ -66,7 +74,9 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         then. Where none was, there is a KeyboardInterrupt.
     cv_results_ : dict
         As in scikit-learn. The ``fit_time`` of fits trained together is their group's, divided by
-        their number.
+        their number. With `racing` a fit that was not run has the score NaN, and so has the mean
+        of its candidate, whose rank is the last one, as is that of failed candidates;
+        ``n_splits_run`` is on how many splits each was fitted. Mean times are of what was run.
     ensemble_ : AverageClassifier or AverageRegressor
         With `ensemble`. ``best_estimator_`` stays the single model that is fitted to all rows.
     ensemble_weights_ : ndarray of shape (n_candidates,)
@@ -85,8 +95,10 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
     ------
     ValueError
         By ``fit``, before anything is trained, if an ensemble is asked for and there is no `refit`
-        by one metric, the models have no ``predict_proba`` (of classifiers), or the scoring needs
-        what an ensemble does not have. A candidate that fails on a split is never a member.
+        by one metric, no candidate can have ``predict_proba`` (of classifiers), or the scoring
+        needs what an ensemble does not have; with `racing`, if there is one split only, or `refit`
+        is a function or does not name one of several scores. A candidate that fails on a split is
+        never a member.
 
     Examples
     --------
@@ -123,6 +135,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        racing=False,
     ):
         super().__init__(
             estimator=estimator,
@@ -142,6 +155,7 @@ class GridSearchCV(_FusedSearch, model_selection.GridSearchCV):
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
+        self.racing = racing
 
 
 class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
@@ -153,14 +167,15 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     Parameters
     ----------
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions with ``rvs``, as those of
-        :mod:`scipy.stats`, :class:`zero_or` and :class:`loguniform_int`.
+        Names of parameters to lists of values, to distributions with ``rvs``, as those of
+        :mod:`scipy.stats`, :class:`zero_or` and :class:`loguniform_int`, or to distributions of
+        :mod:`optuna.distributions`.
     n_iter : int, default=10
         How many candidates to draw.
     random_state : int, RandomState or None, default=None
         From which the candidates follow.
     estimator, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, return_train_score, \
-            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
+            ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval, racing
         See :class:`GridSearchCV`, also for the attributes.
     stop, patience, tol, timeout
         See :class:`BayesSearchCV`. With `stop` or `timeout` the candidates, which are the same, are
@@ -209,6 +224,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
+        racing=False,
     ):
         super().__init__(
             estimator=estimator,
@@ -230,6 +246,7 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
+        self.racing = racing
         self.stop = stop
         self.patience = patience
         self.tol = tol
@@ -238,18 +255,34 @@ class RandomizedSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Evaluate all candidates at once, or in rounds if the search may stop before their end."""
         if self.stop is None and self.timeout is None:
-            # older releases of scikit-learn do not have the argument
-            context = {} if callback_ctx is None else {"callback_ctx": callback_ctx}
-            super()._run_search(evaluate_candidates, **context)
+            self._evaluate_at_once(evaluate_candidates, callback_ctx)
             self.stop_reason_ = "all candidates are evaluated"
             return
-        sampler = ParameterSampler(
-            self.param_distributions, self.n_iter, random_state=self.random_state
-        )
-        candidates = list(sampler)
+        candidates = list(self._make_sampler())
         space = None if self.stop is None else Space(self.param_distributions)
         rounds = Rounds(self, evaluate_candidates, callback_ctx)
         rule = self._make_rule(space, is_adaptive=False, seed=0)
         size = default_batch_size(self, len(candidates))
         self.stop_reason_ = rounds.run(Listed(candidates, space), size, rule)
         rounds.end()
+
+    def _make_sampler(self):
+        """Return what draws the candidates."""
+        space = make_drawable(self.param_distributions)
+        return ParameterSampler(space, self.n_iter, random_state=self.random_state)
+
+    def _evaluate_at_once(self, evaluate_candidates, callback_ctx):
+        """Evaluate all candidates in one task, as scikit-learn does."""
+        sampler = self._make_sampler()
+        if callback_ctx is None:
+            # older releases of scikit-learn do not have the argument
+            evaluate_candidates(sampler)
+            return
+        context = callback_ctx.subcontext(
+            task_name="search",
+            max_subtasks=len(sampler) * self.n_splits_,
+            sequential_subtasks=False,
+        )
+        context.call_on_fit_task_begin(estimator=self)
+        evaluate_candidates(sampler, callback_ctx=context)
+        context.call_on_fit_task_end(estimator=self)

@@ -34,12 +34,14 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
     n_iter : int or dict of int, default=20
         How many candidates a stage draws; a dict has it by the name of the stage. It is not used by
         ``"grid"``.
-    sampler : {"random", "grid", "tpe", "gp"}, optuna sampler, callable, or dict of these, \
-            default="random"
+    sampler : {"gp", "random", "grid", "tpe"}, optuna sampler, callable, or dict of these, \
+            default="gp"
         How the candidates of a stage are chosen; a dict has it by the name of the stage. All but
-        the first two choose in rounds, by the scores so far, as in :class:`sktune.BayesSearchCV`.
-        They are told of the baseline and of the best candidate so far, where these lie in the
-        space of the stage. A small space gives no candidate twice.
+        ``"random"`` and ``"grid"`` choose in rounds, by the scores so far, as in
+        :class:`sktune.BayesSearchCV`. They are told of the baseline and of the best candidate so
+        far, where these lie in the space of the stage. A small space gives no candidate twice.
+        ``"random"`` draws all candidates of a stage at once, which takes the least time, and takes
+        any distribution with ``rvs``.
     narrow : float, default=0.5
         The part of a parameter's range that is left once the parameter has been tuned,
         ``0 < narrow <= 1``: of a distribution's probability, or of an ordered list of numbers.
@@ -104,7 +106,7 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
         stages,
         *,
         n_iter=20,
-        sampler="random",
+        sampler="gp",
         narrow=0.5,
         scoring=None,
         n_jobs=None,
@@ -156,6 +158,10 @@ class StagedSearch(SearchInRounds, BaseSearchCV):
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""
         read_stages(self)
+
+    def _list_parts(self):
+        """Return the parts of the spaces of all stages; the baseline is the estimator as it is."""
+        return [{}, *(part for stage in read_stages(self) for part in stage.tuned)]
 
     def _run_search(self, evaluate_candidates, *, callback_ctx=None):
         """Evaluate the candidates of each stage, of which scikit-learn keeps the results."""

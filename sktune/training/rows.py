@@ -10,6 +10,7 @@ from skorch.dataset import Dataset, unpack_data
 from torch.utils.data import Subset
 
 from sktune.runtime.dtypes import wide_dtype
+from sktune.runtime.gpu.transfers import send
 
 
 def to_device(array, dtype, device):
@@ -120,7 +121,7 @@ class Rows(Dataset):
             (X, target, weight), without the target or the weight where there are none.
         """
         is_slice = isinstance(rows, slice)
-        positions = rows if is_slice else rows.to(self.device, non_blocking=True)
+        positions = rows if is_slice else send(rows, self.device)
         if sparse.issparse(self.X):
             part = self.X[rows if is_slice else rows.numpy()]
             X = to_device(part.toarray(), self.dtype, self.device)

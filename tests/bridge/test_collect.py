@@ -114,6 +114,7 @@ def test_what_was_trained_for_other_rows_is_not_adopted(monkeypatch):
 def test_the_error_of_a_lane_is_that_of_its_fit(monkeypatch):
     class Failing(Group):
         def train(self, *args):
+            yield
             return [FitResult(error=ArithmeticError("as was told")) for _ in self.lanes]
 
     monkeypatch.setattr(group, "Group", Failing)

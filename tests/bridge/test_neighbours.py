@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import time
 import warnings
 
 import joblib
@@ -77,6 +78,10 @@ def leave_early():
     parallel = Parallel(n_jobs=2, prefer="threads", return_as="generator")
     with parallel:
         left = parallel(delayed(abs)(-n) for n in range(2))
+        # joblib's warning tells tasks that are done from others
+        end = time.monotonic() + 10
+        while parallel.n_completed_tasks < 2 and time.monotonic() < end:
+            time.sleep(0.001)
     found = [*parallel(delayed(abs)(-n) for n in range(3))]
     left.close()
     return found, [*parallel(delayed(abs)(-n) for n in range(3))]

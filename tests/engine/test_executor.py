@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from contextlib import nullcontext
 from textwrap import dedent
 
 import numpy as np
@@ -17,8 +16,7 @@ from parity import X, assert_parity, assert_same_net, assert_same_scores, compil
 from sklearn.exceptions import FitFailedWarning
 
 from sktune import NeuralNetClassifier
-from sktune.engine import executor as run
-from sktune.engine import group, planner
+from sktune.engine import group
 from sktune.engine.compiled import program as compiled
 from sktune.engine.group import Group
 
@@ -201,24 +199,6 @@ def test_one_group_is_divided_among_the_workers():
         assert sorted(group["lanes"] for group in report.groups) == sizes
         for one, other in zip(together, apart, strict=True):
             assert_same_net(one, other)
-
-
-def test_groups_on_a_gpu_stay_whole(monkeypatch):
-    cuda = torch.device("cuda")
-    monkeypatch.setattr(planner.GroupPlan, "device", cuda)
-    streams = []
-    monkeypatch.setattr(
-        run, "own_stream", lambda device, after: streams.append(after) or nullcontext()
-    )
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the stream on {device}")
-    _, _, report = search(
-        NET, [{"lr": rate} for rate in np.linspace(0.01, 0.1, 12)], X, y, n_jobs=2
-    )
-
-    assert [group["lanes"] for group in report.groups] == [12, 12]
-    assert report.groups[0]["device"] == "cuda"
-    # They wait for the rows.
-    assert streams == ["the stream on cuda"] * 2
 
 
 def in_a_process(program, timeout=60):

@@ -5,7 +5,7 @@ from parity import X, assert_same_net, search, y
 
 from sktune import NeuralNetClassifier
 from sktune.engine import group
-from sktune.engine.steps import CompiledSteps, RecordedSteps, StackedSteps
+from sktune.engine.steps import CompiledSteps, LaunchedSteps, RecordedSteps, StackedSteps
 
 NET = NeuralNetClassifier(module__hidden=(8,), max_epochs=3, batch_size=16, random_state=0)
 LANES = [{"lr": 0.01}, {"lr": 0.05}]
@@ -67,6 +67,6 @@ def test_where_no_backend_can_the_last_blocker_is_the_reason(monkeypatch):
 
 
 def test_each_way_has_a_name_of_its_own():
-    names = [kind.name for kind in (RecordedSteps, CompiledSteps, StackedSteps)]
+    names = [kind.name for kind in (LaunchedSteps, RecordedSteps, CompiledSteps, StackedSteps)]
 
-    assert names == ["recorded", "compiled", "stacked"]
+    assert names == ["launched", "recorded", "compiled", "stacked"]

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from parity import RAGGED, X, grid, y
 from scipy import sparse
 
@@ -13,8 +14,12 @@ from sktune import GridSearchCV, NeuralNetClassifier
 from sktune.engine.digest import VERSIONS
 from sktune.engine.specs import FitResult
 from sktune.engine.workers import jobs
-from sktune.engine.workers.engines import check_answer
-from sktune.engine.workers.jobs import GroupJob, find_device, run_job
+from sktune.engine.workers.devices import find_device
+from sktune.engine.workers.engines import ray_engine
+from sktune.engine.workers.engines.base import check_answer
+from sktune.engine.workers.engines.dask_engine import DaskEngine
+from sktune.engine.workers.engines.joblib_engine import JoblibEngine
+from sktune.engine.workers.jobs import GroupJob, run_job
 from sktune.engine.workers.packing import _MOST_KEPT, PackedArray, Packer, UnpackedArrays
 from sktune.engine.workers.replay import replay
 from sktune.training.rows import Rows
@@ -93,12 +98,74 @@ def test_a_worker_takes_the_device_that_it_has(monkeypatch, name, n_devices, exp
 
 def test_another_version_is_told():
     versions = (VERSIONS[0], "9.9.9")
-    job = GroupJob([], None, {}, versions=versions)
+    job = GroupJob([], {}, versions=versions)
     error = run_job(job.pack())
     assert isinstance(error, RuntimeError)
     assert str(error).startswith(
         f"workers must have sktune 9.9.9 as this process has, got {VERSIONS[1]} on "
     )
+
+
+def test_workers_of_another_version_are_told_before_anything_is_trained():
+    client = SimpleNamespace(
+        ncores=lambda: {"tcp://10.0.0.1:1": 4, "tcp://10.0.0.2:1": 2},
+        run=lambda *args, **options: {"tcp://10.0.0.2:1": ("9.9.9", VERSIONS[1])},
+    )
+    engine = DaskEngine(client)
+    assert engine.n_workers == 6
+    with pytest.raises(RuntimeError, match=r"must have torch .*got 9\.9\.9 on tcp://10\.0\.0\.2:1"):
+        engine.check()
+
+
+class FakeRay:
+    """A cluster of Ray with some CPUs and GPUs."""
+
+    def __init__(self, **resources):
+        self.cluster_resources = lambda: resources
+
+
+@pytest.mark.parametrize(
+    ("resources", "n_workers", "types", "options"),
+    [
+        ({"CPU": 8.0}, 8, set(), {}),
+        ({"CPU": 8.0, "GPU": 2.0}, 2, {"cuda"}, {"num_gpus": 1, "max_calls": 0}),
+    ],
+)
+def test_ray_gives_each_group_a_gpu_if_it_has_any(
+    monkeypatch, resources, n_workers, types, options
+):
+    monkeypatch.setattr(ray_engine, "_find_ray", lambda: FakeRay(**resources))
+    engine = ray_engine.RayEngine()
+    assert engine.n_workers == n_workers
+    assert engine.find_device_types() == types
+    assert engine._make_options(wants_gpu=True) == {"max_retries": 1, **options}
+    assert engine._make_options(wants_gpu=False) == {"max_retries": 1}
+
+
+@pytest.mark.parametrize("n_losses", [0, 1, 2, 4])
+def test_jobs_that_joblib_loses_are_run_again_and_then_one_by_one(monkeypatch, n_losses):
+    engine = JoblibEngine("loky", n_jobs=2)
+    lost = []
+    together = []
+
+    def run_together(jobs, folder):
+        together.append(sorted(jobs))
+        for number in jobs:
+            if number == 1 and len(lost) < n_losses:
+                lost.append(number)
+                raise TerminatedWorkerError("a worker stopped")
+            yield number, "trained"
+
+    monkeypatch.setattr(engine, "_run_together", run_together)
+    outcomes = dict(engine.run(["a job", "one that kills", "a job"]))
+    assert sorted(outcomes) == [0, 1, 2]
+    assert outcomes[0] == outcomes[2] == "trained"
+    expected = [[[0, 1, 2]], [[0, 1, 2], [1, 2]], [[0, 1, 2], [1, 2], [1], [2]]]
+    assert together == expected[min(n_losses, 2)]
+    if n_losses < 3:
+        assert outcomes[1] == "trained"
+    else:
+        assert str(outcomes[1]).startswith("the worker of the fit was lost, and so was the next")
 
 
 def test_a_worker_without_sktune_is_told():
@@ -107,12 +174,12 @@ def test_a_worker_without_sktune_is_told():
 
 
 def test_what_a_worker_raises_comes_back_without_a_traceback(monkeypatch):
-    def fail(job, arrays):
+    def fail(job, arrays, tell):
         raise MemoryError("not enough memory")
 
     monkeypatch.setattr(jobs, "_train", fail)
     monkeypatch.setattr(jobs, "_computes_on_gpu", lambda job: False)
-    error = run_job(GroupJob([], None, {}).pack())
+    error = run_job(GroupJob([], {}).pack())
     assert isinstance(error, MemoryError)
     assert error.__traceback__ is None
 

@@ -845,6 +845,12 @@ class Scaled(Linear):
         return super().forward(X) * scale
 
 
+needs_requests = pytest.mark.skipif(
+    "set_fit_request" not in vars(skorch.NeuralNet),
+    reason="requests of metadata of any name came with skorch 1.4",
+)
+
+
 @pytest.mark.usefixtures("routing")
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 def test_metadata_that_nobody_requested_is_refused(method):
@@ -853,6 +859,12 @@ def test_metadata_that_nobody_requested_is_refused(method):
         getattr(net, method)(X, y, scale=0.0)
     assert not net.initialized_
 
+
+@needs_requests
+@pytest.mark.usefixtures("routing")
+@pytest.mark.parametrize("method", ["fit", "partial_fit"])
+def test_metadata_that_was_requested_reaches_the_module(method):
+    net = make_net(module=Scaled)
     getattr(net, f"set_{method}_request")(scale=True)
     getattr(net, method)(X, y, scale=0.0)
     assert net.history[0, "train_loss"] == pytest.approx(np.log(2), rel=1e-5)
@@ -864,6 +876,11 @@ def test_groups_are_routed_to_the_validation_split():
     net = make_net(module=Scaled, train_split=ValidSplit(GroupKFold(2))).fit(X, y, groups=groups)
     assert net.history[0, "batches", :, "valid_batch_size"] == [60]
 
+
+@needs_requests
+@pytest.mark.usefixtures("routing")
+def test_groups_that_were_requested_reach_the_validation_split_too():
+    groups = np.repeat([0, 1], 60)
     net = make_net(module=Scaled, train_split=ValidSplit(GroupKFold(2))).set_fit_request(
         groups=True
     )

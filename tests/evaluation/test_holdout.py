@@ -38,7 +38,7 @@ from torch import nn
 
 from sktune.evaluation.holdout import HoldoutSearch
 from sktune.evaluation.searches import best_model, seed_splits
-from sktune.search import BayesSearchCV, GridSearchCV
+from sktune.search import BayesSearchCV, GridSearchCV, HyperbandSearchCV
 
 X, y = make_classification(60, n_features=4, flip_y=0.2, random_state=0)
 GROUPS = np.arange(60) // 4
@@ -467,6 +467,9 @@ def test_summary_of_several_metrics_and_of_rounds():
 
     assert all(name in several for name in ("Test accuracy", "Best CV f1", "Optimism of f1"))
     assert re.search(r"2 candidates in \d rounds × 2 folds = \d fits", halving)
+    bands = HyperbandSearchCV(LogisticRegression(), {"C": [0.1, 1.0, 9.0]}, cv=2, random_state=0)
+    found = holdout(bands.set_params(max_resources=36, min_resources=12)).fit(X, y).summary()
+    assert "5 candidates in 2 brackets, 6 evaluations × 2 folds = 12 fits in" in found
 
 
 def test_summary_without_an_interval():

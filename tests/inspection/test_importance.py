@@ -149,7 +149,7 @@ def test_frame_is_sorted():
 def test_all_failed():
     results = make_results(lambda c, rng: np.nan, 3)
 
-    with pytest.raises(ValueError, match="must have a score, got 3 failed ones"):
+    with pytest.raises(ValueError, match="must have a score, got 3 without one"):
         importance(results)
 
 

@@ -164,6 +164,22 @@ def halving_results(**more):
     return {"params": params, "iter": rungs, "mean_test_score": scores} | more
 
 
+@pytest.mark.parametrize("kind", ["auto", "parallel"])
+def test_scores_by_parameters_are_those_of_one_rung(kind):
+    results = halving_results(n_resources=[1, 1, 1, 1, 3, 3, 9])
+    names = ["C"] if kind == "auto" else []
+    for params in results["params"]:
+        params["depth"] = 5 * params["C"]
+    display = SearchDisplay.from_cv_results(results, names, kind=kind)
+
+    assert len(display.to_frame()) == 4
+    label = "score (resources = 1)"
+    axes = display.figure_.axes
+    assert label in [axes[0].get_ylabel(), axes[-1].get_ylabel()]
+    # in the order of the evaluations all are shown
+    assert len(SearchDisplay.from_cv_results(results).to_frame()) == 7
+
+
 def test_halving_tells_the_resource_of_each_rung():
     X, y = load_iris(return_X_y=True)
     grid = {"C": [0.001, 0.01, 0.1, 1.0]}

@@ -87,7 +87,9 @@ def test_halving_has_rungs():
 
 
 def test_stages_are_named():
-    search = sktune.StagedSearch(MODEL, [("all", {"C": [0.1, 1.0]})], cv=2).fit(X, y)
+    search = sktune.StagedSearch(MODEL, [("all", {"C": [0.1, 1.0]})], sampler="grid", cv=2).fit(
+        X, y
+    )
     record = read_search(search)
     assert record.stages.tolist() == ["baseline", "all", "all"]
     # the baseline has the estimator's own value

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import skorch
 import torch
-from scipy.stats import uniform
+from scipy.stats import loguniform, uniform
 from sklearn import config_context
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.datasets import make_classification, make_regression
@@ -22,10 +22,10 @@ from sklearn.model_selection import (
     ShuffleSplit,
     cross_val_predict,
 )
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
-from skorch.callbacks import GradientNormClipping
+from skorch.callbacks import BatchScoring
 
 from sktune import (
     BayesSearchCV,
@@ -336,7 +336,7 @@ class UntrainedSVC(LinearSVC):
         (Untrained(), {"ensemble": "folds", "refit": False}, "needs refit, got refit=False"),
         (Untrained(), {"ensemble": "folds", "ensemble_refit": True}, "got ensemble_refit=True"),
         (Untrained(), {"ensemble": "folds", "max_oof_mb": -1}, "got max_oof_mb=-1"),
-        (UntrainedSVC(), {"ensemble": "folds"}, "needs predict_proba .* LinearSVC|UntrainedSVC"),
+        (UntrainedSVC(), {"ensemble": "folds"}, "needs predict_proba .* has it: got UntrainedSVC"),
         (
             Untrained(),
             {
@@ -368,8 +368,79 @@ def test_candidates_without_probabilities_are_left_out():
     assert search.ensemble_weights_.tolist() == [0.0, 1.0]
     assert search.predict_proba(X_new).shape == (40, 3)
     check_average(search)
-    with pytest.raises(ValueError, match="needs predict_proba of each model: SGDClassifier has no"):
+    with pytest.raises(ValueError, match="no candidate has it: got SGDClassifier"):
         clone(search).set_params(param_grid={"loss": ["hinge"]}).fit(X, y)
+
+
+class UntrainedSGD(SGDClassifier):
+    def fit(self, X, y):
+        raise AssertionError("nothing may be trained")
+
+
+NO_PROBABILITIES = {
+    "grid": lambda net: GridSearchCV(
+        net, {"loss": ["hinge", "squared_hinge"], "alpha": [1e-4, 1e-2]}, ensemble="folds"
+    ),
+    "one of several spaces": lambda net: GridSearchCV(
+        net, [{"loss": ["hinge"]}, {"alpha": [0.1]}], ensemble="folds"
+    ).set_params(estimator__loss="perceptron"),
+    "random": lambda net: RandomizedSearchCV(
+        net, {"loss": ["hinge"], "alpha": loguniform(1e-4, 1)}, ensemble="greedy"
+    ),
+    "Pipeline": lambda net: GridSearchCV(
+        Pipeline([("last", LogisticRegression())]),
+        {"last": [net, UntrainedSVC()], "last__random_state": [0]},
+        ensemble="greedy",
+        scoring="neg_log_loss",
+    ),
+    "as it is, too": lambda net: StagedSearch(
+        clone(net).set_params(loss="hinge"),
+        [("a", {"alpha": [0.1]}), ("b", {"loss": ["hinge"]})],
+        ensemble="greedy",
+        sampler="grid",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NO_PROBABILITIES)
+def test_no_candidate_with_probabilities_is_refused_before_anything_is_trained(kind):
+    net = UntrainedSGD(loss="hinge" if kind == "Pipeline" else "log_loss")
+    search = NO_PROBABILITIES[kind](net)
+
+    with pytest.raises(ValueError, match="predict_proba of each model, no candidate has it: got U"):
+        search.fit(X, y)
+
+
+def test_probabilities_that_candidates_alone_have_are_enough():
+    # the estimator as it is has none
+    net = SGDClassifier(loss="hinge", random_state=0)
+    search = GridSearchCV(net, {"loss": ["log_loss"]}, cv=3, ensemble="folds").fit(X, y)
+    assert search.predict_proba(X_new).shape == (40, 3)
+    staged = StagedSearch(
+        net, [("loss", {"loss": ["log_loss"]})], sampler="grid", cv=3, ensemble="greedy"
+    )
+    with pytest.warns(UserWarning, match="without candidates 0: SGDClassifier has no predict_pro"):
+        staged.fit(X, y)
+    assert staged.ensemble_weights_.tolist() == [0.0, 1.0]
+
+
+def test_margins_are_averaged_as_they_are():
+    # a net of a criterion that knows no probabilities predicts what its module returns
+    net = skorch.NeuralNetClassifier(
+        torch.nn.Linear,
+        module__in_features=6,
+        module__out_features=3,
+        max_epochs=20,
+        lr=0.5,
+        criterion=torch.nn.MultiMarginLoss,
+        verbose=0,
+        train_split=None,
+    )
+    search = GridSearchCV(net, {"lr": [0.5]}, cv=3, ensemble="folds", scoring="balanced_accuracy")
+    search.fit((5 * X).astype(np.float32), y.astype(np.int64))
+
+    assert search.oof_predictions_.max() > 2
+    assert search.ensemble_score_ == pytest.approx(search.best_score_)
 
 
 def test_models_without_probabilities_in_the_place_of_others():
@@ -396,7 +467,7 @@ def test_members_keep_no_state_of_their_optimizers(kind):
     net = NeuralNetClassifier(**settings)
     if kind == "alone":
         # a callback that is called for each batch keeps a net out of groups
-        net.set_params(callbacks=[GradientNormClipping(1.0)])
+        net.set_params(callbacks=[BatchScoring("train_loss", name="loss_of_batches")])
     if kind == "skorch":
         net = skorch.NeuralNetClassifier(
             torch.nn.Linear,

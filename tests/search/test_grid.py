@@ -190,7 +190,7 @@ def test_is_an_ordinary_estimator(ours, theirs, params):
     search = ours(LogisticRegression(), verbose=1, **params)
 
     added = {"ensemble", "ensemble_refit", "max_oof_mb"}
-    added |= {"cache", "cache_limit", "checkpoint_interval"}
+    added |= {"cache", "cache_limit", "checkpoint_interval", "racing"}
     if ours is RandomizedSearchCV:
         added |= {"stop", "patience", "tol", "timeout"}
     names = theirs(LogisticRegression(), **params).get_params().keys()

@@ -140,6 +140,29 @@ def test_an_interrupt_while_tasks_are_scored(monkeypatch):
     assert [params["lr"] for params in search.cv_results_["params"]] == [0.01, 0.02]
 
 
+def score_equally(net, X, y):
+    return 1.0
+
+
+@pytest.mark.parametrize(("n_epochs", "found"), [(51, []), (53, [2]), (65, [2, 3, 4])])
+def test_a_race_ends_with_what_is_complete(n_epochs, found, monkeypatch):
+    # first split: 50 epochs for all; second split: 2 of the leader, then 50 for the others
+    search = make_searches()["grid"].set_params(racing=True, scoring=score_equally)
+    Impatient(monkeypatch, n_epochs)
+    if not found:
+        with pytest.raises(KeyboardInterrupt, match="^$"):
+            search.fit(X, y)
+        return
+    with pytest.warns(UserWarning, match=f"{len(found)} of its last 4 candidates") as caught:
+        search.fit(X, y)
+
+    assert len(caught) == 1
+    assert search.interrupted_
+    assert [params["max_epochs"] for params in search.cv_results_["params"]] == found
+    assert search.cv_results_["n_splits_run"].tolist() == [2] * len(found)
+    assert search.cv_results_["mean_test_score"].tolist() == [1.0] * len(found)
+
+
 def test_scikit_learns_own_tools_are_interrupted_as_always(monkeypatch):
     Impatient(monkeypatch, 1)
     with joblib.parallel_config("sktune"), pytest.raises(KeyboardInterrupt, match="^$"):

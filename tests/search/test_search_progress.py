@@ -52,6 +52,12 @@ def read_bars(err):
     return [line for line in err.replace("\r", "\n").splitlines() if line.strip()]
 
 
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch):
+    """Bars are cut at the width of the terminal, which workers of pytest-xdist inherit."""
+    monkeypatch.setenv("COLUMNS", "300")
+
+
 def read_count(line):
     """Return the number done and the total of a line."""
     done, total = re.search(r"(\d+)/(\d+) ", line).groups()

@@ -108,9 +108,13 @@ def test_a_stage_may_be_a_grid():
 
 
 def test_lists_give_no_more_candidates_than_they_have():
-    search = staged(LogisticRegression(), [("one", {"C": [0.1, 1.0]})], n_iter=9).fit(X, y)
+    stages = [("one", {"C": [0.1, 1.0]})]
+    search = staged(LogisticRegression(), stages, n_iter=9, sampler="random").fit(X, y)
 
     assert search.stages_[1]["n_candidates"] == 2
+    # the baseline is one of them, and is not evaluated once more
+    search.set_params(sampler="gp").fit(X, y)
+    assert [params.get("C") for params in search.cv_results_["params"]] == [None, 0.1]
 
 
 def test_pipelines_metrics_and_groups():
@@ -129,10 +133,26 @@ def test_refit_may_choose_itself():
     def first(results):
         return 0
 
-    search = staged(refit=first, scoring=["accuracy", "neg_log_loss"]).fit(X, y)
+    several = {"refit": first, "scoring": ["accuracy", "neg_log_loss"]}
+    search = staged(sampler="random", **several).fit(X, y)
 
     assert search.best_index_ == 0
     assert [stage["best_score"] for stage in search.stages_] == 4 * [None]
+    with pytest.raises(ValueError, match="refit must name .* with sampler='random' and without"):
+        staged(**several).fit(X, y)
+
+
+def test_what_only_draws_is_for_random_stages():
+    class Drawn:
+        def rvs(self, random_state=None):
+            return random_state.uniform(0.5, 2)
+
+    stages = [("one", {"C": Drawn()})]
+    search = staged(LogisticRegression(), stages, sampler="random").fit(X, y)
+
+    assert len(search.cv_results_["params"]) == 4
+    with pytest.raises(ValueError, match="sampler='random' and without stop, stage 'one' takes"):
+        staged(LogisticRegression(), stages).fit(X, y)
 
 
 def test_it_follows_from_its_seed_and_can_be_pickled():

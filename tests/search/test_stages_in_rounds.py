@@ -117,6 +117,7 @@ def test_kinds_of_models_may_return_in_a_later_stage():
         pipeline,
         [("first", KINDS), ("second", later)],
         n_iter=8,
+        sampler="random",
         cv=2,
         random_state=0,
         error_score="raise",

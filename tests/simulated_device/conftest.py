@@ -23,3 +23,15 @@ def gpu():
 
     with simulate() as device:
         yield device
+
+
+@pytest.fixture
+def recording_gpu(gpu, monkeypatch):
+    """A simulated GPU on which nothing has failed yet, and the shortest training is recorded."""
+    from sktune.engine.steps import recorded
+    from sktune.engine.steps.recording import capture
+
+    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
+    monkeypatch.setattr(capture, "FAILURES", capture.Failures())
+    monkeypatch.setattr(recorded, "FAILURES", capture.FAILURES)
+    return gpu

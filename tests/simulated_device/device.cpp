@@ -36,6 +36,8 @@ std::map<std::string, int64_t> launches_by_name;
 // Of each thing that waits for the device: how often it did.
 std::map<std::string, int64_t> waits_by_name;
 int device_count = 1;
+// How many bytes all devices together have.
+std::atomic<int64_t> memory_limit{INT64_MAX};
 thread_local int current_device = 0;
 thread_local int64_t current_streams[kMostDevices];
 
@@ -98,6 +100,8 @@ struct DeviceAllocator final : c10::Allocator {
   c10::DataPtr allocate(size_t n) override {
     c10::Device device(kCUDA, current_device);
     if (n == 0) return {nullptr, device};
+    TORCH_CHECK_WITH(OutOfMemoryError, counters[ALLOCATED] + static_cast<int64_t>(n) <= memory_limit,
+                     "CUDA out of memory. Tried to allocate ", n, " bytes.");
     auto* block = new Block{std::malloc(n), n};
     // What is read before it is written is to be seen.
     std::memset(block->memory, 0xFF, n);
@@ -367,8 +371,9 @@ Tensor& copy_(Tensor& self, const Tensor& src, bool non_blocking) {
   if (is_upload || is_download) {
     if (recording) note_wait("a copy between host and device");
     if (is_upload) ++counters[UPLOADS];
-    // From pageable memory the driver takes a copy at once; to such memory it writes in time.
-    const bool is_free = non_blocking && (is_upload || is_pinned(self));
+    // From pageable memory the driver takes a copy at once, of so much; to it it writes in time.
+    const bool is_small = src.nbytes() <= 1 << 16;
+    const bool is_free = non_blocking && (is_upload ? is_small || is_pinned(src) : is_pinned(self));
     if (!is_free) note_wait(is_upload ? "an upload" : "a download");
   } else if (!recording) {
     std::lock_guard<std::recursive_mutex> lock(mutex);
@@ -518,6 +523,9 @@ std::string describe(const std::map<std::string, int64_t>& counts) {
 
 extern "C" {
 
+void sim_reset_peak() { counters[PEAK] = counters[ALLOCATED].load(); }
+void sim_set_memory_limit(int64_t n_bytes) { memory_limit = n_bytes; }
+int sim_is_recording() { return current_recording() != nullptr; }
 void sim_set_device_count(int n) { device_count = n; }
 int sim_device() { return current_device; }
 void sim_set_device(int device) { current_device = device; }

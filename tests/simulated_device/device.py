@@ -8,6 +8,7 @@ memory which was freed. What a stream or a kernel costs is not simulated: launch
 counted.
 """
 
+import itertools
 import threading
 from collections import namedtuple
 from contextlib import contextmanager
@@ -53,6 +54,11 @@ class Device:
     def reset(self):
         self.lib.sim_reset()
         self.n_streams_made = 0
+
+    def set_memory(self, n_bytes):
+        """Let all devices together have so many bytes beside what is taken; None is no limit."""
+        taken = self.lib.sim_counter(_COUNTERS.index("allocated"))
+        self.lib.sim_set_memory_limit((1 << 62) if n_bytes is None else taken + n_bytes)
 
     def next_stream(self):
         """Return the number of the next stream, from a pool that is handed out in turn."""
@@ -130,6 +136,11 @@ class Event:
         return True
 
 
+# How many graphs use each pool of memory.
+pools = {}
+_handles = itertools.count(1)
+
+
 class Graph:
     """A CUDA graph: operations that were taken down, and that a replay computes again."""
 
@@ -139,8 +150,13 @@ class Graph:
     def __init__(self, keep_graph=False):
         self.handle = None
         self.place = None
+        self.pool_of = None
+        self.has_ended = False
 
     def capture_begin(self, pool=None, capture_error_mode="global"):
+        assert capture_error_mode == "thread_local"
+        if pool is not None and pools.get(pool) == 0:
+            raise RuntimeError("INTERNAL ASSERT FAILED: the pool's graphs are all gone")
         stream = current_stream()
         if stream.stream_id == 0:
             raise RuntimeError("CUDA graphs must be captured on a non-default stream.")
@@ -150,23 +166,28 @@ class Graph:
         if not self.handle:
             raise torch.AcceleratorError("CUDA error: the stream is being captured already")
         self.place = (stream.device.index, stream.stream_id)
+        self.pool_of = pool
+        pools[pool] = pools.get(pool, 0) + 1
 
     def capture_end(self):
         stream = current_stream()
         if self.place != (stream.device.index, stream.stream_id):
             raise RuntimeError("Capture must end on the same stream it began on.")
+        self.has_ended = True
         _device.check(_device.lib.sim_end_recording(self.handle, *self.place))
 
     def replay(self):
         _device.check(_device.lib.sim_replay(self.handle))
 
     def reset(self):
-        if self.handle:
+        # a capture that nobody ends goes on without its graph
+        if self.handle and self.has_ended:
             _device.lib.sim_delete_recording(self.handle)
             self.handle = None
+            pools[self.pool_of] -= 1
 
     def pool(self):
-        return (0, 1)
+        return self.pool_of
 
     def __len__(self):
         return _device.lib.sim_recording_size(self.handle)
@@ -273,13 +294,17 @@ def _stand_ins(n_devices):
         "current_stream": current_stream,
         "default_stream": lambda device=None: Stream(device, number=0),
         "graph": capture,
-        "graph_pool_handle": lambda: (0, 1),
-        "is_current_stream_capturing": lambda: False,
+        "graph_pool_handle": lambda: (0, next(_handles)),
+        "is_current_stream_capturing": lambda: bool(_device.lib.sim_is_recording()),
         "synchronize": synchronize,
         "empty_cache": lambda: _device.wait("torch.cuda.empty_cache", for_all_streams=True),
         "memory_allocated": lambda device=None: _device.lib.sim_counter(5),
         "max_memory_allocated": lambda device=None: _device.lib.sim_counter(6),
-        "reset_peak_memory_stats": lambda device=None: None,
+        "memory_reserved": lambda device=None: _device.lib.sim_counter(5),
+        "reset_peak_memory_stats": lambda device=None: _device.lib.sim_reset_peak(),
+        "set_per_process_memory_fraction": lambda fraction, device=None: (
+            _device.lib.sim_set_memory_limit(int(fraction * 8 * one_gb))
+        ),
         "mem_get_info": lambda device=None: (
             8 * one_gb - _device.lib.sim_counter(5),
             8 * one_gb,
@@ -307,6 +332,7 @@ def simulate(n_devices=1):
     """
     device = load()
     device.lib.sim_set_device_count(n_devices)
+    device.set_memory(None)
     device.reset()
     with (
         mock.patch.multiple(torch.cuda, **_stand_ins(n_devices)),

@@ -64,6 +64,7 @@ def is_loaded():
 def _declare(lib):
     """Tell ctypes the types that the library's functions take and return."""
     handle = ctypes.c_void_p
+    lib.sim_set_memory_limit.argtypes = [ctypes.c_int64]
     lib.sim_counter.restype = ctypes.c_int64
     lib.sim_stream.restype = ctypes.c_int64
     lib.sim_set_stream.argtypes = [ctypes.c_int, ctypes.c_int64]

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import joblib
 import numpy as np
 import pytest
 import skorch
@@ -61,6 +62,19 @@ def test_a_fit_alone_is_that_of_the_processor(gpu, name):
 
     assert gpu.counts().replays >= 2 * 4
     assert_same_net(here, bring_home(there))
+
+
+def test_a_fit_that_a_cache_knows_is_that_of_the_processor(gpu, tmp_path):
+    here = make(device="cpu").fit(X, y)
+    with joblib.parallel_config("sktune", cache=tmp_path):
+        there = make(device="cuda").fit(X, y)
+        n_replays = gpu.counts().replays
+        again = make(device="cuda").fit(X, y)
+
+    assert gpu.counts().replays == n_replays > 0
+    for net in (there, again):
+        assert str(next(net.module_.parameters()).device) == "cuda:0"
+        assert_same_net(here, bring_home(net))
 
 
 def test_portions_go_on_where_the_last_one_ended(gpu):

@@ -11,14 +11,8 @@ from torch import nn
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.steps import recorded
-from sktune.engine.steps.recording import capture
 
-
-@pytest.fixture(autouse=True)
-def _device(gpu, monkeypatch):
-    monkeypatch.setattr(recorded, "FEWEST_STEPS", 1)
-    monkeypatch.setattr(capture, "FAILURES", capture.Failures())
-    monkeypatch.setattr(recorded, "FAILURES", capture.FAILURES)
+pytestmark = pytest.mark.usefixtures("recording_gpu")
 
 
 def net(kind=NeuralNetClassifier, **options):

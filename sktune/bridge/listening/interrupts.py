@@ -5,6 +5,16 @@ import warnings
 _INTERRUPTED = "the search was interrupted"
 
 
+def warn_of_interrupt(n_kept, n_candidates):
+    """Warn that a search ends with those of its last candidates that are complete."""
+    warnings.warn(
+        f"the search was interrupted, {n_kept} of its last {n_candidates} candidates are complete: "
+        "it ends with the best that there is; interrupt it again to leave it",
+        UserWarning,
+        stacklevel=3,
+    )
+
+
 class Turns:
     """Runs the jobs of a call in turn; after an interrupt, those of complete candidates only.
 
@@ -17,12 +27,15 @@ class Turns:
         It takes note of the candidates that are left out.
     can_end_early : bool
         Whether the search can do without some of its candidates; otherwise an interrupt is raised.
+    warns : bool, default=True
+        Whether the user is told of candidates that are left out.
     """
 
-    def __init__(self, jobs, report, can_end_early):
+    def __init__(self, jobs, report, can_end_early, *, warns=True):
         self.jobs = jobs
         self.report = report
         self.can_end_early = can_end_early
+        self.warns = warns
         self.left_out = set()
         self.results = {}
         self.done = set()
@@ -62,12 +75,8 @@ class Turns:
             for fit in (fit for job in self.jobs for fit in job.fits or ()):
                 fit.reason = fit.reason or _INTERRUPTED
             raise error
-        warnings.warn(
-            f"the search was interrupted, {len(kept)} of its last {len(by_candidate)} candidates "
-            "are complete: it ends with the best that there is; interrupt it again to leave it",
-            UserWarning,
-            stacklevel=2,
-        )
+        if self.warns:
+            warn_of_interrupt(len(kept), len(by_candidate))
         are_kept = {id(job) for jobs in kept for job in jobs}
         self.left_out = {id(job) for job in self.jobs} - are_kept
         for candidate, jobs in by_candidate.items():

@@ -16,6 +16,9 @@ class CallProgress:
     progress : SearchProgress
     """
 
+    # workers tell of the epochs while they train
+    counts_epochs = True
+
     def __init__(self, progress):
         self.progress = progress
         # of each fit, by its id: the epochs that are planned, and those that are done

@@ -21,7 +21,13 @@ from sktune.bridge.seam.searches import (
     take_split,
     take_test_rows,
 )
-from sktune.bridge.seam.skipping import is_skipped, let_begin_until, make_skipped_result
+from sktune.bridge.seam.skipping import (
+    is_lost,
+    is_skipped,
+    let_begin_until,
+    make_lost_result,
+    make_skipped_result,
+)
 from sktune.bridge.seam.streams import TaskStream, begin_stream, make_stream
 from sktune.bridge.seam.tasks import (
     FIT_FUNCTIONS,
@@ -45,9 +51,11 @@ __all__ = [
     "get_active_backend",
     "intercept",
     "is_fit",
+    "is_lost",
     "is_skipped",
     "let_begin_until",
     "make_engine",
+    "make_lost_result",
     "make_skipped_result",
     "make_stream",
     "open_outer",

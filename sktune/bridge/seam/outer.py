@@ -9,9 +9,9 @@ from importlib import import_module
 import joblib
 
 from sktune.bridge.seam.parallel import chosen_backend
-from sktune.engine.workers.dask_engine import DaskEngine
-from sktune.engine.workers.joblib_engine import JoblibEngine
-from sktune.engine.workers.ray_engine import RayEngine
+from sktune.engine.workers.engines.dask_engine import DaskEngine
+from sktune.engine.workers.engines.joblib_engine import JoblibEngine
+from sktune.engine.workers.engines.ray_engine import RayEngine
 
 OUTER = ("dask", "ray", "loky", "threading")
 

@@ -1,4 +1,4 @@
-"""Fits that are not begun any more, since the time of their search is over."""
+"""Fits that are not begun: the time of their search is over, or their candidate cannot win."""
 
 from time import time
 
@@ -7,6 +7,7 @@ import numpy as np
 from sktune.bridge.seam.tasks import Task, is_fit
 
 _SKIPPED = "sktune_skipped"
+_LOST = "sktune_lost"
 
 
 class TimedFit:
@@ -46,8 +47,17 @@ def let_begin_until(item, n_seconds):
     return TimedFit(function, time() + n_seconds), args, kwargs
 
 
-def make_skipped_result(task):
-    """Return the result of a task that has not fitted: it has no error, and scores of NaN."""
+def make_skipped_result(task=None, row=None):
+    """Return the result of a task that has not fitted: it has no error, and scores of NaN.
+
+    Parameters
+    ----------
+    task : Task or None
+    row : dict or None
+        The result of another task, which tells what there is of scores in place of `task`.
+    """
+    if row is not None:
+        return {_SKIPPED: True, **_make_empty(row, 0.0)}
     result = {
         _SKIPPED: True,
         "fit_error": None,
@@ -61,6 +71,30 @@ def make_skipped_result(task):
     return result
 
 
+def make_lost_result(row):
+    """Return the result of a task that is not run, as its candidate has lost a race.
+
+    `row` is the result of a task that has not failed.
+    """
+    return {_LOST: True, **_make_empty(row, np.nan)}
+
+
+def _make_empty(row, seconds):
+    """Return a result like another one, with scores of NaN."""
+    result = {"fit_error": None, "n_test_samples": 0, "fit_time": seconds, "score_time": seconds}
+    for name in ("test_scores", "train_scores"):
+        if isinstance(row.get(name), dict):
+            result[name] = dict.fromkeys(row[name], np.nan)
+        elif name in row:
+            result[name] = np.nan
+    return result
+
+
 def is_skipped(result):
-    """Tell whether a task was not begun any more."""
+    """Tell whether a task was not begun any more, as the time was over."""
     return isinstance(result, dict) and _SKIPPED in result
+
+
+def is_lost(result):
+    """Tell whether a task was not run, as its candidate had lost a race."""
+    return isinstance(result, dict) and _LOST in result

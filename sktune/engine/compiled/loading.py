@@ -1,8 +1,10 @@
 """Loading of the compiled kernels, where Numba is there and works.
 
-Numba compiles the kernels when they are first used, and keeps them on disk.
+Numba compiles the kernels when they are first used, and keeps them on disk. What a network does
+not need is not compiled for it: see :mod:`sktune.engine.compiled.entries.parts`.
 """
 
+import threading
 import warnings
 from functools import cache
 from importlib.util import find_spec
@@ -10,9 +12,15 @@ from importlib.util import find_spec
 import numpy as np
 from torch import nn
 
-from sktune.engine.compiled.opcodes import FIRST_CLIP
+from sktune.engine.compiled import opcodes
+from sktune.engine.compiled.entries.telling import compiling
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.modules.tracing.links import Link, open_links
+
+# Whoever comes while something is compiled waits for it.
+_lock = threading.RLock()
+# The parts that are loaded, by their kind, opcode and type of number.
+_parts = {}
 
 
 @cache
@@ -23,7 +31,8 @@ def load_kernels(dtype):
     try:
         from sktune.engine.compiled import kernels
 
-        _try_step(kernels, dtype)
+        with _lock, compiling(dtype):
+            _try_step(kernels, dtype)
     # whatever happens, for instance in a Numba that does not fit this Python or NumPy
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
@@ -36,36 +45,104 @@ def load_kernels(dtype):
     return kernels
 
 
-def _try_step(kernels, dtype):
-    """Take a step of linear regression by SGD, whose outcome is known; raise if it is another."""
-    X = np.array([[1, 0], [0, 2], [1, 1]], dtype)
-    target = X[:, :1].copy()
-    weight = np.ones(3, dtype)
-    # two weights and a bias
-    flat = np.zeros(3, dtype)
-    module = nn.Linear(2, 1, device="meta")
-    graph = GraphReader(module, open_links(module, (Link("", None, (0,)),)), 2).read()
-    losses = kernels.train_steps(
+def load_calls(kernels, links, dtype):
+    """Return the addresses (n_links, 2) of the parts of some links, forward and backward.
+
+    They are 0 where nothing is to be done.
+    """
+    calls = np.zeros((len(links), 2), dtype=np.int64)
+    for addresses, link in zip(calls, links, strict=True):
+        opcode = link[opcodes.OPCODE]
+        if opcode == opcodes.INPUT:
+            continue
+        if opcode < opcodes.FIRST_OPERATION:
+            addresses[0] = load_address(kernels, "layer", opcode, dtype)
+            continue
+        addresses[0] = load_address(kernels, "apply", opcode, dtype)
+        if link[opcodes.SLOT] != opcodes.NO_SLOT:
+            addresses[1] = load_address(kernels, "trace", opcode, dtype)
+    return calls
+
+
+def load_address(kernels, kind, opcode, dtype):
+    """Return the address of a part of a step: see :func:`kernels.load_part`."""
+    key = (kind, int(opcode), dtype)
+    if key not in _parts:
+        with _lock, compiling(dtype):
+            _parts[key] = kernels.load_part(*key)
+    return _parts[key].address
+
+
+def bind_trial_step(kernels, X, target, flat, gradient, rate):
+    """Return a function that takes a step of linear regression by Adam, and returns its losses.
+
+    Parameters
+    ----------
+    kernels : module
+    X : ndarray (n_rows, n_inputs)
+    target : ndarray (n_rows, n_outputs)
+    flat : ndarray (n_parameters,)
+        The weights and biases. Each call changes them, and writes the `gradient`.
+    gradient : ndarray (n_parameters,)
+    rate : float
+        The learning rate.
+    """
+    dtype = flat.dtype
+    n_inputs = X.shape[1]
+    module = nn.Linear(n_inputs, target.shape[1], device="meta")
+    links = open_links(module, (Link("", None, (0,)),))
+    graph = GraphReader(module, links, n_inputs).read()
+    nothing = flat[:0]
+    arguments = (
         graph.links,
+        load_calls(kernels, graph.links, dtype),
         graph.settings,
-        kernels.SQUARED_ERROR,
+        _load_trial_parts(kernels, dtype),
         # the mean, and no option
         np.zeros(2),
-        kernels.SGD,
-        # all options of SGD, l1 and l2
-        np.zeros(FIRST_CLIP + 2),
+        _list_trial_options(),
         flat,
+        gradient,
+        nothing,
         np.zeros_like(flat),
-        flat[:0],
         np.zeros_like(flat),
-        flat[:0],
-        flat[:0],
+        nothing,
+        kernels.make_workspace(graph.links, len(X), dtype),
         0,
-        (X, target, weight),
-        np.arange(3),
-        np.array([3]),
-        np.array([0.3]),
+        (X, target, np.ones(len(X), dtype)),
+        np.arange(len(X)),
+        np.array([len(X)]),
+        np.array([rate]),
         (0, 0, 0),
     )
-    if not np.allclose(losses, 2 / 3) or not np.allclose(flat, [0.4, 0.2, 0.4]):
-        raise ArithmeticError(f"its code makes {flat.tolist()} of a step to [0.4, 0.2, 0.4]")
+    return lambda: kernels.train_steps(*arguments)
+
+
+def _load_trial_parts(kernels, dtype):
+    """Return the addresses of the loss and the optimizer of a trial step; it has nothing else."""
+    loss = load_address(kernels, "loss", kernels.SQUARED_ERROR, dtype)
+    rule = load_address(kernels, "update", kernels.ADAM, dtype)
+    return loss, rule, 0, 0
+
+
+def _list_trial_options():
+    """Return the options of Adam in a trial step, without clipping, l1 and l2."""
+    options = np.zeros(opcodes.FIRST_CLIP + 2)
+    # behind the weight decay, whether it is decoupled, and whether the loss is maximized
+    options[3:6] = 0.9, 0.999, 1e-8
+    return options
+
+
+def _try_step(kernels, dtype):
+    """Take a step of linear regression by Adam, whose outcome is known; raise if it is another."""
+    X = np.array([[1, 0], [0, 2], [1, 1]], dtype)
+    target = X[:, :1].copy()
+    # two weights and a bias
+    flat = np.zeros(3, dtype)
+    gradient = np.zeros_like(flat)
+    losses = bind_trial_step(kernels, X, target, flat, gradient, 0.3)()
+    # Adam's first step is the learning rate, against the sign of each gradient
+    found = [*losses, *gradient, *flat]
+    expected = [2 / 3, -4 / 3, -2 / 3, -4 / 3, 0.3, 0.3, 0.3]
+    if len(losses) != 1 or not np.allclose(found, expected):
+        raise ArithmeticError(f"its code takes a step to {found} in place of {expected}")

@@ -6,6 +6,7 @@ for the cache of a core.
 
 import math
 import os
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -13,11 +14,12 @@ import torch
 from torch import nn
 
 from sktune.engine.compiled.criteria.reading import read_loss
-from sktune.engine.compiled.loading import load_kernels
+from sktune.engine.compiled.loading import load_address, load_calls, load_kernels
 from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, FIRST_CLIP, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
+from sktune.engine.compiled.speeds.choosing import is_one_core_faster
 from sktune.modules.dropout import silence_below
 from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.modules.reading import read_table_links
@@ -56,8 +58,6 @@ def find_program(module, criterion, match, optimizer, options, batches):
     """
     if not enabled:
         return "compiled steps are switched off (SKTUNE_COMPILED=0)"
-    if torch.get_num_threads() != 1:
-        return "several threads compute it together"
     if not _is_known(optimizer, options):
         return "the compiled kernels do not know its optimizer, or an option of it"
     rows = getattr(batches, "rows", None)
@@ -80,13 +80,17 @@ def find_program(module, criterion, match, optimizer, options, batches):
         return "its batches are of one row, whose variance batch normalisation needs"
     if not are_entries(rows.X, graph.lookups):
         return "its rows hold other numbers than its embeddings have"
-    kernels = load_kernels(_read_dtype(module))
+    dtype = _read_dtype(module)
+    kernels = load_kernels(dtype)
     if kernels is None:
         return "Numba is not installed, or does not work"
     loss = read_loss(kernels, criterion, match, rows, graph)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
-    return Program(kernels, graph, loss, OPTIMIZERS[optimizer])
+    is_alone = torch.get_num_threads() == 1
+    if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
+        return "several threads compute it together"
+    return Program(kernels, graph, loss, OPTIMIZERS[optimizer], dtype)
 
 
 def _list_parameters(links):
@@ -124,6 +128,8 @@ class Program:
         The criterion.
     rule : OptimizerRule
         The optimizer.
+    dtype : numpy.dtype
+        That of the parameters.
 
     Attributes
     ----------
@@ -137,17 +143,25 @@ class Program:
         The buffers of a network that steps change, as parts of its flat buffers (S,).
     """
 
-    def __init__(self, kernels, graph, loss, rule):
+    def __init__(self, kernels, graph, loss, rule, dtype):
         self.kernels = kernels
         self.graph = graph
         self.loss = loss
         self.rule = rule
+        # of each thread, the tables that it writes to
+        self.own = threading.local()
         self.n_outputs = graph.n_outputs
         self.buffers = graph.buffers
         is_dropout = graph.links[:, OPCODE] == DROPOUT_LAYER
         indices = graph.links[is_dropout, DROPOUT_INDEX].tolist()
         self.dropout_calls = [index for index in indices if index != FUNCTION_INDEX]
         self.drops_by_function = FUNCTION_INDEX in indices
+        # what all networks need is compiled now; dropout, where its rate is not 0
+        load_calls(kernels, graph.links[~is_dropout], dtype)
+        self.of_step = (
+            load_address(kernels, "loss", loss.opcode, dtype),
+            load_address(kernels, "update", getattr(kernels, rule.compiled.constant), dtype),
+        )
 
     def bind(
         self, flat, gradient, buffers, state, data, sizes, seed, dropout, options, penalties, clips
@@ -189,12 +203,16 @@ class Program:
         # the kernels take three state arrays, in the order of the entry in OPTIMIZERS
         arrays = self._open_state(state, flat)
         links, factors = self._list_layers(dropout)
+        of_penalty = 0
+        if any(penalties):
+            of_penalty = load_address(self.kernels, "penalty", 0, flat.dtype)
+        of_clip = load_address(self.kernels, "clip", 0, flat.dtype) if clips else 0
         net = (
             links,
+            load_calls(self.kernels, links, flat.dtype),
             factors,
-            self.loss.opcode,
+            (*self.of_step, of_penalty, of_clip),
             self.loss.list_options(has_weights=data.has_weights),
-            getattr(self.kernels, self.rule.compiled.constant),
             self._pack_options(options, penalties, clips),
             flat,
             gradient,
@@ -202,13 +220,18 @@ class Program:
             *arrays,
         )
 
+        # by what the layout of the workspace follows from
+        layout = (links.tobytes(), sizes.max(initial=0))
+
         def train(t, order, rates, epoch, block=data, steps=None):
             losses = []
+            space = self._open_space(layout, links, flat.dtype)
             steps = slice(0, len(sizes)) if steps is None else steps
             for start in range(steps.start, steps.stop, _MOST_STEPS):
                 some = slice(start, min(start + _MOST_STEPS, steps.stop))
                 losses += self.kernels.train_steps(
                     *net,
+                    space,
                     t + start,
                     block[:3],
                     order,
@@ -218,12 +241,21 @@ class Program:
                 ).tolist()
                 order = order[sizes[some].sum() :]
                 if not math.isfinite(losses[-1]):
+                    # the tables hold what is not finite, too
+                    self.own.layout = None
                     break
             for name, array in zip(state, arrays, strict=False):
                 state[name][...] = array
             return losses
 
         return train
+
+    def _open_space(self, layout, links, dtype):
+        """Return the tables of this thread; a network of another layout gets new ones."""
+        if getattr(self.own, "layout", None) != layout:
+            self.own.space = self.kernels.make_workspace(links, layout[1], dtype)
+            self.own.layout = layout
+        return self.own.space
 
     def _open_state(self, state, flat):
         """Return three arrays of the type of the parameters, for the kernels to write to."""
@@ -296,7 +328,8 @@ def read_data(rows, dtype, loss):
         target = np.column_stack([target, weight]).astype(X.dtype)
     if loss.class_weight is not None:
         weight = weight * loss.class_weight.numpy().astype(X.dtype)[rows.target.numpy()]
-    return Data(X, target, weight, has_weights)
+    # of one layout, so that the kernels are compiled for no other
+    return Data(X, np.ascontiguousarray(target), np.ascontiguousarray(weight), has_weights)
 
 
 def read_order(batches, epoch):

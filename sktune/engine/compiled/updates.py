@@ -1,10 +1,10 @@
-"""Optimizers of the compiled kernels: a step over flat parameters (P,), as torch takes it."""
+"""Optimizers and penalties of the compiled kernels, over flat parameters (P,)."""
 
 import math
 
 import numpy as np
 
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors import cast, compiled, inlined
 
 SGD = 0
 ADAM = 1
@@ -16,7 +16,7 @@ RADAM = 6
 ADADELTA = 7
 
 
-@compiled
+@inlined
 def update(rule, options, rate, t, p, g, first, second, third):
     """Take step t, from 1, of an optimizer, as :mod:`torch.optim` does.
 

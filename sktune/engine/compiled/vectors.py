@@ -1,25 +1,29 @@
 """Vector instructions of the compiled kernels: products, transposed tables, powers of 2, copies.
 
-The functions called ``generate`` write code of LLVM, which Numba has no words for. Numba keeps
-compiled kernels until ``kernels.py`` changes, and does not look at this file: touch ``kernels.py``,
-too, after an edit.
+The functions called ``generate`` write code of LLVM, which Numba has no words for.
 """
 
 from llvmlite import binding, ir
-from numba import njit, types
+from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 # The bytes of a vector, which may be several of the processor's.
 BYTES = 64
-# The rows of a product that are computed at once: as many vectors as the registers hold.
-_TILE_ROWS = 8 if binding.get_host_cpu_features().get("avx512f") else 4
+# The rows and the vectors of columns of a product that are computed at once: as many sums as the
+# registers hold beside what they are made of. A vector of a processor without AVX-512 is two.
+if config.CPU_FEATURES is None:
+    _HAS_LONG_VECTORS = bool(binding.get_host_cpu_features().get("avx512f"))
+else:
+    _HAS_LONG_VECTORS = "+avx512f" in config.CPU_FEATURES
+TILE_ROWS, TILE_VECTORS = (8, 2) if _HAS_LONG_VECTORS else (6, 1)
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
-# Infinite numbers and NaN keep their meaning.
-compiled = njit(fastmath={"contract"}, **OPTIONS)
+# Infinite numbers and NaN keep their meaning; a product and a sum may be rounded once.
+FASTMATH = {"contract"}
+compiled = njit(fastmath=FASTMATH, **OPTIONS)
 # What is written into its caller, so that it is not compiled once more by itself.
-inlined = njit(inline="always", fastmath={"contract"}, **OPTIONS)
+inlined = njit(inline="always", fastmath=FASTMATH, **OPTIONS)
 # A product and a sum may be rounded once.
 _CONTRACT = ["contract"]
 
@@ -39,25 +43,41 @@ class _Code:
     Attributes
     ----------
     args : list
-        The arguments, with a pointer to the data in place of each array.
+        The arguments, with a pointer to the data in place of each array. Those in a tuple stand
+        one by one.
     vector : ir.VectorType
     """
 
     def __init__(self, context, builder, signature, args):
         self.builder = builder
-        self.args = []
+        pairs = []
         for argument_type, value in zip(signature.args, args, strict=True):
+            if isinstance(argument_type, types.BaseTuple):
+                parts = cgutils.unpack_tuple(builder, value)
+                pairs += zip(argument_type, parts, strict=True)
+            else:
+                pairs.append((argument_type, value))
+        self.args = []
+        for argument_type, value in pairs:
             if isinstance(argument_type, types.Array):
                 array = context.make_array(argument_type)(context, builder, value)
                 value = array.data
+            elif isinstance(argument_type, types.Integer):
+                value = context.cast(builder, value, argument_type, types.int64)
             self.args.append(value)
         scalar = self.args[0].type.pointee
         self.itemsize = 4 if isinstance(scalar, ir.FloatType) else 8
         self.vector = ir.VectorType(scalar, BYTES // self.itemsize)
 
-    def move(self, pointer, stride, times=1):
+    def move(self, pointer, stride, times=None):
         """Return a pointer moved by some strides."""
-        return self.builder.gep(pointer, [self.builder.mul(stride, _INDEX(times))])
+        return self.builder.gep(
+            pointer, [stride if times is None else self.builder.mul(stride, times)]
+        )
+
+    def step(self, pointer, times):
+        """Return a pointer moved by some vectors."""
+        return self.builder.gep(pointer, [_INDEX(times * self.vector.count)])
 
     def load(self, pointer):
         """Load a vector, which need not be aligned."""
@@ -71,10 +91,23 @@ class _Code:
 
     def broadcast(self, pointer):
         """Load a scalar into all positions of a vector."""
+        return self.repeat(self.builder.load(pointer))
+
+    def repeat(self, scalar):
+        """Return a vector with a scalar in all positions."""
         undefined = ir.Constant(self.vector, ir.Undefined)
-        scalar = self.builder.load(pointer)
         first = self.builder.insert_element(undefined, scalar, _POSITION(0))
         return self.shuffle(first, undefined, [0] * self.vector.count)
+
+    def fold(self, vector):
+        """Return the sum of the values of a vector: halves are added until one value is left."""
+        n = vector.type.count
+        while n > 1:
+            n //= 2
+            lower = self.shuffle(vector, vector, list(range(n)))
+            upper = self.shuffle(vector, vector, list(range(n, 2 * n)))
+            vector = self.builder.fadd(lower, upper)
+        return self.builder.extract_element(vector, _POSITION(0))
 
     def shuffle(self, one, other, positions):
         """Return the values at some positions of two vectors, counted over both of them."""
@@ -82,36 +115,40 @@ class _Code:
         return self.builder.shuffle_vector(one, other, mask)
 
 
-def _make_tile(n):
-    """Make a function that computes n rows and a vector of columns of a product, plus a bias.
+def _make_tile(n_rows, n_vectors):
+    """Make a function that computes some rows and vectors of columns of a product, plus a bias.
 
-    ``c[i, :] = bias[i] + sum over k of a[i, k] * b[k, :]``. The number of products must be at least
-    1. Each table comes with its stride from row to row, and `a` also with that from column to
-    column.
+    ``c[i, j] = bias[i] + sum over k of a[i, k] * b[k, j]``, from row i and column j on. The tables
+    are those of `multiply`; the number of products must be at least 1.
     """
 
     @intrinsic
-    def tile(context, c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row):
+    def tile(context, tables, i, j):
         def generate(context, builder, signature, args):
             code = _Code(context, builder, signature, args)
-            c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row = code.args
-            initial_sums = [code.broadcast(code.move(bias, bias_row, i)) for i in range(n)]
+            c, c_row, a, a_row, a_column, b, b_row, n, bias, bias_row, first, column = code.args
+            c = code.move(code.move(c, first, c_row), column)
+            a = code.move(a, first, a_row)
+            b = code.move(b, column)
+            bias = code.move(bias, first, bias_row)
+            places = [(i, j) for i in range(n_rows) for j in range(n_vectors)]
+            biases = [code.broadcast(code.move(bias, bias_row, _INDEX(i))) for i in range(n_rows)]
             entry = builder.block
             loop = builder.append_basic_block()
             after = builder.append_basic_block()
             builder.branch(loop)
 
-            # The variables of the loop: the index, pointers into `a` and `b`, and a sum per row.
+            # The variables of the loop: the index, pointers into `a` and `b`, and the sums.
             builder.position_at_end(loop)
             k = builder.phi(_INDEX)
             a_k = builder.phi(a.type)
             b_k = builder.phi(b.type)
-            sums = [builder.phi(code.vector) for _ in range(n)]
+            sums = [builder.phi(code.vector) for _ in places]
 
-            # sums[i] += a[i, k] * b[k, :]
-            columns = code.load(b_k)
-            factors = [code.broadcast(code.move(a_k, a_row, i)) for i in range(n)]
-            products = [builder.fmul(factor, columns, flags=_CONTRACT) for factor in factors]
+            # sums[i, j] += a[i, k] * b[k, j]
+            columns = [code.load(code.step(b_k, j)) for j in range(n_vectors)]
+            factors = [code.broadcast(code.move(a_k, a_row, _INDEX(i))) for i in range(n_rows)]
+            products = [builder.fmul(factors[i], columns[j], flags=_CONTRACT) for i, j in places]
             next_sums = [
                 builder.fadd(product, total, flags=_CONTRACT)
                 for product, total in zip(products, sums, strict=True)
@@ -122,26 +159,127 @@ def _make_tile(n):
 
             # What each variable is before the first pass, and after each pass.
             updates = [(k, _INDEX(0), next_k), (a_k, a, next_a), (b_k, b, next_b)]
-            updates += zip(sums, initial_sums, next_sums, strict=True)
+            updates += zip(sums, [biases[i] for i, _ in places], next_sums, strict=True)
             for variable, before, following in updates:
                 variable.add_incoming(before, entry)
                 variable.add_incoming(following, loop)
-            builder.cbranch(builder.icmp_signed("<", next_k, n_products), loop, after)
+            builder.cbranch(builder.icmp_signed("<", next_k, n), loop, after)
 
             builder.position_at_end(after)
-            for i in range(n):
-                code.store(next_sums[i], code.move(c, c_row, i))
+            for (i, j), total in zip(places, next_sums, strict=True):
+                code.store(total, code.step(code.move(c, c_row, _INDEX(i)), j))
             return context.get_dummy_value()
 
-        arguments = (c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row)
-        return types.void(*arguments), generate
+        return types.void(tables, i, j), generate
 
     return tile
 
 
-_tile_of_many = _make_tile(_TILE_ROWS)
-_tile_of_two = _make_tile(2)
-_tile_of_one = _make_tile(1)
+_tile_of_many = _make_tile(TILE_ROWS, TILE_VECTORS)
+_tile_of_two = _make_tile(2, TILE_VECTORS)
+_tile_of_one = _make_tile(1, TILE_VECTORS)
+_narrow_tile_of_many = _make_tile(TILE_ROWS, 1)
+_narrow_tile_of_two = _make_tile(2, 1)
+_narrow_tile_of_one = _make_tile(1, 1)
+
+
+def _make_sum(find_term, *, is_wide=False, is_kept=False):
+    """Make a function ``add_up(arrays, numbers, n)``: the sum of a term over the first n places.
+
+    The order of the additions is always the same. One that LLVM is free to choose depends on what
+    is compiled beside it, so that code from the disk would give other numbers than new code.
+
+    Parameters
+    ----------
+    find_term : callable
+        ``find_term(builder, values, numbers)`` returns the term: of the values of the arrays at a
+        place, and of numbers that are the same at all places. All may be vectors.
+    is_wide : bool
+        Whether terms and sum are of float64.
+    is_kept : bool
+        Whether the terms are written into the first array.
+    """
+
+    @intrinsic
+    def add_up(context, arrays, numbers, n):
+        def generate(context, builder, signature, args):
+            code = _Code(context, builder, signature, args)
+            *values, n = code.args
+            pointers, scalars = values[: len(arrays)], values[len(arrays) :]
+            scalar = ir.DoubleType() if is_wide else code.vector.element
+            vector = ir.VectorType(scalar, code.vector.count)
+
+            def add_term(total, place, load, store, kind, numbers):
+                places = [builder.gep(pointer, [place]) for pointer in pointers]
+                found = [load(place) for place in places]
+                if is_wide and code.vector.element != scalar:
+                    found = [builder.fpext(value, kind) for value in found]
+                term = find_term(builder, found, numbers)
+                if is_kept:
+                    store(term, places[0])
+                builder.store(builder.fadd(builder.load(total), term), total)
+
+            step = _INDEX(vector.count)
+            n_whole = builder.mul(builder.sdiv(n, step), step)
+            total = cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+            repeated = [code.repeat(number) for number in scalars]
+            with cgutils.for_range_slice(builder, _INDEX(0), n_whole, step, _INDEX) as (i, _):
+                add_term(total, i, code.load, code.store, vector, repeated)
+            rest = cgutils.alloca_once_value(builder, code.fold(builder.load(total)))
+            with cgutils.for_range_slice(builder, n_whole, n, _INDEX(1), _INDEX) as (i, _):
+                add_term(rest, i, builder.load, builder.store, scalar, scalars)
+            return builder.load(rest)
+
+        result = types.float64 if is_wide else arrays[0].dtype
+        return result(arrays, numbers, n), generate
+
+    return add_up
+
+
+def _take_size(builder, values, numbers):
+    (x,) = values
+    is_negative = builder.fcmp_ordered("<", x, ir.Constant(x.type, None))
+    return builder.select(is_negative, builder.fneg(x), x)
+
+
+def _take_square(builder, values, numbers):
+    (x,) = values
+    return builder.fmul(x, x)
+
+
+def _take_square_of_distance(builder, values, numbers):
+    (x,), (mean,) = values, numbers
+    distance = builder.fsub(x, mean)
+    return builder.fmul(distance, distance)
+
+
+def _take_product_of_distance(builder, values, numbers):
+    (g, x), (mean,) = values, numbers
+    return builder.fmul(g, builder.fsub(x, mean))
+
+
+def _take_product_of_scaled_distance(builder, values, numbers):
+    g, x, mean, scale = values
+    return builder.fmul(builder.fmul(g, builder.fsub(x, mean)), scale)
+
+
+def _take_product(builder, values, numbers):
+    return builder.fmul(*values)
+
+
+add_up = _make_sum(lambda builder, values, numbers: values[0])
+# the first array is multiplied by the second one in place
+scale_and_add_up = _make_sum(_take_product, is_kept=True)
+add_sizes = _make_sum(_take_size)
+add_squares = _make_sum(_take_square)
+add_wide_sizes = _make_sum(_take_size, is_wide=True)
+add_wide_squares = _make_sum(_take_square, is_wide=True)
+# of (x - mean)
+add_squares_of_distances = _make_sum(_take_square_of_distance)
+# of g * (x - mean)
+add_products_of_distances = _make_sum(_take_product_of_distance)
+# of g * (x - mean) * scale, with a mean and a scale for each place
+add_products_of_scaled_distances = _make_sum(_take_product_of_scaled_distance)
 
 
 @intrinsic
@@ -156,7 +294,7 @@ def _transpose_square(context, a, a_row, b, b_row):
         code = _Code(context, builder, signature, args)
         a, a_row, b, b_row = code.args
         n = code.vector.count
-        rows = [code.load(code.move(a, a_row, i)) for i in range(n)]
+        rows = [code.load(code.move(a, a_row, _INDEX(i))) for i in range(n)]
         # Of two vectors: 0, n, 1, n + 1, ...
         interleaved = [position for i in range(n) for position in (i, n + i)]
         n_rounds = n.bit_length() - 1
@@ -167,7 +305,7 @@ def _transpose_square(context, a, a_row, b, b_row):
                 mixed.append(code.shuffle(upper, lower, interleaved[n:]))
             rows = mixed
         for i in range(n):
-            code.store(rows[i], code.move(b, b_row, i))
+            code.store(rows[i], code.move(b, b_row, _INDEX(i)))
         return context.get_dummy_value()
 
     return types.void(a, a_row, b, b_row), generate
@@ -236,27 +374,34 @@ def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
         1, or 0 if all rows have the same bias.
     """
     n_rows, n_columns, n_products = shape
-    for j in range(0, n_columns, BYTES // c.itemsize):
-        i = 0
-        while i < n_rows:
-            c_i = c[i * c_row + j :]
-            a_i = a[i * a_row :]
-            bias_i = bias[i * bias_row :]
-            if i + _TILE_ROWS <= n_rows:
-                _tile_of_many(
-                    c_i, c_row, a_i, a_row, a_column, b[j:], b_row, n_products, bias_i, bias_row
-                )
-                i += _TILE_ROWS
-            elif i + 2 <= n_rows:
-                _tile_of_two(
-                    c_i, c_row, a_i, a_row, a_column, b[j:], b_row, n_products, bias_i, bias_row
-                )
-                i += 2
+    tables = (c, c_row, a, a_row, a_column, b, b_row, n_products, bias, bias_row)
+    one_vector = BYTES // c.itemsize
+    i = 0
+    while i < n_rows:
+        j = 0
+        has_many = i + TILE_ROWS <= n_rows
+        has_two = i + 2 <= n_rows
+        while j < n_columns:
+            if j + (TILE_VECTORS - 1) * one_vector < n_columns:
+                if has_many:
+                    _tile_of_many(tables, i, j)
+                elif has_two:
+                    _tile_of_two(tables, i, j)
+                else:
+                    _tile_of_one(tables, i, j)
+                j += TILE_VECTORS * one_vector
             else:
-                _tile_of_one(
-                    c_i, c_row, a_i, a_row, a_column, b[j:], b_row, n_products, bias_i, bias_row
-                )
-                i += 1
+                if has_many:
+                    _narrow_tile_of_many(tables, i, j)
+                elif has_two:
+                    _narrow_tile_of_two(tables, i, j)
+                else:
+                    _narrow_tile_of_one(tables, i, j)
+                j += one_vector
+        if has_many:
+            i += TILE_ROWS
+        else:
+            i += 2 if has_two else 1
 
 
 @compiled

@@ -5,9 +5,10 @@ takes the first of ``STEP_BACKENDS`` that has no blocker.
 """
 
 from sktune.engine.steps.compiled import CompiledSteps
+from sktune.engine.steps.launched.backend import LaunchedSteps
 from sktune.engine.steps.recorded import RecordedSteps
 from sktune.engine.steps.stacked import StackedSteps
 
-STEP_BACKENDS = [RecordedSteps, CompiledSteps, StackedSteps]
+STEP_BACKENDS = [LaunchedSteps, RecordedSteps, CompiledSteps, StackedSteps]
 
-__all__ = ["STEP_BACKENDS", "CompiledSteps", "RecordedSteps", "StackedSteps"]
+__all__ = ["STEP_BACKENDS", "CompiledSteps", "LaunchedSteps", "RecordedSteps", "StackedSteps"]

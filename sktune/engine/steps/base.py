@@ -100,6 +100,29 @@ class StepBackend(ABC):
             The loss of each step. Values after the last step of a shorter lane have no meaning.
         """
 
+    def begin_epoch(self, epoch, rates):
+        """Begin to train all lanes for an epoch, with the arguments of :meth:`run_epoch`.
+
+        Returns
+        -------
+        read_losses : callable
+            ``read_losses()`` waits until the epoch is over, and returns the losses. It is called
+            before any other method.
+        """
+        losses = self.run_epoch(epoch, rates)
+        return lambda: losses
+
+    def launch_validation(self):
+        """Launch the validation of all lanes after an epoch, if this way of steps can do that.
+
+        Returns
+        -------
+        sums : Tensor (2, L) or None
+            Sums over the validation rows, of the losses and of the right answers. It is read before
+            the next epoch. None lets the group validate the nets.
+        """
+        return None
+
     def select(self, positions):
         """Go on with the lanes at some positions only."""
         self.lanes = [self.lanes[position] for position in positions]

@@ -12,7 +12,7 @@ from sktune.runtime.threads import limited_threads
 
 
 class CompiledSteps(StepBackend):
-    """Steps that the compiled kernels take: known operations on a CPU, in one thread."""
+    """Steps that the compiled kernels take: known operations on a CPU, on one core."""
 
     name = "compiled"
     goes_lane_by_lane = True
@@ -24,11 +24,9 @@ class CompiledSteps(StepBackend):
         """Return why the kernels cannot train the nets; else keep the program that trains them."""
         if options.product_dtype is not None:
             return "its products are of another type than its parameters"
-        if options.n_threads != 1:
-            return "several threads compute it together"
         if any(any(spec.dropout) and not spec.sampling.has_seeded_masks for spec in specs):
             return "its dropout masks do not follow from its seed"
-        with limited_threads(1):
+        with limited_threads(options.n_threads):
             for spec in {spec.rows.table: spec for spec in specs}.values():
                 self.program = find_program(
                     spec.module.module,

@@ -74,7 +74,7 @@ class StackedLoss:
         """Return the mean loss of the rows of a single net."""
         return self.spec.criterion(*self.spec.bring_together(y_pred, y_true))
 
-    def accuracies(self, outputs, target):
+    def accuracies(self, outputs, target, weight=None):
         """Return the shares (L,) of labels that outputs (L, B, C, ...) predict rightly.
 
         Of a table of labels it is the share of rows whose labels are all right. Where there are no
@@ -89,7 +89,8 @@ class StackedLoss:
             n_rows = target.shape[1]
             hits = (outputs.flatten(1) > least) == (target.flatten(1) > least)
             hits = hits.view(len(hits), n_rows, -1).all(2)
-        return hits.to(outputs.dtype).mean(1)
+        hits = hits.to(outputs.dtype)
+        return (hits if weight is None else hits * weight).mean(1)
 
 
 def cross_entropy(outputs, target, weight):

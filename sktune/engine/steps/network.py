@@ -8,7 +8,7 @@ from torch.func import functional_call, vmap
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.reading import find_chain
-from sktune.runtime.gpu.transfers import fetch, send
+from sktune.runtime.gpu.transfers import fetch, resend, send
 from sktune.training.penalties import is_penalized
 
 
@@ -118,7 +118,9 @@ class StackedNet:
             return functional_call(self.template, (leaves, buffers), (x,))
 
         is_lowered = training and self.product_dtype is not None
-        with torch.autocast(X.device.type, self.product_dtype, enabled=is_lowered):
+        # autocast's cache would keep tensors of a recording
+        cast = {"enabled": is_lowered, "cache_enabled": False}
+        with torch.autocast(X.device.type, self.product_dtype, **cast):
             outputs = vmap(call, randomness="error")(self.leaves, self.buffers, X.contiguous())
         return outputs.to(self.flat.dtype)
 
@@ -218,7 +220,7 @@ class StackedNet:
         """Copy the states of all lanes, in their order, into them."""
         for name, tensor in {**self.leaves, **self.buffers}.items():
             stacked = torch.stack([state[name] for state in states])
-            tensor.copy_(stacked, non_blocking=True)
+            resend(stacked, tensor)
 
 
 def _flatten(module, names):

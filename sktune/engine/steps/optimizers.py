@@ -88,8 +88,11 @@ class StackedOptimizer:
                 self.state[name] = initial.to(flat.dtype).expand_as(flat).clone()
         # whether torch's fused kernel may be used, which counts the steps of all lanes as one
         self.may_fuse = True
-        # whether all lanes are known to have taken equally many steps
-        self.is_even = True
+        # the steps of each lane but for a number that all have in common; the host counts them, and
+        # need not ask the device
+        self.ahead = torch.zeros(len(flat), dtype=torch.long)
+        # the steps that all lanes have taken together since they were selected
+        self.n_steps = 0
         self.is_run_counted = False
         self._forget_update()
 
@@ -117,6 +120,7 @@ class StackedOptimizer:
                 gradient = gradient.addcmul_(decay, flat)
             elif not isinstance(self.update, FusedAdam):
                 flat.mul_(1 - rates * decay)
+        self.n_steps += 1
         if not self.is_run_counted:
             self.t += 1
         options = {**self.columns, **self.shared, "lr": rates}
@@ -162,10 +166,7 @@ class StackedOptimizer:
         alike = [self.numbers[name] for name in self.rule.hyperparameters]
         if not all(bool((values == values[0]).all()) for values in alike):
             return False
-        if not self.is_even:
-            (t,) = fetch([self.t])
-            self.is_even = bool((t == t[0]).all())
-        return self.is_even
+        return bool((self.ahead == self.ahead[0]).all())
 
     def _open_fused(self, flat):
         """Return torch's fused Adam, at the step that the lanes have reached."""
@@ -188,6 +189,8 @@ class StackedOptimizer:
         chosen.columns = {name: column[lanes] for name, column in self.columns.items()}
         chosen.state = {name: tensor[lanes] for name, tensor in self.state.items()}
         chosen.t = self.t[lanes]
+        chosen.ahead = self.ahead[positions]
+        chosen.n_steps = 0
         chosen._forget_update()
         return chosen
 
@@ -196,7 +199,7 @@ class StackedOptimizer:
         lanes = send(list(positions), self.t.device, torch.long)
         # the counts of the lanes' steps may differ from now on; the kernel's memory can be kept
         self.update = None
-        self.is_even = False
+        self.ahead[torch.as_tensor(positions)] += chosen.n_steps
         self.t[lanes] = chosen.t
         for name, tensor in self.state.items():
             tensor[lanes] = chosen.state[name]
@@ -204,7 +207,8 @@ class StackedOptimizer:
     def load(self, lane, state):
         """Put what :meth:`lane_state` returned into a lane."""
         self.update = None
-        self.is_even = False
+        # before the first step
+        self.ahead[lane] = int(state["step"])
         self.t[lane] = state["step"]
         for name, tensor in self.state.items():
             tensor[lane] = state[name]

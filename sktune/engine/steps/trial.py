@@ -12,7 +12,7 @@ import torch
 from sktune.engine.lanes import Lane, training_steps
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.network import StackedNet
-from sktune.modules.dropout import dropout_layers
+from sktune.modules.dropout import MaskStream, dropout_layers
 from sktune.modules.structure import watch_settings
 from sktune.runtime.generators import read_generators, set_generators
 from sktune.runtime.threads import few_threads
@@ -147,6 +147,9 @@ class Trial:
         module = deepcopy(lane.spec.module.module).train()
         for layer, p in zip(dropout_layers(module), lane.spec.dropout, strict=True):
             layer.p = p
+            # the module may have been trained before: its masks are those of the first step
+            layer.stream = MaskStream(layer.stream.seed)
+            layer.step = None
         loss = self.loss.of_net(module(X), target)
         # all of the parameters: what has no gradient is never changed
         learned = [p for p in module.parameters() if p.requires_grad]

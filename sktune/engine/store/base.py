@@ -132,7 +132,14 @@ class Store(ABC):
     A key is the ``training_digest`` of a :class:`~sktune.engine.specs.FitSpec`, and more where
     results depend on more (see :func:`training_key`). A store is asked by threads of one process at
     once; each method may be called at any time.
+
+    Attributes
+    ----------
+    is_durable : bool
+        Whether later processes find what is kept.
     """
+
+    is_durable = False
 
     @abstractmethod
     def find(self, key, n_epochs):
@@ -192,14 +199,24 @@ def pick(epochs, n_epochs):
     return max((epoch for epoch in epochs if epoch <= n_epochs), default=None)
 
 
-def training_key(spec, precision=None):
+def training_key(spec, precision=None, device_type=None):
     """Return the key of a fit's training in a store.
+
+    Parameters
+    ----------
+    spec : FitSpec
+    precision : str or None
+        That of products, on which results depend.
+    device_type : str or None
+        Where it is trained, such as ``"cuda"``; None is the device of the spec.
 
     Raises
     ------
     TypeError
         If a part of the fit has no digest.
     """
+    if device_type is not None and device_type != torch.device(spec.device).type:
+        spec = replace(spec, device=device_type)
     return spec.training_digest if precision is None else f"{spec.training_digest}-{precision}"
 
 

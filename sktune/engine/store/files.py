@@ -6,8 +6,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 from threading import get_ident
+from uuid import uuid4
 
 SUFFIX = ".safetensors"
+# The name of the file that tells a folder from all others.
+MARK = ".mark"
 # What was not finished is removed once it is this old: nobody writes so long.
 _SECONDS_UNTIL_ABANDONED = 3600.0
 
@@ -93,6 +96,21 @@ def list_files(folder):
                 status = entry.stat()
                 found[entry.name] = (status.st_size, status.st_mtime)
     return found
+
+
+def read_mark(folder):
+    """Return the text that tells a folder from all others; it gets one if it has none."""
+    path = Path(folder) / MARK
+    if not path.exists():
+        temporary = Path(folder) / f".{uuid4().hex}.tmp"
+        try:
+            temporary.write_text(uuid4().hex)
+            # of several processes the first one writes it
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path.read_text()
 
 
 def remove_abandoned(folder):

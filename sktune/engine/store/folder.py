@@ -2,6 +2,7 @@
 
 import warnings
 from collections import OrderedDict
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
 from time import monotonic
@@ -10,6 +11,7 @@ from sktune.engine.store.base import Store, pick
 from sktune.engine.store.files import (
     DamagedFileError,
     list_files,
+    read_mark,
     read_whole,
     remove_abandoned,
     write_durably,
@@ -58,6 +60,8 @@ class FolderStore(Store):
     True
     False
     """
+
+    is_durable = True
 
     def __init__(self, folder, max_bytes=None, checkpoint_interval=60.0):
         self.folder = Path(folder)
@@ -121,13 +125,33 @@ class FolderStore(Store):
         """Tell whether trainings in progress are to be put."""
         return self.is_writable and seconds >= self.checkpoint_interval
 
-    def tell(self):
-        """Warn of what went wrong since the last time."""
+    def take_messages(self):
+        """Return what went wrong since the last time, as texts."""
         with self.lock:
             messages = self.messages
             self.messages = []
-        for message in messages:
+        return messages
+
+    def tell(self):
+        """Warn of what went wrong since the last time."""
+        for message in self.take_messages():
             warnings.warn(message, UserWarning, stacklevel=2)
+
+    def find_mark(self):
+        """Return a text by which other processes know that they see this folder; None without one.
+
+        The folder gets it in a file when somebody asks for the first time.
+        """
+        if not self.is_writable:
+            return None
+        with suppress(OSError):
+            return read_mark(self.folder)
+        return None
+
+    def look_again(self):
+        """Take note of what other processes have just written."""
+        with self.lock:
+            self._look(is_forced=True)
 
     def _look(self, *, is_forced=False):
         """Take note of files that have come or gone."""

@@ -27,6 +27,8 @@ class Training:
         The key of the training in a store; None if it has none.
     start : Record or None
         Where it goes on.
+    device_type : str or None
+        Where it is expected to be trained, such as ``"cuda"``; None is the device of its spec.
 
     Attributes
     ----------
@@ -41,6 +43,7 @@ class Training:
     fits: list
     key: str | None = None
     start: Record | None = None
+    device_type: str | None = None
     reason: str = ""
     kept: dict = field(default_factory=dict)
     ended: FitResult | None = None
@@ -72,6 +75,19 @@ class Training:
         """The numbers of epochs at which fits end, as a set."""
         return {fit.spec.n_epochs for fit in self.fits}
 
+    def settle(self, device_type, precision=None):
+        """Take note of where it was trained, on which its key depends.
+
+        What went on elsewhere from where it had begun is the training of no single device, and is
+        not kept in a store.
+        """
+        if self.key is None or self.device_type in (None, device_type):
+            return
+        self.device_type = device_type
+        self.key = None
+        if self.start is None:
+            self.key = training_key(self.spec, precision, device_type)
+
     def join(self, result):
         """Return a result with the curve of all epochs."""
         if self.start is None:
@@ -95,7 +111,7 @@ class Training:
         return kept
 
 
-def find_trainings(fits, store=None, precision=None, sharing=None):
+def find_trainings(fits, store=None, precision=None, sharing=None, find_type=None):
     """Return the trainings that are left to do; give fits whose training is known their results.
 
     Parameters
@@ -107,6 +123,9 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
         The precision of products, on which results depend.
     sharing : Sharing or None
         It takes note of what was known, and of why fits are not shared.
+    find_type : callable or None
+        ``find_type(spec)`` is the type of the device on which a fit will be trained; None is that
+        of its own.
 
     Returns
     -------
@@ -121,7 +140,8 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
         known = []
         alike = {}
         for fit in members:
-            key, reason = _find_key(fit, precision)
+            device_type = None if find_type is None else find_type(fit.spec)
+            key, reason = _find_key(fit, precision, device_type)
             if reason:
                 sharing.note_reason(reason)
                 trainings.append(Training([fit]))
@@ -134,7 +154,8 @@ def find_trainings(fits, store=None, precision=None, sharing=None):
                 sharing.note_known(record.epoch)
                 continue
             start = 0 if record is None else record.epoch
-            alike.setdefault((key, start), Training([], key, record)).fits.append(fit)
+            training = alike.setdefault((key, start), Training([], key, record, device_type))
+            training.fits.append(fit)
         _explain(known, sharing)
         trainings += alike.values()
     for training in trainings:
@@ -193,14 +214,14 @@ def _may_be_alike(fits):
     return list(found.values())
 
 
-def _find_key(fit, precision):
+def _find_key(fit, precision, device_type):
     """Return the key of a fit's training, or None and the reason why there is none."""
     if getattr(fit, "telling", None) is not None:
         return None, LISTENED_TO
     if fit.spec.watcher is not None:
         return None, WATCHED
     try:
-        return training_key(fit.spec, precision), ""
+        return training_key(fit.spec, precision, device_type), ""
     except Exception:
         # code of the user's takes part in a pickle
         return None, NO_DIGEST

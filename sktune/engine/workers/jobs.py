@@ -14,13 +14,23 @@ import torch
 from sktune.engine.digest import VERSIONS
 from sktune.engine.group import choose_backend, train_group
 from sktune.engine.steps.base import StepOptions
-from sktune.engine.store.recording import Keeper
+from sktune.engine.workers.checkpoints import SharedFolder, WorkersRecorder, go_on
+from sktune.engine.workers.devices import find_device, put_specs_on
 from sktune.engine.workers.packing import UnpackedArrays
+from sktune.engine.workers.replay import Teller
 from sktune.runtime.threads import limited_threads
 
 _unpacked = UnpackedArrays()
 # the threads of a worker share its GPU, which trains one group at a time
 _GPU = Lock()
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class JobFit:
+    """A fit, as a worker knows it."""
+
+    spec: object
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,9 +39,8 @@ class GroupJob:
 
     Parameters
     ----------
-    specs : list of FitSpec
-    states : list of TrainState or None
-        Where the trainings go on.
+    trainings : list of Training
+        Their fits are :class:`JobFit` objects.
     tables : dict of PackedTable
         The tables by their names.
     n_threads : int
@@ -41,25 +50,46 @@ class GroupJob:
         See :class:`~sktune.engine.steps.base.StepOptions`.
     listeners : list of objects with ``on_epoch``
         Those that go along with the job.
-    wanted : list of set of int
-        Of each fit, the numbers of epochs after which its result is wanted, too.
+    cache : SharedFolder or None
+        Where the trainings are kept on their way, if the worker sees it.
     versions : tuple of str
         The versions of torch and sktune that the job comes from.
     """
 
-    specs: list
-    states: list | None
+    trainings: list
     tables: dict
     n_threads: int = 1
     product_dtype: torch.dtype | None = None
     allows_tf32: bool = False
     listeners: list = field(default_factory=list)
-    wanted: list = field(default_factory=list)
+    cache: SharedFolder | None = None
     versions: tuple = VERSIONS
 
     def pack(self):
-        """Return the job as bytes, with the code of classes that a worker cannot import."""
-        return cloudpickle.dumps(self)
+        """Return the job as bytes, with the code of classes that a worker cannot import.
+
+        Its tensors are on the CPU, as a worker may have no other device.
+        """
+        return cloudpickle.dumps(replace(self, trainings=_put_on(self.trainings, _CPU)))
+
+
+@dataclass(frozen=True, eq=False)
+class PackedJob:
+    """What an engine sends to a worker.
+
+    Parameters
+    ----------
+    data : bytes
+        From :meth:`GroupJob.pack`.
+    arrays : list of PackedArray
+        Those of its tables.
+    wants_gpu : bool
+        Whether a worker that has a GPU trains it there.
+    """
+
+    data: bytes
+    arrays: list
+    wants_gpu: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +109,11 @@ class GroupResult:
     blockers : dict
         Why they were not taken in other ways, by the ways' names.
     kept : list of tuple of (int, FitResult)
-        What a worker hands to the keeper of the group: positions and results.
+        What a worker hands to the recorder of the group: positions and results.
+    is_stored : bool
+        Whether a worker has put them into the store, in a folder that it shares.
+    messages : list of str
+        What the user is to be warned of.
     """
 
     results: list
@@ -89,34 +123,8 @@ class GroupResult:
     steps: str
     blockers: dict
     kept: list = field(default_factory=list)
-
-
-class WorkersKeeper(Keeper):
-    """Keeps results on a worker, for the keeper of the group.
-
-    Parameters
-    ----------
-    wanted : list of set of int
-    """
-
-    def __init__(self, wanted):
-        self.wanted = wanted
-        self.kept = []
-
-    def wants(self, number, epoch):
-        """Tell whether a fit that shares this training ends here."""
-        return epoch in self.wanted[number]
-
-    def is_due(self):
-        """Tell that trainings are not stored on their way."""
-        return False
-
-    def keep(self, number, result):
-        """Keep a result."""
-        self.kept.append((number, result))
-
-    def flush(self):
-        """Do nothing: they are sent when the group is done."""
+    is_stored: bool = False
+    messages: list = field(default_factory=list)
 
 
 def name_worker():
@@ -124,7 +132,7 @@ def name_worker():
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
-def run_job(job, *arrays):
+def run_job(job, *arrays, tell=None):
     """Train the fits of a job; return a GroupResult, or the Exception that was raised.
 
     Parameters
@@ -133,12 +141,14 @@ def run_job(job, *arrays):
         From :meth:`GroupJob.pack`.
     *arrays : PackedArray
         Those of its tables.
+    tell : callable or None
+        It is called with what a :class:`~sktune.engine.workers.replay.Teller` has to tell.
     """
     try:
         job = pickle.loads(job)
         check_versions(VERSIONS, job.versions, name_worker())
         with _GPU if _computes_on_gpu(job) else nullcontext():
-            return _train(job, arrays)
+            return _train(job, arrays, tell)
     except Exception as error:
         # the traceback would keep the tensors of the group
         return error.with_traceback(None)
@@ -153,42 +163,97 @@ def check_versions(found, expected, worker):
             )
 
 
+def _find_device(job):
+    spec = job.trainings[0].spec
+    return find_device(spec.device, spec.is_auto)
+
+
 def _computes_on_gpu(job):
-    return find_device(job.specs[0].device).type == "cuda"
+    return _find_device(job).type == "cuda"
 
 
-def _train(job, arrays):
+def _put_on(trainings, device):
+    """Return trainings whose tensors are on a device, without the outputs of what is known."""
+    specs = put_specs_on([fit.spec for training in trainings for fit in training.fits], device)
+    specs = iter(specs)
+    moved = []
+    for training in trainings:
+        start = training.start
+        if start is not None:
+            start = replace(start, outputs=None, test="").on(device)
+        fits = [JobFit(next(specs)) for _ in training.fits]
+        moved.append(replace(training, fits=fits, start=start))
+    return moved
+
+
+def _train(job, arrays, tell):
     began = perf_counter()
-    device = find_device(job.specs[0].device)
-    specs = [replace(spec, device=str(device)) for spec in job.specs]
+    device = _find_device(job)
+    trainings = _put_on(job.trainings, device)
+    for training in trainings:
+        training.fits = [JobFit(replace(fit.spec, device=str(device))) for fit in training.fits]
+    # where it was expected to compute, its trainings have their keys
+    is_expected = trainings[0].device_type in (None, device.type)
+    store = job.cache.open() if job.cache is not None and is_expected else None
+    recorder = WorkersRecorder(trainings, store)
     tensors = {array.name: _unpacked.unpack(array, device) for array in arrays}
     tables = {name: table.unpack(tensors, device) for name, table in job.tables.items()}
+    listeners = job.listeners if tell is None else [*job.listeners, Teller(tell)]
+    with limited_threads(job.n_threads):
+        results, steps, blockers = _train_parts(job, recorder, tables, listeners)
+    handed = recorder.handed
+    if device.type != "cpu":
+        # they are received where there may be no such device
+        results = [_bring_home(result) for result in results]
+        handed = [(number, _bring_home(result)) for number, result in handed]
+    return GroupResult(
+        results,
+        perf_counter() - began,
+        name_worker(),
+        str(device),
+        steps,
+        blockers,
+        handed,
+        is_stored=store is not None and store.is_writable,
+        messages=[] if store is None else store.take_messages(),
+    )
+
+
+def _train_parts(job, recorder, tables, listeners):
+    """Return the results of all trainings, how the last steps were taken, and why not otherwise.
+
+    Usually all trainings go on from the same epoch, and are one part.
+    """
     options = StepOptions(
         n_threads=job.n_threads, product_dtype=job.product_dtype, allows_tf32=job.allows_tf32
     )
-    keeper = WorkersKeeper(job.wanted)
-    with limited_threads(job.n_threads):
-        backend, blockers = choose_backend(specs, tables, options)
-        if backend is None:
-            raise RuntimeError(f"a worker cannot train the fits together: {blockers}")
-        results = train_group(
-            specs,
-            job.states,
-            tables,
-            backend=backend,
-            options=options,
-            listeners=job.listeners,
-            keeper=keeper,
-        )
-        kept = keeper.kept
-        if device.type != "cpu":
-            # they are received where there may be no such device
-            results = [_bring_home(result) for result in results]
-            kept = [(number, _bring_home(result)) for number, result in kept]
-    seconds = perf_counter() - began
-    steps, further = backend.told()
-    blockers = {**blockers, **further}
-    return GroupResult(results, seconds, name_worker(), str(device), steps, blockers, kept)
+    specs = [training.spec for training in recorder.trainings]
+    found, parts = go_on(recorder)
+    steps = "known"
+    blockers = {}
+    try:
+        for states in parts:
+            going_on = [n for n, state in enumerate(states) if state is None or not state.is_over]
+            backend, blockers = choose_backend([specs[n] for n in going_on], tables, options)
+            if backend is None:
+                raise RuntimeError(f"a worker cannot train the fits together: {blockers}")
+            results = train_group(
+                specs,
+                states,
+                tables,
+                backend=backend,
+                options=options,
+                listeners=listeners,
+                keeper=recorder,
+            )
+            for n in going_on:
+                joined = recorder.trainings[n].join(results[n])
+                found[n] = recorder.cut(n, joined)
+            steps, further = backend.told()
+            blockers = {**blockers, **further}
+    finally:
+        recorder.flush(is_last=True)
+    return [found[n] for n in range(len(specs))], steps, blockers
 
 
 def _bring_home(result):
@@ -212,19 +277,3 @@ def _to_cpu(values):
         name: value.cpu() if isinstance(value, torch.Tensor) else value
         for name, value in values.items()
     }
-
-
-def find_device(name):
-    """Return where a worker trains fits that are to be trained on the device `name`.
-
-    A worker that has a GPU of its own sees it as the first one, and a worker that has none computes
-    on its CPU.
-    """
-    device = torch.device(name)
-    if device.type != "cuda":
-        return device
-    n_devices = torch.cuda.device_count()
-    if n_devices == 0:
-        return torch.device("cpu")
-    index = device.index or 0
-    return torch.device("cuda", index if index < n_devices else 0)

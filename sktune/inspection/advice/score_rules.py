@@ -33,7 +33,7 @@ NADEAU = "Nadeau and Bengio 2003, Inference for the generalization error"
 def find_failed_fits(context):
     """Count the fits that failed, and with what parameters."""
     record = context.record
-    is_failed = ~np.isfinite(record.scores)
+    is_failed = ~np.isfinite(record.scores) & ~record.is_spared
     candidates = np.flatnonzero(is_failed.any(axis=1))
     if len(candidates) == 0:
         return None
@@ -48,7 +48,7 @@ def find_failed_fits(context):
         code="failed-fits",
         severity=severity,
         title="Fits failed",
-        text=f"{is_failed.sum()} of {is_failed.size} fits have no finite score, in "
+        text=f"{is_failed.sum()} of {(~record.is_spared).sum()} fits have no finite score, in "
         f"{len(candidates)} of {record.n_candidates} candidates{_where(record, candidates)}; the "
         f"first has {first}.",
         action="Set error_score='raise' to see why, or leave these values out of the space.",

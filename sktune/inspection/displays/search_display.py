@@ -19,7 +19,9 @@ class SearchDisplay:
     """Scores of a search by one parameter, by two parameters, or in the candidates' order.
 
     Use :meth:`from_search` to make one. A cross marks the best candidate. Candidates without a
-    score are left out. Two parameters of a grid, one candidate for each pair, are a heat map.
+    score are left out. Two parameters of a grid, one candidate for each pair, are a heat map. Of a
+    search by halving, scores by parameters are those of the first rung, where all candidates have
+    got the same; of several brackets, of the first rung with most candidates.
 
     Parameters
     ----------
@@ -73,6 +75,8 @@ class SearchDisplay:
             If a parameter is not varied, there are more than two, or no candidate has a score.
         """
         record = read_search(search, metric)
+        if parameters or kind == "parallel":
+            record = record.comparable
         names = [parameters] if isinstance(parameters, str) else list(parameters)
         if len(names) > 2 and kind != "parallel":
             raise ValueError(f"parameters must be one or two, got {len(names)}")

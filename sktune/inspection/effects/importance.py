@@ -87,7 +87,9 @@ class ParameterImportance:
         return pd.DataFrame(rows, columns=["parameter", "other", "share", "std"])
 
     def __str__(self):
-        counts = f"{self.n_candidates} candidates, {self.n_failed} failed, R² {self.r2:.2f}"
+        counts = (
+            f"{self.n_candidates} candidates, {self.n_failed} without a score, R² {self.r2:.2f}"
+        )
         lines = [f"{self.verdict} ({counts})"]
         for names in sorted(self.shares, key=self.shares.get, reverse=True):
             share = f"{self.shares[names]:.3f} ± {self.deviations[names]:.3f}"
@@ -102,7 +104,9 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
     the variance of its predictions (Hutter et al. 2014, "An efficient approach for assessing
     hyperparameter importance"). Numbers are on their own scale, and an unset value is a value of
     its own. The shares are of the values that were tried: other ranges give other shares. Of a
-    search by halving, they are those of the first rung.
+    search by halving, they are those of the first rung, and of several brackets those of the first
+    rung with most candidates. Where candidates have raced, their scores are the means over the
+    splits that all were fitted on.
 
     Parameters
     ----------
@@ -140,13 +144,12 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
     (True, True)
     """
     _check_counts(n_trees, n_samples)
-    record = read_search(search, metric)
-    # all candidates of a search by halving have scores by equal resources in the first rung only
-    is_first = record.is_first
-    scored = np.isfinite(record.mean_scores) & is_first
+    record = read_search(search, metric).comparable
+    means = record.common_scores
+    scored = np.isfinite(means)
     if not scored.any():
         raise ValueError(
-            f"at least one candidate must have a score, got {record.n_candidates} failed ones"
+            f"at least one candidate must have a score, got {record.n_candidates} without one"
         )
     names = list(record.parameters)
     if not names:
@@ -154,7 +157,7 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
             "the search must vary at least one parameter, "
             f"got {record.n_candidates} candidates with the same values"
         )
-    scores = record.mean_scores[scored]
+    scores = means[scored]
     columns = [encode(record.parameters[name])[scored] for name in names]
     r2, is_better, parts = _explain(columns, scores, n_trees, n_samples, random_state)
     named = {tuple(names[i] for i in subset): part for subset, part in parts.items()}
@@ -163,7 +166,7 @@ def importance(search, metric=None, *, n_trees=64, n_samples=2048, random_state=
         deviations={key: float(deviation) for key, (_, deviation) in named.items()},
         r2=float(r2),
         n_candidates=len(scores),
-        n_failed=int((is_first & ~scored).sum()),
+        n_failed=int((~scored).sum()),
         reason=_find_reason(len(scores), len(names), np.ptp(scores), is_better),
         metric=record.scoring,
     )

@@ -11,7 +11,9 @@ from sktune.runtime.optional import import_pandas
 def effect_table(search, parameter, metric=None, *, n_bins=8, binning="quantile"):
     """Return scores, speed and overfitting by the values of one parameter.
 
-    Other parameters differ within a row too: the table describes what was tried.
+    Other parameters differ within a row too: the table describes what was tried. Of a search by
+    halving, it is that of the first rung: later ones have only the best of its candidates, with
+    more resources. Of several brackets, it is that of the first rung with most candidates.
 
     Parameters
     ----------
@@ -31,8 +33,9 @@ def effect_table(search, parameter, metric=None, *, n_bins=8, binning="quantile"
     -------
     table : DataFrame
         A row for each value or bin, and one for candidates that do not set it. Columns: ``low``
-        and ``high``; ``n_candidates``; ``n_failed``, those without a finite score;
-        ``mean_score`` and ``mean_score_se``, over the candidates; ``best_score`` and
+        and ``high``; ``n_candidates``; ``n_failed``, those with a fit without a finite score;
+        ``n_left``, those that have left a race, and have no mean score; ``mean_score`` and
+        ``mean_score_se``, over the other candidates; ``best_score`` and
         ``best_score_se``, over the splits; ``epochs_to_converge``, the median over candidates
         of the first epoch whose loss has done 99 % of its fall; ``fit_seconds``, the mean;
         ``gap``, the mean of how much better training rows are than test rows, and ``gap_from``,
@@ -57,7 +60,7 @@ def effect_table(search, parameter, metric=None, *, n_bins=8, binning="quantile"
     if binning not in ("quantile", "width"):
         raise ValueError(f"binning must be 'quantile' or 'width', got binning={binning!r}")
     pd = import_pandas("effect_table")
-    record = read_search(search, metric)
+    record = read_search(search, metric).comparable
     found = record.find_parameter(parameter)
     rows = make_rows(found, n_bins, binning)
     epochs = epochs_to_converge(record.curves, record.n_candidates)
@@ -80,9 +83,11 @@ def _describe_scores(record, members):
     """Return the columns on scores of one row: a dict."""
     means = np.where(members, record.mean_scores, np.nan)
     scored = np.flatnonzero(np.isfinite(means))
+    n_failed = int((members & record.has_failed).sum())
     columns = {
         "n_candidates": int(members.sum()),
-        "n_failed": int(members.sum()) - len(scored),
+        "n_failed": n_failed,
+        "n_left": int(members.sum()) - len(scored) - n_failed,
         "mean_score": _finite(np.mean, means),
         "mean_score_se": np.nan,
         "best_score": np.nan,

@@ -82,9 +82,15 @@ def _list_scores(search, main, chosen):
 def _list_effort(record, search):
     """Yield how much was tried, in what time, and how the fits were trained."""
     yield "Tried", describe_effort(record)
-    n_failed = int((~np.isfinite(record.mean_scores)).sum())
+    n_failed = int(record.has_failed.sum())
     if n_failed:
         yield "Failed", f"{n_failed} of {record.n_candidates} candidates have no score"
+    n_spared = int(record.is_spared.any(axis=1).sum())
+    if n_spared:
+        yield (
+            "Raced",
+            f"{n_spared} of {record.n_candidates} candidates left before their last split",
+        )
     if getattr(record.search, "stop_reason_", None):
         yield "Ended", str(record.search.stop_reason_)
     yield from list_times(record, search)

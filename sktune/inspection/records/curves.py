@@ -53,6 +53,11 @@ class CurveTable:
         np.maximum.at(n_epochs, where[:2], where[2] + 1)
         return cls(n_epochs=n_epochs, **arrays)
 
+    def select(self, candidates):
+        """Return the table of some candidates only."""
+        arrays = {name: getattr(self, name)[candidates] for name in self.__dataclass_fields__}
+        return CurveTable(**arrays)
+
     @property
     def has_validation(self):
         """Whether any fit has losses on validation rows."""

@@ -1,6 +1,6 @@
 """The parameters that a search has varied: their names for people, their values and scales."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 
 import numpy as np
@@ -91,6 +91,10 @@ class Parameter:
     scale: str
     space: object = None
 
+    def select(self, candidates):
+        """Return the values of some candidates only."""
+        return replace(self, values=self.values[candidates], is_set=self.is_set[candidates])
+
     @property
     def label(self):
         """How people call it, such as ``"learning rate α"``."""
@@ -125,6 +129,11 @@ class Parameter:
         for candidate in np.flatnonzero(self.is_set):
             codes[candidate] = numbers[format_value(self.values[candidate])]
         return codes
+
+    @property
+    def is_varied(self):
+        """Whether candidates differ in it."""
+        return self.n_distinct > 1 or not self.is_set.all()
 
     @property
     def n_distinct(self):

@@ -83,6 +83,7 @@ def read_search(search, metric=None):
         parameters=_read_parameters(params, search),
         estimator=getattr(search, "estimator", None),
         search=search,
+        n_splits_run=_read_column(results, "n_splits_run", int),
     )
 
 
@@ -158,7 +159,7 @@ def _read_parameters(params, search):
         values = [candidate.get(name, own.get(name)) for candidate in params]
         is_set = [name in candidate or name in own for candidate in params]
         parameter = make_parameter(name, values, is_set, spaces.get(name))
-        if parameter.n_distinct > 1 or not parameter.is_set.all():
+        if parameter.is_varied:
             found[name] = parameter
     return found
 

@@ -26,6 +26,24 @@ def find_first(rungs, brackets, n_candidates):
     return find_final(-rungs, brackets, n_candidates)
 
 
+def find_comparable(rungs, brackets, resources, n_candidates):
+    """Return which candidates nobody has chosen by their scores, and got the same: bool.
+
+    They are those of a first rung. Of several brackets, whose first rungs may have different
+    resources, it is the rung of most candidates, and of equal ones that with most resources.
+    """
+    is_first = find_first(rungs, brackets, n_candidates)
+    if brackets is None:
+        return is_first
+    amounts = brackets if resources is None else resources
+    counts = {}
+    for amount in amounts[is_first].tolist():
+        counts[amount] = counts.get(amount, 0) + 1
+    most = max(counts.values())
+    chosen = [amount for amount, count in counts.items() if count == most]
+    return is_first & (amounts == (chosen[0] if resources is None else max(chosen)))
+
+
 def find_final(rungs, brackets, n_candidates):
     """Return which candidates are in the last rung of their bracket: ndarray of bool."""
     if rungs is None:

@@ -1,11 +1,23 @@
 """What a search has tried and found, in one form."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from sktune.inspection.records.curves import CurveTable
-from sktune.inspection.records.rungs import find_final, find_first
+from sktune.inspection.records.rungs import find_comparable, find_final
+
+# what is an array with an entry for each candidate
+_BY_CANDIDATE = {
+    "scores",
+    "train_scores",
+    "fit_seconds",
+    "stages",
+    "rungs",
+    "resources",
+    "brackets",
+    "n_splits_run",
+}
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,8 @@ class SearchRecord:
         What was tuned, unfitted.
     search : estimator object or None
         The fitted search itself.
+    n_splits_run : ndarray of int of shape (n_candidates,), or None
+        On how many splits each candidate was fitted, where candidates have raced.
     """
 
     params: list
@@ -70,6 +84,7 @@ class SearchRecord:
     parameters: dict = field(default_factory=dict)
     estimator: object = None
     search: object = None
+    n_splits_run: np.ndarray | None = None
 
     @property
     def n_candidates(self):
@@ -83,8 +98,25 @@ class SearchRecord:
 
     @property
     def mean_scores(self):
-        """The mean score of each candidate; nan if one of its fits failed."""
+        """The mean score of each candidate; nan if one of its fits failed, or was not run."""
         return self.scores.mean(axis=1)
+
+    @property
+    def is_spared(self):
+        """Which fits were not run, since their candidate had left a race: of the shape of scores.
+
+        Where the scores are means, it is a candidate that has left.
+        """
+        if self.n_splits_run is None:
+            return np.zeros(self.scores.shape, dtype=bool)
+        if self.n_splits == 1:
+            return (self.n_splits_run < self.n_splits_run.max())[:, None]
+        return np.arange(self.n_splits) >= self.n_splits_run[:, None]
+
+    @property
+    def has_failed(self):
+        """Which candidates have a fit that was run and has no finite score."""
+        return (~np.isfinite(self.scores) & ~self.is_spared).any(axis=1)
 
     @property
     def standard_errors(self):
@@ -103,9 +135,51 @@ class SearchRecord:
         return find_final(self.rungs, self.brackets, self.n_candidates)
 
     @property
-    def is_first(self):
-        """Which candidates are in the first rung of their bracket; all, without rungs."""
-        return find_first(self.rungs, self.brackets, self.n_candidates)
+    def comparable(self):
+        """The record of the candidates whose scores tell what a parameter does.
+
+        All, without rungs. Of a search by halving they are those of the first rung: later ones have
+        only the best of them, with more resources. Of several brackets it is the first rung of most
+        candidates. `best_index` is where the best one stands there, or None; `scoring` tells the
+        resources.
+        """
+        if self.rungs is None:
+            return self
+        is_in = find_comparable(self.rungs, self.brackets, self.resources, self.n_candidates)
+        chosen = np.flatnonzero(is_in)
+        parts = {name: getattr(self, name) for name in _BY_CANDIDATE}
+        parameters = {name: p.select(chosen) for name, p in self.parameters.items()}
+        rung = "the first rung"
+        if self.resources is not None:
+            rung = f"{self.resource or 'resources'} = {self.resources[chosen[0]]}"
+        return replace(
+            self,
+            params=[self.params[candidate] for candidate in chosen],
+            scoring=f"{self.scoring} ({rung})",
+            curves=None if self.curves is None else self.curves.select(chosen),
+            parameters={name: p for name, p in parameters.items() if p.is_varied},
+            best_index=self._find_best_among(chosen),
+            **{name: part if part is None else part[chosen] for name, part in parts.items()},
+        )
+
+    def _find_best_among(self, chosen):
+        """Return where the best candidate stands among some candidates, of any rung; or None."""
+        if self.best_index is None:
+            return None
+        tracks = self.tracks
+        alike = np.flatnonzero(tracks[chosen] == tracks[self.best_index])
+        return int(alike[0]) if len(alike) else None
+
+    @property
+    def common_scores(self):
+        """The mean score of each candidate over the splits that all were fitted on.
+
+        They are the `mean_scores`, unless candidates have raced: means over all splits are then
+        those of the best alone.
+        """
+        if self.n_splits_run is None or self.n_splits == 1:
+            return self.mean_scores
+        return self.scores[:, : self.n_splits_run.min()].mean(axis=1)
 
     @property
     def tracks(self):

@@ -75,11 +75,18 @@ def describe_effort(record):
     >>> describe_effort(read_search(results | {"mean_test_score": [0.75]}))
     '1 candidate × 2 folds = 2 fits'
     """
-    n_candidates, n_splits = record.n_candidates, record.n_splits
+    n_evaluations, n_splits = record.n_candidates, record.n_splits
+    # a candidate that goes on to the next rung is evaluated again
+    n_candidates = n_evaluations if record.rungs is None else len(np.unique(record.tracks))
     candidates = f"{n_candidates} candidate{'s' if n_candidates != 1 else ''}"
+    if n_candidates < n_evaluations:
+        candidates += f" in {n_evaluations} evaluations"
     if n_splits == 1:
         return f"{candidates}, one score each"
-    return f"{candidates} × {n_splits} folds = {n_candidates * n_splits} fits"
+    n_fits = n_evaluations * n_splits
+    n_spared = int(record.is_spared.sum())
+    fits = f"{n_fits - n_spared} of {n_fits} fits, raced" if n_spared else f"{n_fits} fits"
+    return f"{candidates} × {n_splits} folds = {fits}"
 
 
 def _describe_splits(core, n_splits):
@@ -97,7 +104,8 @@ def list_times(record, search):
     if fusion is not None and fusion.groups:
         yield "Time in fused groups", f"{fusion.seconds:.1f} s"
     if record.fit_seconds is not None:
-        seconds = np.nansum(record.fit_seconds) * record.n_splits
+        n_fits = (~record.is_spared).sum(axis=1)
+        seconds = np.nansum(record.fit_seconds * n_fits)
         yield "Time of all fits, one after the other", f"{seconds:.1f} s"
     if hasattr(record.search, "refit_time_"):
         yield "Time of the refit", f"{record.search.refit_time_:.1f} s"

@@ -44,6 +44,17 @@ class CandidateTable:
     best: int
 
 
+def _write_scores(record):
+    """Return the mean score of each candidate as a text, or why it has none."""
+    texts = []
+    for score, has_failed in zip(record.mean_scores, record.has_failed, strict=True):
+        if score == score:
+            texts.append(format_score(score))
+        else:
+            texts.append("failed" if has_failed else "left the race")
+    return texts
+
+
 def list_candidates(record):
     """Return the table of the candidates of a SearchRecord."""
     scores = record.mean_scores
@@ -53,7 +64,7 @@ def list_candidates(record):
     columns = [
         (Column("#", True), [str(number) for number in range(record.n_candidates)]),
         (Column("rank", True), ranks),
-        (Column(record.scoring, True), [format_score(s) if s == s else "failed" for s in scores]),
+        (Column(record.scoring, True), _write_scores(record)),
     ]
     if record.n_splits > 1:
         errors = record.standard_errors

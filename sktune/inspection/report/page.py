@@ -84,10 +84,11 @@ def render_page(record, search, title, findings, X, y):
         sealed=read_sealed_test(record, search),
         findings=None if findings is None else sort_findings(findings),
         curves=_mark(_draw_all_curves(record)),
-        effects=_mark(_draw_all_effects(record)),
+        effects=_mark(_draw_all_effects(record.comparable)),
         shares=_mark(_draw_importance(record, search)),
         table=list_candidates(record),
-        n_failed=int((~np.isfinite(record.mean_scores)).sum()),
+        n_failed=int(record.has_failed.sum()),
+        n_left=int(record.is_spared.any(axis=1).sum()),
         fusion=list_groups(record),
         versions=list_versions(),
         seeds=list_seeds(search),
@@ -160,8 +161,8 @@ def _draw_all_effects(record):
 
 def _draw_importance(record, search):
     """Return the figure of the importance in a list; an empty one where there is none to draw."""
-    scores = record.mean_scores[np.isfinite(record.mean_scores)]
-    if len(scores) == 0 or not record.parameters:
+    record = record.comparable
+    if not np.isfinite(record.mean_scores).any() or not record.parameters:
         return []
     found = importance(search, record.metric)
     if not np.isfinite(list(found.shares.values())).all():

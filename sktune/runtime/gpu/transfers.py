@@ -4,6 +4,10 @@ import torch
 
 # Tensors of more bytes than these are fetched one by one: together they would need memory twice.
 _MOST_BYTES = 1 << 26
+# CUDA takes so many bytes of ordinary memory with the command. More of them it copies in pieces,
+# after the work that the stream has to do, and the host waits ("API synchronization behavior" of
+# the CUDA Runtime API).
+MOST_PAGED_BYTES = 1 << 16
 
 
 def send(values, device, dtype=None):
@@ -16,7 +20,23 @@ def send(values, device, dtype=None):
     dtype : torch.dtype, default=None
         None is that of the values.
     """
-    return torch.as_tensor(values, dtype=dtype).to(device, non_blocking=True)
+    return _pin(torch.as_tensor(values, dtype=dtype), device).to(device, non_blocking=True)
+
+
+def resend(values, tensor):
+    """Write values of the CPU into a tensor of a device; the host does not wait for the copy."""
+    values = torch.as_tensor(values, dtype=tensor.dtype)
+    tensor.copy_(_pin(values, tensor.device), non_blocking=True)
+
+
+def _pin(tensor, device):
+    """Return a tensor in memory that a GPU reads by itself, if there is much to be read.
+
+    torch keeps such memory from being used again until the copy is done.
+    """
+    n_bytes = tensor.numel() * tensor.element_size()
+    is_sent = tensor.device.type == "cpu" and torch.device(device).type == "cuda"
+    return tensor.contiguous().pin_memory() if is_sent and n_bytes > MOST_PAGED_BYTES else tensor
 
 
 def fetch(tensors):

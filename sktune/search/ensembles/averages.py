@@ -5,6 +5,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin, clone, 
 from sklearn.utils import get_tags
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from sktune.runtime.versions import RemembersVersions
 from sktune.search.ensembles.stacked_nets import stack_alike
 
 # One pass through all networks saves time where rows are few. Beyond so many on a CPU the networks
@@ -13,7 +14,7 @@ from sktune.search.ensembles.stacked_nets import stack_alike
 _MOST_STACKED_ROWS = 256
 
 
-class _Average(BaseEstimator):
+class _Average(RemembersVersions, BaseEstimator):
     """What averages of classifiers and of regressors share."""
 
     def __init__(self, members, weights=None):

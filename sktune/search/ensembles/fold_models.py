@@ -6,7 +6,7 @@ import numpy as np
 
 from sktune.bridge.fits import net_of
 from sktune.bridge.install import forget_optimizer
-from sktune.bridge.seam import Task, is_fit, is_skipped, take_test_rows
+from sktune.bridge.seam import Task, is_fit, is_lost, is_skipped, take_test_rows
 
 _KEPT = "sktune_fold_model"
 
@@ -83,7 +83,7 @@ class FoldModels:
     ----------
     models : list of FoldModel or None
         In scikit-learn's order: all splits of the first candidate, then those of the next. None
-        stands for a fit that failed, or was not begun before a timeout.
+        stands for a fit that failed, was not begun before a timeout, or was spared by a race.
     tests : list of ndarray of int
         The test rows of each of them.
     """
@@ -103,7 +103,7 @@ class FoldModels:
 
     def receive(self, result):
         """Take the model out of the result of a task."""
-        if is_skipped(result):
+        if is_skipped(result) or is_lost(result):
             self.models.append(None)
         elif isinstance(result, dict) and _KEPT in result:
             self.models.append(result.pop(_KEPT))
@@ -115,23 +115,37 @@ class FoldModels:
         self.models = [self.models[n] for n in kept]
         self.tests = [self.tests[n] for n in kept]
 
-    def arrange(self, n_splits):
+    def forget(self, candidates, n_splits):
+        """Free the models of some candidates, which will be no members."""
+        for candidate in candidates:
+            self.models[candidate * n_splits : (candidate + 1) * n_splits] = [None] * n_splits
+
+    def arrange(self, n_splits, candidates=None):
         """Return the models of each candidate, one for each split, and the test rows of the splits.
+
+        Parameters
+        ----------
+        n_splits : int
+        candidates : sequence of int or None
+            Those that may be members; others have no models. None is all.
 
         Raises
         ------
         ValueError
             If candidates were tried on different splits, whose predictions cannot be averaged.
         """
-        by_candidate = []
-        tests = self.tests[:n_splits]
-        for start in range(0, len(self.models), n_splits):
-            found = self.tests[start : start + n_splits]
+        n_candidates = len(self.models) // n_splits
+        candidates = range(n_candidates) if candidates is None else candidates
+        by_candidate = [[None] * n_splits for _ in range(n_candidates)]
+        tests = None
+        for candidate in candidates:
+            part = slice(candidate * n_splits, (candidate + 1) * n_splits)
+            found = self.tests[part]
+            tests = found if tests is None else tests
             if not all(map(np.array_equal, found, tests)):
                 raise ValueError(
                     "an ensemble needs all candidates to be tried on the same splits, "
-                    f"candidate {start // n_splits} was tried on others; "
-                    "give cv an integer random_state"
+                    f"candidate {candidate} was tried on others; give cv an integer random_state"
                 )
-            by_candidate.append(self.models[start : start + n_splits])
+            by_candidate[candidate] = self.models[part]
         return by_candidate, tests

@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from sktune.bridge.install import forget_optimizer
 from sktune.bridge.seam import fit_together, route_params, take_split
+from sktune.search.ensembles.answers import check_answers, list_parts
 from sktune.search.ensembles.averages import align_columns, average_fitted
 from sktune.search.ensembles.fold_models import FoldModels
 from sktune.search.ensembles.greedy import select_greedily
@@ -80,10 +81,14 @@ class EnsembleSearch:
         kind = self._check_ensemble(y)
         check_scorer(self, find_scorer(self), kind)
         method = RESPONSES[kind][-1]
-        if not hasattr(self.estimator, method):
-            name = type(self.estimator).__name__
-            raise ValueError(f"an ensemble needs {method} of each model, {name} does not have it")
+        check_answers(self.estimator, self._list_parts(), method)
         return FoldModels(method)
+
+    def _list_parts(self):
+        """Return the parts of the space, dicts; an empty one is the estimator as it is."""
+        space = getattr(self, "param_grid", None)
+        parts = list_parts(getattr(self, "param_distributions", None) if space is None else space)
+        return [{}, *parts] if getattr(self, "baseline", False) else parts
 
     def _check_ensemble(self, y):
         """Check the settings and the targets; return what kind of models there are."""
@@ -116,7 +121,7 @@ class EnsembleSearch:
 
     def _end_ensemble(self, kept, X, y, params):
         """Choose the members among the models kept, and set the attributes."""
-        models, tests = kept.arrange(self.n_splits_)
+        models, tests = kept.arrange(self.n_splits_, self._list_eligible())
         models = _leave_out(models, kept.method)
         are_whole = self._find_whole(models)
         predictions = self._collect_predictions(models, are_whole, tests)
@@ -131,6 +136,10 @@ class EnsembleSearch:
         else:
             members, of_members = _list_members(models, weights)
         self.ensemble_ = average_fitted(members, of_members, like=self.best_estimator_)
+
+    def _list_eligible(self):
+        """Return the numbers of the candidates that may be members; None is all."""
+        return None
 
     @property
     def _metric(self):

@@ -16,6 +16,9 @@ from sktune.search.ensembles.greedy import find_score_of_many
 # What an ensemble can be asked for.
 RESPONSES = {"classifier": ("predict", "predict_proba"), "regressor": ("predict",)}
 
+# By how much a mean of probabilities may be above 1.
+_ROUNDING = 1e-4
+
 _KNOWN_SCORES = (
     ClassifierMixin.score,
     RegressorMixin.score,
@@ -136,8 +139,9 @@ class SplitScorer:
         """Return what the scorer says of an average: an ndarray of shape (n_rows, ...)."""
         model = KnownRegressor(average)
         if self.classes is not None:
-            # metrics refuse what rounding has put above 1
-            model = KnownClassifier(np.minimum(average, 1), self.classes)
+            # metrics refuse what rounding has put above 1; margins are no probabilities
+            is_rounded = (average > 1) & (average < 1 + _ROUNDING)
+            model = KnownClassifier(np.where(is_rounded, 1, average), self.classes)
         score = self.scorer(model, self.X, self.y, **self.params)
         return score[self.metric] if isinstance(score, dict) else score
 

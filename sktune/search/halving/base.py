@@ -27,14 +27,11 @@ from sktune.search.settable import check_settable
 class SearchInRungs(SearchInRounds, BaseSearchCV):
     """A search in which fewer and fewer candidates get more and more resources."""
 
+    is_guided = True
     # the other reasons to end are those of searches whose candidates have equal resources
     stop = None
     patience = 1
     tol = 0.25
-    # models of different rungs make no ensemble
-    ensemble = None
-    ensemble_refit = False
-    max_oof_mb = 256
 
     def __init__(
         self,
@@ -56,6 +53,9 @@ class SearchInRungs(SearchInRounds, BaseSearchCV):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -79,6 +79,9 @@ class SearchInRungs(SearchInRounds, BaseSearchCV):
         self.baseline = baseline
         self.random_state = random_state
         self.timeout = timeout
+        self.ensemble = ensemble
+        self.ensemble_refit = ensemble_refit
+        self.max_oof_mb = max_oof_mb
         self.cache = cache
         self.cache_limit = cache_limit
         self.checkpoint_interval = checkpoint_interval
@@ -184,6 +187,10 @@ class SearchInRungs(SearchInRounds, BaseSearchCV):
         parts = [space] if isinstance(space, Mapping) else space
         names = list(dict.fromkeys(name for part in parts for name in part))
         return read_own_settings(self.estimator, names)
+
+    def _list_eligible(self):
+        """Return the candidates that may be members of an ensemble: those of the last rungs."""
+        return find_finalists(self.cv_results_)
 
     @staticmethod
     def _select_best_index(refit, refit_metric, results):

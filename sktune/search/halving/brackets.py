@@ -20,6 +20,8 @@ class Bracket:
         self.rungs = rungs
         self.candidates = candidates
         self.n_done = 0
+        # the numbers of the evaluations of its last rung
+        self.evaluations = range(0)
 
     @property
     def is_over(self):
@@ -122,11 +124,25 @@ class BracketRun:
         if self.resource == ROWS:
             fraction = brackets[0].rung.n_resources / self.n_rows
             splits = SampledSplits(self.rounds.splits, fraction, self.seed)
+        n_before = len(self.rounds.session.outcomes)
         outcomes = self.rounds.evaluate(candidates, columns, splits)
         for bracket in brackets:
             n = len(bracket.candidates)
             mine, outcomes = outcomes[:n], outcomes[n:]
+            self._free_models(bracket, n_before, mine)
+            n_before += n
             bracket.take(mine, self._read_scores(mine), self.search.factor)
+
+    def _free_models(self, bracket, first, outcomes):
+        """Free what an ensemble could take of a bracket's earlier rung, once a later one is there.
+
+        The evaluations of this rung have numbers from `first` on.
+        """
+        kept = self.search._kept
+        if kept is None or not any(outcome.is_complete for outcome in outcomes):
+            return
+        kept.forget(bracket.evaluations, self.search.n_splits_)
+        bracket.evaluations = range(first, first + len(outcomes))
 
     def _give(self, params, n_resources):
         return params if self.resource == ROWS else {**params, self.resource: n_resources}

@@ -5,6 +5,7 @@ from sklearn.model_selection import ParameterGrid
 
 from sktune.search.halving.base import SearchInRungs, count_combinations
 from sktune.search.halving.rungs import plan_halving, plan_hyperband
+from sktune.search.samplers.drawing import make_drawable
 
 
 class _Halving(SearchInRungs):
@@ -84,6 +85,12 @@ class HalvingGridSearchCV(_Halving):
         From which rows are drawn, where ``resource="n_samples"``.
     timeout : float or None, default=None
         Seconds after which the search ends with what is complete.
+    ensemble : {"greedy", "folds"} or None, default=None
+        As in :class:`sktune.GridSearchCV`: an average of models that were trained anyway. Members
+        are candidates of the last rungs that have got most resources; models of earlier rungs are
+        freed as soon as their rung is over.
+    ensemble_refit, max_oof_mb
+        As in :class:`sktune.GridSearchCV`.
 
     Attributes
     ----------
@@ -100,6 +107,9 @@ class HalvingGridSearchCV(_Halving):
         Why the search has ended.
     fusion_ : FusionReport
         ``fusion_.sharing`` tells how many epochs were trained, and how many were known.
+    ensemble_, ensemble_weights_, ensemble_score_, oof_predictions_
+        With `ensemble`, as in :class:`sktune.GridSearchCV`. Evaluations in earlier rungs have the
+        weight 0, and their predictions are nan.
 
     See Also
     --------
@@ -159,6 +169,9 @@ class HalvingGridSearchCV(_Halving):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -181,6 +194,9 @@ class HalvingGridSearchCV(_Halving):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -217,7 +233,7 @@ class HalvingRandomSearchCV(_Halving):
     estimator : estimator object
         What to tune.
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions, as in
+        Names of parameters to lists of values or to distributions, Optuna's among them, as in
         :class:`sktune.RandomizedSearchCV`.
     n_candidates : int or "exhaust", default="exhaust"
         How many candidates the first rung has. ``"exhaust"``: as many as let the last rung get
@@ -229,8 +245,8 @@ class HalvingRandomSearchCV(_Halving):
     random_state : int, RandomState or None, default=None
         From which candidates and rows are drawn.
     factor, resource, max_resources, aggressive_elimination, scale_schedule, scoring, n_jobs, \
-            refit, cv, verbose, pre_dispatch, error_score, return_train_score, timeout, cache, \
-            cache_limit, checkpoint_interval
+            refit, cv, verbose, pre_dispatch, error_score, return_train_score, timeout, ensemble, \
+            ensemble_refit, max_oof_mb, cache, cache_limit, checkpoint_interval
         See :class:`HalvingGridSearchCV`, also for the attributes.
 
     Examples
@@ -271,6 +287,9 @@ class HalvingRandomSearchCV(_Halving):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -293,6 +312,9 @@ class HalvingRandomSearchCV(_Halving):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -303,7 +325,7 @@ class HalvingRandomSearchCV(_Halving):
 
     @property
     def _space(self):
-        return self.param_distributions
+        return make_drawable(self.param_distributions)
 
     def _count_candidates(self, least, most):
         n = self.n_candidates
@@ -314,7 +336,7 @@ class HalvingRandomSearchCV(_Halving):
         else:
             n = int(most // least)
         # a space of lists may have fewer
-        return min(n, count_combinations(self.param_distributions) + bool(self.baseline))
+        return min(n, count_combinations(self._space) + bool(self.baseline))
 
 
 class HyperbandSearchCV(SearchInRungs):
@@ -330,7 +352,7 @@ class HyperbandSearchCV(SearchInRungs):
     estimator : estimator object
         What to tune.
     param_distributions : dict or list of dicts
-        Names of parameters to lists of values or to distributions, as in
+        Names of parameters to lists of values or to distributions, Optuna's among them, as in
         :class:`sktune.RandomizedSearchCV`.
     factor : float, default=3
         η of the paper: from rung to rung the candidates of a bracket are divided by it.
@@ -345,7 +367,8 @@ class HyperbandSearchCV(SearchInRungs):
     random_state : int, RandomState or None, default=None
         From which candidates and rows are drawn.
     resource, scale_schedule, scoring, n_jobs, refit, cv, verbose, pre_dispatch, error_score, \
-            return_train_score, timeout, cache, cache_limit, checkpoint_interval
+            return_train_score, timeout, ensemble, ensemble_refit, max_oof_mb, cache, cache_limit, \
+            checkpoint_interval
         See :class:`HalvingGridSearchCV`. The best candidate is one of those that have got most.
 
     Attributes
@@ -399,6 +422,9 @@ class HyperbandSearchCV(SearchInRungs):
         verbose=0,
         pre_dispatch="2*n_jobs",
         timeout=None,
+        ensemble=None,
+        ensemble_refit=False,
+        max_oof_mb=256,
         cache=None,
         cache_limit=1024,
         checkpoint_interval=60.0,
@@ -421,6 +447,9 @@ class HyperbandSearchCV(SearchInRungs):
             verbose=verbose,
             pre_dispatch=pre_dispatch,
             timeout=timeout,
+            ensemble=ensemble,
+            ensemble_refit=ensemble_refit,
+            max_oof_mb=max_oof_mb,
             cache=cache,
             cache_limit=cache_limit,
             checkpoint_interval=checkpoint_interval,
@@ -429,7 +458,7 @@ class HyperbandSearchCV(SearchInRungs):
 
     @property
     def _space(self):
-        return self.param_distributions
+        return make_drawable(self.param_distributions)
 
     def _count_candidates(self, least, most):
         # the brackets tell

@@ -6,6 +6,8 @@ which makes ``cv_results_`` of what the tasks returned; and the text of an error
 ``tests/search/test_rounds.py`` fails when one of them moves.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from sktune.search.base import _FusedSearch, make_rounds_store
@@ -16,24 +18,46 @@ from sktune.search.rounds.stopping import StoppingRule, check_stopping
 class SearchInRounds(_FusedSearch):
     """What searches in rounds have in common, beside a search of scikit-learn's as another base."""
 
+    # whether the scores of a round tell which candidates the next one has
+    is_guided = False
+
     def fit(self, X, y=None, **params):
         """Run fit with the candidates of each round, as in scikit-learn."""
         check_stopping(self)
         self._check_fit(X, y, params)
+        if self.is_guided or self.stop is not None:
+            self._check_guide()
         self._session = Session(self.timeout)
         vars(self).pop("n_rounds_", None)
         try:
             self._begin_fit(X, y, params)
-            super().fit(X, y, **params)
-            if len(self._session.kept) > len(self.cv_results_["params"]):
-                # the last round has failed, and scikit-learn does not know of its candidates
-                self.cv_results_ = self._make_results()
-            return self
+            return super().fit(X, y, **params)
         finally:
             del self._session
 
+    def _complete_results(self):
+        """Add the candidates of a last round in which every fit has failed."""
+        if len(self._session.kept) > len(self.cv_results_["params"]):
+            self.cv_results_ = self._make_results()
+
     def _check_fit(self, X, y, params):
         """Raise an error about what can be known to be wrong before anything is trained."""
+
+    def _check_guide(self):
+        """Raise a ValueError if there are several scores, and `refit` names none of them."""
+        # what a function of the user's returns is not known yet
+        if isinstance(self.scoring, (list, tuple, set, Mapping)):
+            self._name_guide(self.scoring)
+
+    def _name_guide(self, names):
+        """Return the name of the score that guides the search, one of several."""
+        metric = getattr(self.refit, "metric", self.refit)
+        if not isinstance(metric, str) or metric not in names:
+            raise ValueError(
+                "refit must name the score that guides the search, one of "
+                f"{sorted(names)}, got refit={self.refit!r}"
+            )
+        return metric
 
     def _begin_fit(self, X, y, params):
         """Note in the session what the rounds have to know of the data."""
@@ -85,13 +109,7 @@ class SearchInRounds(_FusedSearch):
         scores = outcome.rows[0]["test_scores"]
         if not isinstance(scores, dict):
             return "score"
-        metric = getattr(self.refit, "metric", self.refit)
-        if not isinstance(metric, str) or metric not in scores:
-            raise ValueError(
-                "refit must name the score that guides the search, one of "
-                f"{sorted(scores)}, got refit={self.refit!r}"
-            )
-        return metric
+        return self._name_guide(scores)
 
     def _check_n_splits(self):
         """Refuse to stop by the error of a score that is not known."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sktune.bridge.seam import is_skipped
+from sktune.bridge.seam import is_lost, is_skipped
 from sktune.engine.report import FusionReport
 from sktune.search.rounds.stopping import Deadline
 
@@ -20,7 +20,7 @@ class Outcome:
         What scikit-learn's tasks returned, one for each split: ``test_scores``, ``fit_time`` and
         others.
     is_complete : bool
-        Whether all fits have been trained to their end.
+        Whether all fits have been trained to their end, but for those that a race has spared.
     columns : dict
         What further columns of ``cv_results_`` say of the candidate.
     """
@@ -35,16 +35,24 @@ class Outcome:
         """Whether a fit has failed."""
         return any(row.get("fit_error") is not None for row in self.rows)
 
+    @property
+    def is_lost(self):
+        """Whether the candidate has left a race, and was not fitted on all splits."""
+        return any(map(is_lost, self.rows))
+
     def scores(self, metric):
-        """Return the scores on the test rows of each split."""
+        """Return the scores on the test rows of each split; NaN where it was not fitted."""
         found = [row["test_scores"] for row in self.rows]
         if isinstance(found[0], dict):
             found = [scores[metric] for scores in found]
         return np.array(found, dtype=float)
 
     def score(self, metric):
-        """Return the mean score; NaN if the candidate has failed."""
-        return float("nan") if self.has_failed else float(self.scores(metric).mean())
+        """Return the mean score over the splits that were run; NaN if the candidate has failed."""
+        if self.has_failed:
+            return float("nan")
+        are_run = [not is_lost(row) for row in self.rows]
+        return float(self.scores(metric)[are_run].mean())
 
 
 class Session:

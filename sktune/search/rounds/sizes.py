@@ -37,5 +37,7 @@ def default_batch_size(search, n_candidates):
     device = options.get("device") or net.device
     kind = "cpu" if device is None else torch.device(resolve_device(device)).type
     n_lanes = options.get("max_lanes") or count_lanes(kind)
-    n_at_once = n_lanes if kind == "cpu" else n_lanes // search.n_splits_
+    # candidates that race are fitted split by split
+    is_by_split = kind == "cpu" or search.racing
+    n_at_once = n_lanes if is_by_split else n_lanes // search.n_splits_
     return max(1, min(n_at_once, -(-n_candidates // _FEWEST_ROUNDS)))

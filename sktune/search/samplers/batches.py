@@ -15,7 +15,7 @@ class BatchSampler:
 
     Parameters
     ----------
-    sampler : {"tpe", "gp"}, optuna sampler, or callable
+    sampler : {"gp", "tpe"}, optuna sampler, or callable
         See :class:`sktune.BayesSearchCV`.
     space : Space
     seed : int
@@ -70,7 +70,7 @@ class Asked(Source):
     Parameters
     ----------
     search : SearchInRounds
-    sampler : {"tpe", "gp"}, optuna sampler, or callable
+    sampler : {"gp", "tpe"}, optuna sampler, or callable
         See :class:`sktune.BayesSearchCV`.
     space : Space
     n_iter : int

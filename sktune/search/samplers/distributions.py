@@ -349,9 +349,13 @@ class Narrowed(Quantiles):
     def position_of(self, value):
         """Return the position of a value, which must lie in the part."""
         position = (self.distribution.position_of(value) - self.low) / (self.high - self.low)
-        if not -1e-9 <= position <= 1 + 1e-9:
-            raise ValueError(f"a value must lie in the narrowed range, got {value!r}")
-        return min(max(float(position), 0.0), 1.0)
+        if -1e-9 <= position <= 1 + 1e-9:
+            return min(max(float(position), 0.0), 1.0)
+        # of zero or of a whole number the middle may lie beyond an edge that cuts its share
+        for edge in (0.0, 1.0):
+            if self.value_at(edge) == value:
+                return edge
+        raise ValueError(f"a value must lie in the narrowed range, got {value!r}")
 
 
 def make_dimension(name, values):
@@ -374,7 +378,7 @@ def make_dimension(name, values):
     if type(values).__module__ == "optuna.distributions":
         return _read_optuna(values)
     if hasattr(values, "ppf") and hasattr(values, "dist"):
-        return _read_scipy(values)
+        return _read_scipy(name, values)
     is_list = isinstance(values, (Sequence, np.ndarray)) and not isinstance(values, (str, bytes))
     if is_list and len(values) > 0:
         return Choices(tuple(as_python(value) for value in values))
@@ -404,9 +408,14 @@ def _read_optuna(values):
     )
 
 
-def _read_scipy(values):
+def _read_scipy(name, values):
     """Return the dimension of a frozen scipy distribution."""
     low, high = values.support()
+    if np.isnan(low) or np.isnan(high):
+        raise ValueError(
+            f"the distribution of {name!r} must have parameters that scipy allows, such as a scale "
+            f"above 0, got {values.dist.name} with {values.args} and {values.kwds}"
+        )
     if values.dist.name == "uniform":
         return Number(float(low), float(high))
     # a shift makes another shape of it

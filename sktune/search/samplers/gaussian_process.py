@@ -23,10 +23,19 @@ _NEAR = 0.1
 # grows with the cube of their number.
 _N_PROMISING = 300
 _N_DEVIATIONS = 3.0
-# Candidates that are drawn without a model, as Optuna's TPE does.
+# Candidates that are drawn without a model, as Optuna's TPE does; more where a space has several
+# parts, each of which must have been seen, but no more than a short search can spare.
 _N_STARTUP = 10
+_N_STARTUP_OF_PART = 6
+_MOST_STARTUP = 20
 # The optimization of the kernel's numbers ends at the latest after so many steps.
 _MOST_STEPS = 30
+# From so many scores these numbers are found at most, and so many the process knows at most: the
+# time grows with the square of the first number in each step, and with the cube of the second.
+_MOST_FITTED = 200
+_MOST_KNOWN = 1000
+# A sampler finds the kernel's numbers anew once it knows so many times as many scores.
+_GROWTH = 1.1
 
 
 class Surrogate:
@@ -39,18 +48,22 @@ class Surrogate:
         Of about zero mean and unit variance.
     least_noise : float
         The variance of the targets that is known to be noise.
+    kernel : kernel of scikit-learn's or None
+        The ``kernel`` of an earlier surrogate, whose numbers are taken; None finds them.
+
+    Attributes
+    ----------
+    kernel : kernel of scikit-learn's
     """
 
-    def __init__(self, features, targets, least_noise=1e-4):
-        n_features = features.shape[1]
-        matern = Matern(np.full(n_features, 0.5), (0.05, 20.0), nu=2.5)
-        noise = WhiteKernel(max(0.1, least_noise), (least_noise, max(2.0, 2 * least_noise)))
-        kernel = ConstantKernel(1.0, (1e-3, 20.0)) * matern + noise
-        self.process = GaussianProcessRegressor(kernel, optimizer=_maximize, alpha=1e-8)
-        with warnings.catch_warnings():
-            # a length at its bound is a parameter that does not matter
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            self.process.fit(features, targets)
+    def __init__(self, features, targets, least_noise=1e-4, kernel=None):
+        if kernel is None:
+            rows = _thin_out(targets, _MOST_FITTED)
+            kernel = _find_kernel(features[rows], targets[rows], least_noise)
+        self.kernel = kernel
+        rows = _thin_out(targets, _MOST_KNOWN)
+        self.process = GaussianProcessRegressor(kernel, optimizer=None, alpha=1e-8)
+        self.process.fit(features[rows], targets[rows])
 
     def predict(self, features):
         """Return the expected scores, without noise."""
@@ -73,6 +86,28 @@ class Surrogate:
         np.fill_diagonal(covariance, np.maximum(diagonal, 0.0) + 1e-6)
         factor = _factorize(covariance)
         return mean + rng.standard_normal((n_draws, len(features))) @ factor.T
+
+
+def _find_kernel(features, targets, least_noise):
+    """Return the kernel whose numbers make the scores most likely."""
+    matern = Matern(np.full(features.shape[1], 0.5), (0.05, 20.0), nu=2.5)
+    noise = WhiteKernel(max(0.1, least_noise), (least_noise, max(2.0, 2 * least_noise)))
+    kernel = ConstantKernel(1.0, (1e-3, 20.0)) * matern + noise
+    process = GaussianProcessRegressor(kernel, optimizer=_maximize, alpha=1e-8)
+    with warnings.catch_warnings():
+        # a length at its bound is a parameter that does not matter
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return process.fit(features, targets).kernel_
+
+
+def _thin_out(targets, n):
+    """Return the positions of n targets: the best half of them, and others evenly by rank."""
+    if len(targets) <= n:
+        return np.arange(len(targets))
+    order = np.argsort(-targets, kind="stable")
+    n_best = n // 2
+    others = np.linspace(n_best, len(targets) - 1, n - n_best).round().astype(int)
+    return np.sort(np.concatenate([order[:n_best], order[others]]))
 
 
 def _maximize(objective, start, bounds):
@@ -130,33 +165,45 @@ class GaussianProcessSampler:
     def __init__(self, space, seed):
         self.space = space
         self.rng = np.random.RandomState(seed)
-        self.points = []
-        self.scores = []
+        self.n_startup = max(_N_STARTUP, min(_N_STARTUP_OF_PART * len(space.parts), _MOST_STARTUP))
+        # of all candidates, by their Points
+        self.scores = {}
+        # the last one that was found, and from how many scores
+        self.kernel = None
+        self.n_fitted = 0
 
     def ask(self, n):
         """Return n candidates to be evaluated."""
         return [self.space.settle(point) for point in self._choose(n)]
 
     def _choose(self, n):
-        scores = np.array(self.scores)
-        if np.isfinite(scores).sum() < _N_STARTUP:
+        points = list(self.scores)
+        scores = np.array(list(self.scores.values()))
+        if np.isfinite(scores).sum() < self.n_startup:
             return self.space.draw(n, self.rng)
         targets = rank_to_normal(scores)
-        surrogate = Surrogate(self.space.features(self.points), targets)
-        candidates = draw_candidates(self.space, self.points, targets, self.rng)
+        surrogate = self._fit(self.space.features(points), targets)
+        candidates = draw_candidates(self.space, points, targets, self.rng)
         features = self.space.features(candidates)
         # a batch must have enough to choose from
         kept = surrogate.rank_promising(features, max(_N_PROMISING, 4 * n))
         draws = surrogate.draw(features[kept], n, self.rng)
         return [candidates[kept[index]] for index in pick_best(draws)]
 
+    def _fit(self, features, targets):
+        """Return the process of the scores, with the kernel of before where these are few more."""
+        is_known = len(targets) < _GROWTH * self.n_fitted
+        surrogate = Surrogate(features, targets, kernel=self.kernel if is_known else None)
+        if not is_known:
+            self.kernel = surrogate.kernel
+            self.n_fitted = len(targets)
+        return surrogate
+
     def tell(self, points, scores):
         """Take the scores of candidates; NaN is a candidate that failed."""
         for point, score in zip(points, scores, strict=True):
             # a candidate that is told twice has been evaluated once
-            if point not in self.points:
-                self.points.append(point)
-                self.scores.append(score)
+            self.scores.setdefault(point, score)
 
 
 def pick_best(draws):

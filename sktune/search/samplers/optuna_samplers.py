@@ -131,7 +131,7 @@ def make_sampler(sampler, space, seed):
 
     Parameters
     ----------
-    sampler : {"tpe", "gp"}, optuna.samplers.BaseSampler, or callable
+    sampler : {"gp", "tpe"}, optuna.samplers.BaseSampler, or callable
         Called with ``seed=``, a callable returns an Optuna sampler. A sampler is copied: a fit
         does not change what the next one begins with.
     space : Space

@@ -13,9 +13,9 @@ from sktune.search.samplers.optuna_samplers import check_sampler
 from sktune.search.settable import check_settable
 from sktune.search.staging.spaces import is_list_only, merge_parts, read_parts
 
-SAMPLERS = ("grid", "random", "tpe", "gp")
+SAMPLERS = ("gp", "random", "grid", "tpe")
 # What a stage has that an option given as a dict does not name.
-_DEFAULTS = {"n_iter": 20, "sampler": "random"}
+_DEFAULTS = {"n_iter": 20, "sampler": "gp"}
 
 
 @dataclass(frozen=True)
@@ -142,8 +142,19 @@ def _check_sampler(search, stage):
         check_sampler(stage.sampler)
     if stage.is_bayesian or (search.stop is not None and not stage.is_grid):
         # a sampler has to know where candidates lie, and so has a rule for stopping
-        Space(stage.parts)
+        _check_space(stage)
         _check_refit(search)
+
+
+def _check_space(stage):
+    """Raise for a space in which it is not known where candidates lie."""
+    try:
+        Space(stage.parts)
+    except ValueError as error:
+        raise ValueError(
+            f"{error}; with sampler='random' and without stop, stage {stage.name!r} takes any "
+            "distribution with rvs"
+        ) from error
 
 
 def _check_refit(search):
@@ -153,5 +164,6 @@ def _check_refit(search):
     if has_several and not isinstance(search.refit, str):
         raise ValueError(
             "refit must name the metric by which a Bayesian stage chooses, or a stage stops, where "
-            f"there are several, got refit={search.refit!r}"
+            "there are several; with sampler='random' and without stop it may choose itself, "
+            f"got refit={search.refit!r}"
         )

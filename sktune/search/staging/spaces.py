@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping
 
 from sktune.search.narrowing import narrow_space
-from sktune.search.samplers.distributions import Choices, are_equal, make_dimension
+from sktune.search.samplers.distributions import are_equal
+from sktune.search.samplers.drawing import make_values_drawable
 
 
 def read_parts(name, space):
@@ -35,9 +36,7 @@ def read_parts(name, space):
 
 def _read_values(name, parameter, values):
     """Return a distribution with ``rvs`` or a list of values."""
-    if type(values).__module__ == "optuna.distributions":
-        dimension = make_dimension(parameter, values)
-        return list(dimension.values) if isinstance(dimension, Choices) else dimension
+    values = make_values_drawable(parameter, values)
     if hasattr(values, "rvs"):
         return values
     is_list = isinstance(values, Iterable) and hasattr(values, "__len__")

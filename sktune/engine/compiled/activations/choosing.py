@@ -34,10 +34,10 @@ from sktune.engine.compiled.opcodes import (
     TANH,
     THRESHOLD,
 )
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors import cast, compiled, inlined
 
 
-@compiled
+@inlined
 def activate(opcode, first, second, values, slope):
     """Apply an activation in place, and multiply `slope` by its derivatives.
 

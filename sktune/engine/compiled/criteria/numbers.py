@@ -17,10 +17,10 @@ from sktune.engine.compiled.opcodes import (
     SMOOTH_ABSOLUTE_ERROR,
     SQUARED_ERROR,
 )
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors import cast, compiled, inlined
 
 
-@compiled
+@inlined
 def compare_numbers(opcode, options, outputs, stride, target, weight, rows, share):
     """Return the loss of rows with targets in columns; replace the outputs by its gradient.
 
@@ -49,7 +49,7 @@ def compare_numbers(opcode, options, outputs, stride, target, weight, rows, shar
     return loss * share
 
 
-@compiled
+@inlined
 def _compare_column(opcode, option, values, target, weight, rows, share):
     """Return the sum of the losses of a column, and write its gradient times share."""
     if opcode == SQUARED_ERROR:

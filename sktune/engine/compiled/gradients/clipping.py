@@ -3,13 +3,9 @@
 import math
 
 import numpy as np
-from numba import njit
 
-from sktune.engine.compiled.vectors import OPTIONS, cast, compiled
+from sktune.engine.compiled.vectors import add_wide_sizes, add_wide_squares, cast, compiled
 from sktune.training.gradients.clipping import BY_VALUE, EPSILON
-
-# A sum that is taken in any order.
-_sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
 
 
 @compiled
@@ -48,32 +44,15 @@ def _scale(gradient, factor):
 def _find_norm(gradient, norm_type):
     """Return the p-norm of a gradient, in float64."""
     if norm_type == 2.0:
-        return math.sqrt(_sum_squares(gradient))
+        return math.sqrt(add_wide_squares((gradient,), (), len(gradient)))
     if norm_type == 1.0:
-        return _sum_sizes(gradient)
+        return add_wide_sizes((gradient,), (), len(gradient))
     if norm_type == np.inf:
         return _find_largest(gradient)
     total = 0.0
     for i in range(len(gradient)):
         total += abs(np.float64(gradient[i])) ** norm_type
     return total ** (1 / norm_type)
-
-
-@_sum
-def _sum_squares(gradient):
-    total = 0.0
-    for i in range(len(gradient)):
-        x = np.float64(gradient[i])
-        total += x * x
-    return total
-
-
-@_sum
-def _sum_sizes(gradient):
-    total = 0.0
-    for i in range(len(gradient)):
-        total += abs(np.float64(gradient[i]))
-    return total
 
 
 @compiled

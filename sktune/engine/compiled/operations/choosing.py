@@ -2,6 +2,8 @@
 
 To add an operation, write its functions in a file of this package, and add its opcode to
 ``opcodes.py``, a case to both functions here, and a function to ``OPERATIONS`` of ``reading.py``.
+Each opcode makes parts of its own of these functions: see
+:mod:`sktune.engine.compiled.entries.parts`.
 """
 
 from sktune.engine.compiled.opcodes import (
@@ -12,7 +14,6 @@ from sktune.engine.compiled.opcodes import (
     INPUT,
     LAYER_NORM,
     LINEAR,
-    OPCODE,
     OUT,
     PRODUCT,
     SLOT,
@@ -40,9 +41,8 @@ from sktune.engine.compiled.vectors import inlined
 
 
 @inlined
-def apply_operation(link, options, flat, state, space, n, n_rows):
+def apply_operation(opcode, link, options, flat, state, space, n, n_rows):
     """Compute an operation of n rows, of which `n_rows` are no padding."""
-    opcode = link[OPCODE]
     if opcode == LINEAR:
         apply_linear(link, flat, space, n)
     elif opcode == COPY:
@@ -62,9 +62,8 @@ def apply_operation(link, options, flat, state, space, n, n_rows):
 
 
 @inlined
-def trace_operation(link, options, has_layers, flat, gradient, space, n, n_rows):
+def trace_operation(opcode, link, options, has_layers, flat, gradient, space, n, n_rows):
     """Write the gradients of an operation; layers in place may follow it."""
-    opcode = link[OPCODE]
     above = find_gradient(space, link[SLOT], link[OUT])
     if opcode == LINEAR:
         trace_linear(link, flat, gradient, space, above, n, n_rows)

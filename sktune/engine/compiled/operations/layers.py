@@ -8,34 +8,29 @@ from sktune.engine.compiled.opcodes import (
     DROPOUT_CALL,
     DROPOUT_INDEX,
     DROPOUT_LAYER,
-    OPCODE,
     SCALE,
 )
 from sktune.engine.compiled.vectors import cast, compiled, inlined
 
 
 @inlined
-def apply_layers(links, settings, space, table, width, n, step):
-    """Apply the layers that follow an operation in place, and write their derivatives.
+def apply_layer(opcode, link, settings, space, table, width, n, step):
+    """Apply a layer in place, and multiply the slopes of its table by its derivatives.
 
     `step` is (seed of the fit, epoch, batch).
     """
     values = space.tables[table, : width * space.stride]
     slope = space.slopes[table, : width * space.stride]
-    one = cast(1.0, values[0])
-    for i in range(len(slope)):
-        slope[i] = one
-    for i in range(len(links)):
-        if links[i, OPCODE] == DROPOUT_LAYER:
-            seed, epoch, batch = step
-            key = find_mask_key(seed, epoch, batch, links[i, DROPOUT_INDEX], links[i, DROPOUT_CALL])
-            # The random numbers are the upper halves of 32 bits.
-            limit = np.int32(settings[i, 0] * 65536)
-            drop(key, limit, settings[i, 1], space, values, slope, width, n)
-        elif links[i, OPCODE] == SCALE:
-            _apply_scale(settings[i, 0], settings[i, 1], space.stride, values, slope, width, n)
-        else:
-            activate(links[i, OPCODE], settings[i, 0], settings[i, 1], values, slope)
+    if opcode == DROPOUT_LAYER:
+        seed, epoch, batch = step
+        key = find_mask_key(seed, epoch, batch, link[DROPOUT_INDEX], link[DROPOUT_CALL])
+        # The random numbers are the upper halves of 32 bits.
+        limit = np.int32(settings[0] * 65536)
+        drop(key, limit, settings[1], space, values, slope, width, n)
+    elif opcode == SCALE:
+        _apply_scale(settings[0], settings[1], space.stride, values, slope, width, n)
+    else:
+        activate(opcode, settings[0], settings[1], values, slope)
 
 
 @compiled

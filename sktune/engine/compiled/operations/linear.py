@@ -1,6 +1,6 @@
 """Linear layers of the compiled kernels."""
 
-from numba import njit
+import numpy as np
 
 from sktune.engine.compiled.opcodes import (
     ADDED,
@@ -19,35 +19,34 @@ from sktune.engine.compiled.opcodes import (
 )
 from sktune.engine.compiled.operations.workspace import padded
 from sktune.engine.compiled.vectors import (
-    OPTIONS,
-    cast,
+    compiled,
     copy,
     inlined,
     multiply,
+    scale_and_add_up,
     transpose,
 )
 
-# A sum that is taken in any order.
-_sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
 
-
-@inlined
+@compiled
 def apply_linear(link, flat, space, n):
     """Compute the outputs of a linear layer for n rows."""
     n_inputs = link[N_INPUTS]
     n_outputs = link[N_OUTPUTS]
+    # not literal numbers, for which Numba would compile one more product
+    one = np.int64(1)
     bias = space.zero
-    bias_stride = 0
+    bias_stride = np.int64(0)
     if link[BIAS] >= 0:
         bias = flat[link[BIAS] :]
-        bias_stride = 1
+        bias_stride = one
     # (H, F) @ (F, n) -> (H, n)
     multiply(
         space.tables[link[OUT]],
         space.stride,
         flat[link[WEIGHT] :],
         n_inputs,
-        1,
+        one,
         space.tables[link[A]],
         space.stride,
         (n_outputs, n, n_inputs),
@@ -56,22 +55,12 @@ def apply_linear(link, flat, space, n):
     )
 
 
-@_sum
-def _scale_and_sum(values, factors):
-    """Multiply values (n,) by factors in place; return their sum."""
-    total = cast(0.0, values[0])
-    for i in range(len(values)):
-        values[i] *= factors[i]
-        total += values[i]
-    return total
-
-
 @inlined
 def _scale_features(above, slope, stride, n_rows, gradient, n_outputs, is_first):
     """Multiply a gradient by derivatives, and write its sum over the rows for each feature."""
     for feature in range(n_outputs):
         batch = slice(feature * stride, feature * stride + n_rows)
-        total = _scale_and_sum(above[batch], slope[batch])
+        total = scale_and_add_up((above[batch], slope[batch]), (), n_rows)
         if len(gradient) > 0:
             if is_first:
                 gradient[feature] = total
@@ -79,7 +68,7 @@ def _scale_features(above, slope, stride, n_rows, gradient, n_outputs, is_first)
                 gradient[feature] += total
 
 
-@inlined
+@compiled
 def trace_linear(link, flat, gradient, space, above, n, n_rows):
     """Write the gradients of a linear layer.
 
@@ -110,10 +99,14 @@ def trace_linear(link, flat, gradient, space, above, n, n_rows):
 
     # The gradient of the layer's inputs: (F, H) @ (H, n) -> (F, n).
     if link[FLOW_A] != NOTHING:
+        one = np.int64(1)
+        zero = np.int64(0)
         below = space.gradients[link[SLOT_A]]
         summand = space.gradients[-1] if link[FLOW_A] == ADDED else below
         shape = (n_inputs, n, n_outputs)
-        multiply(summand, stride, flat[weight:], 1, n_inputs, above, stride, shape, space.zero, 0)
+        multiply(
+            summand, stride, flat[weight:], one, n_inputs, above, stride, shape, space.zero, zero
+        )
         if link[FLOW_A] == ADDED:
             for i in range(n_inputs * stride):
                 below[i] += summand[i]
@@ -139,12 +132,16 @@ def _multiply_exactly(gradient, above, inputs, shape, space, is_first):
     n_outputs, n_inputs, _ = shape
     stride = space.stride
     row_stride = space.row_stride
+    one = np.int64(1)
+    zero = np.int64(0)
     if is_first and padded(n_inputs, gradient) == n_inputs:
-        multiply(gradient, n_inputs, above, stride, 1, inputs, row_stride, shape, space.zero, 0)
+        multiply(
+            gradient, n_inputs, above, stride, one, inputs, row_stride, shape, space.zero, zero
+        )
         return
     # Products are written in whole vectors: their padding must not reach the gradients.
     product = space.product
-    multiply(product, row_stride, above, stride, 1, inputs, row_stride, shape, space.zero, 0)
+    multiply(product, row_stride, above, stride, one, inputs, row_stride, shape, space.zero, zero)
     for i in range(n_outputs):
         if is_first:
             copy(gradient[i * n_inputs :], product[i * row_stride :], n_inputs)

@@ -2,8 +2,6 @@
 
 import math
 
-from numba import njit
-
 from sktune.engine.compiled.opcodes import (
     BIAS,
     FLOW_A,
@@ -19,46 +17,14 @@ from sktune.engine.compiled.opcodes import (
     WRITTEN,
     A,
 )
-from sktune.engine.compiled.vectors import OPTIONS, cast, compiled
-
-# A sum that is taken in any order.
-_sum = njit(fastmath={"contract", "reassoc", "nsz"}, **OPTIONS)
-
-
-@_sum
-def _add_up(x, n):
-    """Return the sum of the first n of some numbers."""
-    total = cast(0.0, x[0])
-    for i in range(n):
-        total += x[i]
-    return total
-
-
-@_sum
-def _add_squares(x, mean, n):
-    """Return the sum of the squared distances from a mean."""
-    total = cast(0.0, x[0])
-    for i in range(n):
-        total += (x[i] - mean) * (x[i] - mean)
-    return total
-
-
-@_sum
-def _add_products(g, x, mean, n):
-    """Return the sum of a gradient times the distances from a mean."""
-    total = cast(0.0, x[0])
-    for i in range(n):
-        total += g[i] * (x[i] - mean)
-    return total
-
-
-@_sum
-def _add_normalized(g, x, means, scales, n):
-    """Return the sum of a gradient times distances from means, each with a scale."""
-    total = cast(0.0, x[0])
-    for i in range(n):
-        total += g[i] * (x[i] - means[i]) * scales[i]
-    return total
+from sktune.engine.compiled.vectors import (
+    add_products_of_distances,
+    add_products_of_scaled_distances,
+    add_squares_of_distances,
+    add_up,
+    cast,
+    compiled,
+)
 
 
 @compiled
@@ -79,8 +45,8 @@ def apply_batch_norm(link, options, flat, state, space, n, n_rows):
         start = feature * space.stride
         x = space.tables[link[A], start : start + n]
         y = space.tables[link[OUT], start : start + n]
-        mean = _add_up(x, n_rows) / cast(n_rows, one)
-        squares = _add_squares(x, mean, n_rows)
+        mean = add_up((x,), (), n_rows) / cast(n_rows, one)
+        squares = add_squares_of_distances((x,), (mean,), n_rows)
         inverse = one / math.sqrt(squares / cast(n_rows, one) + cast(options[0], one))
         space.moments[link[OUT], 0, feature] = mean
         space.moments[link[OUT], 1, feature] = inverse
@@ -105,8 +71,8 @@ def trace_batch_norm(link, flat, gradient, space, above, n, n_rows):
         g = above[start : start + n]
         mean = space.moments[link[OUT], 0, feature]
         inverse = space.moments[link[OUT], 1, feature]
-        total = _add_up(g, n_rows)
-        product = _add_products(g, x, mean, n_rows) * inverse
+        total = add_up((g,), (), n_rows)
+        product = add_products_of_distances((g, x), (mean,), n_rows) * inverse
         weight = _write_affine(link, flat, gradient, feature, product, total)
         if link[FLOW_A] != NOTHING:
             below = space.gradients[link[SLOT_A], start : start + n]
@@ -187,8 +153,8 @@ def trace_layer_norm(link, flat, gradient, space, above, n, n_rows):
         part = slice(feature * stride, feature * stride + n)
         column = x[part]
         g = above[part]
-        product = _add_normalized(g, column, means, inverses, n_rows)
-        weight = _write_affine(link, flat, gradient, feature, product, _add_up(g, n_rows))
+        product = add_products_of_scaled_distances((g, column, means, inverses), (), n_rows)
+        weight = _write_affine(link, flat, gradient, feature, product, add_up((g,), (), n_rows))
         for i in range(n):
             totals[i] += weight * g[i]
             products[i] += weight * g[i] * (column[i] - means[i]) * inverses[i]

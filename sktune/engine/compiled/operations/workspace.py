@@ -17,7 +17,7 @@ from sktune.engine.compiled.opcodes import (
     SLOT,
     WIDTH,
 )
-from sktune.engine.compiled.vectors import BYTES, cast, compiled, copy, transpose
+from sktune.engine.compiled.vectors import BYTES, compiled, copy, transpose
 
 
 class Workspace(NamedTuple):
@@ -57,52 +57,51 @@ def padded(n, values):
     return -(-n // per_vector) * per_vector
 
 
-@compiled
-def _find_stride(n, values):
+def find_stride(n, values):
     """Return the least stride for n numbers that is an odd number of vectors.
 
     Rows whose distance is a power of 2 would drive each other out of the cache.
     """
-    n_vectors = padded(n, values) * values.itemsize // BYTES
+    per_vector = BYTES // values.itemsize
+    n_vectors = -(-n // per_vector)
     n_vectors += 1 - n_vectors % 2
-    return n_vectors * BYTES // values.itemsize
+    return n_vectors * per_vector
 
 
-@compiled
-def make_workspace(links, n_rows, like):
-    """Return the workspace of batches of at most `n_rows`, in the type of the array `like`."""
-    n_tables = 1
-    n_gradients = 1
-    most_outputs = 0
-    widest = 0
-    for link in range(len(links)):
-        if links[link, OPCODE] >= FIRST_OPERATION:
-            widest = max(widest, links[link, WIDTH])
-            n_tables = max(n_tables, links[link, OUT] + 1)
-            n_gradients = max(n_gradients, links[link, SLOT] + 2)
-        if links[link, OPCODE] == LINEAR:
-            most_outputs = max(most_outputs, links[link, N_OUTPUTS])
-    n = padded(n_rows, like)
-    stride = _find_stride(n_rows, like)
-    row_stride = _find_stride(widest, like)
-    table_size = padded(widest, like) * stride
-
+def make_workspace(links, n_rows, dtype):
+    """Return the workspace of batches of at most `n_rows`, for numbers of some type."""
+    operations = links[links[:, OPCODE] >= FIRST_OPERATION]
+    outputs = operations[operations[:, OPCODE] == LINEAR][:, N_OUTPUTS]
+    n_tables = operations[:, OUT].max() + 1
+    n_gradients = max(operations[:, SLOT].max() + 2, 1)
+    widest = operations[:, WIDTH].max()
+    like = np.zeros(1, dtype)
+    n = padded.py_func(n_rows, like)
+    stride = find_stride(n_rows, like)
+    row_stride = find_stride(widest, like)
+    table_size = padded.py_func(widest, like) * stride
     # Padding must hold finite numbers.
-    zero = cast(0.0, like[0])
-    one = cast(1.0, like[0])
     return Workspace(
         stride,
-        np.full((n_tables, table_size), zero),
-        np.full((n_tables, table_size), one),
-        np.full((n_gradients, table_size), zero),
+        np.zeros((n_tables, table_size), dtype),
+        np.ones((n_tables, table_size), dtype),
+        np.zeros((n_gradients, table_size), dtype),
         row_stride,
-        np.full(n * row_stride, zero),
-        np.full(n * row_stride, zero),
-        np.empty(most_outputs * row_stride, like.dtype),
-        np.full(1, zero),
-        np.full((2, n), zero),
-        np.full((n_tables, 2, max(n, widest)), zero),
+        np.zeros(n * row_stride, dtype),
+        np.zeros(n * row_stride, dtype),
+        np.zeros(outputs.max(initial=0) * row_stride, dtype),
+        like,
+        np.zeros((2, n), dtype),
+        np.zeros((n_tables, 2, max(n, widest)), dtype),
     )
+
+
+def open_workspace(dtype):
+    """Return a workspace of no rows, which has the types of all workspaces of its dtype."""
+    flat = np.zeros(0, dtype)
+    tables = np.zeros((0, 0), dtype)
+    moments = np.zeros((0, 0, 0), dtype)
+    return Workspace(0, tables, tables, tables, 0, flat, flat, flat, flat, tables, moments)
 
 
 @compiled

@@ -2,7 +2,7 @@
 
 import torch
 
-from sktune.runtime.gpu.transfers import send
+from sktune.runtime.gpu.transfers import resend
 from sktune.runtime.seeds import mask_key, random_int16
 
 
@@ -59,4 +59,4 @@ class HeldMasks:
             seeds = self.masks[layer].distinct_seeds
             steps = range(first_step, first_step + self.n_steps)
             found = [[mask_key(s, epoch, step, layer, call) for s in seeds] for step in steps]
-            keys.copy_(send(found, "cpu", torch.int32), non_blocking=True)
+            resend(found, keys)

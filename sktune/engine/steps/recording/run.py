@@ -4,7 +4,7 @@ import torch
 
 from sktune.engine.steps.recording.losses import AnyLosses, CrossEntropies
 from sktune.engine.steps.recording.masks import HeldMasks
-from sktune.runtime.gpu.transfers import send
+from sktune.runtime.gpu.transfers import resend, send
 
 
 class Table:
@@ -102,9 +102,8 @@ class RecordedRun:
         """
         stop = run.start + run.n_steps * run.n_rows
         order = orders[:, run.start : stop].view(len(orders), run.n_steps, run.n_rows)
-        self.order.copy_(order.transpose(0, 1).contiguous(), non_blocking=True)
-        rates = rates[run.first : run.first + run.n_steps].to(self.rates.dtype)
-        self.rates.copy_(rates, non_blocking=True)
+        resend(order.transpose(0, 1).contiguous(), self.order)
+        resend(rates[run.first : run.first + run.n_steps], self.rates)
         self.masks.send(epoch, run.first)
 
     def compute(self, n_steps=None):

@@ -51,7 +51,8 @@ def _find_score_scale(scores, best):
     if high == low:
         limit = -np.inf
     # the best is always within, whatever chose it
-    limit = min(limit, scores[best] if np.isfinite(scores[best]) else limit)
+    if best is not None and np.isfinite(scores[best]):
+        limit = min(limit, scores[best])
     inside = finite[finite >= limit]
     return Scale.around(inside), len(finite) - len(inside)
 
@@ -70,8 +71,9 @@ def _draw_numbers(record, parameter, scale):
     middles = np.array([middle for middle in middles if middle is not None]).reshape(-1, 2)
     if len(middles) > 1:
         axes.drawing.add_lines([middles.T], "trend")
-    best = [record.best_index]
-    axes.drawing.add_points(x[best], y[best], "point best")
+    if record.best_index is not None:
+        best = [record.best_index]
+        axes.drawing.add_points(x[best], y[best], "point best")
     return axes.drawing.to_svg(), []
 
 

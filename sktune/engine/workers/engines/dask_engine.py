@@ -1,8 +1,12 @@
 """The workers of a cluster of Dask."""
 
 from collections import Counter
+from contextlib import contextmanager
+from functools import partial
+from uuid import uuid4
 
-from sktune.engine.workers.engines import (
+from sktune.engine.workers.devices import tell_device_types
+from sktune.engine.workers.engines.base import (
     MOST_TRIALS,
     Engine,
     LostWorkerError,
@@ -56,30 +60,49 @@ class DaskEngine(Engine):
         for worker, versions in found.items():
             check_answer(versions, worker)
 
-    def run(self, jobs):
+    def find_device_types(self):
+        """Return the types of the devices that workers have beside their CPUs, as a set."""
+        return set().union(*self.client.run(tell_device_types).values())
+
+    def run(self, jobs, hear=None):
         """Yield what comes of jobs; those whose arrays are lost with a worker are run once more."""
         trials = Counter()
         waiting = dict(enumerate(jobs))
-        while waiting:
-            trials.update(waiting.keys())
-            for number, outcome in self._run_once(dict(waiting)):
-                is_lost = isinstance(outcome, LostWorkerError)
-                if not is_lost or trials[number] >= MOST_TRIALS:
-                    del waiting[number]
-                    yield number, outcome
-            if waiting:
-                # their arrays may be lost, too
-                self._scattered.clear()
+        with self._hearing(hear) as topic:
+            while waiting:
+                trials.update(waiting.keys())
+                for number, outcome in self._run_once(dict(waiting), topic):
+                    is_lost = isinstance(outcome, LostWorkerError)
+                    if not is_lost or trials[number] >= MOST_TRIALS:
+                        del waiting[number]
+                        yield number, outcome
+                if waiting:
+                    # their arrays may be lost, too
+                    self._scattered.clear()
 
-    def _run_once(self, jobs):
+    @contextmanager
+    def _hearing(self, hear):
+        """Yield the topic of Dask's events by which workers tell of their jobs; None if not."""
+        if hear is None:
+            yield None
+            return
+        topic = f"sktune-{uuid4().hex}"
+        self.client.subscribe_topic(topic, lambda event: hear(*event[1]))
+        try:
+            yield topic
+        finally:
+            self.client.unsubscribe_topic(topic)
+
+    def _run_once(self, jobs, topic):
         from distributed import as_completed
 
         futures = {}
-        for number, (job, arrays) in jobs.items():
+        for number, job in jobs.items():
             # Dask warns of large arguments that are not scattered
-            sent = self._send(job) if len(job) > _LARGE else job
-            arrays = [self._scatter(array) for array in arrays]
-            futures[self.client.submit(run_job, sent, *arrays, pure=False)] = number
+            data = self._send(job.data) if len(job.data) > _LARGE else job.data
+            arrays = [self._scatter(array) for array in job.arrays]
+            tell = None if topic is None else partial(_tell, topic, number)
+            futures[self.client.submit(run_job, data, *arrays, tell=tell, pure=False)] = number
         try:
             for future in as_completed(futures, loop=self.client.loop):
                 yield futures[future], _read_future(future)
@@ -102,6 +125,13 @@ class DaskEngine(Engine):
             except (OSError, TimeoutError) as error:
                 failure = error
         raise failure
+
+
+def _tell(topic, number, epochs):
+    """Tell the client of a job; on the worker that runs it."""
+    from distributed import get_worker
+
+    get_worker().log_event(topic, [number, epochs])
 
 
 def _read_future(future):

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 
 from sktune.engine.digest import VERSIONS
+from sktune.engine.workers.devices import expect_device_type, tell_device_types
 from sktune.engine.workers.jobs import check_versions
 from sktune.engine.workers.packing import Packer
 
@@ -29,14 +30,34 @@ class Engine(ABC):
         """Raise an error that says what is missing, if no worker can train."""
 
     @abstractmethod
-    def run(self, jobs):
+    def run(self, jobs, hear=None):
         """Yield the number of each job and its GroupResult, or an Exception, as they come.
 
         Parameters
         ----------
-        jobs : list of (bytes, list of PackedArray)
-            See :func:`~sktune.engine.workers.jobs.run_job`.
+        jobs : list of PackedJob
+        hear : callable or None
+            ``hear(number, epochs)`` is called with what a worker tells of a job while it trains:
+            see :class:`~sktune.engine.workers.replay.Teller`. Any thread may call it.
         """
+
+    def find_device_types(self):
+        """Return the types of the devices that workers have beside their CPUs, as a set."""
+        # workers of this machine have its devices
+        return set(tell_device_types())
+
+    def make_finder(self, specs):
+        """Return a function that tells on which type of device workers will train a fit.
+
+        Parameters
+        ----------
+        specs : list of FitSpec
+            All that it may be asked for.
+        """
+        types = set()
+        if any(spec.is_auto or spec.device != "cpu" for spec in specs):
+            types = self.find_device_types()
+        return lambda spec: expect_device_type(spec, types)
 
     @property
     def n_threads(self):

@@ -1,0 +1,1 @@
+"""Steps that a GPU takes in one launch for each epoch: see :mod:`.backend`."""

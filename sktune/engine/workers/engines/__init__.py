@@ -1,0 +1,1 @@
+"""What spreads groups over workers: joblib, Dask and Ray."""

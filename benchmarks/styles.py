@@ -1,7 +1,7 @@
 """Does it matter how a network is written? The same layers in several styles, in one fused search.
 
     python benchmarks/styles.py
-    python benchmarks/styles.py --skorch      # also scikit-learn's search over skorch's net
+    python benchmarks/styles.py --peers       # also scikit-learn's searches over other nets
 
 Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, without refit. The styles:
 
@@ -18,15 +18,17 @@ Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, withou
 
 The styles take turns, round by round; shown are medians over the rounds, and the ratio to the
 ``MLP`` of the same layers.
-``steps`` tells how they were taken. With ``--skorch``, scikit-learn's GridSearchCV over skorch's
+``steps`` tells how they were taken. With ``--peers``, scikit-learn's GridSearchCV over skorch's
 net (no other callbacks, no printing, torch's fused AdamW) runs at ``n_jobs`` of 1 and 2, once each,
-and the ratio is that of the better one to ours.
+and the ratio is that of the better one to ours. So does its GridSearchCV over ``MLPClassifier``, a
+layer of as many units without dropout, which stands beside the styles that have no more than that.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+import warnings
 from pathlib import Path
 from statistics import median
 
@@ -35,6 +37,8 @@ import torch
 from harness import RESULTS, save
 from sklearn import model_selection
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
 from skorch.callbacks import EarlyStopping, GradientNormClipping
 from skorch.utils import noop
 from torch import nn
@@ -139,6 +143,8 @@ STYLES = {
     "embeddings": {"module": Embedded},
     "functional dropout": {"module": FunctionalDropout},
 }
+# Those of which scikit-learn's MLPClassifier has all but the dropout.
+CLASSICAL = ("MLP", "class", "softmax", "sequential in a class", "functional dropout")
 # The MLP with the layers of a style.
 REFERENCES = {"batch norm": "MLP, batch norm", "residual": "MLP, two layers"}
 
@@ -181,6 +187,30 @@ def search_skorch(style, n_jobs):
     return search(net, {"lr": RATES}, cv=3, refit=False, n_jobs=n_jobs)
 
 
+def search_classical(n_jobs):
+    net = MLPClassifier(
+        (HIDDEN,), batch_size=64, max_iter=N_EPOCHS, n_iter_no_change=N_EPOCHS, random_state=0
+    )
+    search = model_selection.GridSearchCV
+    return search(net, {"learning_rate_init": RATES}, cv=3, refit=False, n_jobs=n_jobs)
+
+
+def time_peers(styles, tables, y):
+    """Return the seconds of the peers at their best, by the columns and styles that they are in."""
+    found = {"skorch": {}, "classical": {}}
+    # its epochs are as many as asked for, of which it warns
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    seconds = min(time_fit(search_classical(n), tables["numbers"], y) for n in (1, 2))
+    found["classical"] = {style: seconds for style in styles if style in CLASSICAL}
+    for style in styles:
+        # skorch has no MLP of ours
+        if not style.startswith("MLP"):
+            X = find_table(style, tables)
+            seconds = min(time_fit(search_skorch(style, n), X, y) for n in (1, 2))
+            found["skorch"][style] = seconds
+    return found
+
+
 def time_fit(search, X, y):
     start = time.perf_counter()
     search.fit(X, y)
@@ -206,7 +236,7 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--styles", nargs="+", choices=list(STYLES), default=list(STYLES))
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--skorch", action="store_true", help="also run scikit-learn + skorch")
+    parser.add_argument("--peers", action="store_true", help="also run scikit-learn's searches")
     parser.add_argument("--json", type=Path, default=RESULTS / "styles.json")
     args = parser.parse_args(arguments)
     tables, y = load()
@@ -214,20 +244,23 @@ def main(arguments=None):
     styles = list(dict.fromkeys(["MLP", *references, *args.styles]))
     seconds, steps = measure(styles, args.rounds, tables, y)
     ours = {style: median(times) for style, times in seconds.items()}
+    peers = time_peers(styles, tables, y) if args.peers else {}
     rows = []
-    print(f"{'':<24}{'seconds':>9}{'/ MLP':>8}  {'steps':<10}{'skorch':>10}{'ratio':>8}")
+    names = "".join(f"{name:>10}{'ratio':>8}" for name in peers)
+    print(f"{'':<24}{'seconds':>9}{'/ MLP':>8}  {'steps':<10}{names}")
     for style in styles:
         reference = ours[REFERENCES.get(style, "MLP")]
         row = {"style": style, "seconds": ours[style], "to_mlp": ours[style] / reference}
         row["steps"] = steps[style]
         line = f"{style:<24}{row['seconds']:>9.3f}{row['to_mlp']:>8.2f}  {row['steps']:<10}"
-        # skorch has no MLP of ours
-        if args.skorch and not style.startswith("MLP"):
-            X = find_table(style, tables)
-            row["skorch"] = min(time_fit(search_skorch(style, n), X, y) for n in (1, 2))
-            row["ratio"] = row["skorch"] / row["seconds"]
-            line += f"{row['skorch']:>10.2f}{row['ratio']:>8.1f}"
-        print(line, flush=True)
+        for name, found in peers.items():
+            if style in found:
+                row[name] = found[style]
+                row[f"{name}_ratio"] = found[style] / row["seconds"]
+                line += f"{found[style]:>10.2f}{found[style] / row['seconds']:>8.1f}"
+            else:
+                line += " " * 18
+        print(line.rstrip(), flush=True)
         rows.append(row)
     save({"rows": rows}, args.json)
 

@@ -59,9 +59,9 @@ class BayesSearchCV(SearchInRounds, model_selection.RandomizedSearchCV):
     random_state : int, RandomState instance or None, default=None
         Seeds the sampler.
     stop : {"auto"}, default=None
-        ``"auto"`` ends the search when another batch is expected to gain less than `tol` times the
-        standard error of the best score (corrected: Nadeau & Bengio 2003; the idea: Makarova et al.
-        2022). None goes on to `n_iter`.
+        ``"auto"`` ends the search when another batch (of ten candidates at least) is expected to
+        gain less than `tol` times the standard error of the best score (corrected: Nadeau & Bengio
+        2003; the idea: Makarova et al. 2022). None goes on to `n_iter`.
     patience : int, default=1
         How many rounds in a row have to say so.
     tol : float, default=0.5

@@ -54,6 +54,21 @@ def test_goes_on_where_the_ridge_is_not_reached(seed):
     assert rule.check(far, scores, 80, 20, 30) == ""
 
 
+@pytest.mark.parametrize("is_adaptive", [False, True])
+def test_a_round_of_one_looks_ahead_as_far_as_one_of_ten(is_adaptive):
+    """A classical model has rounds of one candidate, which alone is hardly ever worth its time."""
+    rng = np.random.RandomState(0)
+    points = SPACE.draw(15, rng)
+    scores = np.array([score_folds(SPACE.params_at(point), rng) for point in points])
+
+    found = {}
+    for n_next in (1, 10):
+        rule = StoppingRule(SPACE, tol=0.25, patience=1, is_adaptive=is_adaptive, seed=0)
+        found[n_next] = (rule.check(points, scores, 80, 20, n_next), rule.n_in_a_row)
+
+    assert found[1] == found[10] == ("", 0)
+
+
 def test_stops_on_the_ridge():
     rng = np.random.RandomState(0)
     points = SPACE.draw(300, rng)

@@ -12,6 +12,9 @@ from sktune.search.samplers.gaussian_process import Surrogate, draw_candidates, 
 
 # Scores that are needed before anything can be expected of the next ones.
 _FEWEST = 10
+# The candidates that are looked ahead to at least: a single one is hardly ever expected to gain
+# anything, and a search of classical models has rounds of one.
+_LEAST_AHEAD = 10
 # Draws from the surrogate, the mean of which is what a batch is expected to gain.
 _N_DRAWS = 256
 # The level of the test whether candidates differ at all.
@@ -147,8 +150,9 @@ class StoppingRule:
         n_train, n_test : float
             The rows of a split.
         n_next : int
-            The candidates of the next batch.
+            The candidates of the next batch. What ten are expected to gain counts if it has fewer.
         """
+        n_ahead = max(n_next, _LEAST_AHEAD)
         fold_scores = np.asarray(fold_scores, dtype=float)
         if len(points) < _FEWEST:
             return ""
@@ -159,13 +163,13 @@ class StoppingRule:
         error = float(np.median(errors))
         gain = 0.0
         if _do_differ(fold_scores):
-            gain = self.expect_gain(points, scores, _estimate_noise(fold_scores), n_next)
+            gain = self.expect_gain(points, scores, _estimate_noise(fold_scores), n_ahead)
         # a best score without any spread, such as a perfect one, leaves nothing to tell apart
         self.n_in_a_row = self.n_in_a_row + 1 if gain <= self.tol * error else 0
         if self.n_in_a_row < self.patience:
             return ""
         return (
-            f"another {n_next} candidates are expected to gain {gain:.2g}; "
+            f"another {n_ahead} candidates are expected to gain {gain:.2g}; "
             f"the folds cannot tell {error:.2g} apart"
         )
 

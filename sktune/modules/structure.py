@@ -1,5 +1,6 @@
 """What must be equal in two modules for them to be trained as one."""
 
+import dataclasses
 import types
 
 import numpy as np
@@ -55,7 +56,17 @@ def as_text(value):
         return f"{type(value).__name__}({', '.join(map(as_text, value))})"
     if isinstance(value, dict):
         return str({key: as_text(v) for key, v in value.items()})
+    if _is_all_fields(value):
+        return f"{type(value).__qualname__} {id(type(value))} {as_text(vars(value))}"
     return repr(value) if isinstance(value, _COMPARABLE) else f"object {id(value)}"
+
+
+def _is_all_fields(value):
+    """Tell whether a value is a dataclass that holds nothing but its fields."""
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return False
+    names = {field.name for field in dataclasses.fields(value)}
+    return getattr(value, "__dict__", {}).keys() == names
 
 
 def watch_settings(module):
@@ -91,8 +102,8 @@ def find_entanglement(module):
     """Return why the numbers of a module cannot be taken out of it, in the user's words.
 
     Nets that are trained together have their numbers in one table, and get them back when that is
-    over. Hooks of parameters would not be called meanwhile, and a tensor that looks at a parameter's
-    memory would not change with it.
+    over. Hooks of parameters would not be called meanwhile, and a tensor that looks at the memory
+    of a parameter would not change with it.
 
     Parameters
     ----------

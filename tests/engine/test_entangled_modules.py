@@ -1,8 +1,10 @@
 """Modules whose numbers cannot be taken out of them train one at a time, and right."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
-from parity import X, assert_same_net, search, y
+from parity import X, assert_parity, assert_same_net, search, y
 from torch import nn
 from torch.nn import functional as F
 
@@ -206,3 +208,22 @@ def test_a_hook_that_holds_its_module_has_a_digest():
         net.load_state_dict(one.state_dict())
 
     assert digest(one) == digest(same) != digest(other)
+
+
+@dataclass
+class Options:
+    width: int = 8
+
+
+def test_settings_in_a_dataclass_do_not_part_nets():
+    class Configured(Net):
+        def __init__(self, width):
+            super().__init__()
+            self.options = Options(width)
+
+    lanes = [{"lr": 0.01, "module__width": 8}, {"lr": 0.02, "module__width": 8}, {"lr": 0.03}]
+    net = NeuralNetClassifier(Configured, module__width=9, **SETTINGS)
+
+    report = assert_parity(net, lanes, X, y)
+
+    assert sorted(group["lanes"] for group in report.groups) == [2, 4]

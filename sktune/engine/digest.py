@@ -14,7 +14,7 @@ from scipy import sparse
 from torch import nn
 
 from sktune.modules.dropout import HashedDropout
-from sktune.modules.structure import TORCH_ATTRIBUTES
+from sktune.modules.structure import TORCH_ATTRIBUTES, find_ties, list_hooks
 
 VERSIONS = (torch.__version__, version("sktune"))
 
@@ -72,11 +72,12 @@ def digest(thing):
 
 
 class _Hasher:
-    """A hash that grows, and the classes and functions that it has met."""
+    """A hash that grows, the classes and functions that it has met, and the modules around."""
 
-    def __init__(self, seen=()):
+    def __init__(self, seen=(), around=()):
         self.sha = hashlib.sha1(usedforsecurity=False)
         self.seen = set(seen)
+        self.around = tuple(around)
 
     def update(self, data):
         self.sha.update(data)
@@ -89,7 +90,7 @@ class _Hasher:
 
     def digest(self, thing):
         """Return the digest of a thing that is part of another one."""
-        part = _Hasher(self.seen)
+        part = _Hasher(self.seen, self.around)
         _feed(part, thing)
         return part.sha.hexdigest()
 
@@ -168,8 +169,31 @@ def _feed_sparse(hasher, thing):
 
 
 def _feed_module(hasher, thing):
-    """Add a module: its class, its tensors, its settings and its parts."""
+    """Add a module: its class, its tensors, its hooks, its settings and its parts."""
+    if id(thing) in hasher.around:
+        # A hook, or a function that is a setting, may hold the module that it belongs to.
+        _write(hasher, "module around", str(hasher.around.index(id(thing))))
+        return
+    if not hasher.around:
+        _feed_ties(hasher, thing)
+    hasher.around += (id(thing),)
+    _feed_contents(hasher, thing)
+    hasher.around = hasher.around[:-1]
+
+
+def _feed_ties(hasher, module):
+    """Add which of a module's tensors are one, or lie in one memory; nothing if none do."""
+    ties = find_ties(module)
+    if ties:
+        _write(hasher, "ties", repr(ties))
+
+
+def _feed_contents(hasher, thing):
     _feed(hasher, type(thing))
+    hooks = list_hooks(thing)
+    if hooks:
+        _write(hasher, "hooks", str(len(hooks)))
+        _feed_sequence(hasher, hooks)
     tensors = {**thing._parameters, **thing._buffers}
     _feed_mapping(hasher, tensors)
     _feed(hasher, [p is not None and p.requires_grad for p in thing._parameters.values()])

@@ -8,6 +8,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.mlp import MLP
+from sktune.modules.structure import is_watched_tensor
 from sktune.modules.tracing.chains import find_break, link_layers
 from sktune.modules.tracing.links import open_layers, open_links
 from sktune.modules.tracing.memory import find_links
@@ -185,7 +186,7 @@ def is_watched(thing):
     move.
     """
     if isinstance(thing, torch.Tensor):
-        return bool(thing._backward_hooks or thing._post_accumulate_grad_hooks)
+        return is_watched_tensor(thing)
     hooks = [value for name, value in vars(thing).items() if name.endswith("_hooks")]
     hooks += [_has_any_global_hook(), _global_optimizer_pre_hooks, _global_optimizer_post_hooks]
     if any(hooks):

@@ -23,6 +23,7 @@ from sktune.engine.compiled.speeds.choosing import is_one_core_faster
 from sktune.modules.dropout import silence_below
 from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.modules.reading import read_table_links
+from sktune.modules.structure import find_entanglement
 from sktune.training.optimizers import OPTIMIZERS, read_option
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
@@ -66,6 +67,9 @@ def find_program(module, criterion, match, optimizer, options, batches):
     links = read_table_links(module, rows.X)
     if isinstance(links, str):
         return f"{_NOT_READ}: {links}"
+    entanglement = find_entanglement(module)
+    if entanglement:
+        return entanglement
     if not own_their_memory(_list_parameters(links), module):
         return "its parameters are tied, watched by a hook, of several types or not all of layers"
     try:

@@ -6,6 +6,7 @@ from sktune.engine.lanes import training_steps
 from sktune.engine.steps.base import StepBackend
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.trial import try_step
+from sktune.modules.structure import find_entanglement
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.gradients.clipping import StackedClips
@@ -26,6 +27,10 @@ class StackedSteps(StepBackend):
         parts = specs[0].module.module.modules()
         if any(getattr(part, "padding_idx", None) is not None for part in parts):
             return "its embedding has a padding_idx, whose row vmap would train"
+        for spec in specs:
+            reason = find_entanglement(spec.module.module)
+            if reason:
+                return f"its module cannot be fused: {reason}"
         return try_step(specs, tables)
 
     def prepare(self, lanes, options):

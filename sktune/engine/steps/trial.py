@@ -31,6 +31,8 @@ _MEANINGS = {
     "[Bb]atching rule not implemented": (
         "torch has no rule to compute an operation in many nets at once"
     ),
+    "deepcopy protocol": "it cannot be copied: it holds tensors that it has computed",
+    "not have been used in the graph": "some of its parameters get no gradient",
     "differ from net to net": "its dropout is not of numbers that differ from net to net",
     "data-dependent": (
         "its forward has data-dependent control flow, which may differ from net to net"
@@ -131,10 +133,15 @@ class Trial:
 
     def fails_alone(self):
         """Tell whether a step of one of the nets alone raises, too."""
+        specs = [self.lanes[position].spec for position in self.positions]
         try:
-            for row, position in enumerate(self.positions):
-                spec = self.lanes[position].spec
-                outputs = deepcopy(spec.module.module).train()(self.X[row].clone())
+            modules = [deepcopy(spec.module.module).train() for spec in specs]
+        except Exception:
+            # A net by itself is not copied.
+            return False
+        try:
+            for row, (spec, module) in enumerate(zip(specs, modules, strict=True)):
+                outputs = module(self.X[row].clone())
                 criterion = deepcopy(spec.loss.criterion)
                 pair = spec.loss.bring_together(outputs, self.target[row])
                 criterion(*pair).backward()

@@ -40,6 +40,7 @@ class ConvNet(nn.Module):
 def calls(monkeypatch):
     """Let nets of any size go one by one, and return a list of the numbers of lanes that did."""
     monkeypatch.setattr(network, "MANY_OUTPUTS", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     lanes = []
     compute = StackedNet._compute_one_by_one
 
@@ -121,7 +122,8 @@ def test_a_net_that_fails_on_a_shape_tells_torch_error(calls):
 
 
 @pytest.mark.parametrize(("n_rows", "goes"), [(MANY_OUTPUTS // 32, True), (15, False)])
-def test_the_size_of_a_batch_decides_and_leaves_the_nets(n_rows, goes):
+def test_the_size_of_a_batch_decides_and_leaves_the_nets(n_rows, goes, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     # of a row, a convolution returns 4 channels of 8 numbers
     module = nn.Sequential(nn.Conv1d(1, 4, 3, padding=1), nn.BatchNorm1d(4))
     net = StackedNet([module, module], [])
@@ -132,3 +134,14 @@ def test_the_size_of_a_batch_decides_and_leaves_the_nets(n_rows, goes):
     assert not net._goes_one_by_one(torch.ones(2, n_rows - 1, 1, 8))
     for lane in range(2):
         assert_close(before[lane], net.state(lane), rtol=0)
+
+
+def test_several_threads_compute_all_nets_at_once(calls, monkeypatch):
+    net = stack()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    net.forward(draw_rows(), True)
+    assert calls == []
+
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    net.forward(draw_rows(), True)
+    assert calls == [3]

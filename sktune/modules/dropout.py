@@ -46,6 +46,8 @@ class HashedDropout(nn.Dropout):
         # The masks and the step of many nets that are trained as one; see `train_lanes`.
         self.lane_masks = None
         self.lane_step = None
+        # Whether these nets are computed one after the other.
+        self.is_one_by_one = False
         # The last step, (epoch, batch), and how many calls in it preceded the last call.
         self.step = None
         self.n_calls = 0
@@ -54,6 +56,8 @@ class HashedDropout(nn.Dropout):
         """In training, set units to 0 at random, and scale the others so that the mean stays."""
         if not self.training:
             return X
+        if self.lane_masks is not None and self.is_one_by_one:
+            return X * self._draw_factors(self.lane_masks, self.lane_step, X)[0].to(X.dtype)
         if self.lane_masks is not None:
             return _DropLanes.apply(X, self._draw_lane_factors)
         if self.p == 0:
@@ -62,9 +66,13 @@ class HashedDropout(nn.Dropout):
         factors = self._draw_factors(self._find_own_masks(), step, X)
         return X * factors[0].to(X.dtype)
 
-    def train_lanes(self, masks, step):
-        """Use the `masks` of many nets in the calls that follow, in a `step`, (epoch, batch)."""
+    def train_lanes(self, masks, step, *, is_one_by_one=False):
+        """Use the `masks` of many nets in the calls that follow, in a `step`, (epoch, batch).
+
+        If the nets are computed one after the other, the masks are those of the next one alone.
+        """
         self.lane_masks = masks
+        self.is_one_by_one = is_one_by_one
         self.lane_step = step
         # Some of the lanes may have taken this step before: their calls are counted from 0 again.
         self.step = None

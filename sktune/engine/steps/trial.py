@@ -111,7 +111,8 @@ class Trial:
     def run(self):
         """Raise if gradients and buffers after the step are not those of each net alone."""
         modules = [lane.spec.module.module for lane in self.lanes]
-        net = StackedNet(modules, self.lanes[0].spec.sampling.open_masks(self.lanes))
+        masks = self.lanes[0].spec.sampling.open_masks(self.lanes)
+        net = StackedNet(modules, masks, is_on_trial=True)
         are_unchanged = watch_settings(net.template)
         net = net.select(self.positions)
         # a module may write into its input

@@ -116,6 +116,15 @@ def test_fits_end_as_alone(calls):
     assert max(calls) == 4
 
 
+def test_the_report_tells_that_rows_are_no_table():
+    net = NeuralNetClassifier(ConvNet, max_epochs=1, random_state=3)
+
+    report = assert_parity(net, [{"lr": 0.01}, {"lr": 0.02}], X[:, None], y)
+
+    reasons = {group["blockers"]["compiled"] for group in report.groups}
+    assert reasons == {"its rows are arrays of shape (1, 6), which torch computes, and no table"}
+
+
 def test_a_net_that_fails_on_a_shape_tells_torch_error(calls):
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         stack().forward(torch.ones(3, 5, 1, 10, dtype=torch.float64), True)

@@ -43,7 +43,7 @@ def test_each_sampled_stage_stops_by_itself(sampler):
     ).fit(X, noise)
 
     reasons = [stage["stop_reason"] for stage in search.stages_]
-    assert reasons[1].startswith("another 1 candidates are expected to gain")
+    assert reasons[1].startswith("another 10 candidates are expected to gain")
     assert reasons[2] == "all 15 candidates are evaluated"
     assert search.stages_[1]["n_candidates"] < 30
     assert search.stop_reason_ == "all 3 stages are evaluated"

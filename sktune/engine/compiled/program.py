@@ -67,7 +67,7 @@ def find_program(module, criterion, match, optimizer, options, batches):
         return "the compiled kernels do not know its optimizer, or an option of it"
     rows = getattr(batches, "rows", None)
     if not is_readable_table(rows, next(module.parameters(), None)):
-        return "its rows are no dense table of the parameters' type on the CPU"
+        return _explain_rows(rows)
     links = read_table_links(module, rows.X)
     if isinstance(links, str):
         return f"{_NOT_READ}: {links}"
@@ -99,6 +99,14 @@ def find_program(module, criterion, match, optimizer, options, batches):
     if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
         return "several threads compute it together"
     return Program(kernels, graph, loss, OPTIMIZERS[optimizer], dtype)
+
+
+def _explain_rows(rows):
+    """Return why the kernels do not read some rows."""
+    shape = tuple(getattr(getattr(rows, "X", None), "shape", ()))
+    if len(shape) > 2:
+        return f"its rows are arrays of shape {shape[1:]}, which torch computes, and no table"
+    return "its rows are no dense table of the parameters' type on the CPU"
 
 
 def _list_parameters(links):

@@ -19,6 +19,8 @@ from sktune.training.optimizers import OPTIMIZERS
 RULES = {"SGD": 0, "ADAM": 1, "RMSPROP": 2, "ADAGRAD": 3}
 # Options of these that the kernel does not know.
 _OPTIONS = ("amsgrad", "maximize", "centered")
+# Activations by name: those of `kernel/operations.py`.
+_ACTIVATIONS = ("relu", "leaky_relu", "elu", "gelu", "tanh", "sigmoid", "silu")
 # The most outputs of a net: a row of them is held by registers.
 _MOST_OUTPUTS = 1024
 _NOT_READ = "its module is no chain of linear layers, activations and dropout"
@@ -161,12 +163,13 @@ class _Reader:
         known = find_name(layer)
         if known is None:
             raise Unknown(f"{_NOT_READ}: its layer {name} is a {type(layer).__name__}")
-        entry = ACTIVATIONS[known]
-        for attribute, value in entry.compiled_form.items():
-            if getattr(layer, attribute) != value:
-                raise Unknown(f"its layer {name} has {attribute}={getattr(layer, attribute)!r}")
-        option = 0.0 if entry.option is None else getattr(layer, entry.option)
-        self._add(getattr(opcodes, known.upper()), option)
+        if known not in _ACTIVATIONS:
+            raise Unknown(f"the kernel does not know its layer {name}, a {type(layer).__name__}")
+        if known == "gelu" and layer.approximate != "none":
+            raise Unknown(f"its layer {name} has approximate={layer.approximate!r}")
+        # each has one option at most
+        options = [getattr(layer, option) for option in ACTIVATIONS[known].options]
+        self._add(getattr(opcodes, known.upper()), *(options or [0.0]))
 
     def _add(self, opcode, setting, *others):
         row = np.zeros(layout.N_OPERATION_COLUMNS, dtype=np.int32)

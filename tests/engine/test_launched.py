@@ -81,7 +81,10 @@ REASONS = {
     "optimizer": (net(optimizer=torch.optim.NAdam), "does not know its optimizer"),
     "criterion": (net(criterion=nn.MultiMarginLoss), "does not know its criterion"),
     "activation": (net(module__activation=nn.GELU(approximate="tanh")), "approximate='tanh'"),
-    "softplus": (net(module__activation="softplus"), "the kernel does not know its layer layers.1, a Softplus"),
+    "softplus": (
+        net(module__activation="softplus"),
+        "the kernel does not know its layer layers.1, a Softplus",
+    ),
     "mish": (net(module__activation="mish"), "the kernel does not know its layer layers.1, a Mish"),
     "half": (net(module__dtype=torch.bfloat16), "not of float32 or float64"),
     "summed": (net(criterion__reduction="sum"), "does not know its criterion"),

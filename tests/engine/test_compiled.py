@@ -19,7 +19,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils import prune
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from sktune import MLP, NeuralNetClassifier, NeuralNetRegressor
+from sktune import MLP, GridSearchCV, NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.compiled import loading
 from sktune.engine.compiled import program as compiled
 from sktune.modules.activations import ACTIVATIONS
@@ -621,7 +621,7 @@ def test_large_steps_are_left_to_threads(monkeypatch, count_calls):
 
 
 @pytest.mark.parametrize(
-    ("hidden", "is_taken"), [((2048,), True), ((2049,), False), ((8, 2049), False)]
+    ("hidden", "is_taken"), [((4096,), True), ((4097,), False), ((8, 4097), False)]
 )
 def test_wide_layers_are_left_to_torch(hidden, is_taken, count_calls):
     NeuralNetClassifier(**SETTINGS | {"max_epochs": 1}, module__hidden=hidden).fit(X, y)
@@ -632,8 +632,11 @@ def test_large_tables_are_left_to_torch(monkeypatch, count_calls):
     monkeypatch.setattr(compiled, "_LARGEST", 16 * 128)
     NeuralNetClassifier(**SETTINGS | {"max_epochs": 1}).fit(X, y)
     assert count_calls() == 1
-    NeuralNetClassifier(**SETTINGS | {"max_epochs": 1, "batch_size": 17}).fit(X, y)
+    net = NeuralNetClassifier(**SETTINGS | {"max_epochs": 1, "batch_size": 17}).fit(X, y)
     assert count_calls() == 0
+    report = GridSearchCV(net, {"lr": [0.01, 0.02]}, cv=2, refit=False).fit(X, y).fusion_
+    reason = "its widest layer has 128 units for 17 rows"
+    assert report.groups[0]["blockers"]["compiled"].startswith(reason)
 
 
 def test_training_goes_on_where_it_ended(monkeypatch, count_calls):

@@ -28,13 +28,12 @@ from sktune.training.optimizers import OPTIMIZERS, read_option
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
 
-# The widest layer, and the most numbers of one in a batch, that the kernels are given.
-# They are constants: `speeds` measures one layer of 384 or 1,024 units on 128 rows, no larger ones.
-# They do not mark where torch wins on one core: there a step of one layer took 0.30 to 0.65 of
-# torch's time for 512 to 3,072 units and 32 to 512 rows, in both types (a single machine).
-# Before they are raised, whole networks and the memory of a lane must be measured.
-_WIDEST = 2048
-_LARGEST = 1 << 17
+# The widest layer, and the most numbers of one in a batch, that the kernels are given. Searches of
+# nets up to here took 0.4 to 0.55 of the time of stacked steps, on two cores of one thread each
+# (1,024 units and 512 rows; 4,096 and 128; two layers of 3,000 or 4,096), and less memory where the
+# nets were large. Beyond them nothing was measured.
+_WIDEST = 4096
+_LARGEST = 1 << 19
 # Ctrl-C is listened to after so many steps.
 _MOST_STEPS = 1000
 _NOT_READ = "its module has operations that the compiled kernels do not know"
@@ -83,7 +82,10 @@ def find_program(module, criterion, match, optimizer, options, batches):
     # without a batch there is nothing to train on, which is an error of the usual loop
     most_rows = max(batches.sizes, default=math.inf)
     if graph.widest > _WIDEST or graph.widest * most_rows > _LARGEST:
-        return "its layers or batches are so large that torch is faster"
+        return (
+            f"its widest layer has {graph.widest} units for {most_rows} rows, and compiled steps "
+            f"are for {_WIDEST} units and {_LARGEST} numbers at most"
+        )
     if graph.has_batch_norm and min(batches.sizes) < 2:
         return "its batches are of one row, whose variance batch normalisation needs"
     if not are_entries(rows.X, graph.lookups):

@@ -13,6 +13,8 @@ Each search trains 12 learning rates x 3 folds x 10 epochs on the digits, withou
 - ``label smoothing``, ``RMSprop``: the class with another criterion or optimizer;
 - ``clipping``, ``callbacks``: the class with skorch's ``GradientNormClipping``, and with an
   ``EarlyStopping`` beside it, which looks at each epoch and stops none of these fits;
+- ``convolutions``: a small convolution net on the digits as images, of other layers than the
+  ``MLP``;
 - ``MLP, batch norm`` and ``MLP, two layers``: our module with the layers that ``batch norm`` and
   ``residual`` have.
 
@@ -117,6 +119,20 @@ class Residual(OwnClass):
         return self.output(self.dropout(X + F.relu(self.inner(X))))
 
 
+class Convolutions(nn.Module):
+    def __init__(self, n_outputs=10):
+        super().__init__()
+        self.first = nn.Conv2d(1, 8, 3, padding=1)
+        self.second = nn.Conv2d(8, 16, 3, padding=1)
+        # two poolings of images of 8 x 8
+        self.output = nn.Linear(16 * 2 * 2, n_outputs)
+
+    def forward(self, X):
+        X = F.max_pool2d(F.relu(self.first(X)), 2)
+        X = F.max_pool2d(F.relu(self.second(X)), 2)
+        return self.output(X.flatten(1))
+
+
 STYLES = {
     "MLP": {"module__hidden": (HIDDEN,), "module__dropout": 0.2},
     "class": {"module": OwnClass},
@@ -142,6 +158,7 @@ STYLES = {
     "residual": {"module": Residual},
     "embeddings": {"module": Embedded},
     "functional dropout": {"module": FunctionalDropout},
+    "convolutions": {"module": Convolutions},
 }
 # Those of which scikit-learn's MLPClassifier has all but the dropout.
 CLASSICAL = ("MLP", "class", "softmax", "sequential in a class", "functional dropout")
@@ -153,11 +170,13 @@ def load():
     X, y = load_digits(return_X_y=True)
     others = np.delete(X, KEYS, axis=1) / 16
     tables = {"numbers": X / 16, "keys": np.hstack([X[:, KEYS], others])}
+    tables["images"] = X.reshape(-1, 1, 8, 8) / 16
     return {name: table.astype(np.float32) for name, table in tables.items()}, y
 
 
 def find_table(style, tables):
-    return tables["keys" if style == "embeddings" else "numbers"]
+    names = {"embeddings": "keys", "convolutions": "images"}
+    return tables[names.get(style, "numbers")]
 
 
 def search_fused(style):

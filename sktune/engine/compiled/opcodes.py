@@ -55,7 +55,7 @@ WRITTEN = 1
 ADDED = 2
 
 # Layers that work in place. That of an activation bears its name in `sktune.modules.activations`,
-# in capitals; see `sktune.engine.compiled.reading.activations`.
+# in capitals; others are made of these by `sktune.engine.compiled.reading.composing`.
 DROPOUT_LAYER = 1
 RELU = 2
 LEAKY_RELU = 3

@@ -74,7 +74,7 @@ def find_program(module, criterion, match, optimizer, options, batches):
     if entanglement:
         return entanglement
     if not own_their_memory(_list_parameters(links), module):
-        return "its parameters are tied, watched by a hook, of several types or not all of layers"
+        return "its parameters are tied, empty, of several types or not all of layers"
     try:
         graph = GraphReader(module, links, rows.X.shape[1]).read()
     except Unknown as error:

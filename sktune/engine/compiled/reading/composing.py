@@ -55,7 +55,7 @@ def _make_celu(layer):
     inverse = 1 / layer.alpha if layer.alpha > 0 else math.nan
     if float(np.float32(inverse)) != inverse:
         return None
-    return [(Scale(1 / layer.alpha), (0,)), (nn.ELU(), (1,)), (Scale(layer.alpha), (2,))]
+    return [(Scale(inverse), (0,)), (nn.ELU(), (1,)), (Scale(layer.alpha), (2,))]
 
 
 def _make_relu6(layer):

@@ -2,13 +2,12 @@
 
 import torch
 
-from sktune.modules.reading import is_watched
-
 
 def own_their_memory(parameters, module):
     """Tell whether parameters are all those of a module, each in a memory by itself.
 
-    They must also be of one type, and no hook may watch them.
+    They must also be of one type. Hooks that watch them, and other tensors in their memory, are
+    told by :func:`~sktune.modules.structure.find_entanglement`.
     """
     parameters = {id(p): p for p in parameters}
     if parameters.keys() != {id(p) for p in module.parameters()}:
@@ -16,7 +15,7 @@ def own_their_memory(parameters, module):
     n_memories = len({p.untyped_storage().data_ptr() for p in parameters.values()})
     if n_memories != len(parameters) or len({p.dtype for p in parameters.values()}) != 1:
         return False
-    return not any(p.numel() == 0 or is_watched(p) for p in parameters.values())
+    return all(p.numel() for p in parameters.values())
 
 
 def is_readable_table(rows, parameter):

@@ -43,9 +43,29 @@ FLOW_B = 16
 # the first of the features that it writes, or that it reads; for batch normalisation, where its
 # numbers stand in the state of the net
 POSITION = 17
-# for an embedding, the row without a gradient, or -1; for batch normalisation, whether it has state
+# for an embedding, the row without a gradient, or -1; for batch normalisation, whether it has state;
+# for an average, whether it counts the padding
 OPTION = 18
-N_COLUMNS = 19
+# Of an operation on images: what it reads, what it writes, and the windows that it looks through.
+# Sequences are images of one row.
+IN_CHANNELS = 19
+IN_HEIGHT = 20
+IN_WIDTH = 21
+OUT_CHANNELS = 22
+OUT_HEIGHT = 23
+OUT_WIDTH = 24
+KERNEL_HEIGHT = 25
+KERNEL_WIDTH = 26
+STRIDE_Y = 27
+STRIDE_X = 28
+PADDING_Y = 29
+PADDING_X = 30
+DILATION_Y = 31
+DILATION_X = 32
+GROUPS = 33
+# the neighbouring features that a batch normalisation takes as one
+N_POSITIONS = 34
+N_COLUMNS = 35
 
 # Tables of gradients: that of the outputs lies in their own table; some values need none.
 IN_PLACE = -1
@@ -85,6 +105,9 @@ PRODUCT = 36
 LAYER_NORM = 37
 BATCH_NORM = 38
 EMBEDDING = 39
+CONVOLUTION = 40
+MAX_POOL = 41
+AVERAGE_POOL = 42
 
 # Losses.
 CROSS_ENTROPY = 0

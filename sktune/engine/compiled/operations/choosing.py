@@ -8,12 +8,15 @@ Each opcode makes parts of its own of these functions: see
 
 from sktune.engine.compiled.opcodes import (
     ADD,
+    AVERAGE_POOL,
     BATCH_NORM,
+    CONVOLUTION,
     COPY,
     EMBEDDING,
     INPUT,
     LAYER_NORM,
     LINEAR,
+    MAX_POOL,
     OUT,
     PRODUCT,
     SLOT,
@@ -37,6 +40,13 @@ from sktune.engine.compiled.operations.norms import (
     trace_layer_norm,
 )
 from sktune.engine.compiled.operations.workspace import find_gradient
+from sktune.engine.compiled.spatial.convolutions import apply_convolution, trace_convolution
+from sktune.engine.compiled.spatial.pooling import (
+    apply_average_pool,
+    apply_max_pool,
+    trace_average_pool,
+    trace_max_pool,
+)
 from sktune.engine.compiled.vectors import inlined
 
 
@@ -57,6 +67,12 @@ def apply_operation(opcode, link, options, flat, state, space, n, n_rows):
         apply_batch_norm(link, options, flat, state, space, n, n_rows)
     elif opcode == EMBEDDING:
         apply_embedding(link, flat, space, n)
+    elif opcode == CONVOLUTION:
+        apply_convolution(link, flat, space, n)
+    elif opcode == MAX_POOL:
+        apply_max_pool(link, space, n)
+    elif opcode == AVERAGE_POOL:
+        apply_average_pool(link, options, space, n)
     elif opcode != INPUT:
         raise ValueError("an operation's opcode must be one of sktune.engine.compiled.opcodes")
 
@@ -82,3 +98,9 @@ def trace_operation(opcode, link, options, has_layers, flat, gradient, space, n,
         trace_batch_norm(link, flat, gradient, space, above, n, n_rows)
     elif opcode == EMBEDDING:
         trace_embedding(link, gradient, space, above, n_rows)
+    elif opcode == CONVOLUTION:
+        trace_convolution(link, flat, gradient, space, above, n, n_rows)
+    elif opcode == MAX_POOL:
+        trace_max_pool(link, space, above, n)
+    elif opcode == AVERAGE_POOL:
+        trace_average_pool(link, options, space, above, n)

@@ -8,6 +8,7 @@ from sktune.engine.compiled.opcodes import (
     IS_FIRST_BIAS,
     IS_FIRST_WEIGHT,
     N_INPUTS,
+    N_POSITIONS,
     NOTHING,
     OPTION,
     OUT,
@@ -29,62 +30,91 @@ from sktune.engine.compiled.vectors import (
 
 @compiled
 def apply_batch_norm(link, options, flat, state, space, n, n_rows):
-    """Normalize each feature over the rows of the batch (Ioffe and Szegedy 2015, algorithm 1).
+    """Normalize each channel over its places and the rows of the batch (Ioffe and Szegedy 2015).
 
-    `options` are eps and the momentum, negative for an average over all steps.
+    That is their algorithm 1. A channel of a table is a feature, with a single place. `options` are
+    eps and the momentum, negative for an average over all steps.
     """
     one = cast(1.0, flat[0])
-    width = link[N_INPUTS]
+    n_places = link[N_POSITIONS]
+    n_channels = link[N_INPUTS] // n_places
+    count = n_places * n_rows
     momentum = cast(options[1], one)
     running = state[link[POSITION] :]
     if link[OPTION] == 1:
-        running[2 * width] += one
+        running[2 * n_channels] += one
         if options[1] < 0:
-            momentum = one / running[2 * width]
-    for feature in range(width):
-        start = feature * space.stride
-        x = space.tables[link[A], start : start + n]
-        y = space.tables[link[OUT], start : start + n]
-        mean = add_up((x,), (), n_rows) / cast(n_rows, one)
-        squares = add_squares_of_distances((x,), (mean,), n_rows)
-        inverse = one / math.sqrt(squares / cast(n_rows, one) + cast(options[0], one))
-        space.moments[link[OUT], 0, feature] = mean
-        space.moments[link[OUT], 1, feature] = inverse
-        factor = inverse if link[WEIGHT] < 0 else inverse * flat[link[WEIGHT] + feature]
-        offset = cast(0.0, one) if link[BIAS] < 0 else flat[link[BIAS] + feature]
-        for i in range(n):
-            y[i] = (x[i] - mean) * factor + offset
+            momentum = one / running[2 * n_channels]
+    for channel in range(n_channels):
+        start = channel * n_places * space.stride
+        x = space.tables[link[A], start:]
+        y = space.tables[link[OUT], start:]
+        total = cast(0.0, one)
+        for place in range(n_places):
+            total += add_up((x[place * space.stride :],), (), n_rows)
+        mean = total / cast(count, one)
+        squares = cast(0.0, one)
+        for place in range(n_places):
+            column = x[place * space.stride :]
+            squares += add_squares_of_distances((column,), (mean,), n_rows)
+        inverse = one / math.sqrt(squares / cast(count, one) + cast(options[0], one))
+        space.moments[link[OUT], 0, channel] = mean
+        space.moments[link[OUT], 1, channel] = inverse
+        factor = inverse if link[WEIGHT] < 0 else inverse * flat[link[WEIGHT] + channel]
+        offset = cast(0.0, one) if link[BIAS] < 0 else flat[link[BIAS] + channel]
+        for place in range(n_places):
+            part = slice(place * space.stride, place * space.stride + n)
+            _write_normalized(x[part], y[part], mean, factor, offset)
         if link[OPTION] == 1:
-            variance = squares / cast(n_rows - 1, one)
-            running[feature] += momentum * (mean - running[feature])
-            running[width + feature] += momentum * (variance - running[width + feature])
+            variance = squares / cast(count - 1, one)
+            running[channel] += momentum * (mean - running[channel])
+            running[n_channels + channel] += momentum * (variance - running[n_channels + channel])
+
+
+@compiled
+def _write_normalized(x, y, mean, factor, offset):
+    for i in range(len(x)):
+        y[i] = (x[i] - mean) * factor + offset
 
 
 @compiled
 def trace_batch_norm(link, flat, gradient, space, above, n, n_rows):
     """Write the gradients of a batch normalisation."""
     one = cast(1.0, flat[0])
-    share = one / cast(n_rows, one)
-    for feature in range(link[N_INPUTS]):
-        start = feature * space.stride
-        x = space.tables[link[A], start : start + n]
-        g = above[start : start + n]
-        mean = space.moments[link[OUT], 0, feature]
-        inverse = space.moments[link[OUT], 1, feature]
-        total = add_up((g,), (), n_rows)
-        product = add_products_of_distances((g, x), (mean,), n_rows) * inverse
-        weight = _write_affine(link, flat, gradient, feature, product, total)
+    n_places = link[N_POSITIONS]
+    share = one / cast(n_places * n_rows, one)
+    for channel in range(link[N_INPUTS] // n_places):
+        start = channel * n_places * space.stride
+        x = space.tables[link[A], start:]
+        g = above[start:]
+        mean = space.moments[link[OUT], 0, channel]
+        inverse = space.moments[link[OUT], 1, channel]
+        total = cast(0.0, one)
+        product = cast(0.0, one)
+        for place in range(n_places):
+            column = slice(place * space.stride, place * space.stride + n)
+            total += add_up((g[column],), (), n_rows)
+            product += add_products_of_distances((g[column], x[column]), (mean,), n_rows)
+        product *= inverse
+        weight = _write_affine(link, flat, gradient, channel, product, total)
         if link[FLOW_A] != NOTHING:
-            below = space.gradients[link[SLOT_A], start : start + n]
+            below = space.gradients[link[SLOT_A], start:]
             # dx = w / s (g - mean(g) - x^ mean(g x^)), where x^ = (x - m) / s
-            factor = weight * inverse
-            slope = product * share * inverse
-            if link[FLOW_A] == WRITTEN:
-                for i in range(n):
-                    below[i] = factor * (g[i] - total * share - (x[i] - mean) * slope)
-            else:
-                for i in range(n):
-                    below[i] += factor * (g[i] - total * share - (x[i] - mean) * slope)
+            numbers = (mean, weight * inverse, total * share, product * share * inverse)
+            for place in range(n_places):
+                part = slice(place * space.stride, place * space.stride + n)
+                _trace_normalized(x[part], g[part], below[part], numbers, link[FLOW_A] == WRITTEN)
+
+
+@compiled
+def _trace_normalized(x, g, below, numbers, is_written):
+    mean, factor, offset, slope = numbers
+    if is_written:
+        for i in range(len(x)):
+            below[i] = factor * (g[i] - offset - (x[i] - mean) * slope)
+    else:
+        for i in range(len(x)):
+            below[i] += factor * (g[i] - offset - (x[i] - mean) * slope)
 
 
 @compiled

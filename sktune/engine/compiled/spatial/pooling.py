@@ -1,0 +1,194 @@
+"""Pooling of the compiled kernels: what is largest in a window, and averages."""
+
+import numpy as np
+
+from sktune.engine.compiled.opcodes import (
+    DILATION_X,
+    DILATION_Y,
+    FLOW_A,
+    IN_CHANNELS,
+    IN_HEIGHT,
+    IN_WIDTH,
+    KERNEL_HEIGHT,
+    KERNEL_WIDTH,
+    N_INPUTS,
+    NOTHING,
+    OPTION,
+    OUT,
+    OUT_HEIGHT,
+    OUT_WIDTH,
+    PADDING_X,
+    PADDING_Y,
+    SLOT_A,
+    STRIDE_X,
+    STRIDE_Y,
+    WRITTEN,
+    A,
+)
+from sktune.engine.compiled.spatial.windows import find_window
+from sktune.engine.compiled.vectors import cast, compiled, copy
+
+
+@compiled
+def _find_image_window(link, place):
+    """Return the window of an output: its parts that lie in the image, and where they begin.
+
+    The parts are (first y, behind the last y, first x, behind the last x).
+    """
+    first_y, stop_y, source_y = find_window(
+        place // link[OUT_WIDTH],
+        link[IN_HEIGHT],
+        link[KERNEL_HEIGHT],
+        link[STRIDE_Y],
+        link[PADDING_Y],
+        link[DILATION_Y],
+    )
+    first_x, stop_x, source_x = find_window(
+        place % link[OUT_WIDTH],
+        link[IN_WIDTH],
+        link[KERNEL_WIDTH],
+        link[STRIDE_X],
+        link[PADDING_X],
+        link[DILATION_X],
+    )
+    return (first_y, stop_y, first_x, stop_x), source_y * link[IN_WIDTH] + source_x
+
+
+@compiled
+def _list_window(link, parts, source, stride, starts):
+    """List where the rows of a window begin in the table of its channel; return their number."""
+    first_y, stop_y, first_x, stop_x = parts
+    n = 0
+    for y in range(stop_y - first_y):
+        for x in range(stop_x - first_x):
+            row = source + y * link[DILATION_Y] * link[IN_WIDTH] + x * link[DILATION_X]
+            starts[n] = row * stride
+            n += 1
+    return n
+
+
+@compiled
+def apply_max_pool(link, space, n):
+    """Write the largest number of each window, for n rows."""
+    stride = space.stride
+    n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
+    starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
+    for place in range(n_places):
+        parts, source = _find_image_window(link, place)
+        n_parts = _list_window(link, parts, source, stride, starts)
+        for channel in range(link[IN_CHANNELS]):
+            table = space.tables[link[A], channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride :]
+            target = space.tables[link[OUT], (channel * n_places + place) * stride :]
+            _take_largest(table, starts, n_parts, target, n)
+
+
+@compiled
+def _take_largest(table, starts, n_parts, target, n):
+    """Write the largest of some rows of a table, number by number; NaN is larger than numbers."""
+    copy(target, table[starts[0] :], n)
+    for part in range(1, n_parts):
+        x = table[starts[part] : starts[part] + n]
+        for i in range(n):
+            target[i] = x[i] if (x[i] > target[i] or x[i] != x[i]) else target[i]
+
+
+@compiled
+def trace_max_pool(link, space, above, n):
+    """Give the gradient of each output to the first of the numbers that are largest."""
+    if link[FLOW_A] == NOTHING:
+        return
+    stride = space.stride
+    n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
+    starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
+    below = space.gradients[link[SLOT_A]]
+    zero = cast(0.0, below[0])
+    if link[FLOW_A] == WRITTEN:
+        for i in range(link[N_INPUTS] * stride):
+            below[i] = zero
+    # layers in place may have changed the outputs
+    largest = space.sums[0, :n]
+    left = space.sums[1, :n]
+    for place in range(n_places):
+        parts, source = _find_image_window(link, place)
+        n_parts = _list_window(link, parts, source, stride, starts)
+        for channel in range(link[IN_CHANNELS]):
+            start = channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride
+            table = space.tables[link[A], start:]
+            _take_largest(table, starts, n_parts, largest, n)
+            copy(left, above[(channel * n_places + place) * stride :], n)
+            for part in range(n_parts):
+                x = table[starts[part] : starts[part] + n]
+                g = below[start + starts[part] : start + starts[part] + n]
+                for i in range(n):
+                    is_largest = x[i] == largest[i]
+                    g[i] += left[i] if is_largest else zero
+                    left[i] = zero if is_largest else left[i]
+
+
+@compiled
+def _find_divisor(link, parts, place, fixed):
+    """Return what the sum of a window is divided by."""
+    if fixed > 0:
+        return np.int64(fixed)
+    first_y, stop_y, first_x, stop_x = parts
+    if link[OPTION] == 0:
+        return (stop_y - first_y) * (stop_x - first_x)
+    # the padding counts, but not what lies behind it
+    start_y = place // link[OUT_WIDTH] * link[STRIDE_Y] - link[PADDING_Y]
+    start_x = place % link[OUT_WIDTH] * link[STRIDE_X] - link[PADDING_X]
+    most_y = link[IN_HEIGHT] + link[PADDING_Y] - start_y
+    most_x = link[IN_WIDTH] + link[PADDING_X] - start_x
+    return min(link[KERNEL_HEIGHT], most_y) * min(link[KERNEL_WIDTH], most_x)
+
+
+@compiled
+def apply_average_pool(link, options, space, n):
+    """Write the average of each window, for n rows. `options` are a divisor, or 0, and 0."""
+    stride = space.stride
+    n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
+    starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
+    for place in range(n_places):
+        parts, source = _find_image_window(link, place)
+        n_parts = _list_window(link, parts, source, stride, starts)
+        divisor = cast(_find_divisor(link, parts, place, options[0]), space.zero[0])
+        for channel in range(link[IN_CHANNELS]):
+            table = space.tables[link[A], channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride :]
+            start = (channel * n_places + place) * stride
+            target = space.tables[link[OUT], start : start + n]
+            for i in range(n):
+                target[i] = space.zero[0]
+            for part in range(n_parts):
+                x = table[starts[part] : starts[part] + n]
+                for i in range(n):
+                    target[i] += x[i]
+            for i in range(n):
+                target[i] /= divisor
+
+
+@compiled
+def trace_average_pool(link, options, space, above, n):
+    """Give the gradient of each output to the numbers of its window, in equal parts."""
+    if link[FLOW_A] == NOTHING:
+        return
+    stride = space.stride
+    n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
+    starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
+    below = space.gradients[link[SLOT_A]]
+    if link[FLOW_A] == WRITTEN:
+        for i in range(link[N_INPUTS] * stride):
+            below[i] = space.zero[0]
+    share = space.sums[0, :n]
+    for place in range(n_places):
+        parts, source = _find_image_window(link, place)
+        n_parts = _list_window(link, parts, source, stride, starts)
+        divisor = cast(_find_divisor(link, parts, place, options[0]), space.zero[0])
+        for channel in range(link[IN_CHANNELS]):
+            start = (channel * n_places + place) * stride
+            g = above[start : start + n]
+            for i in range(n):
+                share[i] = g[i] / divisor
+            start = channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride
+            for part in range(n_parts):
+                target = below[start + starts[part] : start + starts[part] + n]
+                for i in range(n):
+                    target[i] += share[i]

@@ -1,0 +1,214 @@
+"""The products that a convolution consists of, as vector instructions.
+
+The functions called ``generate`` write code of LLVM: see :mod:`sktune.engine.compiled.vectors`.
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from sktune.engine.compiled.vectors import (
+    _CONTRACT,
+    BYTES,
+    TILE_ROWS,
+    TILE_VECTORS,
+    _Code,
+    compiled,
+)
+
+_INDEX = ir.IntType(64)
+
+
+def _make_tile(n_rows, n_vectors):
+    """Make a function that computes some rows and vectors of columns of a gathered product.
+
+    The tables are those of `multiply_gathered`; the number of products must be at least 1.
+    """
+
+    @intrinsic
+    def tile(context, tables, i, j):
+        def generate(context, builder, signature, args):
+            code = _Code(context, builder, signature, args)
+            c, c_row, a, a_row, b, bias, bias_row, a_at, b_at, n, first, column = code.args
+            c = code.move(code.move(c, first, c_row), column)
+            a = code.move(a, first, a_row)
+            b = code.move(b, column)
+            bias = code.move(bias, first, bias_row)
+            places = [(i, j) for i in range(n_rows) for j in range(n_vectors)]
+            sums = []
+            for i, _ in places:
+                start = code.broadcast(code.move(bias, bias_row, _INDEX(i)))
+                sums.append(cgutils.alloca_once_value(builder, start))
+                builder.store(start, sums[-1])
+
+            # sums[i, j] += a[i, a_at[k]] * b[b_at[k], j]
+            with cgutils.for_range(builder, n, intp=_INDEX) as loop:
+                a_k = code.move(a, builder.load(code.move(a_at, loop.index)))
+                b_k = code.move(b, builder.load(code.move(b_at, loop.index)))
+                columns = [code.load(code.step(b_k, j)) for j in range(n_vectors)]
+                factors = [code.broadcast(code.move(a_k, a_row, _INDEX(i))) for i in range(n_rows)]
+                for (i, j), total in zip(places, sums, strict=True):
+                    product = builder.fmul(factors[i], columns[j], flags=_CONTRACT)
+                    builder.store(builder.fadd(product, builder.load(total), flags=_CONTRACT), total)
+
+            for (i, j), total in zip(places, sums, strict=True):
+                code.store(builder.load(total), code.step(code.move(c, c_row, _INDEX(i)), j))
+            return context.get_dummy_value()
+
+        return types.void(tables, i, j), generate
+
+    return tile
+
+
+_tile_of_many = _make_tile(TILE_ROWS, TILE_VECTORS)
+_tile_of_four = _make_tile(4, TILE_VECTORS)
+_tile_of_one = _make_tile(1, TILE_VECTORS)
+_narrow_tile_of_many = _make_tile(TILE_ROWS, 1)
+_narrow_tile_of_four = _make_tile(4, 1)
+_narrow_tile_of_one = _make_tile(1, 1)
+
+
+@compiled
+def multiply_gathered(c, c_row, a, a_row, b, places, n_rows, n_columns, bias, bias_row):
+    """Write ``c[i, j] = bias[i] + sum over k of a[i, a_at[k]] * b[b_at[k], j]``.
+
+    Parameters
+    ----------
+    c : ndarray (n_rows, n_columns)
+        Its rows, like those of `b`, must have room for whole vectors.
+    c_row : int
+        The stride from row to row.
+    a : ndarray
+    a_row : int
+    b : ndarray
+    places : tuple
+        (a_at, b_at, n): where the numbers of a row of `a`, and the rows of `b`, begin that are
+        multiplied, arrays of int; and the number of them.
+    n_rows, n_columns : int
+    bias : ndarray (n_rows,) or (1,)
+    bias_row : int
+        1, or 0 if all rows have the same bias.
+    """
+    a_at, b_at, n_products = places
+    if n_products == 0:
+        for i in range(n_rows):
+            for j in range(i * c_row, i * c_row + n_columns):
+                c[j] = bias[i * bias_row]
+        return
+    tables = (c, c_row, a, a_row, b, bias, bias_row, a_at, b_at, n_products)
+    one_vector = BYTES // c.itemsize
+    j = 0
+    while j < n_columns:
+        is_wide = j + (TILE_VECTORS - 1) * one_vector < n_columns
+        i = 0
+        while i < n_rows:
+            left = n_rows - i
+            # eight rows are two tiles of four, where a tile of many has six
+            if left >= TILE_ROWS and (left != 8 or TILE_ROWS == 8):
+                if is_wide:
+                    _tile_of_many(tables, i, j)
+                else:
+                    _narrow_tile_of_many(tables, i, j)
+                i += TILE_ROWS
+            elif left >= 4:
+                if is_wide:
+                    _tile_of_four(tables, i, j)
+                else:
+                    _narrow_tile_of_four(tables, i, j)
+                i += 4
+            else:
+                if is_wide:
+                    _tile_of_one(tables, i, j)
+                else:
+                    _narrow_tile_of_one(tables, i, j)
+                i += 1
+        j += (TILE_VECTORS if is_wide else 1) * one_vector
+
+
+# The rows and columns of a tile of sums over places, and the bytes of a vector of it: as many sums
+# as the registers hold beside what they are made of.
+TILE_OUTPUTS, _DOT_BYTES = (4, 64) if TILE_VECTORS == 2 else (3, 32)
+
+
+def _make_dots(n_rows, n_columns):
+    """Make a function that adds a tile of sums over places: see :func:`add_places`."""
+
+    @intrinsic
+    def add_dots(context, tables, j):
+        def generate(context, builder, signature, args):
+            code = _Code(context, builder, signature, args)
+            c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, n_places, n, j = code.args
+            code.vector = ir.VectorType(code.vector.element, _DOT_BYTES // code.itemsize)
+            b = code.move(b, j, b_row)
+            c = code.move(c, j, c_column)
+            places = [(i, j) for i in range(n_rows) for j in range(n_columns)]
+            nothing = ir.Constant(code.vector, None)
+            sums = [cgutils.alloca_once(builder, code.vector) for _ in places]
+            for total in sums:
+                builder.store(nothing, total)
+
+            # sums[i, j] += a[i, place, r] * b[j, place, r]
+            step = _INDEX(code.vector.count)
+            with cgutils.for_range(builder, n_places, intp=_INDEX) as over_places:
+                a_of_place = code.move(a, a_place, over_places.index)
+                b_of_place = code.move(b, b_place, over_places.index)
+                with cgutils.for_range_slice(builder, _INDEX(0), n, step, _INDEX) as (r, _):
+                    a_r = code.move(a_of_place, r)
+                    b_r = code.move(b_of_place, r)
+                    lefts = [code.load(code.move(a_r, a_row, _INDEX(i))) for i in range(n_rows)]
+                    rights = [code.load(code.move(b_r, b_row, _INDEX(j))) for j in range(n_columns)]
+                    for (i, j), total in zip(places, sums, strict=True):
+                        product = builder.fmul(lefts[i], rights[j], flags=_CONTRACT)
+                        found = builder.fadd(product, builder.load(total), flags=_CONTRACT)
+                        builder.store(found, total)
+
+            for (i, j), total in zip(places, sums, strict=True):
+                place = code.move(code.move(c, c_row, _INDEX(i)), c_column, _INDEX(j))
+                found = code.fold(builder.load(total))
+                builder.store(builder.fadd(builder.load(place), found), place)
+            return context.get_dummy_value()
+
+        return types.void(tables, j), generate
+
+    return add_dots
+
+
+_dots_of_many = _make_dots(TILE_OUTPUTS, TILE_OUTPUTS)
+_dots_of_column = _make_dots(TILE_OUTPUTS, 1)
+_dots_of_one = _make_dots(1, 1)
+
+
+@compiled
+def add_places(c, c_strides, a_places, b_places, shape):
+    """Add to ``c[i, j]`` the sum over places and r of ``a[i, place, r] * b[j, place, r]``.
+
+    Parameters
+    ----------
+    c : ndarray (n_rows, n_columns)
+    c_strides : tuple of int
+    a_places, b_places : tuple
+        An array, and its strides from row to row and from place to place.
+    shape : tuple of int
+        (n_rows, n_columns, n_places, n): the rows are as many as a tile has, at most, and n is a
+        number of whole vectors.
+    """
+    n_rows, n_columns, n_places, n = shape
+    if n_rows == TILE_OUTPUTS:
+        tables = (c, *c_strides, *a_places, *b_places, n_places, n)
+        j = 0
+        while j < n_columns:
+            if j + TILE_OUTPUTS <= n_columns:
+                _dots_of_many(tables, j)
+                j += TILE_OUTPUTS
+            else:
+                _dots_of_column(tables, j)
+                j += 1
+        return
+    a, a_row, a_place = a_places
+    c_row, c_column = c_strides
+    for i in range(n_rows):
+        of_row = (c[i * c_row :], c_row, c_column, a[i * a_row :], a_row, a_place)
+        tables = (*of_row, *b_places, n_places, n)
+        for j in range(n_columns):
+            _dots_of_one(tables, j)

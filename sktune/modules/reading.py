@@ -9,6 +9,7 @@ from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.mlp import MLP
 from sktune.modules.structure import is_watched_tensor
+from sktune.modules.tracing.images import POOLS
 from sktune.modules.tracing.chains import find_break, link_layers
 from sktune.modules.tracing.links import open_layers, open_links
 from sktune.modules.tracing.memory import find_links
@@ -16,7 +17,7 @@ from sktune.modules.tracing.memory import find_links
 _NO_LAYERS = "it is a single layer of another kind"
 # Layers with parameters that are read, and those of them that a chain may hold beside.
 _NORMS = (nn.BatchNorm1d, nn.LayerNorm)
-_READ = (nn.Linear, nn.Embedding, *_NORMS)
+_READ = (nn.Linear, nn.Embedding, *_NORMS, nn.BatchNorm2d, nn.Conv1d, nn.Conv2d)
 
 
 def find_chain(module):
@@ -53,14 +54,14 @@ def read_chain(module):
     return reason or (links if isinstance(links, str) else open_layers(module, links))
 
 
-def read_links(module, n_features, *, takes_integers=False):
+def read_links(module, shape, *, takes_integers=False):
     """Return the operations that a module computes, or why they are not known.
 
     Parameters
     ----------
     module : nn.Module
-    n_features : int
-        The columns of its input.
+    shape : tuple of int
+        That of a row of its input, such as (columns,).
     takes_integers : bool, default=False
         Whether its input is a table of integers.
 
@@ -69,13 +70,13 @@ def read_links(module, n_features, *, takes_integers=False):
     links : list of OpenLink, or str
         A str tells the reason, in the user's words.
     """
-    layers = find_sequence(module, _NORMS)
+    layers = find_sequence(module, _NORMS) if len(shape) == 1 else None
     if layers is not None:
         return open_links(module, link_layers(layers))
     reason = _find_reason(module, _READ)
     if reason:
         return reason
-    links = find_links(module, n_features, takes_integers=takes_integers)
+    links = find_links(module, shape, takes_integers=takes_integers)
     return links if isinstance(links, str) else open_links(module, links)
 
 
@@ -175,8 +176,8 @@ def find_width(module, rows=None):
 
 
 def read_table_links(module, X):
-    """Return what :func:`read_links` does for a table (N, F)."""
-    return read_links(module, X.shape[1], takes_integers=not X.is_floating_point())
+    """Return what :func:`read_links` does for a table (N, F), or for rows (N, ...)."""
+    return read_links(module, tuple(X.shape[1:]), takes_integers=not X.is_floating_point())
 
 
 def is_watched(thing):
@@ -196,7 +197,17 @@ def is_watched(thing):
 
 
 # Modules that are trained without a call of their forward, which is kept as it was at import.
-_NOT_CALLED = (MLP, HashedDropout, nn.Sequential, *_READ, nn.CrossEntropyLoss, nn.MSELoss)
+_NOT_CALLED = (
+    MLP,
+    HashedDropout,
+    nn.Sequential,
+    nn.Flatten,
+    nn.Unflatten,
+    *_READ,
+    *POOLS,
+    nn.CrossEntropyLoss,
+    nn.MSELoss,
+)
 _FORWARDS = {cls: cls.forward for cls in (*_NOT_CALLED, *_list_activation_layers())}
 
 

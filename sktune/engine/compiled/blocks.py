@@ -61,7 +61,7 @@ def train_blocks(trainers, steps_done, rates, batches, epoch, program):
 def _read_block(rows, program):
     """Return augmented rows as :func:`~sktune.engine.compiled.program.read_data` does."""
     X, target, *others = rows
-    X = np.ascontiguousarray(X.numpy())
+    X = np.ascontiguousarray(X.numpy().reshape(len(X), -1))
     target = target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1)
     if len(others) == 3:
         target, weight = _join_targets(target, *others, program)

@@ -76,7 +76,7 @@ def find_program(module, criterion, match, optimizer, options, batches):
     if not own_their_memory(_list_parameters(links), module):
         return "its parameters are tied, empty, of several types or not all of layers"
     try:
-        graph = GraphReader(module, links, rows.X.shape[1]).read()
+        graph = GraphReader(module, links, rows.X[0].numel()).read()
     except Unknown as error:
         return f"{_NOT_READ}: {error}"
     # without a batch there is nothing to train on, which is an error of the usual loop
@@ -98,6 +98,8 @@ def find_program(module, criterion, match, optimizer, options, batches):
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
     is_alone = torch.get_num_threads() == 1
+    if not is_alone and graph.has_windows:
+        return "several threads compute its convolutions together"
     if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
         return "several threads compute it together"
     return Program(kernels, graph, loss, OPTIMIZERS[optimizer], dtype)
@@ -105,9 +107,6 @@ def find_program(module, criterion, match, optimizer, options, batches):
 
 def _explain_rows(rows):
     """Return why the kernels do not read some rows."""
-    shape = tuple(getattr(getattr(rows, "X", None), "shape", ()))
-    if len(shape) > 2:
-        return f"its rows are arrays of shape {shape[1:]}, which torch computes, and no table"
     return "its rows are no dense table of the parameters' type on the CPU"
 
 
@@ -338,7 +337,7 @@ def read_data(rows, dtype, loss):
 
     The weight of a row is multiplied by that of its class, where classes have weights.
     """
-    X = rows.X.numpy().astype(dtype, copy=False)
+    X = rows.X.numpy().reshape(len(rows.X), -1).astype(dtype, copy=False)
     target = rows.target.to(torch.as_tensor(X[:0]).dtype).reshape(len(X), -1).numpy()
     has_weights = rows.weight is not None
     weight = rows.weight.numpy() if has_weights else np.ones(len(X), X.dtype)

@@ -15,7 +15,7 @@ from sktune.runtime.seeds import seeded
 from sktune.runtime.threads import limited_threads
 
 
-def read_links(module, n_features=None, *, takes_integers=False):
+def read_links(module, shape=None, *, takes_integers=False):
     """Return the operations that a module computes, or why they cannot be told.
 
     The module stays as it is: a copy of it is called, with a stand-in for a table, and with random
@@ -25,8 +25,8 @@ def read_links(module, n_features=None, *, takes_integers=False):
     ----------
     module : nn.Module
         No hook must watch it or its parts.
-    n_features : int, default=None
-        The columns of the table. None if the layers must tell them.
+    shape : tuple of int, default=None
+        The shape of a row, such as (columns,). None if the layers must tell the columns.
     takes_integers : bool, default=False
         Whether the table is one of integers.
 
@@ -37,10 +37,10 @@ def read_links(module, n_features=None, *, takes_integers=False):
     try:
         # The seed is of no consequence: a forward that draws from it is not read.
         with limited_threads(1), seeded(0) as has_drawn:
-            links, n_features = _read_copy(module, n_features, takes_integers)
+            links, shape = _read_copy(module, shape, takes_integers)
             if has_drawn():
                 raise Unreadable("its forward draws random numbers in a way of its own")
-            compare(module, links, n_features, takes_integers=takes_integers)
+            compare(module, links, shape, takes_integers=takes_integers)
     except (Unreadable, Untraceable) as error:
         return str(error)
     # whatever a user's module does
@@ -49,23 +49,23 @@ def read_links(module, n_features=None, *, takes_integers=False):
     return links
 
 
-def _read_copy(module, n_features, takes_integers):
-    """Return the links of a module in training, and the columns of its input.
+def _read_copy(module, shape, takes_integers):
+    """Return the links of a module in training, and the shape of a row of its input.
 
     The links must be those of an evaluation, too.
     """
     check_code(module)
     copy = deepcopy(module)
     are_unchanged = watch_settings(copy)
-    reader = LinkReader(copy.train(), n_features, takes_integers)
+    reader = LinkReader(copy.train(), shape, takes_integers)
     links = reader.read()
-    in_evaluation = LinkReader(copy.eval(), n_features, takes_integers).read()
+    in_evaluation = LinkReader(copy.eval(), shape, takes_integers).read()
     if not are_unchanged():
         raise Unreadable("its module remembers its calls")
     # dropout may stand under `if self.training`
     if _without_dropout(copy, links) != _without_dropout(copy, in_evaluation):
         raise Unreadable("its forward computes something else in training than in evaluation")
-    return tuple(links), reader.n_features
+    return tuple(links), shape or (reader.n_features,)
 
 
 def _without_dropout(module, links):
@@ -75,13 +75,16 @@ def _without_dropout(module, links):
     numbers = [0]
     for link, opened in zip(links, open_links(module, links), strict=True):
         sources = tuple(numbers[source] for source in link.sources)
-        if isinstance(opened.layer, HashedDropout | FunctionDropout):
+        if isinstance(getattr(opened.layer, "layer", opened.layer), _DROPOUTS):
             numbers.append(sources[0])
             continue
         what = link.name if link.layer is None else repr(link.layer)
-        kept.append((what, sources, link.columns))
+        kept.append((what, sources, link.columns, link.shape))
         numbers.append(len(kept))
     return kept
+
+
+_DROPOUTS = (HashedDropout, FunctionDropout)
 
 
 def find_break(module, links):
@@ -94,7 +97,8 @@ def find_break(module, links):
     for position, link in enumerate(open_links(module, links)):
         if link.sources != (position,):
             return f"it computes {link.name} of values that are not those just before"
-        if not isinstance(link.layer, nn.Module) or isinstance(link.layer, _NO_PART_OF_CHAINS):
+        layer = getattr(link.layer, "layer", link.layer)
+        if layer is not link.layer or not isinstance(link.layer, nn.Module) or isinstance(link.layer, _NO_PART_OF_CHAINS):
             return f"it computes {link.name}, a {type(link.layer).__name__}"
         if isinstance(link.layer, nn.Linear):
             if link.name in linears:

@@ -1,5 +1,6 @@
 """The proof that links compute what their module does: one step of both, on random rows."""
 
+import math
 from copy import deepcopy
 
 import torch
@@ -16,9 +17,9 @@ _N_ROWS = 5
 _NOISE = 64
 
 
-def compare(module, links, n_features, *, takes_integers=False):
+def compare(module, links, shape, *, takes_integers=False):
     """Raise unless links have the outputs, gradients and buffers of their module on random rows."""
-    X = _draw_rows(module, links, n_features, takes_integers)
+    X = _draw_rows(module, links, math.prod(shape), takes_integers)
     for training in (True, False):
         ours = deepcopy(module).train(training)
         theirs = deepcopy(module).train(training)
@@ -26,7 +27,7 @@ def compare(module, links, n_features, *, takes_integers=False):
         if not training:
             opened = [_without_function(link) for link in opened]
         found = _run(ours, lambda X, opened=opened: compute(opened, X), X.clone())
-        expected = _run(theirs, theirs, X.clone())
+        expected = _run(theirs, theirs, X.clone().reshape(_N_ROWS, *shape))
         if not all(map(_agree, found, expected)):
             raise Unreadable("its forward computes something else than its layers tell")
 

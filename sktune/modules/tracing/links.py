@@ -26,12 +26,15 @@ class Link(NamedTuple):
         The values that it is called with.
     columns : tuple of int or None
         For an embedding: the columns of the input that it looks up.
+    shape : tuple of int or None
+        For a layer that takes images: the shape of a row.
     """
 
     name: str
     layer: object
     sources: tuple
     columns: tuple | None = None
+    shape: tuple | None = None
 
 
 class OpenLink(NamedTuple):
@@ -138,6 +141,18 @@ class Lookup:
         return self.layer(X[:, list(self.columns)].long()).flatten(1)
 
 
+@dataclass(frozen=True)
+class OnImages:
+    """A layer that takes each row of a table in another shape, such as (channels, height, width)."""
+
+    layer: nn.Module
+    shape: tuple
+
+    def __call__(self, X):
+        """Return a table, in which what the layer returns for a row lies flat."""
+        return self.layer(X.reshape(len(X), *self.shape)).flatten(1)
+
+
 def open_links(module, links):
     """Return the links of a module, with its own layers, as a list of :class:`OpenLink`."""
     opened = []
@@ -145,6 +160,8 @@ def open_links(module, links):
         layer = module.get_submodule(link.name) if link.layer is None else link.layer
         if link.columns is not None:
             layer = Lookup(layer, link.columns)
+        if link.shape is not None:
+            layer = OnImages(layer, link.shape)
         opened.append(OpenLink(link.name, layer, link.sources))
     return opened
 

@@ -33,20 +33,20 @@ class _Entry(NamedTuple):
         return all(reference() is not None for reference in self.references)
 
 
-def find_links(module, n_features=None, *, takes_integers=False):
+def find_links(module, shape=None, *, takes_integers=False):
     """Return what :func:`read_links` makes of a module; modules that are alike are read once.
 
     Alike are modules of one structure, with the same settings, and whose classes have the same
     methods.
     """
     code = _list_code(module)
-    key = (n_features, takes_integers, *_find_key(module, code))
+    key = (shape, takes_integers, *_find_key(module, code))
     with _lock:
         entry = _kept.get(key)
         if entry is not None and entry.is_valid():
             _kept.move_to_end(key)
             return entry.links
-    links = read_links(module, n_features, takes_integers=takes_integers)
+    links = read_links(module, shape, takes_integers=takes_integers)
     references = [weakref.ref(thing) for thing in code]
     settings = [value for _, value in settings_of(module)]
     with _lock:

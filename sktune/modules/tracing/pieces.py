@@ -1,5 +1,6 @@
 """Values of a traced module: tables, columns of them, and what an embedding looks up."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -34,19 +35,30 @@ class Looked(NamedTuple):
     n_columns: int
 
 
+class View(NamedTuple):
+    """A table whose rows are seen in a shape of their own: (B, *shape).
+
+    `number` is that of the table.
+    """
+
+    number: int
+    shape: tuple
+
+
 class Pieces:
     """The links read so far, and the widths of their values.
 
     Parameters
     ----------
-    n_features : int or None
-        The columns of the input; None until a layer tells them.
+    shape : tuple of int or None
+        That of a row of the input; None until a layer tells the columns.
     takes_integers : bool
         Whether the input is a table of integers.
     """
 
-    def __init__(self, n_features, takes_integers):
-        self.n_features = n_features
+    def __init__(self, shape, takes_integers):
+        self.shape = shape
+        self.n_features = None if shape is None else math.prod(shape)
         self.takes_integers = takes_integers
         self.links = []
         # of each value; None for those that are as wide as the input
@@ -54,13 +66,18 @@ class Pieces:
 
     def open_input(self):
         """Return the value of the input."""
+        is_image = self.shape is not None and len(self.shape) > 1
+        if is_image and self.takes_integers:
+            raise Unreadable("its rows are arrays of integers")
+        if is_image:
+            return View(0, self.shape)
         if not self.takes_integers:
             return 0
         return Piece(0, 0, self.known_width(0), is_integer=True)
 
-    def add_link(self, name, layer, sources, width=None, columns=None):
+    def add_link(self, name, layer, sources, width=None, columns=None, shape=None):
         """Add a link; return the number of its value. A `width` of None is that of the source."""
-        self.links.append(Link(name, layer, sources, columns))
+        self.links.append(Link(name, layer, sources, columns, shape))
         self.widths.append(self.widths[sources[0]] if width is None else width)
         return len(self.links)
 
@@ -91,6 +108,8 @@ class Pieces:
         """Return the number of a table; columns that were picked become one."""
         if isinstance(value, int):
             return value
+        if isinstance(value, View):
+            raise Unreadable(f"it takes arrays of shape {value.shape} for a table")
         if not isinstance(value, Piece) or value.is_single or value.is_integer:
             raise Unreadable("it computes with something else than a table of numbers")
         if (value.start, value.stop) == (0, self.known_width(value.source)):
@@ -117,7 +136,7 @@ class Pieces:
 
     def pick(self, value, index):
         """Return some columns of a table, or a part of what was split."""
-        if isinstance(value, tuple) and not isinstance(value, Piece | Looked):
+        if isinstance(value, tuple) and not isinstance(value, Piece | Looked | View):
             if not isinstance(index, int):
                 raise Unreadable("it picks several parts at once")
             return value[index]

@@ -1,34 +1,63 @@
 """What a node may be beside a table: its shape, and the numbers of rows and columns in it."""
 
+import math
 import operator
 
 from sktune.modules.tracing.operations import Unreadable
 
-SHAPE = "shape"
 N_ROWS = "number of rows"
 N_COLUMNS = "number of columns"
 # Methods that cast.
 CASTS_ELSEWHERE = ("float", "double", "long", "int", "to", "type")
 
 
-def read_shape(node, source, name):
-    """Return what an operation makes of a shape or of a part of it.
+class Shape(str):
+    """The shape of a table or of a view of it: the sizes of its dimensions, the rows first."""
+
+    def __new__(cls, sizes):
+        """Make a shape of sizes: N_ROWS, N_COLUMNS and :class:`Size`."""
+        shape = super().__new__(cls, "shape")
+        shape.sizes = tuple(sizes)
+        return shape
+
+
+class Size(str):
+    """A number of channels, or of places of a view."""
+
+    @property
+    def n(self):
+        """Return the number."""
+        return int(self)
+
+
+def read_shape(node, source, operands, name):
+    """Return what an operation makes of a shape or of a size.
 
     Parameters
     ----------
     node : fx.Node
     source : str
-        What it is called with.
+        What it is called with first.
+    operands : list
+        All that it is called with.
     name : str
         What the operation is called in an error.
     """
+    is_product = node.target in (operator.mul, "mul")
+    if is_product and all(isinstance(value, Size | int) for value in operands):
+        return Size(math.prod(map(int, operands)))
     is_pick = node.target in (operator.getitem, "size")
-    if source != SHAPE or not is_pick or len(node.args) != 2:
+    if not isinstance(source, Shape) or not is_pick or len(operands) != 2:
         raise Unreadable(f"it computes {name} of a shape")
-    position = node.args[1]
-    if position not in (0, 1, -1, -2):
+    sizes, position = source.sizes, operands[1]
+    if not isinstance(position, int) or not -len(sizes) <= position < len(sizes):
         raise Unreadable("it takes its input for more than a table")
-    return N_ROWS if position in (0, -2) else N_COLUMNS
+    return sizes[position]
+
+
+def as_sizes(values):
+    """Return the sizes that a view is asked for, with numbers in place of :class:`Size`."""
+    return [value.n if isinstance(value, Size) else value for value in values]
 
 
 def is_table_view(sizes):

@@ -1,5 +1,6 @@
 """Reading of the operations of a module into the tables that the compiled kernels take."""
 
+import math
 from collections import Counter
 from typing import NamedTuple
 
@@ -9,8 +10,10 @@ from torch import nn
 from sktune.engine.compiled import opcodes
 from sktune.engine.compiled.reading.composing import compose
 from sktune.engine.compiled.reading.flows import write_flows
+from sktune.engine.compiled.reading.images import read_window
 from sktune.engine.compiled.reading.layers import Unknown, make_row, read_in_place
-from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, Product
+from sktune.modules.tracing.images import POOLS
+from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, OnImages, Product
 from sktune.modules.tracing.operations import ENDINGS
 
 
@@ -43,6 +46,8 @@ class Graph(NamedTuple):
         The columns of the input that embeddings look up, with the number of their rows.
     has_batch_norm : bool
         Whether a batch must have several rows.
+    has_windows : bool
+        Whether there are convolutions or poolings.
     """
 
     links: np.ndarray
@@ -53,6 +58,10 @@ class Graph(NamedTuple):
     buffers: tuple
     lookups: tuple
     has_batch_norm: bool
+    has_windows: bool
+
+
+_OF_WINDOWS = (opcodes.CONVOLUTION, opcodes.MAX_POOL, opcodes.AVERAGE_POOL)
 
 
 class _Value:
@@ -94,12 +103,10 @@ class GraphReader:
 
     def read(self):
         """Return the links as a :class:`Graph`; raise :class:`Unknown` for what is not known."""
-        has_batch_norm = False
         for link in self.links:
             if isinstance(link.layer, ENDINGS):
                 self.ending = type(link.layer)
                 continue
-            has_batch_norm |= type(link.layer) is nn.BatchNorm1d
             in_place = read_in_place(link, self.n_calls)
             if in_place is not None:
                 number = self._find_free(link.sources[0])
@@ -116,6 +123,11 @@ class GraphReader:
             for row, pair in value.operations + value.layers:
                 rows.append(row)
                 settings.append(pair)
+        has_batch_norm = any(
+            row[opcodes.OPCODE] == opcodes.BATCH_NORM and row[opcodes.N_POSITIONS] == 1
+            for row in rows
+        )
+        has_windows = any(row[opcodes.OPCODE] in _OF_WINDOWS for row in rows)
         write_flows(rows, has_layers=bool(self.values[0].layers))
         return Graph(
             np.array(rows, dtype=np.int64),
@@ -126,6 +138,7 @@ class GraphReader:
             tuple(self.buffers),
             tuple(dict.fromkeys(self.lookups)),
             has_batch_norm,
+            has_windows,
         )
 
     def _find_free(self, source):
@@ -147,30 +160,38 @@ class GraphReader:
 
     def _read_operation(self, link):
         """Add the value of an operation; return its number."""
-        read = _OPERATIONS.get(type(link.layer))
-        if read is None:
-            raise Unknown(f"its layer {link.name} is a {type(link.layer).__name__}")
         sources = [self.numbers[source] for source in link.sources]
+        layer = link.layer.layer if isinstance(link.layer, OnImages) else link.layer
+        read = _OPERATIONS.get(type(layer))
+        if read is None:
+            raise Unknown(f"its layer {link.name} is a {type(layer).__name__}")
         return read(self, link, sources)
 
     def _read_linear(self, link, sources):
         layer = link.layer
-        width = self._check_shapes(link, sources[0], layer.in_features)
+        width = self.values[sources[0]].width
+        shape = (layer.out_features, width)
+        self._check_form(link, layer, shape, layer.in_features == width)
         row = make_row(opcodes.LINEAR, sources[0], width, layer.out_features)
         self._set_parameters(row, layer)
         return self._add_value(layer.out_features, [(row, (0.0, 0.0))])
 
     def _read_layer_norm(self, link, sources):
-        layer = link.layer
-        width = self._check_shapes(link, sources[0], layer.normalized_shape[0])
+        layer = getattr(link.layer, "layer", link.layer)
+        width = self.values[sources[0]].width
+        shape = tuple(layer.normalized_shape)
+        self._check_form(link, layer, shape, math.prod(shape) == width)
         row = make_row(opcodes.LAYER_NORM, sources[0], width, width)
         self._set_parameters(row, layer)
         return self._add_value(width, [(row, (layer.eps, 0.0))])
 
     def _read_batch_norm(self, link, sources):
-        layer = link.layer
-        width = self._check_shapes(link, sources[0], layer.num_features)
+        layer = getattr(link.layer, "layer", link.layer)
+        width = self.values[sources[0]].width
+        channels, *places = getattr(link.layer, "shape", (width,))
+        self._check_form(link, layer, (channels,), layer.num_features == channels)
         row = make_row(opcodes.BATCH_NORM, sources[0], width, width)
+        row[opcodes.N_POSITIONS] = math.prod(places)
         self._set_parameters(row, layer)
         row[opcodes.OPTION] = int(layer.track_running_stats)
         if layer.track_running_stats:
@@ -236,19 +257,28 @@ class GraphReader:
             self.lookups.append((column, n_entries))
         return self._add_value(len(rows) * n_dimensions, rows)
 
-    def _check_shapes(self, link, source, n_inputs):
-        """Return the inputs of a layer, which must have the parameters of its class."""
-        layer = link.layer
-        width = self.values[source].width
-        shape = (width,) if not isinstance(layer, nn.Linear) else (layer.out_features, width)
+    def _read_window(self, link, sources):
+        row, settings = read_window(link, sources[0])
+        if row[opcodes.OPCODE] == opcodes.CONVOLUTION:
+            layer = link.layer.layer
+            shape = (layer.out_channels, layer.in_channels // layer.groups, *layer.kernel_size)
+            self._check_form(link, layer, shape, layer.in_channels == row[opcodes.IN_CHANNELS])
+            self._set_parameters(row, layer)
+        return self._add_value(row[opcodes.N_OUTPUTS], [(row, settings)])
+
+    def _check_form(self, link, layer, shape, fits=True):
+        """Raise unless a layer fits to its inputs, and has the parameters of its class.
+
+        `shape` is that of its weight.
+        """
         expected = {} if layer.weight is None else {"weight": shape}
         if layer.bias is not None:
-            expected["bias"] = shape[:1]
+            # that of a layer normalisation is as large as its weight
+            expected["bias"] = shape if isinstance(layer, nn.LayerNorm) else shape[:1]
         found = {name: tuple(p.shape) for name, p in layer.named_parameters()}
-        if found != expected or n_inputs != width:
+        if found != expected or not fits:
             # its forward complains, or is none of this kind
             raise Unknown(f"its layer {link.name} is of another form, or of other inputs")
-        return width
 
     def _set_parameters(self, row, layer):
         """Write where the parameters of a layer begin."""
@@ -264,6 +294,10 @@ _OPERATIONS = {
     nn.Linear: GraphReader._read_linear,
     nn.LayerNorm: GraphReader._read_layer_norm,
     nn.BatchNorm1d: GraphReader._read_batch_norm,
+    nn.BatchNorm2d: GraphReader._read_batch_norm,
+    nn.Conv1d: GraphReader._read_window,
+    nn.Conv2d: GraphReader._read_window,
+    **dict.fromkeys(POOLS, GraphReader._read_window),
     Add: GraphReader._read_sum,
     Product: GraphReader._read_product,
     Columns: GraphReader._read_columns,

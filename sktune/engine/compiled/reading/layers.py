@@ -1,10 +1,12 @@
 """Reading of layers that work in place: activations, dropout and scales."""
 
+import math
+
 from sktune.engine.compiled import opcodes
 from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.function_masks import FUNCTION_INDEX
-from sktune.modules.tracing.links import Clamp, FunctionDropout, Scale
+from sktune.modules.tracing.links import Clamp, FunctionDropout, OnImages, Scale
 
 
 class Unknown(Exception):
@@ -22,6 +24,7 @@ def make_row(opcode, source=-1, n_inputs=0, n_outputs=0):
         row[opcodes.BIAS] = -1
     row[opcodes.N_INPUTS] = n_inputs
     row[opcodes.N_OUTPUTS] = n_outputs
+    row[opcodes.N_POSITIONS] = 1
     return row
 
 
@@ -37,9 +40,14 @@ def read_in_place(link, n_calls):
     layer = link.layer
     if isinstance(layer, Scale):
         return make_row(opcodes.SCALE), (layer.factor, layer.offset)
+    shape = ()
+    if isinstance(layer, OnImages) and isinstance(layer.layer, HashedDropout):
+        layer, shape = layer.layer, layer.shape
     if isinstance(layer, HashedDropout):
         # its rate may be another in each lane
-        return _make_dropout(layer.index, n_calls), (0.0, 0.0)
+        row = _make_dropout(layer.index, n_calls)
+        row[opcodes.N_POSITIONS] = math.prod(shape[1:])
+        return row, (0.0, 0.0)
     if isinstance(layer, FunctionDropout):
         return _make_dropout(FUNCTION_INDEX, n_calls), (layer.p, 0.0)
     if type(layer) is Clamp:

@@ -19,14 +19,14 @@ def own_their_memory(parameters, module):
 
 
 def is_readable_table(rows, parameter):
-    """Tell whether the kernels read a table: dense, of the parameters' type, on the CPU.
+    """Tell whether the kernels read a table, or arrays: dense, of the parameters' type, on the CPU.
 
     A table of integers is read if the type of the parameters holds all of them.
     """
     X = getattr(rows, "X", None)
     if parameter is None:
         return False
-    if not isinstance(X, torch.Tensor) or X.ndim != 2 or not X.is_contiguous() or not X.numel():
+    if not isinstance(X, torch.Tensor) or X.ndim < 2 or not X.is_contiguous() or not X.numel():
         return False
     if parameter.dtype not in (torch.float32, torch.float64):
         return False

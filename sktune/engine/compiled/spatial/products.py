@@ -194,8 +194,11 @@ def add_places(c, c_strides, a_places, b_places, shape):
         number of whole vectors.
     """
     n_rows, n_columns, n_places, n = shape
+    c_row, c_column = c_strides
+    a, a_row, a_place = a_places
+    b, b_row, b_place = b_places
     if n_rows == TILE_OUTPUTS:
-        tables = (c, *c_strides, *a_places, *b_places, n_places, n)
+        tables = (c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, n_places, n)
         j = 0
         while j < n_columns:
             if j + TILE_OUTPUTS <= n_columns:
@@ -205,10 +208,9 @@ def add_places(c, c_strides, a_places, b_places, shape):
                 _dots_of_column(tables, j)
                 j += 1
         return
-    a, a_row, a_place = a_places
-    c_row, c_column = c_strides
     for i in range(n_rows):
-        of_row = (c[i * c_row :], c_row, c_column, a[i * a_row :], a_row, a_place)
-        tables = (*of_row, *b_places, n_places, n)
+        c_i = c[i * c_row :]
+        a_i = a[i * a_row :]
+        tables = (c_i, c_row, c_column, a_i, a_row, a_place, b, b_row, b_place, n_places, n)
         for j in range(n_columns):
             _dots_of_one(tables, j)

@@ -1,0 +1,254 @@
+"""Values of a traced module whose rows are images or sequences: views of a table, and their layers.
+
+torch flattens a row of (channels, height, width) as the table has it: a view moves no number.
+"""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from sktune.modules.dropout import HashedDropout
+from sktune.modules.tracing.operations import Unreadable
+from sktune.modules.tracing.pieces import Pieces, View
+from sktune.modules.tracing.shapes import N_COLUMNS, N_ROWS, is_table_view
+
+POOLS = (
+    nn.MaxPool1d,
+    nn.MaxPool2d,
+    nn.AvgPool1d,
+    nn.AvgPool2d,
+    nn.AdaptiveAvgPool1d,
+    nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool1d,
+    nn.AdaptiveMaxPool2d,
+)
+# The dimensions of the rows that layers take.
+_DIMENSIONS = {
+    nn.Conv1d: 2,
+    nn.Conv2d: 3,
+    nn.BatchNorm1d: 2,
+    nn.BatchNorm2d: 3,
+    **{pool: 2 if pool.__name__.endswith("1d") else 3 for pool in POOLS},
+}
+
+
+def _make_max_pool(layer_class):
+    def make(
+        kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False
+    ):
+        if return_indices:
+            raise Unreadable("it asks a pooling for the places of its numbers")
+        return layer_class(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode)
+
+    return make
+
+
+def _make_average_pool1d(
+    kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True
+):
+    return nn.AvgPool1d(kernel_size, stride, padding, ceil_mode, count_include_pad)
+
+
+def _make_average_pool2d(
+    kernel_size,
+    stride=None,
+    padding=0,
+    ceil_mode=False,
+    count_include_pad=True,
+    divisor_override=None,
+):
+    return nn.AvgPool2d(
+        kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override
+    )
+
+
+def _make_adaptive_pool(layer_class):
+    def make(output_size, return_indices=False):
+        if return_indices:
+            raise Unreadable("it asks a pooling for the places of its numbers")
+        return layer_class(output_size)
+
+    return make
+
+
+# The layer that computes the same as a function of one tensor.
+POOL_FUNCTIONS = {
+    F.max_pool1d: _make_max_pool(nn.MaxPool1d),
+    torch.max_pool1d: _make_max_pool(nn.MaxPool1d),
+    F.max_pool2d: _make_max_pool(nn.MaxPool2d),
+    torch.max_pool2d: _make_max_pool(nn.MaxPool2d),
+    F.avg_pool1d: _make_average_pool1d,
+    F.avg_pool2d: _make_average_pool2d,
+    F.adaptive_avg_pool1d: _make_adaptive_pool(nn.AdaptiveAvgPool1d),
+    F.adaptive_avg_pool2d: _make_adaptive_pool(nn.AdaptiveAvgPool2d),
+    F.adaptive_max_pool1d: _make_adaptive_pool(nn.AdaptiveMaxPool1d),
+    F.adaptive_max_pool2d: _make_adaptive_pool(nn.AdaptiveMaxPool2d),
+}
+
+
+class Images(Pieces):
+    """The links read so far; some of their values are views of tables in other shapes."""
+
+    def shape_of(self, value):
+        """Return the shape of a row of a value."""
+        return value.shape if isinstance(value, View) else (self.known_width(value),)
+
+    def as_view(self, number, shape):
+        """Return a table as rows of some shape; rows of one dimension are the table itself."""
+        return number if len(shape) == 1 else View(number, tuple(shape))
+
+    def as_number(self, value):
+        """Return the number of a table, whatever the shape in which its rows are seen."""
+        return value.number if isinstance(value, View) else self.as_table(value)
+
+    def view(self, value, sizes):
+        """Return what a view with some sizes makes of a value.
+
+        A size is a number, -1 for what is left, or N_ROWS or N_COLUMNS.
+        """
+        if not isinstance(value, View) and (not isinstance(value, int) or len(sizes) < 3):
+            is_table_view(sizes)
+            return self.as_rows(value)
+        number = self.as_number(value)
+        rest = [self.known_width(number) if size == N_COLUMNS else size for size in sizes[1:]]
+        n_open = rest.count(-1) + (sizes[0] == -1)
+        is_known = all(isinstance(size, int) for size in rest)
+        if not rest or sizes[0] not in (N_ROWS, -1) or n_open > 1 or not is_known:
+            raise Unreadable("it views its input in another shape")
+        if -1 in rest:
+            n = math.prod(size for size in rest if size != -1)
+            rest[rest.index(-1)] = self.known_width(number) // n
+        self.expect_width(number, math.prod(rest), "a view")
+        return self.as_view(number, rest)
+
+    def flatten(self, value, start_dim=0, end_dim=-1):
+        """Return a value with several dimensions of its rows as one."""
+        if not isinstance(value, View):
+            if start_dim not in (1, -1) or end_dim not in (1, -1):
+                raise Unreadable("it flattens the rows, too")
+            return self.as_rows(value)
+        n = 1 + len(value.shape)
+        start, end = start_dim % n, end_dim % n
+        if start == 0:
+            raise Unreadable("it flattens the rows, too")
+        shape = value.shape
+        flat = math.prod(shape[start - 1 : end])
+        return self.as_view(value.number, (*shape[: start - 1], flat, *shape[end:]))
+
+    def unflatten(self, value, dim, sizes):
+        """Return a value with one dimension of its rows as several."""
+        shape = self.shape_of(value)
+        place = dim % (1 + len(shape)) - 1
+        sizes = [sizes] if isinstance(sizes, int) else list(sizes)
+        if place < 0:
+            raise Unreadable("it takes the rows apart")
+        rest = (*shape[:place], *sizes, *shape[place + 1 :])
+        return self.view(value, [N_ROWS, *rest])
+
+    def add_dimension(self, value, dim):
+        """Return a value with a further dimension of one place in its rows."""
+        shape = self.shape_of(value)
+        place = dim % (2 + len(shape)) - 1
+        if place < 0:
+            raise Unreadable("it takes all rows for one")
+        return self.as_view(self.as_number(value), (*shape[:place], 1, *shape[place:]))
+
+    def drop_dimension(self, value, dim):
+        """Return a view without a dimension of one place in its rows."""
+        place = dim % (1 + len(value.shape)) - 1
+        if place < 0 or value.shape[place] != 1:
+            raise Unreadable("it drops a dimension of several places")
+        return self.as_view(value.number, value.shape[:place] + value.shape[place + 1 :])
+
+    def reshape(self, value, what, args, options):
+        """Return what a function makes that moves no number, or None if it is none of them.
+
+        Parameters
+        ----------
+        value : int or View
+        what : str
+            The name of the function.
+        args, options
+            What it is called with beside the value.
+        """
+        change = _RESHAPES.get(what)
+        if change is None or (isinstance(value, int) and what in _OF_VIEWS):
+            return None
+        try:
+            return change(self, value, *args, **options)
+        except TypeError:
+            raise Unreadable(f"it calls {what} with other arguments than expected") from None
+
+    def call_on_images(self, value, layer, name, link_name):
+        """Return what a convolution, a pooling or a batch normalisation makes of images.
+
+        Parameters
+        ----------
+        value : View
+        layer : nn.Module
+        name : str
+            What it is called in an error.
+        link_name : str
+            The name of the layer in its module, or else of a function.
+        """
+        if not isinstance(value, View) or len(value.shape) != _DIMENSIONS[type(layer)]:
+            shape = self.shape_of(value) if isinstance(value, int | View) else "of columns"
+            raise Unreadable(f"{name} is called with rows of shape {shape}")
+        kept = None if link_name == name else layer
+        shape = _find_shape(layer, value.shape, name)
+        width = math.prod(shape)
+        number = self.add_link(
+            link_name, kept, (value.number,), width, shape=value.shape
+        )
+        return self.as_view(number, shape)
+
+    def call_by_number(self, value, layer, link_name, kept):
+        """Return what an activation or dropout makes of a view."""
+        is_by_channel = isinstance(layer, HashedDropout) and layer.by_channel
+        shape = value.shape if is_by_channel or isinstance(layer, nn.LayerNorm) else None
+        return View(self.add_link(link_name, kept, (value.number,), shape=shape), value.shape)
+
+    def average(self, value, name, dims, keepdim=False):
+        """Return the mean over all places of each channel of a view."""
+        shape = value.shape
+        dims = [dims] if isinstance(dims, int) else list(dims)
+        if sorted(dim % (1 + len(shape)) for dim in dims) != list(range(2, 1 + len(shape))):
+            raise Unreadable("it computes the mean of other than all places of a channel")
+        pool = {2: nn.AdaptiveAvgPool1d, 3: nn.AdaptiveAvgPool2d}.get(len(shape))
+        if pool is None:
+            raise Unreadable(f"it computes the mean of rows of shape {shape}")
+        found = self.call_on_images(value, pool(1), "mean", name)
+        return found if keepdim else found.number
+
+
+def _find_shape(layer, shape, name):
+    """Return the shape of a row of what a layer returns for rows of some shape."""
+    if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d):
+        if layer.num_features != shape[0]:
+            raise Unreadable(f"{name} is called with rows of shape {shape}")
+        return shape
+    tensor = next(layer.parameters(), torch.zeros(()))
+    try:
+        with torch.no_grad():
+            return tuple(layer(tensor.new_zeros(1, *shape)).shape[1:])
+    except RuntimeError:
+        raise Unreadable(f"{name} is called with rows of shape {shape}") from None
+
+
+def _squeeze(reader, value, dim=None):
+    if not isinstance(dim, int):
+        raise Unreadable("it drops whatever dimension has one place")
+    return reader.drop_dimension(value, dim)
+
+
+# Functions and methods that change the shape of rows alone.
+_RESHAPES = {
+    "flatten": Images.flatten,
+    "unflatten": Images.unflatten,
+    "unsqueeze": Images.add_dimension,
+    "squeeze": _squeeze,
+}
+# Those that other functions read where a value is a table.
+_OF_VIEWS = ("flatten", "squeeze")

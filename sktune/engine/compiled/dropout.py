@@ -93,3 +93,29 @@ def drop(key, limit, scale, space, values, slope, width, n):
                 factor = scale if is_kept else zero
                 feature_values[i] *= factor
                 feature_slope[i] *= factor
+
+
+@compiled
+def drop_channels(key, limit, scale, space, values, slope, n_channels, n_places, n):
+    """Do what :func:`drop` does to whole channels of `n_places` neighbouring features each.
+
+    The random numbers are counted over a table (n, n_channels).
+    """
+    zero = cast(0.0, values[0])
+    scale = cast(scale, values[0])
+    factors = np.empty(n, values.dtype)
+    for channel in range(n_channels):
+        for i in range(n):
+            position = np.uint32(i * n_channels + channel)
+            bits = _hash_counter(position >> np.uint32(1), key)
+            # the half of the bits that counts goes into the upper half of the word
+            is_even = np.uint32(np.uint32(position + np.uint32(1)) & np.uint32(1))
+            shift = np.uint32(is_even << np.uint32(4))
+            is_kept = np.int32(np.uint32(bits << shift)) >= limit
+            factors[i] = scale if is_kept else zero
+        for place in range(channel * n_places, (channel + 1) * n_places):
+            place_values = values[place * space.stride :][:n]
+            place_slope = slope[place * space.stride :][:n]
+            for i in range(n):
+                place_values[i] *= factors[i]
+                place_slope[i] *= factors[i]

@@ -3,11 +3,12 @@
 import numpy as np
 
 from sktune.engine.compiled.activations.choosing import activate
-from sktune.engine.compiled.dropout import drop, find_mask_key
+from sktune.engine.compiled.dropout import drop, drop_channels, find_mask_key
 from sktune.engine.compiled.opcodes import (
     DROPOUT_CALL,
     DROPOUT_INDEX,
     DROPOUT_LAYER,
+    N_POSITIONS,
     SCALE,
 )
 from sktune.engine.compiled.vectors import cast, compiled, inlined
@@ -26,7 +27,14 @@ def apply_layer(opcode, link, settings, space, table, width, n, step):
         key = find_mask_key(seed, epoch, batch, link[DROPOUT_INDEX], link[DROPOUT_CALL])
         # The random numbers are the upper halves of 32 bits.
         limit = np.int32(settings[0] * 65536)
-        drop(key, limit, settings[1], space, values, slope, width, n)
+        n_places = link[N_POSITIONS]
+        if n_places == 1:
+            drop(key, limit, settings[1], space, values, slope, width, n)
+        else:
+            n_channels = width // n_places
+            drop_channels(
+                key, limit, settings[1], space, values, slope, n_channels, n_places, n
+            )
     elif opcode == SCALE:
         _apply_scale(settings[0], settings[1], space.stride, values, slope, width, n)
     else:

@@ -36,7 +36,12 @@ from sktune.engine.compiled.opcodes import (
     WEIGHT,
     A,
 )
-from sktune.engine.compiled.spatial.products import TILE_OUTPUTS, add_places, multiply_gathered
+from sktune.engine.compiled.spatial.products import (
+    LONG_COLUMN,
+    TILE_OUTPUTS,
+    add_places,
+    multiply_gathered,
+)
 from sktune.engine.compiled.spatial.windows import find_window, find_windows_over
 from sktune.engine.compiled.vectors import add_up, cast, compiled
 
@@ -170,8 +175,12 @@ def _trace_weight(link, gradient, space, above, n):
         for start_x in range(0, link[OUT_WIDTH], n_columns):
             stop_x = min(start_x + n_columns, link[OUT_WIDTH])
             for group in range(link[GROUPS]):
-                for output in range(0, n_outputs, TILE_OUTPUTS):
-                    channel = group * n_outputs + output
+                output = 0
+                while output < n_outputs:
+                    n_channels = min(n_outputs - output, TILE_OUTPUTS)
+                    # a tile of as many columns as rows would have few of them
+                    if n_inputs < TILE_OUTPUTS and output + LONG_COLUMN <= n_outputs:
+                        n_channels = LONG_COLUMN
                     _trace_tile(
                         link,
                         gradient,
@@ -179,8 +188,9 @@ def _trace_weight(link, gradient, space, above, n):
                         above,
                         n,
                         (place_y, start_x, stop_x),
-                        (group, channel, min(n_outputs - output, TILE_OUTPUTS)),
+                        (group, group * n_outputs + output, n_channels),
                     )
+                    output += n_channels
 
 
 @compiled

@@ -25,8 +25,14 @@ from sktune.engine.compiled.opcodes import (
     WRITTEN,
     A,
 )
+from sktune.engine.compiled.spatial.rows import (
+    give_to_all,
+    give_to_largest,
+    take_average,
+    take_largest,
+)
 from sktune.engine.compiled.spatial.windows import find_window
-from sktune.engine.compiled.vectors import cast, compiled, copy
+from sktune.engine.compiled.vectors import cast, compiled
 
 
 @compiled
@@ -79,17 +85,7 @@ def apply_max_pool(link, space, n):
         for channel in range(link[IN_CHANNELS]):
             table = space.tables[link[A], channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride :]
             target = space.tables[link[OUT], (channel * n_places + place) * stride :]
-            _take_largest(table, starts, n_parts, target, n)
-
-
-@compiled
-def _take_largest(table, starts, n_parts, target, n):
-    """Write the largest of some rows of a table, number by number; NaN is larger than numbers."""
-    copy(target, table[starts[0] :], n)
-    for part in range(1, n_parts):
-        x = table[starts[part] : starts[part] + n]
-        for i in range(n):
-            target[i] = x[i] if (x[i] > target[i] or x[i] != x[i]) else target[i]
+            take_largest(target, table, starts, n_parts, n)
 
 
 @compiled
@@ -100,29 +96,26 @@ def trace_max_pool(link, space, above, n):
     stride = space.stride
     n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
     starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
-    below = space.gradients[link[SLOT_A]]
-    zero = cast(0.0, below[0])
-    if link[FLOW_A] == WRITTEN:
-        for i in range(link[N_INPUTS] * stride):
-            below[i] = zero
-    # layers in place may have changed the outputs
-    largest = space.sums[0, :n]
-    left = space.sums[1, :n]
+    below = _open_gradient(link, space)
     for place in range(n_places):
         parts, source = _find_image_window(link, place)
         n_parts = _list_window(link, parts, source, stride, starts)
         for channel in range(link[IN_CHANNELS]):
             start = channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride
             table = space.tables[link[A], start:]
-            _take_largest(table, starts, n_parts, largest, n)
-            copy(left, above[(channel * n_places + place) * stride :], n)
-            for part in range(n_parts):
-                x = table[starts[part] : starts[part] + n]
-                g = below[start + starts[part] : start + starts[part] + n]
-                for i in range(n):
-                    is_largest = x[i] == largest[i]
-                    g[i] += left[i] if is_largest else zero
-                    left[i] = zero if is_largest else left[i]
+            of_place = above[(channel * n_places + place) * stride :]
+            # layers in place may have changed the outputs, so that the largest is found anew
+            give_to_largest(below[start:], of_place, table, starts, n_parts, n)
+
+
+@compiled
+def _open_gradient(link, space):
+    """Return the table of the gradient of what a pooling reads: zeros, unless it is added to."""
+    below = space.gradients[link[SLOT_A]]
+    if link[FLOW_A] == WRITTEN:
+        for i in range(link[N_INPUTS] * space.stride):
+            below[i] = cast(0.0, below[0])
+    return below
 
 
 @compiled
@@ -153,16 +146,8 @@ def apply_average_pool(link, options, space, n):
         divisor = cast(_find_divisor(link, parts, place, options[0]), space.zero[0])
         for channel in range(link[IN_CHANNELS]):
             table = space.tables[link[A], channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride :]
-            start = (channel * n_places + place) * stride
-            target = space.tables[link[OUT], start : start + n]
-            for i in range(n):
-                target[i] = space.zero[0]
-            for part in range(n_parts):
-                x = table[starts[part] : starts[part] + n]
-                for i in range(n):
-                    target[i] += x[i]
-            for i in range(n):
-                target[i] /= divisor
+            target = space.tables[link[OUT], (channel * n_places + place) * stride :]
+            take_average(target, table, starts, n_parts, divisor, n)
 
 
 @compiled
@@ -173,22 +158,12 @@ def trace_average_pool(link, options, space, above, n):
     stride = space.stride
     n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
     starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
-    below = space.gradients[link[SLOT_A]]
-    if link[FLOW_A] == WRITTEN:
-        for i in range(link[N_INPUTS] * stride):
-            below[i] = space.zero[0]
-    share = space.sums[0, :n]
+    below = _open_gradient(link, space)
     for place in range(n_places):
         parts, source = _find_image_window(link, place)
         n_parts = _list_window(link, parts, source, stride, starts)
         divisor = cast(_find_divisor(link, parts, place, options[0]), space.zero[0])
         for channel in range(link[IN_CHANNELS]):
-            start = (channel * n_places + place) * stride
-            g = above[start : start + n]
-            for i in range(n):
-                share[i] = g[i] / divisor
+            of_place = above[(channel * n_places + place) * stride :]
             start = channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride
-            for part in range(n_parts):
-                target = below[start + starts[part] : start + starts[part] + n]
-                for i in range(n):
-                    target[i] += share[i]
+            give_to_all(below[start:], of_place, starts, n_parts, divisor, n)

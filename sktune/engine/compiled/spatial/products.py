@@ -129,6 +129,8 @@ def multiply_gathered(c, c_row, a, a_row, b, places, n_rows, n_columns, bias, bi
 # The rows and columns of a tile of sums over places, and the bytes of a vector of it: as many sums
 # as the registers hold beside what they are made of.
 TILE_OUTPUTS, _DOT_BYTES = (4, 64) if TILE_VECTORS == 2 else (3, 32)
+# The rows of a tile of a single column.
+LONG_COLUMN = 8
 
 
 def _make_dots(n_rows, n_columns):
@@ -176,6 +178,7 @@ def _make_dots(n_rows, n_columns):
 
 _dots_of_many = _make_dots(TILE_OUTPUTS, TILE_OUTPUTS)
 _dots_of_column = _make_dots(TILE_OUTPUTS, 1)
+_dots_of_long_column = _make_dots(LONG_COLUMN, 1)
 _dots_of_one = _make_dots(1, 1)
 
 
@@ -190,13 +193,18 @@ def add_places(c, c_strides, a_places, b_places, shape):
     a_places, b_places : tuple
         An array, and its strides from row to row and from place to place.
     shape : tuple of int
-        (n_rows, n_columns, n_places, n): the rows are as many as a tile has, at most, and n is a
-        number of whole vectors.
+        (n_rows, n_columns, n_places, n): the rows are LONG_COLUMN, or TILE_OUTPUTS at most, and n
+        is a number of whole vectors.
     """
     n_rows, n_columns, n_places, n = shape
     c_row, c_column = c_strides
     a, a_row, a_place = a_places
     b, b_row, b_place = b_places
+    if n_rows == LONG_COLUMN:
+        tables = (c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, n_places, n)
+        for j in range(n_columns):
+            _dots_of_long_column(tables, j)
+        return
     if n_rows == TILE_OUTPUTS:
         tables = (c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, n_places, n)
         j = 0

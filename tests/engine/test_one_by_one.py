@@ -6,6 +6,7 @@ from parity import X, assert_close, assert_parity, y
 from torch import nn
 
 from sktune import NeuralNetClassifier
+from sktune.engine.compiled import program as compiled
 from sktune.engine.sampling import DrawnMasks
 from sktune.engine.steps import network
 from sktune.engine.steps.network import MANY_OUTPUTS, StackedNet
@@ -116,13 +117,16 @@ def test_fits_end_as_alone(calls):
     assert max(calls) == 4
 
 
-def test_the_report_tells_that_rows_are_no_table():
-    net = NeuralNetClassifier(ConvNet, max_epochs=1, random_state=3)
+def test_the_report_tells_that_images_are_too_large_to_be_compiled(monkeypatch):
+    monkeypatch.setattr(compiled, "_LARGEST_IMAGES", 1000)
+    net = NeuralNetClassifier(ConvNet, max_epochs=1, batch_size=64, random_state=3)
 
     report = assert_parity(net, [{"lr": 0.01}, {"lr": 0.02}], X[:, None], y)
 
     reasons = {group["blockers"]["compiled"] for group in report.groups}
-    assert reasons == {"its rows are arrays of shape (1, 6), which torch computes, and no table"}
+    assert reasons == {
+        "its largest images have 24 numbers for 64 rows, and compiled steps are for 1000 at most"
+    }
 
 
 def test_a_net_that_fails_on_a_shape_tells_torch_error(calls):

@@ -98,7 +98,11 @@ def find_break(module, links):
         if link.sources != (position,):
             return f"it computes {link.name} of values that are not those just before"
         layer = getattr(link.layer, "layer", link.layer)
-        if layer is not link.layer or not isinstance(link.layer, nn.Module) or isinstance(link.layer, _NO_PART_OF_CHAINS):
+        if (
+            layer is not link.layer
+            or not isinstance(link.layer, nn.Module)
+            or isinstance(link.layer, _NO_PART_OF_CHAINS)
+        ):
             return f"it computes {link.name}, a {type(link.layer).__name__}"
         if isinstance(link.layer, nn.Linear):
             if link.name in linears:

@@ -199,9 +199,7 @@ class Images(Pieces):
         kept = None if link_name == name else layer
         shape = _find_shape(layer, value.shape, name)
         width = math.prod(shape)
-        number = self.add_link(
-            link_name, kept, (value.number,), width, shape=value.shape
-        )
+        number = self.add_link(link_name, kept, (value.number,), width, shape=value.shape)
         return self.as_view(number, shape)
 
     def call_by_number(self, value, layer, link_name, kept):

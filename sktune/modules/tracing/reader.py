@@ -56,7 +56,7 @@ class LinkReader(Images):
 
     def read(self):
         """Return the links that lead to the outputs, a list."""
-        graph, lines = trace(self.module)
+        graph, lines = trace(self.module, 1 + len(self.shape or (1,)))
         for node in graph.nodes:
             try:
                 if node.op == "output":

@@ -32,14 +32,20 @@ class Untraceable(Exception):
 
 
 class _Table(fx.Proxy):
-    """A stand-in for a table of rows: it has two dimensions at each step of a chain."""
+    """A stand-in for a table of rows: it has two dimensions at each step of a chain.
+
+    Where the input has more, only its own dimensions are known.
+    """
 
     @property
     def ndim(self):
-        return 2
+        n_dimensions = self.tracer.n_dimensions
+        if n_dimensions > 2 and self.node.op != "placeholder":
+            raise fx.proxy.TraceError("the dimensions of what a layer returns are not known")
+        return n_dimensions
 
     def dim(self):
-        return 2
+        return self.ndim
 
 
 class _Root(nn.Module):
@@ -60,13 +66,16 @@ class _Tracer(fx.Tracer):
     ----------
     lines : dict of fx.Node to str
         Where each node was made.
+    n_dimensions : int
+        Those of the input, with that of the rows.
     """
 
     # A buffer may have another value in another net: it must not be taken for a constant.
     proxy_buffer_attributes = True
 
-    def __init__(self):
+    def __init__(self, n_dimensions):
         super().__init__(autowrap_modules=())
+        self.n_dimensions = n_dimensions
         self.thread = threading.get_ident()
         self.lines = {}
 
@@ -140,7 +149,7 @@ def _find_growing(code):
     return _GROWS - outside
 
 
-def trace(module):
+def trace(module, n_dimensions=2):
     """Return the operations of a module called with a table, and where each was written.
 
     Parameters
@@ -148,6 +157,8 @@ def trace(module):
     module : nn.Module
         Its ``forward`` is called once, with a stand-in for the table. All names of the graph begin
         with ``module.``.
+    n_dimensions : int, default=2
+        Those of its input, with that of the rows.
 
     Returns
     -------
@@ -161,7 +172,7 @@ def trace(module):
         If the module cannot be traced.
     """
     with _TRACING:
-        tracer = _Tracer()
+        tracer = _Tracer(n_dimensions)
         with _telling_reasons():
             graph = tracer.trace(_Root(module))
     return graph, tracer.lines

@@ -32,9 +32,7 @@ def apply_layer(opcode, link, settings, space, table, width, n, step):
             drop(key, limit, settings[1], space, values, slope, width, n)
         else:
             n_channels = width // n_places
-            drop_channels(
-                key, limit, settings[1], space, values, slope, n_channels, n_places, n
-            )
+            drop_channels(key, limit, settings[1], space, values, slope, n_channels, n_places, n)
     elif opcode == SCALE:
         _apply_scale(settings[0], settings[1], space.stride, values, slope, width, n)
     else:

@@ -80,11 +80,15 @@ def make_workspace(links, n_rows, dtype):
     stride = find_stride(n_rows, like)
     row_stride = find_stride(widest, like)
     table_size = padded.py_func(widest, like) * stride
+    # the memory of what no value needs is never touched
+    slopes = np.zeros((n_tables, table_size), dtype)
+    for operation in operations:
+        slopes[operation[OUT], : operation[WIDTH] * stride] = 1
     # Padding must hold finite numbers.
     return Workspace(
         stride,
         np.zeros((n_tables, table_size), dtype),
-        np.ones((n_tables, table_size), dtype),
+        slopes,
         np.zeros((n_gradients, table_size), dtype),
         row_stride,
         np.zeros(n * row_stride, dtype),

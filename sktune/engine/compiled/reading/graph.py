@@ -36,6 +36,8 @@ class Graph(NamedTuple):
         See :mod:`sktune.engine.compiled.kernels`.
     widest : int
         The greatest width of a value.
+    widest_linear : int
+        The greatest width of a linear layer, or 0.
     n_outputs : int
         The width of the last value.
     ending : class or None
@@ -53,6 +55,7 @@ class Graph(NamedTuple):
     links: np.ndarray
     settings: np.ndarray
     widest: int
+    widest_linear: int
     n_outputs: int
     ending: type | None
     buffers: tuple
@@ -133,6 +136,10 @@ class GraphReader:
             np.array(rows, dtype=np.int64),
             np.array(settings, dtype=np.float64),
             max(value.width for value in self.values),
+            max(
+                (row[opcodes.N_OUTPUTS] for row in rows if row[opcodes.OPCODE] == opcodes.LINEAR),
+                default=0,
+            ),
             self.values[-1].width,
             self.ending,
             tuple(self.buffers),

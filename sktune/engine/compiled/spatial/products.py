@@ -50,7 +50,9 @@ def _make_tile(n_rows, n_vectors):
                 factors = [code.broadcast(code.move(a_k, a_row, _INDEX(i))) for i in range(n_rows)]
                 for (i, j), total in zip(places, sums, strict=True):
                     product = builder.fmul(factors[i], columns[j], flags=_CONTRACT)
-                    builder.store(builder.fadd(product, builder.load(total), flags=_CONTRACT), total)
+                    builder.store(
+                        builder.fadd(product, builder.load(total), flags=_CONTRACT), total
+                    )
 
             for (i, j), total in zip(places, sums, strict=True):
                 code.store(builder.load(total), code.step(code.move(c, c_row, _INDEX(i)), j))

@@ -9,10 +9,10 @@ from sktune.modules.activations import ACTIVATIONS
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.mlp import MLP
 from sktune.modules.structure import is_watched_tensor
-from sktune.modules.tracing.images import POOLS
 from sktune.modules.tracing.chains import find_break, link_layers
 from sktune.modules.tracing.links import open_layers, open_links
 from sktune.modules.tracing.memory import find_links
+from sktune.modules.tracing.values.pools import POOLS
 
 _NO_LAYERS = "it is a single layer of another kind"
 # Layers with parameters that are read, and those of them that a chain may hold beside.

@@ -120,7 +120,7 @@ def to_half(self, X):
 
 
 def reshaped(self, X):
-    return self.last(self.first(X.view(-1, 2, 3).flatten(1)))
+    return self.last(self.first(X.view(2, -1, 3).flatten(1)))
 
 
 def rows_apart(self, X):

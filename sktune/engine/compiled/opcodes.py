@@ -43,8 +43,8 @@ FLOW_B = 16
 # the first of the features that it writes, or that it reads; for batch normalisation, where its
 # numbers stand in the state of the net
 POSITION = 17
-# for an embedding, the row without a gradient, or -1; for batch normalisation, whether it has state;
-# for an average, whether it counts the padding
+# for an embedding, the row without a gradient, or -1; for batch normalisation, whether it has
+# state; for an average, whether it counts the padding
 OPTION = 18
 # Of an operation on images: what it reads, what it writes, and the windows that it looks through.
 # Sequences are images of one row.

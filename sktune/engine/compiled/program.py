@@ -34,8 +34,8 @@ enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
 # nets were large. Beyond them nothing was measured.
 _WIDEST = 4096
 _LARGEST = 1 << 19
-# The most numbers of a batch of images, in any of the tables: nets up to here took 0.3 to 0.7 of the
-# time of torch's steps on one core, and nets of 2,100,000 and 2,400,000 numbers 1.05 and 1.2.
+# The most numbers of a batch of images, in any of the tables: nets up to here took 0.3 to 0.7 of
+# the time of torch's steps on one core, and nets of 2,100,000 and 2,400,000 numbers 1.05 and 1.2.
 _LARGEST_IMAGES = 1 << 21
 # Ctrl-C is listened to after so many steps.
 _MOST_STEPS = 1000

@@ -143,7 +143,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class OnImages:
-    """A layer that takes each row of a table in another shape, such as (channels, height, width)."""
+    """A layer that takes rows in a shape of their own, such as (channels, height, width)."""
 
     layer: nn.Module
     shape: tuple

@@ -7,7 +7,6 @@ from torch import fx, nn
 
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.function_masks import calls_dropout
-from sktune.modules.tracing.images import POOL_FUNCTIONS, POOLS, Images
 from sktune.modules.tracing.joins import ARITHMETIC, CONCATENATIONS, read_arithmetic
 from sktune.modules.tracing.links import Add, Concatenation, FunctionDropout, Product, open_links
 from sktune.modules.tracing.operations import (
@@ -18,8 +17,11 @@ from sktune.modules.tracing.operations import (
     read_call,
     read_layer,
 )
-from sktune.modules.tracing.pieces import Looked, View
-from sktune.modules.tracing.shapes import (
+from sktune.modules.tracing.tracer import trace
+from sktune.modules.tracing.values.images import Images
+from sktune.modules.tracing.values.pieces import Looked, View
+from sktune.modules.tracing.values.pools import POOL_FUNCTIONS, POOLS
+from sktune.modules.tracing.values.shapes import (
     CASTS_ELSEWHERE,
     N_COLUMNS,
     N_ROWS,
@@ -28,7 +30,6 @@ from sktune.modules.tracing.shapes import (
     as_sizes,
     read_shape,
 )
-from sktune.modules.tracing.tracer import trace
 
 _PREFIX = "module."
 

@@ -12,9 +12,9 @@ from sktune.engine.compiled.reading.composing import compose
 from sktune.engine.compiled.reading.flows import write_flows
 from sktune.engine.compiled.reading.images import read_window
 from sktune.engine.compiled.reading.layers import Unknown, make_row, read_in_place
-from sktune.modules.tracing.images import POOLS
 from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, OnImages, Product
 from sktune.modules.tracing.operations import ENDINGS
+from sktune.modules.tracing.values.pools import POOLS
 
 
 class Buffer(NamedTuple):

@@ -1,0 +1,1 @@
+"""What the nodes of a traced module are: tables, columns and views of them, and their shapes."""

@@ -25,7 +25,13 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from sktune.engine.compiled.operations.workspace import find_stride
-from sktune.engine.compiled.vectors import BYTES, TILE_ROWS, TILE_VECTORS, multiply
+from sktune.engine.compiled.vectors import (
+    BYTES,
+    TILE_ROWS,
+    TILE_VECTORS,
+    build_multiply_add,
+    multiply,
+)
 
 # How long a product is repeated. The fastest of twenty such series counts.
 SECONDS = 0.004
@@ -62,11 +68,7 @@ def _multiply_add(context, n, like):
         builder.position_at_end(loop)
         k = builder.phi(index)
         sums = [builder.phi(vector) for _ in range(N_SUMS)]
-        flags = ["contract"]
-        following = [
-            builder.fadd(builder.fmul(total, factor, flags=flags), one, flags=flags)
-            for total in sums
-        ]
+        following = [build_multiply_add(builder, total, factor, one) for total in sums]
         next_k = builder.add(k, index(1))
         k.add_incoming(index(0), entry)
         k.add_incoming(next_k, loop)
@@ -83,7 +85,7 @@ def _multiply_add(context, n, like):
     return like(types.int64, like), generate
 
 
-@njit(nogil=True, fastmath={"contract"})
+@njit(nogil=True)
 def _repeat_peak(n):
     return _multiply_add(n, np.float32(0.5))
 

@@ -4,7 +4,14 @@ import math
 
 import numpy as np
 
-from sktune.engine.compiled.vectors import cast, compiled, inlined
+from sktune.engine.compiled.vectors import (
+    as_computed,
+    cast,
+    choose,
+    compiled,
+    inlined,
+    multiply_add,
+)
 
 SGD = 0
 ADAM = 1
@@ -79,12 +86,13 @@ def _update_adam(options, rate, t, p, g, exp_avg, exp_avg_sq, keep, decay):
     step = cast(rate / (1 - options[0] ** t), like)
     root = cast(1 / math.sqrt(1 - options[1] ** t), like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
-        square = exp_avg_sq[i] * beta2 + x * x * fresh2
+        x = multiply_add(decay, p[i], g[i])
+        mean = multiply_add(x - exp_avg[i], fresh1, exp_avg[i])
+        square = multiply_add(exp_avg_sq[i], beta2, x * x * fresh2)
         exp_avg[i] = mean
         exp_avg_sq[i] = square
-        p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + eps)
+        size = multiply_add(math.sqrt(square), root, eps)
+        p[i] = multiply_add(p[i], keep, -step * mean / size)
 
 
 @compiled
@@ -114,11 +122,11 @@ def _update_rmsprop(options, rate, p, g, square_avg, buffer, decay):
     momentum = cast(options[2], like)
     step = cast(rate, like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        square = square_avg[i] * alpha + x * x * fresh
+        x = multiply_add(decay, p[i], g[i])
+        square = multiply_add(square_avg[i], alpha, x * x * fresh)
         square_avg[i] = square
         buffer[i] = buffer[i] * momentum + x / (math.sqrt(square) + eps)
-        p[i] -= step * buffer[i]
+        p[i] = multiply_add(-step, buffer[i], p[i])
 
 
 @compiled
@@ -128,7 +136,7 @@ def _update_adagrad(options, rate, t, p, g, squares, decay):
     step = cast(rate / (1 + (t - 1) * options[0]), like)
     eps = cast(options[1], like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
+        x = multiply_add(decay, p[i], g[i])
         squares[i] += x * x
         p[i] -= step * x / (math.sqrt(squares[i]) + eps)
 
@@ -144,15 +152,17 @@ def _update_amsgrad(options, rate, t, p, g, exp_avg, exp_avg_sq, largest, keep, 
     step = cast(rate / (1 - options[0] ** t), like)
     root = cast(1 / math.sqrt(1 - options[1] ** t), like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
-        square = exp_avg_sq[i] * beta2 + x * x * fresh2
+        x = multiply_add(decay, p[i], g[i])
+        mean = multiply_add(x - exp_avg[i], fresh1, exp_avg[i])
+        square = multiply_add(exp_avg_sq[i], beta2, x * x * fresh2)
         exp_avg[i] = mean
         exp_avg_sq[i] = square
         # what is not a number stays so
-        square = largest[i] if square < largest[i] else square
+        before = largest[i]
+        square = choose(square < before, as_computed(before), square)
         largest[i] = square
-        p[i] = p[i] * keep - step * mean / (math.sqrt(square) * root + eps)
+        size = multiply_add(math.sqrt(square), root, eps)
+        p[i] = multiply_add(p[i], keep, -step * mean / size)
 
 
 @compiled
@@ -173,12 +183,13 @@ def _update_nadam(options, rate, t, p, g, exp_avg, exp_avg_sq, mu_product, keep,
     of_mean = cast(rate * mu_next / (1 - product * mu_next), like)
     unbias = cast(1 / (1 - options[1] ** t), like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
-        square = exp_avg_sq[i] * beta2 + x * x * fresh2
+        x = multiply_add(decay, p[i], g[i])
+        mean = multiply_add(x - exp_avg[i], fresh1, exp_avg[i])
+        square = multiply_add(exp_avg_sq[i], beta2, x * x * fresh2)
         exp_avg[i] = mean
         exp_avg_sq[i] = square
-        p[i] = p[i] * keep - (of_gradient * x + of_mean * mean) / (math.sqrt(square * unbias) + eps)
+        step = multiply_add(of_gradient, x, of_mean * mean)
+        p[i] = multiply_add(p[i], keep, -step / (math.sqrt(square * unbias) + eps))
 
 
 @compiled
@@ -190,12 +201,12 @@ def _update_adamax(options, rate, t, p, g, exp_avg, exp_inf, decay):
     eps = cast(options[2], like)
     step = cast(rate / (1 - options[0] ** t), like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
+        x = multiply_add(decay, p[i], g[i])
+        mean = multiply_add(x - exp_avg[i], fresh1, exp_avg[i])
         exp_avg[i] = mean
         faded = exp_inf[i] * beta2
         size = abs(x) + eps
-        largest = faded if size < faded else size
+        largest = choose(size < faded, faded, size)
         exp_inf[i] = largest
         p[i] -= step * mean / largest
 
@@ -219,12 +230,13 @@ def _update_radam(options, rate, t, p, g, exp_avg, exp_avg_sq, keep, decay):
     step = cast(step, like)
     one = cast(1.0, like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        mean = exp_avg[i] + (x - exp_avg[i]) * fresh1
-        square = exp_avg_sq[i] * beta2 + x * x * fresh2
+        x = multiply_add(decay, p[i], g[i])
+        mean = multiply_add(x - exp_avg[i], fresh1, exp_avg[i])
+        square = multiply_add(exp_avg_sq[i], beta2, x * x * fresh2)
         exp_avg[i] = mean
         exp_avg_sq[i] = square
-        p[i] = p[i] * keep - step * mean / (math.sqrt(square) + eps if is_adaptive else one)
+        size = math.sqrt(square) + eps if is_adaptive else one
+        p[i] = multiply_add(p[i], keep, -step * mean / size)
 
 
 @compiled
@@ -236,12 +248,12 @@ def _update_adadelta(options, rate, p, g, square_avg, acc_delta, decay):
     eps = cast(options[1], like)
     step = cast(rate, like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        square = square_avg[i] * rho + x * x * fresh
+        x = multiply_add(decay, p[i], g[i])
+        square = multiply_add(square_avg[i], rho, x * x * fresh)
         square_avg[i] = square
         delta = math.sqrt(acc_delta[i] + eps) / math.sqrt(square + eps) * x
-        acc_delta[i] = acc_delta[i] * rho + delta * delta * fresh
-        p[i] -= step * delta
+        acc_delta[i] = multiply_add(acc_delta[i], rho, delta * delta * fresh)
+        p[i] = multiply_add(-step, delta, p[i])
 
 
 @compiled
@@ -254,10 +266,10 @@ def _update_centered_rmsprop(options, rate, p, g, square_avg, buffer, grad_avg, 
     momentum = cast(options[2], like)
     step = cast(rate, like)
     for i in range(len(p)):
-        x = g[i] + decay * p[i]
-        square = square_avg[i] * alpha + x * x * fresh
-        mean = grad_avg[i] + (x - grad_avg[i]) * fresh
+        x = multiply_add(decay, p[i], g[i])
+        square = multiply_add(square_avg[i], alpha, x * x * fresh)
+        mean = multiply_add(x - grad_avg[i], fresh, grad_avg[i])
         square_avg[i] = square
         grad_avg[i] = mean
         buffer[i] = buffer[i] * momentum + x / (math.sqrt(square - mean * mean) + eps)
-        p[i] -= step * buffer[i]
+        p[i] = multiply_add(-step, buffer[i], p[i])

@@ -1,34 +1,59 @@
-"""Vector instructions of the compiled kernels: products, transposed tables, powers of 2, copies.
+"""Vector instructions of the compiled kernels: products, transposed tables, choices, copies.
 
 The functions called ``generate`` write code of LLVM, which Numba has no words for.
 """
 
-from llvmlite import binding, ir
+import platform
+
+from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.codegen import get_host_cpu_features
 from numba.extending import intrinsic
+
+
+def _list_features():
+    """Return the names of the features of the processor that Numba compiles for."""
+    told = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    return {name[1:] for name in told.split(",") if name.startswith("+")}
+
+
+_FEATURES = _list_features()
 
 # The bytes of a vector, which may be several of the processor's.
 BYTES = 64
 # The rows and the vectors of columns of a product that are computed at once: as many sums as the
 # registers hold beside what they are made of. A vector of a processor without AVX-512 is two.
-if config.CPU_FEATURES is None:
-    _HAS_LONG_VECTORS = bool(binding.get_host_cpu_features().get("avx512f"))
-else:
-    _HAS_LONG_VECTORS = "+avx512f" in config.CPU_FEATURES
-TILE_ROWS, TILE_VECTORS = (8, 2) if _HAS_LONG_VECTORS else (6, 1)
+TILE_ROWS, TILE_VECTORS = (8, 2) if "avx512f" in _FEATURES else (6, 1)
+# Whether the processor multiplies and adds in one instruction. Where it does not, LLVM would call a
+# function for each number.
+_IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
+HAS_MULTIPLY_ADD = _IS_ARM or {"avx", "fma"} <= _FEATURES
 
 OPTIONS = {"nogil": True, "error_model": "numpy"}
-# Infinite numbers and NaN keep their meaning; a product and a sum may be rounded once.
-FASTMATH = {"contract"}
+# Infinite numbers and NaN keep their meaning. LLVM must not choose where a product and a sum are
+# rounded once: it chooses by what is compiled beside them, so that code from the disk would give
+# other numbers than new code. `multiply_add` tells where they are.
+FASTMATH = set()
 compiled = njit(fastmath=FASTMATH, **OPTIONS)
 # What is written into its caller, so that it is not compiled once more by itself.
 inlined = njit(inline="always", fastmath=FASTMATH, **OPTIONS)
-# A product and a sum may be rounded once.
-_CONTRACT = ["contract"]
 
 _INDEX = ir.IntType(64)
 _POSITION = ir.IntType(32)
+
+
+def build_multiply_add(builder, a, b, c):
+    """Write ``a * b + c`` of numbers or vectors, rounded once if the processor can."""
+    if not HAS_MULTIPLY_ADD:
+        return builder.fadd(builder.fmul(a, b), c)
+    if isinstance(a.type, ir.VectorType):
+        suffix = f"v{a.type.count}{a.type.element.intrinsic_name}"
+    else:
+        suffix = a.type.intrinsic_name
+    function_type = ir.FunctionType(a.type, [a.type] * 3)
+    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.{suffix}")
+    return builder.call(function, [a, b, c])
 
 
 class _Code:
@@ -148,10 +173,9 @@ def _make_tile(n_rows, n_vectors):
             # sums[i, j] += a[i, k] * b[k, j]
             columns = [code.load(code.step(b_k, j)) for j in range(n_vectors)]
             factors = [code.broadcast(code.move(a_k, a_row, _INDEX(i))) for i in range(n_rows)]
-            products = [builder.fmul(factors[i], columns[j], flags=_CONTRACT) for i, j in places]
             next_sums = [
-                builder.fadd(product, total, flags=_CONTRACT)
-                for product, total in zip(products, sums, strict=True)
+                build_multiply_add(builder, factors[i], columns[j], total)
+                for (i, j), total in zip(places, sums, strict=True)
             ]
             next_k = builder.add(k, _INDEX(1))
             next_a = code.move(a_k, a_column)
@@ -312,21 +336,49 @@ def _transpose_square(context, a, a_row, b, b_row):
 
 
 @intrinsic
-def power_of_2(context, n, like):
-    """Return ``2.0**n`` for a whole number n, from its bits; the result must be a normal number."""
+def multiply_add(context, a, b, c):
+    """Return ``a * b + c``, rounded once if the processor can, in the type of the first number."""
 
     def generate(context, builder, signature, args):
-        scalar = context.get_value_type(like)
+        return build_multiply_add(builder, *args)
+
+    return a(a, a, a), generate
+
+
+@intrinsic
+def choose(context, condition, one, other):
+    """Return one of two numbers, both of which are computed: an ``if`` may become a branch."""
+
+    def generate(context, builder, signature, args):
+        return builder.select(*args)
+
+    return one(types.boolean, one, one), generate
+
+
+@intrinsic
+def split_off_whole(context, x):
+    """Return the whole number n next to x, and ``2.0**n``, which must be a normal number.
+
+    A number is added for which the sum has no digits behind the point: the last bits of the sum
+    are those of n, up to a constant.
+    """
+
+    def generate(context, builder, signature, args):
+        scalar = context.get_value_type(x)
         # The bits of a number, the bias of its exponent, and the bits of its fraction (IEEE 754).
         if isinstance(scalar, ir.FloatType):
             n_bits, bias, n_fraction_bits = 32, 127, 23
         else:
             n_bits, bias, n_fraction_bits = 64, 1023, 52
         integer = ir.IntType(n_bits)
-        exponent = builder.add(builder.fptosi(args[0], integer), integer(bias))
-        return builder.bitcast(builder.shl(exponent, integer(n_fraction_bits)), scalar)
+        shift = ir.Constant(scalar, 1.5 * 2.0**n_fraction_bits)
+        total = builder.fadd(args[0], shift)
+        exponent = builder.add(builder.bitcast(total, integer), integer(bias))
+        power = builder.bitcast(builder.shl(exponent, integer(n_fraction_bits)), scalar)
+        parts = [builder.fsub(total, shift), power]
+        return context.make_tuple(builder, signature.return_type, parts)
 
-    return like(like, like), generate
+    return types.UniTuple(x, 2)(x), generate
 
 
 @intrinsic
@@ -350,6 +402,16 @@ def cast(context, value, like):
         return context.cast(builder, args[0], value, like)
 
     return like(value, like), generate
+
+
+@compiled
+def as_computed(x):
+    """Return ``x + 0``, which is x, but for the sign of 0.
+
+    Where a number is chosen that stands there already, LLVM would write some places of a vector
+    only, for which AMD's processors need several times as long as for all of them.
+    """
+    return x + cast(0.0, x)
 
 
 @compiled

@@ -4,9 +4,10 @@ import numpy as np
 
 from sktune.engine.compiled.activations.pieces import (
     apply_leaky_relu,
-    apply_pieces,
     apply_relu,
     apply_softsign,
+    keep_between,
+    keep_beyond,
 )
 from sktune.engine.compiled.activations.smooth import (
     apply_elu,
@@ -70,32 +71,23 @@ def activate(opcode, first, second, values, slope):
         apply_softplus(first, second, values, slope)
     elif opcode == SOFTSIGN:
         apply_softsign(values, slope)
+    elif opcode in (HARDTANH, CLAMP, THRESHOLD):
+        _keep_between(opcode, first, second, values, slope)
+    elif opcode in (HARDSHRINK, SOFTSHRINK):
+        # what a number beyond the borders, -first and first, is moved by
+        moved = first if opcode == SOFTSHRINK else cast(0.0, first)
+        keep_beyond((-first, first), (moved, -moved), values, slope)
     else:
-        _apply_pieces(opcode, first, second, values, slope)
+        raise ValueError("a layer's opcode must be one of sktune.engine.compiled.opcodes")
 
 
 @compiled
-def _apply_pieces(opcode, first, second, values, slope):
-    """Apply an activation of three pieces: which stay, and what is added."""
+def _keep_between(opcode, first, second, values, slope):
+    """Apply an activation that keeps the numbers between two borders."""
     zero = cast(0.0, values[0])
-    low = first
-    high = second
-    is_inclusive = opcode != CLAMP
-    keeps_middle = True
-    to_low = first
-    to_high = second
     if opcode == THRESHOLD:
-        high = cast(np.inf, zero)
-        to_low = second
-        to_high = high
-    elif opcode in (HARDSHRINK, SOFTSHRINK):
-        low = -first
-        high = first
-        is_inclusive = False
-        keeps_middle = False
-        to_low = first if opcode == SOFTSHRINK else zero
-        to_high = -to_low
-    elif opcode not in (HARDTANH, CLAMP):
-        raise ValueError("a layer's opcode must be one of sktune.engine.compiled.opcodes")
-    added = (to_low, to_high)
-    apply_pieces((low, high), is_inclusive, keeps_middle, added, values, slope)
+        infinite = cast(np.inf, zero)
+        keep_between((first, infinite), (second, infinite), second, zero, values, slope)
+    else:
+        at_borders = cast(1.0, zero) if opcode == CLAMP else zero
+        keep_between((first, second), (first, second), first, at_borders, values, slope)

@@ -2,20 +2,30 @@
 
 import math
 
-import numpy as np
-
-from sktune.engine.compiled.vectors import cast, compiled, power_of_2
+from sktune.engine.compiled.activations.polynomials import make_polynomial
+from sktune.engine.compiled.vectors import cast, choose, compiled, multiply_add, split_off_whole
 
 # The largest x, in float32 and in float64, for which exp(x) and exp(-x) are finite and normal.
 _LARGEST_EXPONENTS = (80.0, 700.0)
-# The degree of the Taylor series of exp: enough for float64 within half of log(2).
-_DEGREE = 13
 # log(2) in two parts, of which the first has so few digits that its products are exact
 # (Cody and Waite 1980).
 _LOG_2_HIGH = 0.693359375
 _LOG_2_LOW = math.log(2) - _LOG_2_HIGH
-# The terms of the series of the logarithm: enough for float64.
-_N_TERMS = 18
+
+
+def _list_exponential_terms(degree):
+    """Return the coefficients of the Taylor series of (exp(x) - 1) / x, the highest first."""
+    return [1 / math.factorial(k) for k in range(degree, 0, -1)]
+
+
+def _list_logarithm_terms(n_terms):
+    """Return the coefficients of 2 artanh(s) / s in powers of s**2, the highest first."""
+    return [2 / (2 * k + 1) for k in range(n_terms - 1, -1, -1)]
+
+
+# Enough terms for float32, and for float64: within half of log(2), and for s up to 1/3.
+_exponential_series = make_polynomial(_list_exponential_terms(7), _list_exponential_terms(13))
+_logarithm_series = make_polynomial(_list_logarithm_terms(8), _list_logarithm_terms(18))
 
 
 @compiled
@@ -31,18 +41,13 @@ def exponential(x, largest):
     `scale` is a power of 2. x is clipped to ``[-largest, largest]``. That the two parts come apart
     lets a caller subtract 1 without cancellation.
     """
-    if x < -largest:
-        x = -largest
-    elif x > largest:
-        x = largest
+    x = choose(x < -largest, -largest, x)
+    x = choose(x > largest, largest, x)
     # x = n log(2) + remainder
-    n = np.floor(x * cast(1 / math.log(2), x) + cast(0.5, x))
-    remainder = (x - n * cast(_LOG_2_HIGH, x)) - n * cast(_LOG_2_LOW, x)
-    # Horner's scheme; the last factor follows in the return value.
-    series = cast(1.0, x)
-    for k in range(_DEGREE, 1, -1):
-        series = cast(1.0, x) + remainder * series * cast(1.0 / k, x)
-    return power_of_2(n, x), remainder * series
+    n, scale = split_off_whole(x * cast(1 / math.log(2), x))
+    remainder = multiply_add(n, cast(-_LOG_2_HIGH, x), x)
+    remainder = multiply_add(n, cast(-_LOG_2_LOW, x), remainder)
+    return scale, remainder * _exponential_series(remainder)
 
 
 @compiled
@@ -52,8 +57,4 @@ def logarithm_of_1_plus(x):
     It is 2 artanh(s) for s = x / (2 + x), which is at most 1/3: a series in powers of s**2.
     """
     s = x / (cast(2.0, x) + x)
-    square = s * s
-    series = cast(0.0, x)
-    for k in range(_N_TERMS - 1, -1, -1):
-        series = series * square + cast(2.0 / (2 * k + 1), x)
-    return s * series
+    return s * _logarithm_series(s * s)

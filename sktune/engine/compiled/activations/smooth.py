@@ -10,39 +10,47 @@ from sktune.engine.compiled.activations.exponentials import (
     find_largest_exponent,
     logarithm_of_1_plus,
 )
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.activations.polynomials import make_polynomial
+from sktune.engine.compiled.vectors import as_computed, cast, choose, compiled, multiply_add
 
-# Mills' ratio of the normal distribution, its tail beyond x >= 0 divided by its density at x, as a
-# Chebyshev series in 2 t - 1, where t = 3 / (3 + x).
-_NODES = chebyshev.chebpts1(22)
-_T = (_NODES + 1) / 2
-_RATIOS = math.sqrt(math.pi / 2) * erfcx((3 / _T - 3) / math.sqrt(2)) / _T
-# Coefficients of powers of 2 t - 1, the highest first.
-_MILLS = tuple(chebyshev.cheb2poly(chebyshev.chebfit(_NODES, _RATIOS, 21))[::-1].tolist())
+
+def _fit_mills_ratio(degree):
+    """Return the coefficients of a series of Mills' ratio of the normal distribution.
+
+    The ratio is the tail beyond x >= 0 divided by the density at x; the series, of the ratio over
+    t = 3 / (3 + x), is in powers of 2 t - 1, the highest first.
+    """
+    nodes = chebyshev.chebpts1(degree + 1)
+    t = (nodes + 1) / 2
+    ratios = math.sqrt(math.pi / 2) * erfcx((3 / t - 3) / math.sqrt(2)) / t
+    return chebyshev.cheb2poly(chebyshev.chebfit(nodes, ratios, degree))[::-1].tolist()
+
+
+# Enough terms for float32, and for float64.
+_mills_series = make_polynomial(_fit_mills_ratio(11), _fit_mills_ratio(21))
 
 
 @compiled
 def _mills_ratio(x):
     """Return the normal distribution's tail beyond x >= 0, divided by its density at x."""
     t = cast(3.0, x) / (cast(3.0, x) + x)
-    series = cast(0.0, x)
-    for k in range(len(_MILLS)):
-        series = series * (t + t - cast(1.0, x)) + cast(_MILLS[k], x)
-    return t * series
+    return t * _mills_series(t + t - cast(1.0, x))
 
 
 @compiled
 def apply_elu(alpha, values, slope):
     """Apply alpha (exp(x) - 1) to the numbers below 0."""
     one = cast(1.0, values[0])
+    zero = cast(0.0, one)
     largest = find_largest_exponent(values)
     for i in range(len(values)):
-        is_low = values[i] <= 0
-        scale, rest = exponential(values[i], largest)
+        x = values[i]
+        is_low = x <= zero
+        scale, rest = exponential(x, largest)
         # exp(x) - 1
-        low = alpha * ((scale - one) + scale * rest)
-        slope[i] *= alpha * (scale + scale * rest) if is_low else one
-        values[i] = low if is_low else values[i]
+        low = alpha * multiply_add(scale, rest, scale - one)
+        slope[i] *= choose(is_low, alpha * multiply_add(scale, rest, scale), one)
+        values[i] = choose(is_low, low, as_computed(x))
 
 
 @compiled
@@ -53,25 +61,27 @@ def apply_tanh(values, slope):
     for i in range(len(values)):
         # tanh(x) = (exp(2 x) - 1) / (exp(2 x) + 1)
         scale, rest = exponential(values[i] + values[i], largest)
-        numerator = (scale - one) + scale * rest
-        values[i] = numerator / (numerator + one + one)
-        slope[i] *= one - values[i] * values[i]
+        numerator = multiply_add(scale, rest, scale - one)
+        tanh = numerator / (numerator + one + one)
+        slope[i] *= multiply_add(-tanh, tanh, one)
+        values[i] = tanh
 
 
 @compiled
 def apply_gelu(values, slope):
     """Apply x times the normal distribution's function (Hendrycks and Gimpel 2016)."""
     one = cast(1.0, values[0])
+    zero = cast(0.0, one)
     largest = find_largest_exponent(values)
     for i in range(len(values)):
         x = values[i]
         # The normal distribution's density at x, its tail beyond abs(x), and its cumulative
         # distribution function at x.
         scale, rest = exponential(cast(-0.5, one) * x * x, largest)
-        density = (scale + scale * rest) * cast(math.sqrt(0.5 / math.pi), one)
-        tail = density * _mills_ratio(-x if x < 0 else x)
-        cumulative = tail if x < 0 else one - tail
-        slope[i] *= cumulative + x * density
+        density = multiply_add(scale, rest, scale) * cast(math.sqrt(0.5 / math.pi), one)
+        tail = density * _mills_ratio(abs(x))
+        cumulative = choose(x < zero, tail, one - tail)
+        slope[i] *= multiply_add(x, density, cumulative)
         values[i] = x * cumulative
 
 
@@ -82,7 +92,7 @@ def apply_sigmoid(values, slope):
     largest = find_largest_exponent(values)
     for i in range(len(values)):
         scale, rest = exponential(-values[i], largest)
-        sigmoid = one / (one + (scale + scale * rest))
+        sigmoid = one / (one + multiply_add(scale, rest, scale))
         slope[i] *= sigmoid * (one - sigmoid)
         values[i] = sigmoid
 
@@ -95,8 +105,8 @@ def apply_silu(values, slope):
     for i in range(len(values)):
         x = values[i]
         scale, rest = exponential(-x, largest)
-        sigmoid = one / (one + (scale + scale * rest))
-        slope[i] *= sigmoid * (one + x * (one - sigmoid))
+        sigmoid = one / (one + multiply_add(scale, rest, scale))
+        slope[i] *= sigmoid * multiply_add(x, one - sigmoid, one)
         values[i] = sigmoid * x
 
 
@@ -104,19 +114,20 @@ def apply_silu(values, slope):
 def apply_mish(values, slope):
     """Apply x tanh(log(1 + exp(x))) (Misra 2019)."""
     one = cast(1.0, values[0])
+    zero = cast(0.0, one)
     two = cast(2.0, one)
     largest = find_largest_exponent(values)
     for i in range(len(values)):
         x = values[i]
-        scale, rest = exponential(-x if x > 0 else x, largest)
+        scale, rest = exponential(-abs(x), largest)
         # exp(-|x|)
-        small = scale + scale * rest
+        small = multiply_add(scale, rest, scale)
         # tanh(log(1 + exp(x))) = n / (n + 2) for n = exp(x) (exp(x) + 2), without large numbers
-        top = one + two * small if x > 0 else small * (small + two)
-        bottom = top + (two * small * small if x > 0 else two)
+        top = choose(x > zero, multiply_add(two, small, one), small * (small + two))
+        bottom = top + choose(x > zero, two * small * small, two)
         tanh = top / bottom
-        sigmoid = (one if x > 0 else small) / (one + small)
-        slope[i] *= tanh + x * (one - tanh * tanh) * sigmoid
+        sigmoid = choose(x > zero, one, small) / (one + small)
+        slope[i] *= multiply_add(x * sigmoid, multiply_add(-tanh, tanh, one), tanh)
         values[i] = x * tanh
 
 
@@ -127,12 +138,13 @@ def apply_softplus(beta, threshold, values, slope):
     zero = cast(0.0, one)
     largest = find_largest_exponent(values)
     for i in range(len(values)):
-        x = beta * values[i]
-        scale, rest = exponential(-x if x > 0 else x, largest)
+        y = values[i]
+        x = beta * y
+        scale, rest = exponential(-abs(x), largest)
         # exp(-|x|)
-        small = scale + scale * rest
-        sigmoid = (small if x < 0 else one) / (one + small)
-        total = (zero if x < 0 else x) + logarithm_of_1_plus(small)
+        small = multiply_add(scale, rest, scale)
+        sigmoid = choose(x < zero, small, one) / (one + small)
+        total = choose(x < zero, zero, x) + logarithm_of_1_plus(small)
         is_high = x > threshold
-        slope[i] *= one if is_high else sigmoid
-        values[i] = values[i] if is_high else total / beta
+        slope[i] *= choose(is_high, one, sigmoid)
+        values[i] = choose(is_high, as_computed(y), total / beta)

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from sktune.engine.compiled.activations.exponentials import exponential, find_largest_exponent
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors import as_computed, cast, choose, compiled, multiply_add
 
 # The distances from 1 to the next number, in float32 and in float64.
 _EPSILONS = (float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps))
@@ -83,8 +83,9 @@ def cross_entropy(
     for c in range(1, n_classes):
         logits = outputs[c * stride : c * stride + n]
         for i in range(n):
-            is_lower = logits[i] <= largest_logit[i]
-            largest_logit[i] = largest_logit[i] if is_lower else logits[i]
+            before = largest_logit[i]
+            logit = logits[i]
+            largest_logit[i] = choose(logit <= before, as_computed(before), logit)
 
     # The loss of a row is the log of the sum of exponentials, less the logit of its class.
     loss = zero
@@ -110,7 +111,7 @@ def cross_entropy(
         logits = outputs[c * stride : c * stride + n]
         for i in range(n):
             scale, rest = exponential(logits[i] - largest_logit[i], largest)
-            logits[i] = scale + scale * rest
+            logits[i] = multiply_add(scale, rest, scale)
             total[i] += logits[i]
     factor = largest_logit
     for i in range(len(rows)):

@@ -8,7 +8,11 @@ import math
 
 import numpy as np
 
-from sktune.engine.compiled.activations.exponentials import exponential, find_largest_exponent
+from sktune.engine.compiled.activations.exponentials import (
+    exponential,
+    find_largest_exponent,
+    logarithm_of_1_plus,
+)
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
@@ -17,7 +21,7 @@ from sktune.engine.compiled.opcodes import (
     SMOOTH_ABSOLUTE_ERROR,
     SQUARED_ERROR,
 )
-from sktune.engine.compiled.vectors import cast, compiled, inlined
+from sktune.engine.compiled.vectors import cast, choose, compiled, inlined, multiply_add
 
 
 @inlined
@@ -112,17 +116,24 @@ def _binary(positive, values, target, weight, rows, share):
     one = cast(1.0, share)
     loss = zero
     largest = find_largest_exponent(values)
+    # exp(-abs(x)), and log(1 + exp(-x)) without overflow. LLVM makes vectors of a loop that adds
+    # nothing up.
+    lows = np.empty_like(values)
+    softpluses = np.empty_like(values)
+    for i in range(len(values)):
+        x = values[i]
+        scale, rest = exponential(-abs(x), largest)
+        low = multiply_add(scale, rest, scale)
+        lows[i] = low
+        softpluses[i] = logarithm_of_1_plus(low) + choose(x < zero, -x, zero)
     for i in range(len(rows)):
         x = values[i]
+        low = lows[i]
         t = target[rows[i]]
-        # exp(-abs(x)), and log(1 + exp(-x)) without overflow
-        scale, rest = exponential(-abs(x), largest)
-        low = scale + scale * rest
-        softplus = cast(math.log1p(low), share) + (-x if x < zero else zero)
         # the probability of 0
-        opposite = (one if x < zero else low) / (one + low)
+        opposite = choose(x < zero, one, low) / (one + low)
         factor = one + (positive - one) * t
-        loss += weight[rows[i]] * ((one - t) * x + factor * softplus)
+        loss += weight[rows[i]] * ((one - t) * x + factor * softpluses[i])
         values[i] = ((one - t) - factor * opposite) * weight[rows[i]] * share
     return loss
 

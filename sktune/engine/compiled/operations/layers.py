@@ -46,10 +46,11 @@ def _apply_scale(factor, offset, stride, values, slope, width, n):
     offset = cast(offset, values[0])
     for feature in range(width):
         # not the numbers between two features: nothing writes them anew in each step
-        start = feature * stride
-        for i in range(start, start + n):
-            values[i] = values[i] * factor + offset
-            slope[i] *= factor
+        feature_values = values[feature * stride :][:n]
+        feature_slope = slope[feature * stride :][:n]
+        for i in range(n):
+            feature_values[i] = feature_values[i] * factor + offset
+            feature_slope[i] *= factor
 
 
 @compiled

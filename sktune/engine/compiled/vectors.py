@@ -56,7 +56,7 @@ def build_multiply_add(builder, a, b, c):
     return builder.call(function, [a, b, c])
 
 
-class _Code:
+class Code:
     """The arguments and the vector type of a function that is generated; and common operations.
 
     Parameters
@@ -150,7 +150,7 @@ def _make_tile(n_rows, n_vectors):
     @intrinsic
     def tile(context, tables, i, j):
         def generate(context, builder, signature, args):
-            code = _Code(context, builder, signature, args)
+            code = Code(context, builder, signature, args)
             c, c_row, a, a_row, a_column, b, b_row, n, bias, bias_row, first, column = code.args
             c = code.move(code.move(c, first, c_row), column)
             a = code.move(a, first, a_row)
@@ -227,7 +227,7 @@ def _make_sum(find_term, *, is_wide=False, is_kept=False):
     @intrinsic
     def add_up(context, arrays, numbers, n):
         def generate(context, builder, signature, args):
-            code = _Code(context, builder, signature, args)
+            code = Code(context, builder, signature, args)
             *values, n = code.args
             pointers, scalars = values[: len(arrays)], values[len(arrays) :]
             scalar = ir.DoubleType() if is_wide else code.vector.element
@@ -315,7 +315,7 @@ def _transpose_square(context, a, a_row, b, b_row):
     """
 
     def generate(context, builder, signature, args):
-        code = _Code(context, builder, signature, args)
+        code = Code(context, builder, signature, args)
         a, a_row, b, b_row = code.args
         n = code.vector.count
         rows = [code.load(code.move(a, a_row, _INDEX(i))) for i in range(n)]
@@ -386,7 +386,7 @@ def copy(context, target, source, n):
     """Copy n values from the beginning of one array to that of another."""
 
     def generate(context, builder, signature, args):
-        target, source, n = _Code(context, builder, signature, args).args
+        target, source, n = Code(context, builder, signature, args).args
         itemsize = context.get_abi_sizeof(target.type.pointee)
         cgutils.raw_memcpy(builder, target, source, n, itemsize)
         return context.get_dummy_value()

@@ -9,11 +9,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sktune.engine.compiled.vectors import (
-    _CONTRACT,
     BYTES,
     TILE_ROWS,
     TILE_VECTORS,
-    _Code,
+    Code,
+    build_multiply_add,
     compiled,
 )
 
@@ -29,7 +29,7 @@ def _make_tile(n_rows, n_vectors):
     @intrinsic
     def tile(context, tables, i, j):
         def generate(context, builder, signature, args):
-            code = _Code(context, builder, signature, args)
+            code = Code(context, builder, signature, args)
             c, c_row, a, a_row, b, bias, bias_row, a_at, b_at, n, first, column = code.args
             c = code.move(code.move(c, first, c_row), column)
             a = code.move(a, first, a_row)
@@ -38,9 +38,8 @@ def _make_tile(n_rows, n_vectors):
             places = [(i, j) for i in range(n_rows) for j in range(n_vectors)]
             sums = []
             for i, _ in places:
-                start = code.broadcast(code.move(bias, bias_row, _INDEX(i)))
-                sums.append(cgutils.alloca_once_value(builder, start))
-                builder.store(start, sums[-1])
+                sums.append(cgutils.alloca_once(builder, code.vector))
+                builder.store(code.broadcast(code.move(bias, bias_row, _INDEX(i))), sums[-1])
 
             # sums[i, j] += a[i, a_at[k]] * b[b_at[k], j]
             with cgutils.for_range(builder, n, intp=_INDEX) as loop:
@@ -49,10 +48,9 @@ def _make_tile(n_rows, n_vectors):
                 columns = [code.load(code.step(b_k, j)) for j in range(n_vectors)]
                 factors = [code.broadcast(code.move(a_k, a_row, _INDEX(i))) for i in range(n_rows)]
                 for (i, j), total in zip(places, sums, strict=True):
-                    product = builder.fmul(factors[i], columns[j], flags=_CONTRACT)
-                    builder.store(
-                        builder.fadd(product, builder.load(total), flags=_CONTRACT), total
-                    )
+                    before = builder.load(total)
+                    after = build_multiply_add(builder, factors[i], columns[j], before)
+                    builder.store(after, total)
 
             for (i, j), total in zip(places, sums, strict=True):
                 code.store(builder.load(total), code.step(code.move(c, c_row, _INDEX(i)), j))
@@ -141,7 +139,7 @@ def _make_dots(n_rows, n_columns):
     @intrinsic
     def add_dots(context, tables, j):
         def generate(context, builder, signature, args):
-            code = _Code(context, builder, signature, args)
+            code = Code(context, builder, signature, args)
             c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, n_places, n, j = code.args
             code.vector = ir.VectorType(code.vector.element, _DOT_BYTES // code.itemsize)
             b = code.move(b, j, b_row)
@@ -163,9 +161,9 @@ def _make_dots(n_rows, n_columns):
                     lefts = [code.load(code.move(a_r, a_row, _INDEX(i))) for i in range(n_rows)]
                     rights = [code.load(code.move(b_r, b_row, _INDEX(j))) for j in range(n_columns)]
                     for (i, j), total in zip(places, sums, strict=True):
-                        product = builder.fmul(lefts[i], rights[j], flags=_CONTRACT)
-                        found = builder.fadd(product, builder.load(total), flags=_CONTRACT)
-                        builder.store(found, total)
+                        before = builder.load(total)
+                        after = build_multiply_add(builder, lefts[i], rights[j], before)
+                        builder.store(after, total)
 
             for (i, j), total in zip(places, sums, strict=True):
                 place = code.move(code.move(c, c_row, _INDEX(i)), c_column, _INDEX(j))

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sktune.engine.compiled.vectors import _Code
+from sktune.engine.compiled.vectors import Code
 
 _INDEX = ir.IntType(64)
 
@@ -40,7 +40,7 @@ def take_largest(context, target, table, starts, n_parts, n):
     """Write the largest of the numbers of a window."""
 
     def generate(context, builder, signature, args):
-        code = _Code(context, builder, signature, args)
+        code = Code(context, builder, signature, args)
         target, table, starts, n_parts, n = code.args
         with _for_vectors(code, n) as (at, _):
             largest = _find_largest(code, code.move(table, at), starts, n_parts)
@@ -58,7 +58,7 @@ def give_to_largest(context, below, above, table, starts, n_parts, n):
     """
 
     def generate(context, builder, signature, args):
-        code = _Code(context, builder, signature, args)
+        code = Code(context, builder, signature, args)
         below, above, table, starts, n_parts, n = code.args
         nothing = ir.Constant(code.vector, None)
         with _for_vectors(code, n) as (at, _):
@@ -85,7 +85,7 @@ def take_average(context, target, table, starts, n_parts, divisor, n):
     """Write the sum of the numbers of a window over a divisor."""
 
     def generate(context, builder, signature, args):
-        code = _Code(context, builder, signature, args)
+        code = Code(context, builder, signature, args)
         target, table, starts, n_parts, divisor, n = code.args
         divisors = code.repeat(divisor)
         nothing = ir.Constant(code.vector, None)
@@ -108,7 +108,7 @@ def give_to_all(context, below, above, starts, n_parts, divisor, n):
     """Add what is above, over a divisor, to the gradient of each of the numbers of a window."""
 
     def generate(context, builder, signature, args):
-        code = _Code(context, builder, signature, args)
+        code = Code(context, builder, signature, args)
         below, above, starts, n_parts, divisor, n = code.args
         divisors = code.repeat(divisor)
         with _for_vectors(code, n) as (at, _):

@@ -21,7 +21,8 @@ TILE_ROWS, TILE_VECTORS = (8, 2) if _HAS_LONG_VECTORS else (6, 1)
 OPTIONS = {"nogil": True, "error_model": "numpy"}
 # Infinite numbers and NaN keep their meaning; a product and a sum may be rounded once.
 FASTMATH = {"contract"}
-compiled = njit(fastmath=FASTMATH, **OPTIONS)
+# It is called by compiled code only, and has no wrapper for calls by Python: one would crash it.
+compiled = njit(fastmath=FASTMATH, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 # What is written into its caller, so that it is not compiled once more by itself.
 inlined = njit(inline="always", fastmath=FASTMATH, **OPTIONS)
 # A product and a sum may be rounded once.
@@ -352,7 +353,7 @@ def cast(context, value, like):
     return like(value, like), generate
 
 
-@compiled
+@inlined
 def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
     """Write ``c = a @ b + bias``, with a bias per row.
 
@@ -404,7 +405,7 @@ def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
             i += 2 if has_two else 1
 
 
-@compiled
+@inlined
 def transpose(a, a_row, b, b_row, n_rows, n_columns):
     """Write `b`, the transposed `a` (n_rows, n_columns); both have room for whole vectors."""
     n = BYTES // a.itemsize

@@ -91,11 +91,7 @@ class OfTable(nn.Module):
 
     def forward(self, X):
         X = F.max_pool2d(self.first(self.image(X)).relu(), 2)
-        return self.output(X.view(len_of(X), -1))
-
-
-def len_of(X):
-    return X.shape[0]
+        return self.output(X.view(len(X), -1))
 
 
 class OfSequences(nn.Module):

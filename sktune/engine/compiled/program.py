@@ -38,8 +38,10 @@ _LARGEST = 1 << 19
 # The most numbers of a batch of images, in any of the tables: nets up to here took 0.3 to 0.7 of
 # the time of torch's steps on one core, and nets of 2,100,000 and 2,400,000 numbers 1.05 and 1.2.
 _LARGEST_IMAGES = 1 << 21
-# Ctrl-C is listened to after so many steps.
+# Ctrl-C is listened to after so many steps, and after about as many products of numbers: those of
+# a second.
 _MOST_STEPS = 1000
+_MOST_PRODUCTS = 10_000_000_000
 _NOT_READ = "its module has operations that the compiled kernels do not know"
 
 
@@ -254,6 +256,7 @@ class Program:
             *arrays,
         )
 
+        most_steps = self._count_steps_at_once(sizes.max(initial=1))
         # by what the layout of the workspace follows from
         layout = (links.tobytes(), sizes.max(initial=0))
 
@@ -261,8 +264,8 @@ class Program:
             losses = []
             space = self._open_space(layout, links, flat.dtype)
             steps = slice(0, len(sizes)) if steps is None else steps
-            for start in range(steps.start, steps.stop, _MOST_STEPS):
-                some = slice(start, min(start + _MOST_STEPS, steps.stop))
+            for start in range(steps.start, steps.stop, most_steps):
+                some = slice(start, min(start + most_steps, steps.stop))
                 losses += self.kernels.train_steps(
                     *net,
                     space,
@@ -283,6 +286,12 @@ class Program:
             return losses
 
         return train
+
+    def _count_steps_at_once(self, n_rows):
+        """Return how many steps of at most so many rows are taken in a call."""
+        # those of the outputs, and of the gradients of weights and inputs
+        n_products = 3 * n_rows * max(self.graph.n_products, 1)
+        return max(1, min(_MOST_STEPS, _MOST_PRODUCTS // n_products))
 
     def _open_space(self, layout, links, dtype):
         """Return the tables of this thread; a network of another layout gets new ones."""

@@ -10,7 +10,7 @@ _LARGEST_EXPONENTS = (80.0, 700.0)
 # log(2) in two parts, of which the first has so few digits that its products are exact
 # (Cody and Waite 1980).
 _LOG_2_HIGH = 0.693359375
-_LOG_2_LOW = math.log(2) - _LOG_2_HIGH
+_LOG_2_LOW = -2.121944400546905827679e-4
 
 
 def _list_exponential_terms(degree):

@@ -127,7 +127,7 @@ def apply_mish(values, slope):
         bottom = top + choose(x > zero, two * small * small, two)
         tanh = top / bottom
         sigmoid = choose(x > zero, one, small) / (one + small)
-        slope[i] *= multiply_add(x * sigmoid, multiply_add(-tanh, tanh, one), tanh)
+        slope[i] *= multiply_add(x * multiply_add(-tanh, tanh, one), sigmoid, tanh)
         values[i] = x * tanh
 
 

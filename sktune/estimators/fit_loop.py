@@ -18,6 +18,7 @@ from sktune.checks.advice import naming_validation_rows, notice_outputs
 from sktune.engine.compiled.blocks import find_augmentation_blocker
 from sktune.engine.compiled.module_steps import train_module
 from sktune.engine.compiled.program import find_program
+from sktune.engine.compiled.reading.keeping import Kept
 from sktune.engine.specs import LossSpec
 from sktune.engine.steps.recording.alone import find_lone_steps
 from sktune.estimators.callbacks.tasks import NO_TASKS
@@ -94,6 +95,7 @@ class Training(Components, Datasets):
             for name, weights in best_weights.items():
                 getattr(self, name).load_state_dict(weights)
             vars(self).pop("_lone_steps", None)
+            vars(self).pop("_kept", None)
             self._narrow()
         self._check_weights()
         return self
@@ -246,8 +248,10 @@ class Training(Components, Datasets):
         if not has_one_count(optimizer):
             return None
         (group,) = optimizer.param_groups
+        # until the call of `fit` ends
+        kept = vars(self).setdefault("_kept", Kept())
         program = find_program(
-            self.module_, self.criterion_, self._match_rule, type(optimizer), group, batches
+            self.module_, self.criterion_, self._match_rule, type(optimizer), group, batches, kept
         )
         if isinstance(program, str):
             # the reason why the kernels cannot train it

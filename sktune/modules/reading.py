@@ -189,11 +189,17 @@ def is_watched(thing):
     if isinstance(thing, torch.Tensor):
         return is_watched_tensor(thing)
     hooks = [value for name, value in vars(thing).items() if name.endswith("_hooks")]
-    hooks += [_has_any_global_hook(), _global_optimizer_pre_hooks, _global_optimizer_post_hooks]
-    if any(hooks):
+    if any(hooks) or is_watched_by_all():
         return True
     has_own_methods = any(callable(getattr(type(thing), name, None)) for name in vars(thing))
     return has_own_methods or has_other_forward(thing)
+
+
+def is_watched_by_all():
+    """Tell whether there are hooks of all modules, or of all optimizers."""
+    return bool(
+        _has_any_global_hook() or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+    )
 
 
 # Modules that are trained without a call of their forward, which is kept as it was at import.

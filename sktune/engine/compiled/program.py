@@ -7,24 +7,21 @@ for the cache of a core.
 import math
 import os
 import threading
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from sktune.engine.compiled import opcodes
 from sktune.engine.compiled.criteria.reading import read_loss
 from sktune.engine.compiled.loading import load_address, load_calls, load_kernels, load_products
 from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, FIRST_CLIP, OPCODE
-from sktune.engine.compiled.reading.graph import GraphReader
-from sktune.engine.compiled.reading.layers import Unknown
-from sktune.engine.compiled.reading.rows import are_entries, is_readable_table, own_their_memory
+from sktune.engine.compiled.reading.keeping import Kept
+from sktune.engine.compiled.reading.rows import are_entries, is_readable_table
 from sktune.engine.compiled.speeds.choosing import is_one_core_faster
 from sktune.modules.dropout import silence_below
 from sktune.modules.function_masks import FUNCTION_INDEX
-from sktune.modules.reading import read_table_links
-from sktune.modules.structure import find_entanglement
 from sktune.training.optimizers import OPTIMIZERS, read_option
 
 enabled = os.environ.get("SKTUNE_COMPILED", "1") != "0"
@@ -42,10 +39,9 @@ _LARGEST_IMAGES = 1 << 21
 # a second.
 _MOST_STEPS = 1000
 _MOST_PRODUCTS = 10_000_000_000
-_NOT_READ = "its module has operations that the compiled kernels do not know"
 
 
-def find_program(module, criterion, match, optimizer, options, batches):
+def find_program(module, criterion, match, optimizer, options, batches, kept=None):
     """Return what trains networks like this one on such batches, or why the kernels cannot.
 
     Parameters
@@ -60,6 +56,8 @@ def find_program(module, criterion, match, optimizer, options, batches):
         The options of the optimizer's one group of parameters.
     batches : object
         With `rows`, a table, and `sizes`, the numbers of rows in the batches of an epoch.
+    kept : Kept, default=None
+        What an earlier call has read of the same module, which may have changed since.
 
     Returns
     -------
@@ -73,18 +71,10 @@ def find_program(module, criterion, match, optimizer, options, batches):
     rows = getattr(batches, "rows", None)
     if not is_readable_table(rows, next(module.parameters(), None)):
         return "its rows are no dense table of the parameters' type on the CPU"
-    links = read_table_links(module, rows.X)
-    if isinstance(links, str):
-        return f"{_NOT_READ}: {links}"
-    entanglement = find_entanglement(module)
-    if entanglement:
-        return entanglement
-    if not own_their_memory(_list_parameters(links), module):
-        return "its parameters are tied, empty, of several types or not all of layers"
-    try:
-        graph = GraphReader(module, links, rows.X[0].numel()).read()
-    except Unknown as error:
-        return f"{_NOT_READ}: {error}"
+    kept = Kept() if kept is None else kept
+    graph = kept.read(module, rows.X)
+    if isinstance(graph, str):
+        return graph
     # without a batch there is nothing to train on, which is an error of the usual loop
     most_rows = max(batches.sizes, default=math.inf)
     reason = _find_excess(graph, most_rows)
@@ -106,7 +96,9 @@ def find_program(module, criterion, match, optimizer, options, batches):
         return "several threads compute its convolutions together"
     if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
         return "several threads compute it together"
-    return Program(kernels, graph, loss, OPTIMIZERS[optimizer], options, dtype)
+    rule = OPTIMIZERS[optimizer]
+    constant = rule.compiled.choose_constant(options)
+    return kept.open(partial(Program, kernels), graph, loss, rule, constant, dtype)
 
 
 def _find_excess(graph, most_rows):
@@ -123,13 +115,6 @@ def _find_excess(graph, most_rows):
             f"are for {_WIDEST} units and {_LARGEST} numbers at most"
         )
     return ""
-
-
-def _list_parameters(links):
-    """Return the parameters of the layers of links."""
-    layers = [getattr(link.layer, "layer", link.layer) for link in links]
-    modules = [layer for layer in layers if isinstance(layer, nn.Module)]
-    return [p for module in modules for p in module.parameters()]
 
 
 def _read_dtype(module):
@@ -160,8 +145,8 @@ class Program:
         The criterion.
     rule : OptimizerRule
         The optimizer.
-    options : dict
-        Those of its group: what networks trained together have in common of them.
+    constant : str
+        The name of its opcode, under the options that networks trained together have in common.
     dtype : numpy.dtype
         That of the parameters.
 
@@ -177,7 +162,7 @@ class Program:
         The buffers of a network that steps change, as parts of its flat buffers (S,).
     """
 
-    def __init__(self, kernels, graph, loss, rule, options, dtype):
+    def __init__(self, kernels, graph, loss, rule, constant, dtype):
         self.kernels = kernels
         self.graph = graph
         self.loss = loss
@@ -193,7 +178,6 @@ class Program:
         # what all networks need is compiled now; dropout, where its rate is not 0
         load_calls(kernels, graph.links[~is_dropout], dtype)
         self.products = load_products(kernels, dtype, has_windows=graph.has_windows)
-        constant = rule.compiled.choose_constant(options)
         self.of_step = (
             load_address(kernels, "loss", loss.opcode, dtype),
             load_address(kernels, "update", getattr(kernels, constant), dtype),

@@ -6,7 +6,7 @@
 A step of linear regression by Adam, in float32, on layers of some widths with batches of some rows.
 The figures are the time of the compiled step, which one core computes, over that of torch's. Those
 beyond 1 are where torch is faster. By two of them the planner chooses where a step has several
-threads (sktune/engine/compiled/speeds); beyond 2,048 units, or 131,072 numbers in a batch of the
+threads (sktune/engine/compiled/speeds); beyond 4,096 units, or 524,288 numbers in a batch of the
 widest layer, the compiled steps leave the step to torch in any case.
 """
 

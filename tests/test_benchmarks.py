@@ -451,6 +451,17 @@ def test_time_to_a_score_is_that_of_the_first_candidate_to_reach_it():
     assert script.seconds_to(0.95, finished) is None
 
 
+def test_convolutions(tmp_path, capsys):
+    (row,) = run("convolutions", tmp_path, "--nets", "8 x 8, 8 and 16 channels", "--rounds", "1")[
+        "nets"
+    ]
+
+    assert row["steps"] == "compiled"
+    assert row["numbers"] == 8 * 64 * 64
+    assert min(row["compiled"], row["stacked"], row["loop"]) > 0
+    assert row["net"] in capsys.readouterr().out
+
+
 def test_ensembles(tmp_path, capsys):
     script = import_module("ensembles")
     rows = run("ensembles", tmp_path, "--quick")["rows"]

@@ -152,13 +152,21 @@ class CompiledForm:
         The name of the optimizer's opcode in ``sktune/engine/compiled/kernels.py``.
     options : tuple of str
         The options that the kernel reads, at most five, in its order.
+    variants : dict of str to str
+        The names of other opcodes, by the options that choose them.
     unsupported : tuple of str
         Options that the kernel does not know.
     """
 
     constant: str
     options: tuple
+    variants: dict = field(default_factory=dict)
     unsupported: tuple = ("differentiable", "capturable")
+
+    def choose_constant(self, options):
+        """Return the name of the opcode under some options."""
+        chosen = [name for option, name in self.variants.items() if options.get(option)]
+        return chosen[0] if chosen else self.constant
 
 
 @dataclass(frozen=True)
@@ -234,7 +242,7 @@ _MOMENTS = {"exp_avg": StateTensor(), "exp_avg_sq": StateTensor()}
 _MOMENTUM = {"momentum_buffer": StateTensor(needs="momentum")}
 _LARGEST = {"max_exp_avg_sq": StateTensor(needs="amsgrad")}
 _ALL_DEVICES = frozenset({"cpu", "cuda", "mps"})
-_COMPILED_ADAM = CompiledForm("ADAM", (*_BETAS, "amsgrad"))
+_COMPILED_ADAM = CompiledForm("ADAM", _BETAS, {"amsgrad": "AMSGRAD"})
 
 OPTIMIZERS = {
     torch.optim.SGD: OptimizerRule(
@@ -277,7 +285,9 @@ OPTIMIZERS = {
         ("alpha", "eps", "momentum"),
         {"square_avg": StateTensor(), **_MOMENTUM, "grad_avg": StateTensor(needs="centered")},
         shared=("maximize", "centered"),
-        compiled=CompiledForm("RMSPROP", ("alpha", "eps", "momentum", "centered")),
+        compiled=CompiledForm(
+            "RMSPROP", ("alpha", "eps", "momentum"), {"centered": "CENTERED_RMSPROP"}
+        ),
     ),
     torch.optim.Adagrad: OptimizerRule(
         update_adagrad,

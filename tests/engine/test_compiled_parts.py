@@ -13,8 +13,8 @@ from sklearn.datasets import make_classification
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sktune import GridSearchCV, NeuralNetClassifier
-from sktune.engine.compiled import loading, opcodes, program
+from sktune import GridSearchCV, NeuralNetClassifier, NeuralNetRegressor
+from sktune.engine.compiled import loading, opcodes, program, updates
 from sktune.engine.compiled.entries import parts, telling
 
 X, y = make_classification(90, n_features=7, n_informative=4, n_classes=3, random_state=0)
@@ -29,27 +29,62 @@ def weights(net):
 @pytest.fixture
 def loaded(monkeypatch):
     """Return the parts that are loaded in a test, by their kinds and opcodes."""
-    # few rows are trained in float64
-    for dtype in (np.dtype(np.float64), DTYPE):
-        loading.load_kernels(dtype)
     found = {}
     monkeypatch.setattr(loading, "_parts", found)
+    # the trial step loads parts, too
+    loading.load_kernels.cache_clear()
     return found
 
 
-def test_a_network_loads_the_parts_that_it_needs(loaded):
-    net = NeuralNetClassifier(
-        module__hidden=(8,), module__dropout=0.0, module__activation="tanh", max_epochs=1
-    )
+@pytest.mark.parametrize(
+    ("kind", "loss"),
+    [
+        (NeuralNetClassifier, opcodes.CROSS_ENTROPY),
+        (NeuralNetRegressor, opcodes.SQUARED_ERROR),
+    ],
+)
+def test_a_network_loads_the_parts_that_it_needs(kind, loss, loaded):
+    net = kind(module__hidden=(8,), module__dropout=0.0, module__activation="tanh", max_epochs=1)
     net.fit(X, y)
 
     assert {key[:2] for key in loaded} == {
         ("apply", opcodes.LINEAR),
         ("trace", opcodes.LINEAR),
         ("layer", opcodes.TANH),
-        ("loss", opcodes.CROSS_ENTROPY),
-        ("update", loading.load_kernels(DTYPE).ADAM),
+        ("loss", loss),
+        ("update", updates.ADAM),
+        ("multiply", 0),
+        ("transpose", 0),
     }
+
+
+@pytest.mark.parametrize(
+    ("rule", "option", "expected"),
+    [
+        (torch.optim.Adam, "amsgrad", updates.AMSGRAD),
+        (torch.optim.RMSprop, "centered", updates.CENTERED_RMSPROP),
+    ],
+)
+def test_an_option_chooses_the_part_of_an_optimizer(rule, option, expected, loaded):
+    NeuralNetClassifier(optimizer=rule, max_epochs=1).set_params(
+        **{f"optimizer__{option}": True}
+    ).fit(X, y)
+
+    assert {key[1] for key in loaded if key[0] == "update"} == {updates.ADAM, expected}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", loading.TRIALS)
+def test_a_trial_step_by_each_criterion_tells_a_wrong_outcome(dtype, loss, monkeypatch):
+    kernels = loading.load_kernels(np.dtype(dtype), loss)
+    assert kernels is not None
+
+    targets, expected, gradient = loading.TRIALS[loss]
+    monkeypatch.setitem(loading.TRIALS, loss, (targets, expected, [2 * x for x in gradient]))
+    loading.load_kernels.cache_clear()
+    with pytest.warns(RuntimeWarning, match="its code takes a step to"):
+        assert loading.load_kernels(np.dtype(dtype), loss) is None
+    loading.load_kernels.cache_clear()
 
 
 def test_dropout_and_penalties_are_loaded_when_they_are_on(loaded):
@@ -107,8 +142,8 @@ def test_what_a_workspace_held_before_reaches_no_parameter(batch_size, monkeypat
     kernels = loading.load_kernels(DTYPE)
     make = kernels.make_workspace
 
-    def make_used(links, n_rows, dtype):
-        space = make(links, n_rows, dtype)
+    def make_used(*args):
+        space = make(*args)
         for name in ("tables", "gradients", "inputs", "transposed", "product", "sums", "moments"):
             getattr(space, name)[...] = 1e6
         return space

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sktune import NeuralNetClassifier
+from sktune.engine.compiled import program
+from sktune.engine.compiled.loading import load_kernels
 
 pytestmark = [
     pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="no Numba"),
@@ -91,11 +93,7 @@ class OfTable(nn.Module):
 
     def forward(self, X):
         X = F.max_pool2d(self.first(self.image(X)).relu(), 2)
-        return self.output(X.view(len_of(X), -1))
-
-
-def len_of(X):
-    return X.shape[0]
+        return self.output(X.view(len(X), -1))
 
 
 class OfSequences(nn.Module):
@@ -277,6 +275,28 @@ def fit_both(net, X, y):
     with compiled_steps(False):
         by_torch = clone(net).fit(X, y)
     return by_torch, clone(net).fit(X, y)
+
+
+def test_large_steps_are_taken_few_at_a_time(monkeypatch):
+    kernels = load_kernels(np.dtype(np.float64))
+    net, X = make_net("images: two")
+    expected = clone(net).fit(X, y)
+    calls = []
+    plain = kernels.train_steps
+
+    def note(*arguments):
+        calls.append(len(arguments[16]))
+        return plain(*arguments)
+
+    monkeypatch.setattr(kernels, "train_steps", note)
+    # a row takes 2 * 9 * 9 * 42 products, 9 * 9 * 7 * 42 and 294 * 3
+    monkeypatch.setattr(program, "_MOST_PRODUCTS", 3 * 16 * 31_500 * 2)
+    found = clone(net).fit(X, y)
+
+    # 110 rows are 7 steps
+    assert calls == [2, 2, 2, 1] * 3
+    for one, other in zip(expected.module_.parameters(), found.module_.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_statistics_of_channels_may_be_an_average_over_all_steps():

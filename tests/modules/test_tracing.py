@@ -39,6 +39,26 @@ def sequence(self, X):
     return self.last(F.relu(self.first(X)))
 
 
+def counting_rows(self, X):
+    layers = [self.first, self.last]
+    for layer in layers[: len(layers)]:
+        X = layer(X.reshape(len(X), -1))
+    return X
+
+
+def test_rows_are_counted_by_len():
+    assert list(find_chain(made(counting_rows))) == ["first", "last"]
+    assert "len" not in globals()
+
+
+def test_what_fails_while_rows_are_counted_leaves_len():
+    def forward(self, X):
+        return self.last(self.first(X))[: len(X) // 2]
+
+    assert find_chain(made(forward)) is None
+    assert "len" not in globals()
+
+
 def test_layers_are_read_in_their_order():
     def forward(self, X, scale=None, **kwargs):
         X = self.first(X.view(-1, X.shape[1]))

@@ -27,6 +27,7 @@ from sktune.engine.compiled.entries.parts import (
     call_update,
     load_part,
 )
+from sktune.engine.compiled.entries.products import Products
 from sktune.engine.compiled.opcodes import (
     ABSOLUTE_ERROR,
     BINARY_CROSS_ENTROPY,
@@ -50,12 +51,14 @@ from sktune.engine.compiled.updates import (
     ADAGRAD,
     ADAM,
     ADAMAX,
+    AMSGRAD,
+    CENTERED_RMSPROP,
     NADAM,
     RADAM,
     RMSPROP,
     SGD,
 )
-from sktune.engine.compiled.vectors import FASTMATH, OPTIONS, cast, compiled, inlined
+from sktune.engine.compiled.vectors import FASTMATH, OPTIONS, cast, inlined
 
 # What a program reads from this module.
 __all__ = [
@@ -64,12 +67,15 @@ __all__ = [
     "ADAGRAD",
     "ADAM",
     "ADAMAX",
+    "AMSGRAD",
     "BINARY_CROSS_ENTROPY",
+    "CENTERED_RMSPROP",
     "CROSS_ENTROPY",
     "HUBER",
     "NADAM",
     "POISSON",
     "PROBABILITY_NLL",
+    "Products",
     "RADAM",
     "RMSPROP",
     "SGD",
@@ -128,7 +134,7 @@ def _backward(links, calls, settings, flat, gradient, space, n, n_rows):
             has_layers = False
 
 
-@compiled
+@inlined
 def _train_steps(
     links,
     calls,
@@ -225,9 +231,49 @@ def _keep(sources):
     """Return the steps as a function that Numba keeps on disk until one of the sources changes."""
 
     @_kept
-    def train_steps(*arguments):
+    def train_steps(
+        links,
+        calls,
+        settings,
+        of_step,
+        loss_options,
+        options,
+        flat,
+        gradient,
+        state,
+        first,
+        second,
+        third,
+        space,
+        t,
+        data,
+        order,
+        sizes,
+        rates,
+        start,
+    ):
         _ = sources
-        return _train_steps(*arguments)
+        return _train_steps(
+            links,
+            calls,
+            settings,
+            of_step,
+            loss_options,
+            options,
+            flat,
+            gradient,
+            state,
+            first,
+            second,
+            third,
+            space,
+            t,
+            data,
+            order,
+            sizes,
+            rates,
+            start,
+        )
 
     return train_steps
 

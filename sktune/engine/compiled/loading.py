@@ -4,6 +4,7 @@ Numba compiles the kernels when they are first used, and keeps them on disk. Wha
 not need is not compiled for it: see :mod:`sktune.engine.compiled.entries.parts`.
 """
 
+import math
 import threading
 import warnings
 from functools import cache
@@ -24,15 +25,19 @@ _parts = {}
 
 
 @cache
-def load_kernels(dtype):
-    """Return the module of the kernels, compiled for a type; None where Numba cannot do it."""
+def load_kernels(dtype, loss=opcodes.SQUARED_ERROR):
+    """Return the module of the kernels, compiled for a type; None where Numba cannot do it.
+
+    A trial step tells it. It needs the same criterion as a network, where that is an opcode of
+    `TRIALS`: another one would be compiled for the trial alone.
+    """
     if find_spec("numba") is None:
         return None
     try:
         from sktune.engine.compiled import kernels
 
         with _lock, compiling(dtype):
-            _try_step(kernels, dtype)
+            _try_step(kernels, dtype, loss if loss in TRIALS else opcodes.SQUARED_ERROR)
     # whatever happens, for instance in a Numba that does not fit this Python or NumPy
     except Exception as error:
         cause = f"{type(error).__name__}: {error}"
@@ -73,23 +78,34 @@ def load_address(kernels, kind, opcode, dtype):
     return _parts[key].address
 
 
-def bind_trial_step(kernels, X, target, flat, gradient, rate):
-    """Return a function that takes a step of linear regression by Adam, and returns its losses.
+def load_products(kernels, dtype, *, has_windows=False):
+    """Return the addresses of what operations call, for the workspace of a network.
+
+    `has_windows` tells whether there are convolutions.
+    """
+    names = kernels.Products._fields if has_windows else ("multiply", "transpose")
+    return kernels.Products(**{name: load_address(kernels, name, 0, dtype) for name in names})
+
+
+def bind_trial_step(kernels, X, target, flat, gradient, rate, loss=opcodes.SQUARED_ERROR):
+    """Return a function that trains a linear layer by a step of Adam, and returns its losses.
 
     Parameters
     ----------
     kernels : module
     X : ndarray (n_rows, n_inputs)
-    target : ndarray (n_rows, n_outputs)
+    target : ndarray (n_rows, n_targets)
     flat : ndarray (n_parameters,)
         The weights and biases. Each call changes them, and writes the `gradient`.
     gradient : ndarray (n_parameters,)
     rate : float
         The learning rate.
+    loss : int, default=opcodes.SQUARED_ERROR
+        The opcode of the criterion.
     """
     dtype = flat.dtype
     n_inputs = X.shape[1]
-    module = nn.Linear(n_inputs, target.shape[1], device="meta")
+    module = nn.Linear(n_inputs, len(flat) // (n_inputs + 1), device="meta")
     links = open_links(module, (Link("", None, (0,)),))
     graph = GraphReader(module, links, n_inputs).read()
     nothing = flat[:0]
@@ -97,7 +113,7 @@ def bind_trial_step(kernels, X, target, flat, gradient, rate):
         graph.links,
         load_calls(kernels, graph.links, dtype),
         graph.settings,
-        _load_trial_parts(kernels, dtype),
+        _load_trial_parts(kernels, loss, dtype),
         # the mean, and no option
         np.zeros(2),
         _list_trial_options(),
@@ -107,7 +123,7 @@ def bind_trial_step(kernels, X, target, flat, gradient, rate):
         np.zeros_like(flat),
         np.zeros_like(flat),
         nothing,
-        kernels.make_workspace(graph.links, len(X), dtype),
+        kernels.make_workspace(graph.links, len(X), dtype, load_products(kernels, dtype)),
         0,
         (X, target, np.ones(len(X), dtype)),
         np.arange(len(X)),
@@ -118,11 +134,10 @@ def bind_trial_step(kernels, X, target, flat, gradient, rate):
     return lambda: kernels.train_steps(*arguments)
 
 
-def _load_trial_parts(kernels, dtype):
+def _load_trial_parts(kernels, loss, dtype):
     """Return the addresses of the loss and the optimizer of a trial step; it has nothing else."""
-    loss = load_address(kernels, "loss", kernels.SQUARED_ERROR, dtype)
     rule = load_address(kernels, "update", kernels.ADAM, dtype)
-    return loss, rule, 0, 0
+    return load_address(kernels, "loss", loss, dtype), rule, 0, 0
 
 
 def _list_trial_options():
@@ -133,16 +148,28 @@ def _list_trial_options():
     return options
 
 
-def _try_step(kernels, dtype):
-    """Take a step of linear regression by Adam, whose outcome is known; raise if it is another."""
+# The targets of three rows in a trial step by a criterion, and the loss and the gradient of weights
+# and biases that are zeros.
+TRIALS = {
+    opcodes.SQUARED_ERROR: ([1, 0, 1], 2 / 3, [-4 / 3, -2 / 3, -4 / 3]),
+    opcodes.CROSS_ENTROPY: (
+        [0, 1, 0],
+        math.log(2),
+        [-1 / 3, 1 / 6, 1 / 3, -1 / 6, -1 / 6, 1 / 6],
+    ),
+}
+
+
+def _try_step(kernels, dtype, loss):
+    """Take a step of Adam whose outcome is known; raise if it is another."""
+    targets, expected_loss, expected_gradient = TRIALS[loss]
     X = np.array([[1, 0], [0, 2], [1, 1]], dtype)
-    target = X[:, :1].copy()
-    # two weights and a bias
-    flat = np.zeros(3, dtype)
+    target = np.array(targets, dtype).reshape(3, 1)
+    flat = np.zeros(len(expected_gradient), dtype)
     gradient = np.zeros_like(flat)
-    losses = bind_trial_step(kernels, X, target, flat, gradient, 0.3)()
-    # Adam's first step is the learning rate, against the sign of each gradient
+    losses = bind_trial_step(kernels, X, target, flat, gradient, 0.3, loss)()
     found = [*losses, *gradient, *flat]
-    expected = [2 / 3, -4 / 3, -2 / 3, -4 / 3, 0.3, 0.3, 0.3]
+    # Adam's first step is the learning rate, against the sign of each gradient
+    expected = [expected_loss, *expected_gradient, *(-0.3 * np.sign(expected_gradient))]
     if len(losses) != 1 or not np.allclose(found, expected):
         raise ArithmeticError(f"its code takes a step to {found} in place of {expected}")

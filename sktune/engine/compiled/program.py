@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from sktune.engine.compiled import opcodes
 from sktune.engine.compiled.criteria.reading import read_loss
-from sktune.engine.compiled.loading import load_address, load_calls, load_kernels
+from sktune.engine.compiled.loading import load_address, load_calls, load_kernels, load_products
 from sktune.engine.compiled.opcodes import DROPOUT_INDEX, DROPOUT_LAYER, FIRST_CLIP, OPCODE
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
@@ -37,8 +38,10 @@ _LARGEST = 1 << 19
 # The most numbers of a batch of images, in any of the tables: nets up to here took 0.3 to 0.7 of
 # the time of torch's steps on one core, and nets of 2,100,000 and 2,400,000 numbers 1.05 and 1.2.
 _LARGEST_IMAGES = 1 << 21
-# Ctrl-C is listened to after so many steps.
+# Ctrl-C is listened to after so many steps, and after about as many products of numbers: those of
+# a second.
 _MOST_STEPS = 1000
+_MOST_PRODUCTS = 10_000_000_000
 _NOT_READ = "its module has operations that the compiled kernels do not know"
 
 
@@ -91,19 +94,19 @@ def find_program(module, criterion, match, optimizer, options, batches):
         return "its batches are of one row, whose variance batch normalisation needs"
     if not are_entries(rows.X, graph.lookups):
         return "its rows hold other numbers than its embeddings have"
-    dtype = _read_dtype(module)
-    kernels = load_kernels(dtype)
-    if kernels is None:
-        return "Numba is not installed, or does not work"
-    loss = read_loss(kernels, criterion, match, rows, graph)
+    loss = read_loss(opcodes, criterion, match, rows, graph)
     if loss is None:
         return "the compiled kernels do not know its criterion, or its targets do not fit to it"
+    dtype = _read_dtype(module)
+    kernels = load_kernels(dtype, loss.opcode)
+    if kernels is None:
+        return "Numba is not installed, or does not work"
     is_alone = torch.get_num_threads() == 1
     if not is_alone and graph.has_windows:
         return "several threads compute its convolutions together"
     if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
         return "several threads compute it together"
-    return Program(kernels, graph, loss, OPTIMIZERS[optimizer], dtype)
+    return Program(kernels, graph, loss, OPTIMIZERS[optimizer], options, dtype)
 
 
 def _find_excess(graph, most_rows):
@@ -157,6 +160,8 @@ class Program:
         The criterion.
     rule : OptimizerRule
         The optimizer.
+    options : dict
+        Those of its group: what networks trained together have in common of them.
     dtype : numpy.dtype
         That of the parameters.
 
@@ -172,7 +177,7 @@ class Program:
         The buffers of a network that steps change, as parts of its flat buffers (S,).
     """
 
-    def __init__(self, kernels, graph, loss, rule, dtype):
+    def __init__(self, kernels, graph, loss, rule, options, dtype):
         self.kernels = kernels
         self.graph = graph
         self.loss = loss
@@ -187,9 +192,11 @@ class Program:
         self.drops_by_function = FUNCTION_INDEX in indices
         # what all networks need is compiled now; dropout, where its rate is not 0
         load_calls(kernels, graph.links[~is_dropout], dtype)
+        self.products = load_products(kernels, dtype, has_windows=graph.has_windows)
+        constant = rule.compiled.choose_constant(options)
         self.of_step = (
             load_address(kernels, "loss", loss.opcode, dtype),
-            load_address(kernels, "update", getattr(kernels, rule.compiled.constant), dtype),
+            load_address(kernels, "update", getattr(kernels, constant), dtype),
         )
 
     def bind(
@@ -249,6 +256,7 @@ class Program:
             *arrays,
         )
 
+        most_steps = self._count_steps_at_once(sizes.max(initial=1))
         # by what the layout of the workspace follows from
         layout = (links.tobytes(), sizes.max(initial=0))
 
@@ -256,8 +264,8 @@ class Program:
             losses = []
             space = self._open_space(layout, links, flat.dtype)
             steps = slice(0, len(sizes)) if steps is None else steps
-            for start in range(steps.start, steps.stop, _MOST_STEPS):
-                some = slice(start, min(start + _MOST_STEPS, steps.stop))
+            for start in range(steps.start, steps.stop, most_steps):
+                some = slice(start, min(start + most_steps, steps.stop))
                 losses += self.kernels.train_steps(
                     *net,
                     space,
@@ -279,10 +287,16 @@ class Program:
 
         return train
 
+    def _count_steps_at_once(self, n_rows):
+        """Return how many steps of at most so many rows are taken in a call."""
+        # those of the outputs, and of the gradients of weights and inputs
+        n_products = 3 * n_rows * max(self.graph.n_products, 1)
+        return max(1, min(_MOST_STEPS, _MOST_PRODUCTS // n_products))
+
     def _open_space(self, layout, links, dtype):
         """Return the tables of this thread; a network of another layout gets new ones."""
         if getattr(self.own, "layout", None) != layout:
-            self.own.space = self.kernels.make_workspace(links, layout[1], dtype)
+            self.own.space = self.kernels.make_workspace(links, layout[1], dtype, self.products)
             self.own.layout = layout
         return self.own.space
 

@@ -21,6 +21,8 @@ NADAM = 4
 ADAMAX = 5
 RADAM = 6
 ADADELTA = 7
+AMSGRAD = 8
+CENTERED_RMSPROP = 9
 
 
 @inlined
@@ -40,17 +42,15 @@ def update(rule, options, rate, t, p, g, first, second, third):
     decay = zero if options[1] else cast(options[0], p[0])
     own = options[3:]
     if rule == ADAM:
-        if own[3]:
-            _update_amsgrad(own, rate, t, p, g, first, second, third, keep, decay)
-        else:
-            _update_adam(own, rate, t, p, g, first, second, keep, decay)
+        _update_adam(own, rate, t, p, g, first, second, keep, decay)
+    elif rule == AMSGRAD:
+        _update_amsgrad(own, rate, t, p, g, first, second, third, keep, decay)
     elif rule == SGD:
         _update_sgd(own, rate, t, p, g, first, decay)
     elif rule == RMSPROP:
-        if own[3]:
-            _update_centered_rmsprop(own, rate, p, g, first, second, third, decay)
-        else:
-            _update_rmsprop(own, rate, p, g, first, second, decay)
+        _update_rmsprop(own, rate, p, g, first, second, decay)
+    elif rule == CENTERED_RMSPROP:
+        _update_centered_rmsprop(own, rate, p, g, first, second, third, decay)
     elif rule == ADAGRAD:
         _update_adagrad(own, rate, t, p, g, first, decay)
     elif rule == NADAM:

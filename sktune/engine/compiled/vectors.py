@@ -35,7 +35,8 @@ OPTIONS = {"nogil": True, "error_model": "numpy"}
 # rounded once: it chooses by what is compiled beside them, so that code from the disk would give
 # other numbers than new code. `multiply_add` tells where they are.
 FASTMATH = set()
-compiled = njit(fastmath=FASTMATH, **OPTIONS)
+# It is called by compiled code only, and has no wrapper for calls by Python: one would crash it.
+compiled = njit(fastmath=FASTMATH, no_cpython_wrapper=True, no_cfunc_wrapper=True, **OPTIONS)
 # What is written into its caller, so that it is not compiled once more by itself.
 inlined = njit(inline="always", fastmath=FASTMATH, **OPTIONS)
 
@@ -414,7 +415,7 @@ def as_computed(x):
     return x + cast(0.0, x)
 
 
-@compiled
+@inlined
 def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
     """Write ``c = a @ b + bias``, with a bias per row.
 
@@ -466,7 +467,7 @@ def multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
             i += 2 if has_two else 1
 
 
-@compiled
+@inlined
 def transpose(a, a_row, b, b_row, n_rows, n_columns):
     """Write `b`, the transposed `a` (n_rows, n_columns); both have room for whole vectors."""
     n = BYTES // a.itemsize

@@ -173,9 +173,37 @@ def trace(module, n_dimensions=2):
     """
     with _TRACING:
         tracer = _Tracer(n_dimensions)
-        with _telling_reasons():
+        with _telling_reasons(), _counting_rows(module):
             graph = tracer.trace(_Root(module))
     return graph, tracer.lines
+
+
+def _count_rows(thing):
+    """Return what ``len`` does; of a stand-in it is a number that the graph holds."""
+    return thing.size(0) if isinstance(thing, fx.Proxy) else len(thing)
+
+
+@contextmanager
+def _counting_rows(module):
+    """Let the forwards of a module's parts call ``len`` of a stand-in, in a block.
+
+    Python asks ``len`` for a number. So their files get a function of this name, which other
+    threads may call, too: for all else it is what it was.
+    """
+    changed = []
+    for part in module.modules():
+        code = getattr(type(part).forward, "__code__", None)
+        names = getattr(type(part).forward, "__globals__", None)
+        if code is None or code.co_filename.startswith(_LIBRARIES):
+            continue
+        if "len" in code.co_names and "len" not in names:
+            names["len"] = _count_rows
+            changed.append(names)
+    try:
+        yield
+    finally:
+        for names in changed:
+            del names["len"]
 
 
 @contextmanager

@@ -10,7 +10,14 @@ import math
 import numpy as np
 
 from sktune.engine.compiled.activations.exponentials import exponential, find_largest_exponent
-from sktune.engine.compiled.vectors import as_computed, cast, choose, compiled, multiply_add
+from sktune.engine.compiled.vectors import (
+    as_computed,
+    cast,
+    choose,
+    compiled,
+    inlined,
+    multiply_add,
+)
 
 # The distances from 1 to the next number, in float32 and in float64.
 _EPSILONS = (float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps))
@@ -20,6 +27,15 @@ _EPSILONS = (float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps))
 def find_epsilon(values):
     """Return what skorch adds to probabilities before it takes their logarithm."""
     return cast(_EPSILONS[values.itemsize // 8], values[0])
+
+
+@inlined
+def _add_weights(weights):
+    """Return a sum; that of Numba would be compiled for longer."""
+    total = 0.0
+    for i in range(len(weights)):
+        total += weights[i]
+    return total
 
 
 @compiled
@@ -74,7 +90,7 @@ def cross_entropy(
     other = cast(smoothing / n_classes, zero)
 
     is_weighted = len(class_weight) > 0
-    total_class_weight = cast(class_weight.sum(), zero)
+    total_class_weight = cast(_add_weights(class_weight), zero)
 
     # The largest logit of each row is subtracted, so that no exponential overflows.
     for i in range(n):

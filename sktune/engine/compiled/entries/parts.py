@@ -17,13 +17,20 @@ from numba import cfunc, from_dtype, typeof, types
 
 from sktune.engine.compiled.criteria.choosing import compute_loss
 from sktune.engine.compiled.entries.calling import make_call
+from sktune.engine.compiled.entries.products import (
+    sign_add_places,
+    sign_multiply,
+    sign_multiply_gathered,
+    sign_transpose,
+)
 from sktune.engine.compiled.gradients.clipping import clip
 from sktune.engine.compiled.gradients.penalties import penalize
 from sktune.engine.compiled.operations.choosing import apply_operation, trace_operation
 from sktune.engine.compiled.operations.layers import apply_layer
 from sktune.engine.compiled.operations.workspace import open_workspace
+from sktune.engine.compiled.spatial.products import add_places, multiply_gathered
 from sktune.engine.compiled.updates import update
-from sktune.engine.compiled.vectors import FASTMATH
+from sktune.engine.compiled.vectors import FASTMATH, multiply, transpose
 
 _LINK = types.Array(types.int64, 1, "C")
 _SETTINGS = types.Array(types.float64, 1, "C")
@@ -154,6 +161,38 @@ def _make_clip(opcode, sources):
     return clip_gradient
 
 
+def _make_multiply(opcode, sources):
+    def multiply_tables(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row):
+        _ = opcode, sources
+        multiply(c, c_row, a, a_row, a_column, b, b_row, shape, bias, bias_row)
+
+    return multiply_tables
+
+
+def _make_transpose(opcode, sources):
+    def transpose_table(a, a_row, b, b_row, n_rows, n_columns):
+        _ = opcode, sources
+        transpose(a, a_row, b, b_row, n_rows, n_columns)
+
+    return transpose_table
+
+
+def _make_multiply_gathered(opcode, sources):
+    def multiply_rows(c, c_row, a, a_row, b, a_at, b_at, n, n_rows, n_columns, bias, bias_row):
+        _ = opcode, sources
+        multiply_gathered(c, c_row, a, a_row, b, a_at, b_at, n, n_rows, n_columns, bias, bias_row)
+
+    return multiply_rows
+
+
+def _make_add_places(opcode, sources):
+    def add_sums(c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, shape):
+        _ = opcode, sources
+        add_places(c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, shape)
+
+    return add_sums
+
+
 # For each kind: what makes the function of an opcode, and its signature.
 _KINDS = {
     "apply": (_make_apply, _sign_apply),
@@ -163,6 +202,10 @@ _KINDS = {
     "update": (_make_update, _sign_update),
     "penalty": (_make_penalty, _sign_penalty),
     "clip": (_make_clip, _sign_clip),
+    "multiply": (_make_multiply, sign_multiply),
+    "transpose": (_make_transpose, sign_transpose),
+    "multiply_gathered": (_make_multiply_gathered, sign_multiply_gathered),
+    "add_places": (_make_add_places, sign_add_places),
 }
 
 
@@ -171,8 +214,10 @@ def load_part(kind, opcode, dtype):
 
     Parameters
     ----------
-    kind : {"apply", "trace", "layer", "loss", "update", "penalty", "clip"}
+    kind : str
+        A key of the table above.
     opcode : int
+        0 where a kind has one part only.
     dtype : numpy.dtype
 
     Returns

@@ -1,7 +1,6 @@
 """Linear layers of the compiled kernels."""
 
-import numpy as np
-
+from sktune.engine.compiled.entries.products import call_multiply, call_transpose
 from sktune.engine.compiled.opcodes import (
     ADDED,
     BIAS,
@@ -18,14 +17,7 @@ from sktune.engine.compiled.opcodes import (
     A,
 )
 from sktune.engine.compiled.operations.workspace import padded
-from sktune.engine.compiled.vectors import (
-    compiled,
-    copy,
-    inlined,
-    multiply,
-    scale_and_add_up,
-    transpose,
-)
+from sktune.engine.compiled.vectors import compiled, copy, inlined, scale_and_add_up
 
 
 @compiled
@@ -33,25 +25,20 @@ def apply_linear(link, flat, space, n):
     """Compute the outputs of a linear layer for n rows."""
     n_inputs = link[N_INPUTS]
     n_outputs = link[N_OUTPUTS]
-    # not literal numbers, for which Numba would compile one more product
-    one = np.int64(1)
+    outputs = space.tables[link[OUT]]
+    inputs = space.tables[link[A]]
+    weight = flat[link[WEIGHT] :]
     bias = space.zero
-    bias_stride = np.int64(0)
+    bias_stride = 0
     if link[BIAS] >= 0:
         bias = flat[link[BIAS] :]
-        bias_stride = one
+        bias_stride = 1
     # (H, F) @ (F, n) -> (H, n)
-    multiply(
-        space.tables[link[OUT]],
-        space.stride,
-        flat[link[WEIGHT] :],
-        n_inputs,
-        one,
-        space.tables[link[A]],
-        space.stride,
-        (n_outputs, n, n_inputs),
-        bias,
-        bias_stride,
+    stride = space.stride
+    shape = (n_outputs, n, n_inputs)
+    call_multiply(
+        space.products.multiply,
+        (outputs, stride, weight, n_inputs, 1, inputs, stride, shape, bias, bias_stride),
     )
 
 
@@ -90,8 +77,10 @@ def trace_linear(link, flat, gradient, space, above, n, n_rows):
     has_rows = link[OPTION] == 1
     inputs = space.inputs if has_rows else space.transposed
     if not has_rows:
-        transpose(
-            space.tables[link[A]], stride, inputs, space.row_stride, padded(n_inputs, flat), n
+        n_rows_of_table = padded(n_inputs, flat)
+        call_transpose(
+            space.products.transpose,
+            (space.tables[link[A]], stride, inputs, space.row_stride, n_rows_of_table, n),
         )
     shape = (n_outputs, n_inputs, n_rows)
     is_first = link[IS_FIRST_WEIGHT] == 1
@@ -99,13 +88,12 @@ def trace_linear(link, flat, gradient, space, above, n, n_rows):
 
     # The gradient of the layer's inputs: (F, H) @ (H, n) -> (F, n).
     if link[FLOW_A] != NOTHING:
-        one = np.int64(1)
-        zero = np.int64(0)
         below = space.gradients[link[SLOT_A]]
         summand = space.gradients[-1] if link[FLOW_A] == ADDED else below
         shape = (n_inputs, n, n_outputs)
-        multiply(
-            summand, stride, flat[weight:], one, n_inputs, above, stride, shape, space.zero, zero
+        call_multiply(
+            space.products.multiply,
+            (summand, stride, flat[weight:], 1, n_inputs, above, stride, shape, space.zero, 0),
         )
         if link[FLOW_A] == ADDED:
             for i in range(n_inputs * stride):
@@ -132,16 +120,18 @@ def _multiply_exactly(gradient, above, inputs, shape, space, is_first):
     n_outputs, n_inputs, _ = shape
     stride = space.stride
     row_stride = space.row_stride
-    one = np.int64(1)
-    zero = np.int64(0)
     if is_first and padded(n_inputs, gradient) == n_inputs:
-        multiply(
-            gradient, n_inputs, above, stride, one, inputs, row_stride, shape, space.zero, zero
+        call_multiply(
+            space.products.multiply,
+            (gradient, n_inputs, above, stride, 1, inputs, row_stride, shape, space.zero, 0),
         )
         return
     # Products are written in whole vectors: their padding must not reach the gradients.
     product = space.product
-    multiply(product, row_stride, above, stride, one, inputs, row_stride, shape, space.zero, zero)
+    call_multiply(
+        space.products.multiply,
+        (product, row_stride, above, stride, 1, inputs, row_stride, shape, space.zero, 0),
+    )
     for i in range(n_outputs):
         if is_first:
             copy(gradient[i * n_inputs :], product[i * row_stride :], n_inputs)

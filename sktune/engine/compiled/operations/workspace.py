@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sktune.engine.compiled.entries.products import Products, call_transpose
 from sktune.engine.compiled.opcodes import (
     FIRST_OPERATION,
     LINEAR,
@@ -17,7 +18,7 @@ from sktune.engine.compiled.opcodes import (
     SLOT,
     WIDTH,
 )
-from sktune.engine.compiled.vectors import BYTES, compiled, copy, transpose
+from sktune.engine.compiled.vectors import BYTES, copy, inlined
 
 
 class Workspace(NamedTuple):
@@ -48,9 +49,11 @@ class Workspace(NamedTuple):
     sums: np.ndarray
     # (T, 2, rows or width): the mean of each row or feature, and the inverse of its deviation
     moments: np.ndarray
+    # the addresses of what operations call
+    products: Products
 
 
-@compiled
+@inlined
 def padded(n, values):
     """Return n, filled up to whole vectors of the type of an array."""
     per_vector = BYTES // values.itemsize
@@ -68,8 +71,11 @@ def find_stride(n, values):
     return n_vectors * per_vector
 
 
-def make_workspace(links, n_rows, dtype):
-    """Return the workspace of batches of at most `n_rows`, for numbers of some type."""
+def make_workspace(links, n_rows, dtype, products):
+    """Return the workspace of batches of at most `n_rows`, for numbers of some type.
+
+    `products` are the :class:`Products` of this type.
+    """
     operations = links[links[:, OPCODE] >= FIRST_OPERATION]
     outputs = operations[operations[:, OPCODE] == LINEAR][:, N_OUTPUTS]
     n_tables = operations[:, OUT].max() + 1
@@ -97,6 +103,7 @@ def make_workspace(links, n_rows, dtype):
         like,
         np.zeros((2, n), dtype),
         np.zeros((n_tables, 2, max(n, widest)), dtype),
+        products,
     )
 
 
@@ -105,22 +112,26 @@ def open_workspace(dtype):
     flat = np.zeros(0, dtype)
     tables = np.zeros((0, 0), dtype)
     moments = np.zeros((0, 0, 0), dtype)
-    return Workspace(0, tables, tables, tables, 0, flat, flat, flat, flat, tables, moments)
+    return Workspace(
+        0, tables, tables, tables, 0, flat, flat, flat, flat, tables, moments, Products()
+    )
 
 
-@compiled
+@inlined
 def gather(space, X, rows, n):
     """Copy the rows of a batch into the workspace, and transpose them; n is their padded number."""
     n_features = X.shape[1]
     for i in range(len(rows)):
         copy(space.inputs[i * space.row_stride :], X[rows[i]], n_features)
     # (n, F) -> (F, n)
-    transpose(
-        space.inputs, space.row_stride, space.tables[0], space.stride, n, padded(n_features, X)
+    n_padded = padded(n_features, X)
+    call_transpose(
+        space.products.transpose,
+        (space.inputs, space.row_stride, space.tables[0], space.stride, n, n_padded),
     )
 
 
-@compiled
+@inlined
 def find_gradient(space, slot, value):
     """Return the table of the gradient of a value."""
     return space.tables[value] if slot < 0 else space.gradients[slot]

@@ -38,6 +38,8 @@ class Graph(NamedTuple):
         The greatest width of a value.
     widest_linear : int
         The greatest width of a linear layer, or 0.
+    n_products : int
+        The products of two numbers that the outputs of a row need.
     n_outputs : int
         The width of the last value.
     ending : class or None
@@ -56,6 +58,7 @@ class Graph(NamedTuple):
     settings: np.ndarray
     widest: int
     widest_linear: int
+    n_products: int
     n_outputs: int
     ending: type | None
     buffers: tuple
@@ -126,26 +129,22 @@ class GraphReader:
             for row, pair in value.operations + value.layers:
                 rows.append(row)
                 settings.append(pair)
-        has_batch_norm = any(
-            row[opcodes.OPCODE] == opcodes.BATCH_NORM and row[opcodes.N_POSITIONS] == 1
-            for row in rows
-        )
-        has_windows = any(row[opcodes.OPCODE] in _OF_WINDOWS for row in rows)
         write_flows(rows, has_layers=bool(self.values[0].layers))
+        links = np.array(rows, dtype=np.int64)
+        kinds = links[:, opcodes.OPCODE]
+        norms = links[kinds == opcodes.BATCH_NORM]
         return Graph(
-            np.array(rows, dtype=np.int64),
+            links,
             np.array(settings, dtype=np.float64),
             max(value.width for value in self.values),
-            max(
-                (row[opcodes.N_OUTPUTS] for row in rows if row[opcodes.OPCODE] == opcodes.LINEAR),
-                default=0,
-            ),
+            links[kinds == opcodes.LINEAR, opcodes.N_OUTPUTS].max(initial=0),
+            _count_products(links),
             self.values[-1].width,
             self.ending,
             tuple(self.buffers),
             tuple(dict.fromkeys(self.lookups)),
-            has_batch_norm,
-            has_windows,
+            bool((norms[:, opcodes.N_POSITIONS] == 1).any()),
+            bool(np.isin(kinds, _OF_WINDOWS).any()),
         )
 
     def _find_free(self, source):
@@ -311,6 +310,16 @@ _OPERATIONS = {
     Concatenation: GraphReader._read_concatenation,
     Lookup: GraphReader._read_lookup,
 }
+
+
+def _count_products(links):
+    """Return the products of two numbers that the outputs of a row need."""
+    linears = links[links[:, opcodes.OPCODE] == opcodes.LINEAR]
+    n_products = linears[:, opcodes.N_INPUTS] @ linears[:, opcodes.N_OUTPUTS]
+    windows = links[links[:, opcodes.OPCODE] == opcodes.CONVOLUTION]
+    sizes = (opcodes.IN_CHANNELS, opcodes.KERNEL_HEIGHT, opcodes.KERNEL_WIDTH)
+    of_output = windows[:, sizes].prod(axis=1) // np.maximum(windows[:, opcodes.GROUPS], 1)
+    return int(n_products + windows[:, opcodes.N_OUTPUTS] @ of_output)
 
 
 def _find_starts(named):

@@ -8,6 +8,7 @@ the outputs that look at it.
 
 import numpy as np
 
+from sktune.engine.compiled.entries.products import call_add_places, call_multiply_gathered
 from sktune.engine.compiled.opcodes import (
     ADDED,
     BIAS,
@@ -36,12 +37,7 @@ from sktune.engine.compiled.opcodes import (
     WEIGHT,
     A,
 )
-from sktune.engine.compiled.spatial.products import (
-    LONG_COLUMN,
-    TILE_OUTPUTS,
-    add_places,
-    multiply_gathered,
-)
+from sktune.engine.compiled.spatial.products import LONG_COLUMN, TILE_OUTPUTS
 from sktune.engine.compiled.spatial.windows import find_window, find_windows_over
 from sktune.engine.compiled.vectors import add_up, cast, compiled
 
@@ -91,18 +87,27 @@ def apply_convolution(link, flat, space, n):
             source = (group * n_inputs * height + source_y) * width + source_x
             if link[BIAS] >= 0:
                 bias = flat[link[BIAS] + channel :]
-            multiply_gathered(
-                space.tables[link[OUT], (channel * n_places + place) * space.stride :],
-                n_places * space.stride,
-                flat[link[WEIGHT] + channel * n_weights :],
-                n_weights,
-                # without a part in the image, the source may lie outside of it, and is not read
-                space.tables[link[A], max(source, 0) * space.stride :],
-                (in_weight, in_table, n_parts),
-                n_outputs,
-                n,
-                bias,
-                bias_stride,
+            target = space.tables[link[OUT], (channel * n_places + place) * space.stride :]
+            weight = flat[link[WEIGHT] + channel * n_weights :]
+            # without a part in the image, the source may lie outside of it, and is not read
+            table = space.tables[link[A], max(source, 0) * space.stride :]
+            row = n_places * space.stride
+            call_multiply_gathered(
+                space.products.multiply_gathered,
+                (
+                    target,
+                    row,
+                    weight,
+                    n_weights,
+                    table,
+                    in_weight,
+                    in_table,
+                    n_parts,
+                    n_outputs,
+                    n,
+                    bias,
+                    bias_stride,
+                ),
             )
 
 
@@ -228,12 +233,26 @@ def _trace_tile(link, gradient, space, above, n, places, channels):
             continue
         source = (group * n_inputs * height + y) * width + first * link[STRIDE_X] + shift
         target = channel * n_places + place_y * link[OUT_WIDTH] + first
-        add_places(
-            gradient[link[WEIGHT] + channel * n_inputs * n_parts + part :],
-            (n_inputs * n_parts, n_parts),
-            (above[target * stride :], n_places * stride, stride),
-            (table[source * stride :], height * width * stride, link[STRIDE_X] * stride),
-            (n_channels, n_inputs, stop - first, n),
+        weight = gradient[link[WEIGHT] + channel * n_inputs * n_parts + part :]
+        of_target = above[target * stride :]
+        of_source = table[source * stride :]
+        row = height * width * stride
+        step = link[STRIDE_X] * stride
+        shape = (n_channels, n_inputs, stop - first, n)
+        call_add_places(
+            space.products.add_places,
+            (
+                weight,
+                n_inputs * n_parts,
+                n_parts,
+                of_target,
+                n_places * stride,
+                stride,
+                of_source,
+                row,
+                step,
+                shape,
+            ),
         )
 
 
@@ -272,17 +291,26 @@ def _trace_inputs(link, flat, space, above, below, n):
         for group in range(link[GROUPS]):
             channel = group * n_outputs
             window = (channel * link[OUT_HEIGHT] + window_y) * link[OUT_WIDTH] + window_x
-            multiply_gathered(
-                below[(group * n_inputs * n_places + place) * space.stride :],
-                n_places * space.stride,
-                flat[link[WEIGHT] + channel * n_inputs * n_parts :],
-                n_parts,
-                above[window * space.stride :],
-                (in_weight, in_table, n_listed),
-                n_inputs,
-                n,
-                space.zero,
-                np.int64(0),
+            target = below[(group * n_inputs * n_places + place) * space.stride :]
+            row = n_places * space.stride
+            weight = flat[link[WEIGHT] + channel * n_inputs * n_parts :]
+            table = above[window * space.stride :]
+            call_multiply_gathered(
+                space.products.multiply_gathered,
+                (
+                    target,
+                    row,
+                    weight,
+                    n_parts,
+                    table,
+                    in_weight,
+                    in_table,
+                    n_listed,
+                    n_inputs,
+                    n,
+                    space.zero,
+                    0,
+                ),
             )
 
 

@@ -14,7 +14,7 @@ from sktune.engine.compiled.vectors import (
     TILE_VECTORS,
     Code,
     build_multiply_add,
-    compiled,
+    inlined,
 )
 
 _INDEX = ir.IntType(64)
@@ -69,8 +69,10 @@ _narrow_tile_of_four = _make_tile(4, 1)
 _narrow_tile_of_one = _make_tile(1, 1)
 
 
-@compiled
-def multiply_gathered(c, c_row, a, a_row, b, places, n_rows, n_columns, bias, bias_row):
+@inlined
+def multiply_gathered(
+    c, c_row, a, a_row, b, a_at, b_at, n_products, n_rows, n_columns, bias, bias_row
+):
     """Write ``c[i, j] = bias[i] + sum over k of a[i, a_at[k]] * b[b_at[k], j]``.
 
     Parameters
@@ -82,15 +84,15 @@ def multiply_gathered(c, c_row, a, a_row, b, places, n_rows, n_columns, bias, bi
     a : ndarray
     a_row : int
     b : ndarray
-    places : tuple
-        (a_at, b_at, n): where the numbers of a row of `a`, and the rows of `b`, begin that are
-        multiplied, arrays of int; and the number of them.
+    a_at, b_at : ndarray of int
+        Where the numbers of a row of `a`, and the rows of `b`, begin that are multiplied.
+    n_products : int
+        Their number.
     n_rows, n_columns : int
     bias : ndarray (n_rows,) or (1,)
     bias_row : int
         1, or 0 if all rows have the same bias.
     """
-    a_at, b_at, n_products = places
     if n_products == 0:
         for i in range(n_rows):
             for j in range(i * c_row, i * c_row + n_columns):
@@ -182,24 +184,23 @@ _dots_of_long_column = _make_dots(LONG_COLUMN, 1)
 _dots_of_one = _make_dots(1, 1)
 
 
-@compiled
-def add_places(c, c_strides, a_places, b_places, shape):
+@inlined
+def add_places(c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, shape):
     """Add to ``c[i, j]`` the sum over places and r of ``a[i, place, r] * b[j, place, r]``.
 
     Parameters
     ----------
     c : ndarray (n_rows, n_columns)
-    c_strides : tuple of int
-    a_places, b_places : tuple
-        An array, and its strides from row to row and from place to place.
+    c_row, c_column : int
+        Its strides.
+    a, b : ndarray
+    a_row, a_place, b_row, b_place : int
+        Their strides from row to row and from place to place.
     shape : tuple of int
         (n_rows, n_columns, n_places, n): the rows are LONG_COLUMN, or TILE_OUTPUTS at most, and n
         is a number of whole vectors.
     """
     n_rows, n_columns, n_places, n = shape
-    c_row, c_column = c_strides
-    a, a_row, a_place = a_places
-    b, b_row, b_place = b_places
     if n_rows == LONG_COLUMN:
         tables = (c, c_row, c_column, a, a_row, a_place, b, b_row, b_place, n_places, n)
         for j in range(n_columns):

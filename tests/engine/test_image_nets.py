@@ -173,6 +173,10 @@ OF_IMAGES = {
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     ],
     "average, ceil": lambda: [nn.Conv2d(2, 6, 1), nn.AvgPool2d(3, 2, 1, ceil_mode=True)],
+    "average, negative divisor": lambda: [
+        nn.Conv2d(2, 6, 1),
+        nn.AvgPool2d(2, divisor_override=-2),
+    ],
     "average, divisor": lambda: [nn.Conv2d(2, 6, 1), nn.AvgPool2d(2, divisor_override=3)],
     "global average": lambda: [nn.Conv2d(2, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1)],
     "adaptive max": lambda: [nn.Conv2d(2, 6, 3, padding=1), nn.AdaptiveMaxPool2d((None, 2))],
@@ -355,3 +359,10 @@ def test_what_is_not_read_is_named_and_trains_as_by_torch(reason):
     for group in report.groups:
         assert group["steps"] != "compiled"
         assert reason in group["blockers"]["compiled"]
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_each_parameter_of_several_dimensions_is_penalized(penalty):
+    net, X = make_net("images: layer norm", **{penalty: 0.1})
+
+    assert_parity(net, LANES, X, y)

@@ -320,7 +320,9 @@ class _Maker:
             options |= {"padding": style}
         if style == "same":
             options |= {"stride": 1}
-        n_outputs = groups * (1 + i % 3) if groups > 1 else (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 4)[i]
+        n_outputs = (
+            groups * (1 + i % 3) if groups > 1 else (1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13, 4)[i]
+        )
         has_bias = style != "no bias" and not self.plan.is_normalized
         layer = make(n, n_outputs, groups=groups, bias=has_bias, **options)
         if style == "tied":

@@ -108,6 +108,25 @@ class OfSequences(nn.Module):
         return self.output(F.adaptive_avg_pool1d(X, 1).squeeze(-1))
 
 
+class BySizes(nn.Module):
+    """Pooled by functions whose windows are as large as what they look at."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.first = nn.Conv2d(2, 3, 2, padding=(1, 0))
+        self.output = nn.Linear(12, 3)
+        self.to(dtype)
+
+    def forward(self, X):
+        X = self.first(X).relu()
+        X = X.flatten(1).view(X.shape)
+        whole = F.max_pool2d(X, X.size()[2:]).view(X.size(0), X.size(1))
+        of_lines = F.avg_pool2d(X, kernel_size=(X.shape[2], X.shape[-1])).flatten(1)
+        line_by_line = X.mean(-1).mean(-1)
+        column_by_column = X.mean(2, keepdim=True).mean((2, 3))
+        return self.output(torch.cat([whole, of_lines, line_by_line, column_by_column], 1))
+
+
 class Tied(nn.Module):
     """The same convolution twice, and its input once more."""
 
@@ -173,6 +192,10 @@ OF_IMAGES = {
         nn.AvgPool2d(3, 2, 1, count_include_pad=False),
     ],
     "average, ceil": lambda: [nn.Conv2d(2, 6, 1), nn.AvgPool2d(3, 2, 1, ceil_mode=True)],
+    "average, negative divisor": lambda: [
+        nn.Conv2d(2, 6, 1),
+        nn.AvgPool2d(2, divisor_override=-2),
+    ],
     "average, divisor": lambda: [nn.Conv2d(2, 6, 1), nn.AvgPool2d(2, divisor_override=3)],
     "global average": lambda: [nn.Conv2d(2, 6, 3, padding=1), nn.AdaptiveAvgPool2d(1)],
     "adaptive max": lambda: [nn.Conv2d(2, 6, 3, padding=1), nn.AdaptiveMaxPool2d((None, 2))],
@@ -228,6 +251,7 @@ CASES = {
     "pooled by functions": (Pooled, (), IMAGES),
     "images of a table": (OfTable, (), IMAGES.reshape(N_ROWS, -1)),
     "sequences of a table": (OfSequences, (), SEQUENCES[:, 0]),
+    "windows of the size of images": (BySizes, (), IMAGES),
     "tied": (Tied, (), IMAGES),
 }
 
@@ -330,7 +354,7 @@ NOT_READ = {
         nn.Conv2d(2, 3, 3),
         nn.Linear(4, 4),
     ],
-    "the mean of other than all places of a channel": lambda: [nn.Conv2d(2, 3, 3), MeanOfRows()],
+    "the mean of other than places of a channel": lambda: [nn.Conv2d(2, 3, 3), MeanOfChannels()],
 }
 
 
@@ -339,9 +363,9 @@ class First(nn.Module):
         return both[0]
 
 
-class MeanOfRows(nn.Module):
+class MeanOfChannels(nn.Module):
     def forward(self, X):
-        return X.mean(2)
+        return X.mean(1)
 
 
 @pytest.mark.parametrize("reason", NOT_READ)
@@ -355,3 +379,10 @@ def test_what_is_not_read_is_named_and_trains_as_by_torch(reason):
     for group in report.groups:
         assert group["steps"] != "compiled"
         assert reason in group["blockers"]["compiled"]
+
+
+@pytest.mark.parametrize("penalty", ["l1", "l2"])
+def test_each_parameter_of_several_dimensions_is_penalized(penalty):
+    net, X = make_net("images: layer norm", **{penalty: 0.1})
+
+    assert_parity(net, LANES, X, y)

@@ -27,6 +27,7 @@ from sktune.modules.tracing.values.shapes import (
     N_ROWS,
     Shape,
     Size,
+    as_option,
     as_sizes,
     read_shape,
 )
@@ -124,15 +125,23 @@ class LinkReader(Images):
         if not isinstance(source, int | View):
             return None
         name = _name_of(node)
-        rest = [self.values.get(n, n) if isinstance(n, fx.Node) else n for n in node.args[1:]]
+        rest = [self._open(value) for value in node.args[1:]]
         options = dict(node.kwargs)
         make = POOL_FUNCTIONS.get(node.target)
         if make is not None:
+            rest = [as_option(value) for value in rest]
+            options = {option: as_option(self._open(value)) for option, value in options.items()}
             layer = read_call(POOL_FUNCTIONS, node.target, name, rest, options)
             return self.call_on_images(source, layer, name, f"{node.name}()")
         if name == "mean" and isinstance(source, View):
             return self._average(source, f"{node.name}()", rest, options)
         return self.reshape(source, name, rest, options)
+
+    def _open(self, argument):
+        """Return an argument of a node, with the values of nodes in place of these."""
+        if isinstance(argument, tuple | list):
+            return type(argument)(map(self._open, argument))
+        return self.values[argument] if isinstance(argument, fx.Node) else argument
 
     def _average(self, source, name, rest, options):
         """Return the value of a mean over the places of each channel."""

@@ -15,6 +15,7 @@ from sktune.engine.compiled.reading.layers import Unknown, make_row, read_in_pla
 from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, OnImages, Product
 from sktune.modules.tracing.operations import ENDINGS
 from sktune.modules.tracing.values.pools import POOLS
+from sktune.training.penalties import is_penalized
 
 
 class Buffer(NamedTuple):
@@ -290,9 +291,19 @@ class GraphReader:
         """Write where the parameters of a layer begin."""
         if layer.weight is not None:
             row[opcodes.WEIGHT] = self.parameters[id(layer.weight)]
-            row[opcodes.N_PENALIZED] = layer.weight.numel() if layer.weight.ndim > 1 else 0
+            if is_penalized(layer.weight.shape):
+                row[opcodes.N_PENALIZED] = layer.weight.numel()
         if layer.bias is not None:
             row[opcodes.BIAS] = self.parameters[id(layer.bias)]
+            if is_penalized(layer.bias.shape):
+                # that of a layer normalisation may have several dimensions
+                self._penalize_bias(row, layer)
+
+    def _penalize_bias(self, row, layer):
+        """Let the penalized numbers of a row be those of the weight and of the bias behind it."""
+        if row[opcodes.BIAS] != row[opcodes.WEIGHT] + layer.weight.numel():
+            raise Unknown("it has a penalized bias that does not stand behind its weight")
+        row[opcodes.N_PENALIZED] += layer.bias.numel()
 
 
 # What reads an operation, by the class of what computes it.

@@ -121,7 +121,7 @@ def _open_gradient(link, space):
 @compiled
 def _find_divisor(link, parts, place, fixed):
     """Return what the sum of a window is divided by."""
-    if fixed > 0:
+    if fixed != 0:
         return np.int64(fixed)
     first_y, stop_y, first_x, stop_x = parts
     if link[OPTION] == 0:

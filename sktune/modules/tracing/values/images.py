@@ -145,16 +145,21 @@ class Images(Pieces):
         return View(self.add_link(link_name, kept, (value.number,), shape=shape), value.shape)
 
     def average(self, value, name, dims, keepdim=False):
-        """Return the mean over all places of each channel of a view."""
+        """Return the mean over places of each channel of a view: all, or those of a dimension."""
         shape = value.shape
         dims = [dims] if isinstance(dims, int) else list(dims)
-        if sorted(dim % (1 + len(shape)) for dim in dims) != list(range(2, 1 + len(shape))):
-            raise Unreadable("it computes the mean of other than all places of a channel")
-        pool = {2: nn.AdaptiveAvgPool1d, 3: nn.AdaptiveAvgPool2d}.get(len(shape))
-        if pool is None:
+        dims = {dim % (1 + len(shape)) for dim in dims}
+        if not dims or min(dims) < 2:
+            raise Unreadable("it computes the mean of other than places of a channel")
+        if len(shape) not in (2, 3):
             raise Unreadable(f"it computes the mean of rows of shape {shape}")
-        found = self.call_on_images(value, pool(1), "mean", name)
-        return found if keepdim else found.number
+        sizes = tuple(1 if dim in dims else None for dim in range(2, 1 + len(shape)))
+        pool = nn.AdaptiveAvgPool1d(1) if len(sizes) == 1 else nn.AdaptiveAvgPool2d(sizes)
+        found = self.call_on_images(value, pool, "mean", name)
+        if keepdim:
+            return found
+        left = [n for n, size in zip(shape[1:], sizes, strict=True) if size is None]
+        return self.as_view(found.number, (shape[0], *left))
 
 
 def _find_shape(layer, shape, name):

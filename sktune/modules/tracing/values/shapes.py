@@ -50,6 +50,8 @@ def read_shape(node, source, operands, name):
     if not isinstance(source, Shape) or not is_pick or len(operands) != 2:
         raise Unreadable(f"it computes {name} of a shape")
     sizes, position = source.sizes, operands[1]
+    if isinstance(position, slice) and node.target is operator.getitem:
+        return Shape(sizes[position])
     if not isinstance(position, int) or not -len(sizes) <= position < len(sizes):
         raise Unreadable("it takes its input for more than a table")
     return sizes[position]
@@ -57,7 +59,18 @@ def read_shape(node, source, operands, name):
 
 def as_sizes(values):
     """Return the sizes that a view is asked for, with numbers in place of :class:`Size`."""
+    if len(values) == 1 and isinstance(values[0], Shape):
+        values = values[0].sizes
     return [value.n if isinstance(value, Size) else value for value in values]
+
+
+def as_option(value):
+    """Return an option of a function, with numbers in place of :class:`Size` and :class:`Shape`."""
+    if isinstance(value, Shape):
+        return tuple(as_sizes([value]))
+    if isinstance(value, tuple | list):
+        return type(value)(as_sizes(value))
+    return as_sizes([value])[0]
 
 
 def is_table_view(sizes):

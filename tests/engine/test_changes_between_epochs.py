@@ -1,7 +1,9 @@
 """What a callback changes between epochs counts in compiled steps as it does in torch's."""
 
 import importlib.util
+import pickle
 from contextlib import contextmanager
+from copy import deepcopy
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from sktune import MLP, NeuralNetClassifier
 from sktune.engine.compiled import program
+from sktune.engine.compiled.reading.keeping import Kept
 
 X, y = make_classification(90, n_features=6, n_informative=4, n_classes=3, random_state=0)
 pytestmark = [
@@ -42,7 +45,13 @@ class Written(nn.Module):
         hidden = self.activation(self.norm(self.first(X)))
         hidden = self.batch_norm(torch.tanh(self.second(hidden)))
         hidden = self.dropout(hidden) * self.factors[0]
-        return self.last(hidden + hidden * self.factor) * self.factors[1]["one"]
+        return self.last(self.join(hidden)) * self.factors[1]["one"]
+
+    def join(self, hidden):
+        return hidden + hidden * self.factor
+
+    def join_by_halves(self, hidden):
+        return hidden * 0.5 - hidden * self.factor
 
     def other_forward(self, X):
         return self.last(torch.tanh(self.second(self.first(X))))
@@ -138,6 +147,18 @@ def transpose(net):
     weight.data = weight.data.t().contiguous().t()
     # torch's fused steps would take moments of another layout for those of other weights
     renew_optimizer(net)
+
+
+def turn_in_place(net):
+    weight = get(net, "second").weight
+    weight.data = weight.data.t()
+    renew_optimizer(net)
+
+
+def cut(net):
+    """torch complains of it."""
+    weight = get(net, "second").weight
+    weight.data = weight.data[:, :5]
 
 
 def turn(net):
@@ -247,6 +268,8 @@ CHANGES = {
     "overlapping memory": overlap,
     "transposed memory": transpose,
     "other memory": turn,
+    "turned in its memory": turn_in_place,
+    "less of a memory": cut,
     "view of a parameter": keep_view,
     "forward hook": call_others,
     "forward pre-hook": lambda net: get(net, "activation").register_forward_pre_hook(
@@ -412,18 +435,62 @@ def test_hooks_of_everything_count(kind, register, hook, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("kind", "cls", "forward"),
+    ("kind", "cls", "name", "method"),
     [
-        ("MLP", nn.ReLU, lambda self, X: torch.tanh(X)),
-        ("MLP", MLP, lambda self, X: self.layers(X) * 0.5),
-        ("Written", nn.LeakyReLU, lambda self, X: torch.tanh(X)),
-        ("Written", Written, Written.other_forward),
+        ("MLP", nn.ReLU, "forward", lambda self, X: torch.tanh(X)),
+        ("MLP", MLP, "forward", lambda self, X: self.layers(X) * 0.5),
+        ("Written", nn.LeakyReLU, "forward", lambda self, X: torch.tanh(X)),
+        ("Written", Written, "forward", Written.other_forward),
+        ("Written", Written, "join", Written.join_by_halves),
     ],
 )
-def test_a_forward_that_is_replaced_in_a_class_counts(kind, cls, forward, monkeypatch):
+def test_a_method_that_is_replaced_in_a_class_counts(kind, cls, name, method, monkeypatch):
     nets = []
     for is_enabled in (True, False):
         with monkeypatch.context() as patch:
             patch.setattr(program, "enabled", is_enabled)
-            nets.append(fit(make_net(kind, lambda net: patch.setattr(cls, "forward", forward))))
+            nets.append(fit(make_net(kind, lambda net: patch.setattr(cls, name, method))))
     assert_same(*nets)
+
+
+def test_a_module_is_read_once_until_it_changes():
+    kept = Kept()
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    rows = torch.zeros(4, 6)
+
+    graph = kept.read(module, rows)
+    assert kept.read(module, rows) is graph
+    # training changes values only
+    with torch.no_grad():
+        module[0].weight.add_(1.0)
+    assert kept.read(module, rows) is graph
+
+    assert isinstance(kept.read(module, rows[:, :5]), str)
+    other = nn.Sequential(*module)
+    assert kept.read(other, rows) is not graph
+
+
+def test_epochs_of_a_fit_share_a_program(monkeypatch):
+    programs = []
+    bind = program.Program.bind
+    monkeypatch.setattr(
+        program.Program, "bind", lambda self, *args: programs.append(self) or bind(self, *args)
+    )
+    net = make_net("Written", lambda net: None).fit(X, y)
+
+    assert len(programs) == len(net.history) == 5
+    assert len(set(map(id, programs))) == 1
+    assert "_kept" not in vars(net)
+
+
+def remember(net):
+    """A picklable change that changes nothing."""
+    net.copies = [pickle.dumps(net), deepcopy(net)]
+
+
+def test_a_net_is_copied_between_epochs():
+    net = make_net("MLP", remember).fit(X, y)
+
+    for copy in (pickle.loads(net.copies[0]), net.copies[1]):
+        assert len(copy.history) == 3
+        assert len(copy.set_params(callbacks=None).partial_fit(X, y).history) == 8

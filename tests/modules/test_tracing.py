@@ -51,6 +51,20 @@ def test_rows_are_counted_by_len():
     assert "len" not in globals()
 
 
+def test_a_number_of_a_class_may_change():
+    def forward(self, X):
+        X = self.first(X)
+        for _ in range(self.n_times):
+            X = F.relu(X)
+        return self.last(X)
+
+    net = made(forward)
+    type(net).n_times = 1
+    assert len(find_chain(net)) == 3
+    type(net).n_times = 2
+    assert len(find_chain(net)) == 4
+
+
 def test_what_fails_while_rows_are_counted_leaves_len():
     def forward(self, X):
         return self.last(self.first(X))[: len(X) // 2]

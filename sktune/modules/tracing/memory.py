@@ -4,6 +4,7 @@ import threading
 import types
 import weakref
 from collections import OrderedDict
+from types import NoneType
 from typing import NamedTuple
 
 from torch import nn
@@ -63,7 +64,8 @@ def _find_key(module, code):
     dropouts = tuple((layer.index, layer.by_channel) for layer in dropout_layers(module))
     devices = tuple(str(p.device) for p in module.parameters())
     n_names = len(list(module.named_parameters(remove_duplicate=False)))
-    return (tensors, classes, settings, dropouts, devices, n_names, tuple(map(id, code)))
+    kept = (tensors, classes, settings, dropouts, devices, n_names, _list_constants(module))
+    return (*kept, tuple(map(id, code)))
 
 
 def _list_code(module):
@@ -71,10 +73,27 @@ def _list_code(module):
     found = []
     for cls in dict.fromkeys(type(part) for part in module.modules()):
         found.append(cls)
-        for base in cls.__mro__:
-            if base is nn.Module:
-                break
-            if not base.__module__.startswith("torch."):
-                methods = vars(base).values()
-                found += [value for value in methods if isinstance(value, types.FunctionType)]
+        for base in _list_own_bases(cls):
+            methods = vars(base).values()
+            found += [value for value in methods if isinstance(value, types.FunctionType)]
     return found
+
+
+def _list_constants(module):
+    """Return the numbers, names and truth values that a user's classes hold, a tuple."""
+    constants = []
+    for cls in dict.fromkeys(type(part) for part in module.modules()):
+        for base in _list_own_bases(cls):
+            for name, value in vars(base).items():
+                if isinstance(value, int | float | str | NoneType) and not name.startswith("__"):
+                    # 1, 1.0 and True are equal, but not the same
+                    constants.append((id(base), name, type(value), value))
+    return tuple(constants)
+
+
+def _list_own_bases(cls):
+    """Return the classes that a class is made of, but for those of torch's."""
+    bases = cls.__mro__
+    if nn.Module in bases:
+        bases = bases[: bases.index(nn.Module)]
+    return [base for base in bases if not base.__module__.startswith("torch.")]

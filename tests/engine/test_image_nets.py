@@ -141,6 +141,13 @@ class Tied(nn.Module):
         return self.output((X - self.inner(F.relu(X)) * X).flatten(1))
 
 
+def make_zeros(layer):
+    """Return a layer whose outputs are 0 in the first step, wherever they look at."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 OF_IMAGES = {
     "plain": lambda: [nn.Conv2d(2, 5, 3)],
     "two": lambda: [
@@ -157,6 +164,10 @@ OF_IMAGES = {
         nn.Conv2d(2, 4, (3, 2), dilation=(2, 3), padding=2),
         nn.ReLU(),
         nn.Conv2d(4, 3, 3, dilation=2, stride=3, padding=2),
+    ],
+    "dilation by x": lambda: [
+        nn.Conv2d(2, 4, 1),
+        nn.Conv2d(4, 3, 3, dilation=(1, 2), padding=1),
     ],
     "equal stride and dilation": lambda: [
         nn.Conv2d(2, 4, 3, padding=2),
@@ -178,7 +189,12 @@ OF_IMAGES = {
         nn.Conv2d(6, 3, 1, stride=3),
     ],
     "max": lambda: [nn.Conv2d(2, 6, 1), nn.MaxPool2d(2), nn.ReLU()],
-    "max with ties": lambda: [nn.Conv2d(2, 6, 1), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1)],
+    "max with ties": lambda: [make_zeros(nn.Conv2d(2, 6, 1)), nn.MaxPool2d(3, 2, padding=1)],
+    "windows that begin behind the image": lambda: [
+        nn.Conv2d(2, 6, 1),
+        nn.MaxPool2d(2, 3, ceil_mode=True),
+        nn.AvgPool2d(1, 2, ceil_mode=True),
+    ],
     "max, ceil": lambda: [nn.Conv2d(2, 6, 1), nn.MaxPool2d(3, 2, ceil_mode=True), nn.Sigmoid()],
     "max, dilation": lambda: [
         nn.Conv2d(2, 6, 1),
@@ -354,6 +370,7 @@ NOT_READ = {
         nn.Conv2d(2, 3, 3),
         nn.Linear(4, 4),
     ],
+    "it does not use what its layer layers.0.layer returns": lambda: [SizeAlone()],
     "the mean of other than places of a channel": lambda: [nn.Conv2d(2, 3, 3), MeanOfChannels()],
 }
 
@@ -361,6 +378,17 @@ NOT_READ = {
 class First(nn.Module):
     def forward(self, both):
         return both[0]
+
+
+class SizeAlone(nn.Module):
+    """Calls a layer a second time, for the size of what it returns alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(2, 3, 3)
+
+    def forward(self, X):
+        return F.max_pool2d(self.layer(X), self.layer(X).shape[2:])
 
 
 class MeanOfChannels(nn.Module):
@@ -386,3 +414,16 @@ def test_each_parameter_of_several_dimensions_is_penalized(penalty):
     net, X = make_net("images: layer norm", **{penalty: 0.1})
 
     assert_parity(net, LANES, X, y)
+
+
+def test_a_convolution_that_computes_in_another_way_trains_as_by_torch(monkeypatch):
+    def convolve_twice(self, X, weight, bias):
+        return 2 * F.conv2d(X, weight, bias)
+
+    monkeypatch.setattr(nn.Conv2d, "_conv_forward", convolve_twice)
+    net, X = make_net("images: plain")
+
+    report = assert_parity(net, LANES, X, y)
+
+    for group in report.groups:
+        assert "a method that was replaced" in group["blockers"]["compiled"]

@@ -296,8 +296,11 @@ class LinkReader(Images):
         pending = [output]
         while pending:
             node = pending.pop()
-            if node not in used:
-                used.add(node)
+            if node in used:
+                continue
+            used.add(node)
+            # a shape does not lead to the numbers that it is the shape of
+            if not isinstance(self.values.get(node), str):
                 pending += node.all_input_nodes
         for node in graph.nodes:
             if node not in used and not isinstance(self.values.get(node, ""), str):

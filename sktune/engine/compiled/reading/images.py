@@ -53,7 +53,9 @@ def _as_pair(sizes, missing):
 
 def _read_pair(size, n_dimensions, missing):
     """Return a size of a layer by y and x, which may be one number for all dimensions."""
-    return _as_pair([size] * n_dimensions if isinstance(size, int) else list(size), missing)
+    # one number may be an integer of NumPy
+    sizes = list(size) if isinstance(size, tuple | list) else [size] * n_dimensions
+    return _as_pair(sizes, missing)
 
 
 def _read_padding(layer, n_dimensions, kernel, dilation):
@@ -69,7 +71,7 @@ def _read_output_size(layer, places):
     """Return the places of an adaptive pooling, by y and x."""
     asked = layer.output_size
     if isinstance(layer, nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool1d):
-        return [1, asked if isinstance(asked, int) else asked[0]]
+        return [1, asked[0] if isinstance(asked, tuple | list) else asked]
     asked = [asked, asked] if asked is None or isinstance(asked, int) else asked
     return [n if size is None else size for size, n in zip(asked, places, strict=True)]
 

@@ -252,11 +252,16 @@ class _Maker:
         self.layers["flat"] = nn.Flatten()
         jobs = []
         for kind, style, choices in self.plan.steps:
+            known = set(self.layers)
             job = getattr(self, "_" + kind.replace(" ", "_"))(style, choices)
             value = self._try((kind, style, *job)) if job is not None else None
             if value is not None:
                 jobs.append((kind, style, *job))
                 self.values.append(value)
+                continue
+            # a layer that nothing calls would get no gradient
+            for name in set(self.layers) - known:
+                del self.layers[name]
         last = self.values[-1]
         self.layers["average"] = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool1d)[self.one](1)
         width = last[0].numel()
@@ -270,7 +275,6 @@ class _Maker:
 
     def _try(self, job):
         """Return what a step makes of zeros, or None if it cannot be taken."""
-        known = {name for name, _ in self.layers.named_children()}
         self.module.eval()
         try:
             with torch.no_grad():
@@ -278,11 +282,7 @@ class _Maker:
         except (RuntimeError, ValueError):
             value = None
         is_sound = value is not None and 0 < value[0].numel() <= MOST_NUMBERS
-        if is_sound and value.isfinite().all():
-            return value
-        for name in {name for name, _ in self.layers.named_children()} - known:
-            del self.layers[name]
-        return None
+        return value if is_sound and value.isfinite().all() else None
 
     @property
     def shape(self):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ if importlib.util.find_spec("numba") is None:
 from numba import njit, typeof
 
 from sktune.engine.compiled.activations import exponentials, pieces, smooth
-from sktune.engine.compiled.vectors import HAS_MULTIPLY_ADD, compiled, multiply_add
+from sktune.engine.compiled.vectors import FASTMATH, HAS_MULTIPLY_ADD, OPTIONS, multiply_add
 
 DTYPES = [np.float32, np.float64]
 # Each activation of the kernels, with the numbers that it takes before its tables.
@@ -49,6 +50,12 @@ print(HAS_MULTIPLY_ADD, "fma" in code, f(3.0, 5.0, 7.0))
 """
 
 
+@cache
+def for_python(function):
+    """Return a function of the kernels compiled anew, so that Python can call it."""
+    return njit(fastmath=FASTMATH, **OPTIONS)(getattr(function, "py_func", function))
+
+
 def in_type(value, dtype):
     """Return a number, or a tuple of them, in some type."""
     if isinstance(value, tuple):
@@ -59,6 +66,7 @@ def in_type(value, dtype):
 def apply(name, values, slope):
     """Apply an activation in place; return the function and what it was called with."""
     function, settings = ACTIVATIONS[name]
+    function = for_python(function)
     arguments = (*(in_type(setting, values.dtype.type) for setting in settings), values, slope)
     function(*arguments)
     return function, arguments
@@ -116,7 +124,7 @@ def test_nothing_but_multiply_add_is_rounded_once():
     def add_product(a, b, c):
         return a * b + c
 
-    compute = compiled(add_product)
+    compute = for_python(add_product)
     assert all(compute(x, y, -(x * y)) == 0 for x, y in zip(a, b, strict=True))
 
 
@@ -126,7 +134,7 @@ def test_gelu_is_exact_in_its_tails(dtype, tolerance):
     values = x.astype(dtype)
     x = values.astype(np.float64)
     slope = np.ones_like(values)
-    smooth.apply_gelu(values, slope)
+    for_python(smooth.apply_gelu)(values, slope)
 
     normal = erfc(-x / math.sqrt(2)) / 2
     density = np.exp(-x * x / 2) / math.sqrt(2 * math.pi)
@@ -148,7 +156,8 @@ def test_exponential_and_logarithm_are_exact(dtype, tolerance):
     np.testing.assert_allclose(found, np.exp(x.astype(np.longdouble)), rtol=tolerance)
 
     x = np.linspace(0, 1, 1001).astype(dtype)
-    found = np.array([exponentials.logarithm_of_1_plus(number) for number in x])
+    compute = for_python(exponentials.logarithm_of_1_plus)
+    found = np.array([compute(number) for number in x])
     np.testing.assert_allclose(found, np.log1p(x.astype(np.longdouble)), rtol=2 * tolerance)
 
 

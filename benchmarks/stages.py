@@ -123,7 +123,7 @@ def _time_stages(
     padded = int(kernels.padded(n_rows, flat))
     last_operation = links[links[:, kernels.OPCODE] >= kernels.FIRST_OPERATION][-1]
     width = int(last_operation[kernels.WIDTH])
-    space = kernels.make_workspace(links, n_rows, flat.dtype)
+    space = kernels.make_workspace(links, n_rows, flat.dtype, space.products)
     yield _time(_repeat_gather, space, X, rows, padded)
     yield _time(_repeat_forward, links, calls, numbers, flat, state, space, padded, n_rows)
     yield _time(_repeat_loss, flat, loss, loss_options, space, width, *outcomes, rows, padded)

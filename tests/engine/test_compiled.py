@@ -593,17 +593,20 @@ def test_modules_with_gradient_hooks_are_left_alone(count_calls):
     assert count_calls() == 0
 
 
-def test_other_tables_are_left_alone(monkeypatch, count_calls):
-    net = NeuralNetClassifier(**SETTINGS)
+def test_steps_of_other_types_are_left_alone(monkeypatch, count_calls):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: True)
+    NeuralNetClassifier(**SETTINGS).fit(X, y)
+
+    assert count_calls() == 0
+
+
+def test_the_mlp_flattens_images_as_it_does_by_torch(monkeypatch, count_calls):
     images = np.random.default_rng(0).normal(size=(120, 2, 3))
     labels = np.arange(120) % 3
 
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "is_autocast_enabled", lambda kind: True)
-        clone(net).fit(X, y)
-    clone(net).fit(images, labels)
-
-    assert count_calls() == 0
+    net = NeuralNetClassifier(**SETTINGS)
+    assert_same(*fit_both_ways(net, images, labels, monkeypatch))
+    assert count_calls() > 0
 
 
 def test_large_steps_are_left_to_threads(monkeypatch, count_calls):

@@ -25,13 +25,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from sktune.engine.compiled.operations.workspace import find_stride
-from sktune.engine.compiled.vectors import (
-    BYTES,
-    TILE_ROWS,
-    TILE_VECTORS,
-    build_multiply_add,
-    multiply,
-)
+from sktune.engine.compiled.vectors.code import BYTES, TILE_ROWS, TILE_VECTORS, build_multiply_add
+from sktune.engine.compiled.vectors.products import multiply
 
 # How long a product is repeated. The fastest of twenty such series counts.
 SECONDS = 0.004

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from generated_modules import LAYERS, METHODS, WITH_OPTIONS
+from generated_modules import ACTIVATION_STYLES, LAYERS, SUMS, activate, add, close
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
@@ -15,8 +15,8 @@ KINDS = {
     "batch norm": ["plain", "no affine", "no statistics", "average"],
     "layer norm": ["plain", "no affine"],
     "dropout": ["layer", "function", "channels", "channels twice"],
-    "activation": ["layer", "function", "options", "method", "in place"],
-    "sum": ["operator", "function", "alpha", "in place", "difference", "itself"],
+    "activation": ACTIVATION_STYLES,
+    "sum": [*SUMS, "itself"],
     "product": ["operator", "function", "gate", "in place"],
     "cat": ["cat", "hstack", "with input"],
     "scale": ["times", "plus", "negative", "clamp"],
@@ -116,10 +116,8 @@ class GeneratedImages(nn.Module):
         values = [self.see(X)]
         for job in self.jobs:
             values.append(self.compute(job, values))
-        X = self.layers["output"](self.close(values[-1]))
-        if self.plan.ending == "softmax":
-            return torch.softmax(X, dim=-1)
-        return F.log_softmax(X, dim=1) if self.plan.ending == "log_softmax" else X
+        table = self.flatten(values[-1])
+        return close(self.layers["output"](table), self.plan.ending)
 
     def see(self, X):
         """Return the images that the module takes, or those of a table."""
@@ -137,7 +135,7 @@ class GeneratedImages(nn.Module):
         other = values[source] if source is not None else None
         return getattr(self, "_" + kind.replace(" ", "_"))(style, name, values[-1], other)
 
-    def close(self, X):
+    def flatten(self, X):
         """Return the table of images."""
         written = self.plan.written
         if written == "layer":
@@ -175,28 +173,12 @@ class GeneratedImages(nn.Module):
 
     def _activation(self, style, name, X, other):
         which, layer = name
-        if style == "function":
-            return getattr(F, which)(X)
-        if style == "options" and which in WITH_OPTIONS:
-            return WITH_OPTIONS[which](X)
-        if style == "method" and which in METHODS:
-            return getattr(X, METHODS[which][0])()
-        if style == "in place" and which in METHODS:
-            return getattr(X.clone(), METHODS[which][1])()
-        return self.layers[layer](X)
+        return activate(X, which, style, self.layers[layer])
 
     def _sum(self, style, name, X, other):
-        if style == "function":
-            return torch.add(X, other)
-        if style == "alpha":
-            return torch.add(X, other, alpha=0.5)
-        if style == "in place":
-            X = X.clone()
-            X += other
-            return X
         if style == "itself":
             return X + X
-        return X - 0.5 * other if style == "difference" else X + other
+        return add(X, 0.5 * other if style == "difference" else other, style)
 
     def _product(self, style, name, X, other):
         if style == "function":

@@ -99,6 +99,41 @@ def plans(draw, max_size=9):
     )
 
 
+def activate(X, which, style, layer):
+    """Return an activation of X, written in one of ``ACTIVATION_STYLES``."""
+    if style == "function":
+        return getattr(F, which)(X)
+    if style == "options" and which in WITH_OPTIONS:
+        return WITH_OPTIONS[which](X)
+    if style == "method" and which in METHODS:
+        return getattr(X, METHODS[which][0])()
+    if style == "in place" and which in METHODS:
+        return getattr(X.clone(), METHODS[which][1])()
+    return layer(X)
+
+
+def add(X, other, style):
+    """Return a sum or a difference, written in one of ``SUMS``."""
+    if style == "function":
+        return torch.add(X, other)
+    if style == "alpha":
+        return torch.add(X, other, alpha=0.5)
+    if style == "method":
+        return X.add(other)
+    if style == "in place":
+        X = X.clone()
+        X += other
+        return X
+    return X - other if style == "difference" else X + other
+
+
+def close(X, ending):
+    """Return outputs as they are, or their softmax."""
+    if ending == "softmax":
+        return torch.softmax(X, dim=-1)
+    return F.log_softmax(X, dim=1) if ending == "log_softmax" else X
+
+
 class Layers(nn.Module):
     """The layers of a plan, kept as the plan is written."""
 
@@ -156,12 +191,7 @@ class Generated(Layers):
             compute = getattr(self, "_" + kind.replace(" ", "_"))
             other = values[source] if source is not None else None
             values.append(compute(style, name, last, other))
-        return self._end(self.find("output")(values[-1]))
-
-    def _end(self, X):
-        if self.plan.ending == "softmax":
-            return torch.softmax(X, dim=-1)
-        return F.log_softmax(X, dim=1) if self.plan.ending == "log_softmax" else X
+        return close(self.find("output")(values[-1]), self.plan.ending)
 
     def _linear(self, style, name, X, other):
         return self.find(name)(X)
@@ -174,15 +204,7 @@ class Generated(Layers):
 
     def _activation(self, style, name, X, other):
         which, layer = name
-        if style == "function":
-            return getattr(F, which)(X)
-        if style == "options" and which in WITH_OPTIONS:
-            return WITH_OPTIONS[which](X)
-        if style == "method" and which in METHODS:
-            return getattr(X, METHODS[which][0])()
-        if style == "in place" and which in METHODS:
-            return getattr(X.clone(), METHODS[which][1])()
-        return self.find(layer)(X)
+        return activate(X, which, style, self.find(layer))
 
     def _dropout(self, style, name, X, other):
         if style == "function":
@@ -194,17 +216,7 @@ class Generated(Layers):
         return self.find(name)(X)
 
     def _sum(self, style, name, X, other):
-        if style == "function":
-            return torch.add(X, other)
-        if style == "alpha":
-            return torch.add(X, other, alpha=0.5)
-        if style == "method":
-            return X.add(other)
-        if style == "in place":
-            X = X.clone()
-            X += other
-            return X
-        return X - other if style == "difference" else X + other
+        return add(X, other, style)
 
     def _product(self, style, name, X, other):
         if style == "function":

@@ -19,7 +19,8 @@ if importlib.util.find_spec("numba") is None:
 from numba import njit, typeof
 
 from sktune.engine.compiled.activations import exponentials, pieces, smooth
-from sktune.engine.compiled.vectors import FASTMATH, HAS_MULTIPLY_ADD, OPTIONS, multiply_add
+from sktune.engine.compiled.vectors.code import FASTMATH, HAS_MULTIPLY_ADD, OPTIONS
+from sktune.engine.compiled.vectors.scalars import multiply_add
 
 DTYPES = [np.float32, np.float64]
 # Each activation of the kernels, with the numbers that it takes before its tables.
@@ -42,7 +43,8 @@ CASES = [*((name, np.float32) for name in ACTIVATIONS), ("gelu", np.float64)]
 PRINT_CODE = """
 import numpy as np
 from numba import float32, njit
-from sktune.engine.compiled.vectors import HAS_MULTIPLY_ADD, multiply_add
+from sktune.engine.compiled.vectors.code import HAS_MULTIPLY_ADD
+from sktune.engine.compiled.vectors.scalars import multiply_add
 
 f = njit(float32(float32, float32, float32))(lambda a, b, c: multiply_add(a, b, c))
 code = f.inspect_asm(f.signatures[0])

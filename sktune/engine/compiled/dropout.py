@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
 from sktune.runtime.seeds import DROPOUT
 
 

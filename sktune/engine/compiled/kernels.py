@@ -58,7 +58,8 @@ from sktune.engine.compiled.updates import (
     RMSPROP,
     SGD,
 )
-from sktune.engine.compiled.vectors import FASTMATH, OPTIONS, cast, inlined
+from sktune.engine.compiled.vectors.code import FASTMATH, OPTIONS, inlined
+from sktune.engine.compiled.vectors.scalars import cast
 
 # What a program reads from this module.
 __all__ = [
@@ -134,99 +135,6 @@ def _backward(links, calls, settings, flat, gradient, space, n, n_rows):
             has_layers = False
 
 
-@inlined
-def _train_steps(
-    links,
-    calls,
-    settings,
-    of_step,
-    loss_options,
-    options,
-    flat,
-    gradient,
-    state,
-    first,
-    second,
-    third,
-    space,
-    t,
-    data,
-    order,
-    sizes,
-    rates,
-    start,
-):
-    """Train a net by steps in place.
-
-    Parameters
-    ----------
-    links : ndarray of int (n_links, N_COLUMNS)
-        The operations and layers.
-    calls : ndarray of int (n_links, 2)
-        The addresses of their parts, forward and backward; 0 where there is nothing to do.
-    settings : ndarray of float (n_links, 2)
-        Their settings.
-    of_step : tuple of int
-        The addresses of the loss, of the optimizer, of the penalties and of clipping.
-    loss_options : ndarray of float
-        How the losses of rows become one, and what parametrizes the loss.
-    options : ndarray of float
-        Those of the optimizer, two numbers for each turn of clipping, and l1 and l2.
-    flat : ndarray (P,)
-        The parameters.
-    gradient : ndarray (P,)
-        It gets the gradient of the last step.
-    state : ndarray (S,)
-        What layers keep beside their parameters: of each batch normalisation, means, variances and
-        the number of steps.
-    first, second, third : ndarray (P,)
-        The state of the optimizer after `t` steps.
-    space : Workspace
-        For the largest of the batches, or larger ones.
-    t : int
-    data : tuple of ndarray
-        X, target and weight. The target of a row may be several numbers: see
-        :func:`~sktune.engine.compiled.criteria.classes.cross_entropy`.
-    order : ndarray of int
-        The rows that the batches take, one batch after the other.
-    sizes : ndarray of int (n_steps,)
-        The sizes of the batches.
-    rates : ndarray of float (n_steps,)
-        The learning rates.
-    start : tuple of int
-        The seed of the fit, the epoch and the number of the first batch.
-
-    Returns
-    -------
-    losses : ndarray (n_steps,)
-        They end with the first that is not finite.
-    """
-    X, target, weight = data
-    loss, rule, penalty, clip = of_step
-    seed, epoch, first_batch = start
-    l1 = cast(options[-2], flat[0])
-    l2 = cast(options[-1], flat[0])
-    losses = np.empty(len(sizes))
-    row = 0
-    for i in range(len(sizes)):
-        rows = order[row : row + sizes[i]]
-        n = padded(len(rows), flat)
-        row += len(rows)
-        gather(space, X, rows, n)
-        step = (seed, epoch, first_batch + i)
-        n_outputs = _forward(links, calls, settings, flat, state, space, n, len(rows), step)
-        losses[i] = call_loss(loss, (flat, loss_options, space, n_outputs, target, weight, rows, n))
-        _backward(links, calls, settings, flat, gradient, space, n, len(rows))
-        if l1 > 0 or l2 > 0:
-            losses[i] += call_penalty(penalty, (flat, links, gradient, l1, l2))
-        if len(options) > FIRST_CLIP + 2:
-            call_clip(clip, (flat, options[FIRST_CLIP:-2], gradient))
-        call_update(rule, (flat, options, rates[i], t + i + 1, gradient, first, second, third))
-        if not math.isfinite(losses[i]):
-            return losses[: i + 1]
-    return losses
-
-
 def _keep(sources):
     """Return the steps as a function that Numba keeps on disk until one of the sources changes."""
 
@@ -252,28 +160,78 @@ def _keep(sources):
         rates,
         start,
     ):
+        """Train a net by steps in place.
+
+        Parameters
+        ----------
+        links : ndarray of int (n_links, N_COLUMNS)
+            The operations and layers.
+        calls : ndarray of int (n_links, 2)
+            The addresses of their parts, forward and backward; 0 where there is nothing to do.
+        settings : ndarray of float (n_links, 2)
+            Their settings.
+        of_step : tuple of int
+            The addresses of the loss, of the optimizer, of the penalties and of clipping.
+        loss_options : ndarray of float
+            How the losses of rows become one, and what parametrizes the loss.
+        options : ndarray of float
+            Those of the optimizer, two numbers for each turn of clipping, and l1 and l2.
+        flat : ndarray (P,)
+            The parameters.
+        gradient : ndarray (P,)
+            It gets the gradient of the last step.
+        state : ndarray (S,)
+            What layers keep beside their parameters: of each batch normalisation, means, variances
+            and the number of steps.
+        first, second, third : ndarray (P,)
+            The state of the optimizer after `t` steps.
+        space : Workspace
+            For the largest of the batches, or larger ones.
+        t : int
+        data : tuple of ndarray
+            X, target and weight. The target of a row may be several numbers: see
+            :func:`~sktune.engine.compiled.criteria.classes.cross_entropy`.
+        order : ndarray of int
+            The rows that the batches take, one batch after the other.
+        sizes : ndarray of int (n_steps,)
+            The sizes of the batches.
+        rates : ndarray of float (n_steps,)
+            The learning rates.
+        start : tuple of int
+            The seed of the fit, the epoch and the number of the first batch.
+
+        Returns
+        -------
+        losses : ndarray (n_steps,)
+            They end with the first that is not finite.
+        """
         _ = sources
-        return _train_steps(
-            links,
-            calls,
-            settings,
-            of_step,
-            loss_options,
-            options,
-            flat,
-            gradient,
-            state,
-            first,
-            second,
-            third,
-            space,
-            t,
-            data,
-            order,
-            sizes,
-            rates,
-            start,
-        )
+        X, target, weight = data
+        loss, rule, penalty, clip = of_step
+        seed, epoch, first_batch = start
+        l1 = cast(options[-2], flat[0])
+        l2 = cast(options[-1], flat[0])
+        losses = np.empty(len(sizes))
+        row = 0
+        for i in range(len(sizes)):
+            rows = order[row : row + sizes[i]]
+            n = padded(len(rows), flat)
+            row += len(rows)
+            gather(space, X, rows, n)
+            step = (seed, epoch, first_batch + i)
+            n_outputs = _forward(links, calls, settings, flat, state, space, n, len(rows), step)
+            losses[i] = call_loss(
+                loss, (flat, loss_options, space, n_outputs, target, weight, rows, n)
+            )
+            _backward(links, calls, settings, flat, gradient, space, n, len(rows))
+            if l1 > 0 or l2 > 0:
+                losses[i] += call_penalty(penalty, (flat, links, gradient, l1, l2))
+            if len(options) > FIRST_CLIP + 2:
+                call_clip(clip, (flat, options[FIRST_CLIP:-2], gradient))
+            call_update(rule, (flat, options, rates[i], t + i + 1, gradient, first, second, third))
+            if not math.isfinite(losses[i]):
+                return losses[: i + 1]
+        return losses
 
     return train_steps
 

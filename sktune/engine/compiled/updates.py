@@ -4,14 +4,8 @@ import math
 
 import numpy as np
 
-from sktune.engine.compiled.vectors import (
-    as_computed,
-    cast,
-    choose,
-    compiled,
-    inlined,
-    multiply_add,
-)
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.scalars import as_computed, cast, choose, multiply_add
 
 SGD = 0
 ADAM = 1

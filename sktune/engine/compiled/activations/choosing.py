@@ -35,7 +35,8 @@ from sktune.engine.compiled.opcodes import (
     TANH,
     THRESHOLD,
 )
-from sktune.engine.compiled.vectors import cast, compiled, inlined
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.scalars import cast
 
 
 @inlined

@@ -3,7 +3,8 @@
 import math
 
 from sktune.engine.compiled.activations.polynomials import make_polynomial
-from sktune.engine.compiled.vectors import cast, choose, compiled, multiply_add, split_off_whole
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast, choose, multiply_add, split_off_whole
 
 # The largest x, in float32 and in float64, for which exp(x) and exp(-x) are finite and normal.
 _LARGEST_EXPONENTS = (80.0, 700.0)

@@ -1,6 +1,7 @@
 """Activations that consist of pieces: lines for the most part, and none of them an exponential."""
 
-from sktune.engine.compiled.vectors import as_computed, cast, choose, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import as_computed, cast, choose
 
 
 @compiled

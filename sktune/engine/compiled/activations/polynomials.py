@@ -3,7 +3,7 @@
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from sktune.engine.compiled.vectors import build_multiply_add
+from sktune.engine.compiled.vectors.code import build_multiply_add
 
 
 def make_polynomial(of_float32, of_float64):

@@ -11,7 +11,8 @@ from sktune.engine.compiled.activations.exponentials import (
     logarithm_of_1_plus,
 )
 from sktune.engine.compiled.activations.polynomials import make_polynomial
-from sktune.engine.compiled.vectors import as_computed, cast, choose, compiled, multiply_add
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import as_computed, cast, choose, multiply_add
 
 
 def _fit_mills_ratio(degree):

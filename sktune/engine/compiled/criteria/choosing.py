@@ -9,7 +9,8 @@ from sktune.engine.compiled.opcodes import (
     SUM,
     WEIGHTED_MEAN,
 )
-from sktune.engine.compiled.vectors import cast, compiled, inlined
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.scalars import cast
 
 
 @inlined

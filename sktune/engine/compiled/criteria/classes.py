@@ -10,14 +10,8 @@ import math
 import numpy as np
 
 from sktune.engine.compiled.activations.exponentials import exponential, find_largest_exponent
-from sktune.engine.compiled.vectors import (
-    as_computed,
-    cast,
-    choose,
-    compiled,
-    inlined,
-    multiply_add,
-)
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.scalars import as_computed, cast, choose, multiply_add
 
 # The distances from 1 to the next number, in float32 and in float64.
 _EPSILONS = (float(np.finfo(np.float32).eps), float(np.finfo(np.float64).eps))

@@ -21,7 +21,8 @@ from sktune.engine.compiled.opcodes import (
     SMOOTH_ABSOLUTE_ERROR,
     SQUARED_ERROR,
 )
-from sktune.engine.compiled.vectors import cast, choose, compiled, inlined, multiply_add
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.scalars import cast, choose, multiply_add
 
 
 @inlined

@@ -30,7 +30,9 @@ from sktune.engine.compiled.operations.layers import apply_layer
 from sktune.engine.compiled.operations.workspace import open_workspace
 from sktune.engine.compiled.spatial.products import add_places, multiply_gathered
 from sktune.engine.compiled.updates import update
-from sktune.engine.compiled.vectors import FASTMATH, multiply, transpose
+from sktune.engine.compiled.vectors.code import FASTMATH
+from sktune.engine.compiled.vectors.products import multiply
+from sktune.engine.compiled.vectors.tables import transpose
 
 _LINK = types.Array(types.int64, 1, "C")
 _SETTINGS = types.Array(types.float64, 1, "C")

@@ -23,14 +23,14 @@ class Products(NamedTuple):
 
 
 def sign_multiply(scalar):
-    """Return the signature of :func:`~sktune.engine.compiled.vectors.multiply`."""
+    """Return the signature of :func:`~sktune.engine.compiled.vectors.products.multiply`."""
     table = types.Array(scalar, 1, "C")
     n = types.int64
     return types.void(table, n, table, n, n, table, n, types.UniTuple(n, 3), table, n)
 
 
 def sign_transpose(scalar):
-    """Return the signature of :func:`~sktune.engine.compiled.vectors.transpose`."""
+    """Return the signature of :func:`~sktune.engine.compiled.vectors.tables.transpose`."""
     table = types.Array(scalar, 1, "C")
     n = types.int64
     return types.void(table, n, table, n, n, n)

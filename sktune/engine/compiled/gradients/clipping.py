@@ -4,7 +4,9 @@ import math
 
 import numpy as np
 
-from sktune.engine.compiled.vectors import add_wide_sizes, add_wide_squares, cast, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
+from sktune.engine.compiled.vectors.sums import add_wide_sizes, add_wide_squares
 from sktune.training.gradients.clipping import BY_VALUE, EPSILON
 
 

@@ -3,7 +3,9 @@
 import numpy as np
 
 from sktune.engine.compiled.opcodes import FIRST_OPERATION, N_PENALIZED, OPCODE, WEIGHT
-from sktune.engine.compiled.vectors import add_sizes, add_squares, cast, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
+from sktune.engine.compiled.vectors.sums import add_sizes, add_squares
 
 
 @compiled

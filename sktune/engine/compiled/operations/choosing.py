@@ -47,7 +47,7 @@ from sktune.engine.compiled.spatial.pooling import (
     trace_average_pool,
     trace_max_pool,
 )
-from sktune.engine.compiled.vectors import inlined
+from sktune.engine.compiled.vectors.code import inlined
 
 
 @inlined

@@ -10,7 +10,8 @@ from sktune.engine.compiled.opcodes import (
     WEIGHT,
     B,
 )
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
 
 
 @compiled

@@ -11,7 +11,8 @@ from sktune.engine.compiled.opcodes import (
     N_POSITIONS,
     SCALE,
 )
-from sktune.engine.compiled.vectors import cast, compiled, inlined
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.scalars import cast
 
 
 @inlined

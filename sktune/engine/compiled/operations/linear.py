@@ -17,7 +17,9 @@ from sktune.engine.compiled.opcodes import (
     A,
 )
 from sktune.engine.compiled.operations.workspace import padded
-from sktune.engine.compiled.vectors import compiled, copy, inlined, scale_and_add_up
+from sktune.engine.compiled.vectors.code import compiled, inlined
+from sktune.engine.compiled.vectors.sums import scale_and_add_up
+from sktune.engine.compiled.vectors.tables import copy
 
 
 @compiled

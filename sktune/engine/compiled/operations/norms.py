@@ -18,13 +18,13 @@ from sktune.engine.compiled.opcodes import (
     WRITTEN,
     A,
 )
-from sktune.engine.compiled.vectors import (
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
+from sktune.engine.compiled.vectors.sums import (
     add_products_of_distances,
     add_products_of_scaled_distances,
     add_squares_of_distances,
     add_up,
-    cast,
-    compiled,
 )
 
 

@@ -18,7 +18,8 @@ from sktune.engine.compiled.opcodes import (
     SLOT,
     WIDTH,
 )
-from sktune.engine.compiled.vectors import BYTES, copy, inlined
+from sktune.engine.compiled.vectors.code import BYTES, inlined
+from sktune.engine.compiled.vectors.tables import copy
 
 
 class Workspace(NamedTuple):

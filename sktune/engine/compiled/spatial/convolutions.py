@@ -39,7 +39,9 @@ from sktune.engine.compiled.opcodes import (
 )
 from sktune.engine.compiled.spatial.products import LONG_COLUMN, TILE_OUTPUTS
 from sktune.engine.compiled.spatial.windows import find_window, find_windows_over
-from sktune.engine.compiled.vectors import add_up, cast, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
+from sktune.engine.compiled.vectors.sums import add_up
 
 # The numbers of a channel that the gradient of a weight is computed from at once: those of a tile
 # stay in a core's first cache.
@@ -49,7 +51,7 @@ _AT_ONCE = 2048
 @compiled
 def apply_convolution(link, flat, space, n):
     """Compute the outputs of a convolution for n rows."""
-    height, width = link[IN_HEIGHT], link[IN_WIDTH]
+    n_numbers = link[IN_HEIGHT] * link[IN_WIDTH]
     n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
     n_inputs = link[IN_CHANNELS] // link[GROUPS]
     n_outputs = link[OUT_CHANNELS] // link[GROUPS]
@@ -61,36 +63,20 @@ def apply_convolution(link, flat, space, n):
     n_parts = np.int64(0)
     before = (np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1))
     for place in range(n_places):
-        first_y, stop_y, source_y = find_window(
-            place // link[OUT_WIDTH],
-            height,
-            link[KERNEL_HEIGHT],
-            link[STRIDE_Y],
-            link[PADDING_Y],
-            link[DILATION_Y],
-        )
-        first_x, stop_x, source_x = find_window(
-            place % link[OUT_WIDTH],
-            width,
-            link[KERNEL_WIDTH],
-            link[STRIDE_X],
-            link[PADDING_X],
-            link[DILATION_X],
-        )
+        parts, source = find_window(link, place)
         # Windows that lie in the image by the same parts differ in their beginning alone.
-        parts = (first_y, stop_y, first_x, stop_x)
         if parts != before:
             before = parts
             n_parts = _list_inputs(link, space.stride, parts, in_weight, in_table)
         for group in range(link[GROUPS]):
             channel = group * n_outputs
-            source = (group * n_inputs * height + source_y) * width + source_x
+            start = group * n_inputs * n_numbers + source
             if link[BIAS] >= 0:
                 bias = flat[link[BIAS] + channel :]
             target = space.tables[link[OUT], (channel * n_places + place) * space.stride :]
             weight = flat[link[WEIGHT] + channel * n_weights :]
-            # without a part in the image, the source may lie outside of it, and is not read
-            table = space.tables[link[A], max(source, 0) * space.stride :]
+            # without a part in the image, the start may lie outside of it, and is not read
+            table = space.tables[link[A], max(start, 0) * space.stride :]
             row = n_places * space.stride
             call_multiply_gathered(
                 space.products.multiply_gathered,
@@ -268,33 +254,17 @@ def _trace_inputs(link, flat, space, above, below, n):
     n_listed = np.int64(0)
     before = (np.int64(-1), np.int64(-1), np.int64(-1), np.int64(-1))
     for place in range(n_places):
-        first_y, n_y, window_y = find_windows_over(
-            place // link[IN_WIDTH],
-            link[OUT_HEIGHT],
-            link[KERNEL_HEIGHT],
-            link[STRIDE_Y],
-            link[PADDING_Y],
-            link[DILATION_Y],
-        )
-        first_x, n_x, window_x = find_windows_over(
-            place % link[IN_WIDTH],
-            link[OUT_WIDTH],
-            link[KERNEL_WIDTH],
-            link[STRIDE_X],
-            link[PADDING_X],
-            link[DILATION_X],
-        )
-        parts = (first_y, n_y, first_x, n_x)
+        parts, window = find_windows_over(link, place)
         if parts != before:
             before = parts
             n_listed = _list_outputs(link, space.stride, parts, in_weight, in_table)
         for group in range(link[GROUPS]):
             channel = group * n_outputs
-            window = (channel * link[OUT_HEIGHT] + window_y) * link[OUT_WIDTH] + window_x
+            start = channel * link[OUT_HEIGHT] * link[OUT_WIDTH] + window
             target = below[(group * n_inputs * n_places + place) * space.stride :]
             row = n_places * space.stride
             weight = flat[link[WEIGHT] + channel * n_inputs * n_parts :]
-            table = above[window * space.stride :]
+            table = above[start * space.stride :]
             call_multiply_gathered(
                 space.products.multiply_gathered,
                 (

@@ -32,45 +32,40 @@ from sktune.engine.compiled.spatial.rows import (
     take_largest,
 )
 from sktune.engine.compiled.spatial.windows import find_window
-from sktune.engine.compiled.vectors import cast, compiled
+from sktune.engine.compiled.vectors.code import compiled
+from sktune.engine.compiled.vectors.scalars import cast
 
 
 @compiled
-def _find_image_window(link, place):
-    """Return the window of an output: its parts that lie in the image, and where they begin.
+def _list_window(link, place, stride, starts):
+    """List where the rows of an output's window begin in the table of a channel.
 
-    The parts are (first y, behind the last y, first x, behind the last x).
+    Parameters
+    ----------
+    link : ndarray of int
+    place : int
+        Of the outputs, from 0.
+    stride : int
+        From row to row of the table.
+    starts : ndarray of int (height * width of the window,)
+        It gets the places.
+
+    Returns
+    -------
+    n_parts : int
+        The number of places.
+    parts : tuple of int
+        See :func:`find_window`.
     """
-    first_y, stop_y, source_y = find_window(
-        place // link[OUT_WIDTH],
-        link[IN_HEIGHT],
-        link[KERNEL_HEIGHT],
-        link[STRIDE_Y],
-        link[PADDING_Y],
-        link[DILATION_Y],
-    )
-    first_x, stop_x, source_x = find_window(
-        place % link[OUT_WIDTH],
-        link[IN_WIDTH],
-        link[KERNEL_WIDTH],
-        link[STRIDE_X],
-        link[PADDING_X],
-        link[DILATION_X],
-    )
-    return (first_y, stop_y, first_x, stop_x), source_y * link[IN_WIDTH] + source_x
-
-
-@compiled
-def _list_window(link, parts, source, stride, starts):
-    """List where the rows of a window begin in the table of its channel; return their number."""
+    parts, source = find_window(link, place)
     first_y, stop_y, first_x, stop_x = parts
-    n = 0
+    n_parts = 0
     for y in range(stop_y - first_y):
         for x in range(stop_x - first_x):
             row = source + y * link[DILATION_Y] * link[IN_WIDTH] + x * link[DILATION_X]
-            starts[n] = row * stride
-            n += 1
-    return n
+            starts[n_parts] = row * stride
+            n_parts += 1
+    return n_parts, parts
 
 
 @compiled
@@ -80,8 +75,7 @@ def apply_max_pool(link, space, n):
     n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
     starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
     for place in range(n_places):
-        parts, source = _find_image_window(link, place)
-        n_parts = _list_window(link, parts, source, stride, starts)
+        n_parts, _ = _list_window(link, place, stride, starts)
         for channel in range(link[IN_CHANNELS]):
             table = space.tables[link[A], channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride :]
             target = space.tables[link[OUT], (channel * n_places + place) * stride :]
@@ -98,8 +92,7 @@ def trace_max_pool(link, space, above, n):
     starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
     below = _open_gradient(link, space)
     for place in range(n_places):
-        parts, source = _find_image_window(link, place)
-        n_parts = _list_window(link, parts, source, stride, starts)
+        n_parts, _ = _list_window(link, place, stride, starts)
         for channel in range(link[IN_CHANNELS]):
             start = channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride
             table = space.tables[link[A], start:]
@@ -141,8 +134,7 @@ def apply_average_pool(link, options, space, n):
     n_places = link[OUT_HEIGHT] * link[OUT_WIDTH]
     starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
     for place in range(n_places):
-        parts, source = _find_image_window(link, place)
-        n_parts = _list_window(link, parts, source, stride, starts)
+        n_parts, parts = _list_window(link, place, stride, starts)
         divisor = cast(_find_divisor(link, parts, place, options[0]), space.zero[0])
         for channel in range(link[IN_CHANNELS]):
             table = space.tables[link[A], channel * link[IN_HEIGHT] * link[IN_WIDTH] * stride :]
@@ -160,8 +152,7 @@ def trace_average_pool(link, options, space, above, n):
     starts = np.empty(link[KERNEL_HEIGHT] * link[KERNEL_WIDTH], np.int64)
     below = _open_gradient(link, space)
     for place in range(n_places):
-        parts, source = _find_image_window(link, place)
-        n_parts = _list_window(link, parts, source, stride, starts)
+        n_parts, parts = _list_window(link, place, stride, starts)
         divisor = cast(_find_divisor(link, parts, place, options[0]), space.zero[0])
         for channel in range(link[IN_CHANNELS]):
             of_place = above[(channel * n_places + place) * stride :]

@@ -8,65 +8,31 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sktune.engine.compiled.vectors import (
+from sktune.engine.compiled.vectors.code import (
     BYTES,
     TILE_ROWS,
     TILE_VECTORS,
     Code,
-    build_multiply_add,
     inlined,
 )
+from sktune.engine.compiled.vectors.products import Tile, make_tile
 
 _INDEX = ir.IntType(64)
 
 
-def _make_tile(n_rows, n_vectors):
-    """Make a function that computes some rows and vectors of columns of a gathered product.
-
-    The tables are those of `multiply_gathered`; the number of products must be at least 1.
-    """
-
-    @intrinsic
-    def tile(context, tables, i, j):
-        def generate(context, builder, signature, args):
-            code = Code(context, builder, signature, args)
-            c, c_row, a, a_row, b, bias, bias_row, a_at, b_at, n, first, column = code.args
-            c = code.move(code.move(c, first, c_row), column)
-            a = code.move(a, first, a_row)
-            b = code.move(b, column)
-            bias = code.move(bias, first, bias_row)
-            places = [(i, j) for i in range(n_rows) for j in range(n_vectors)]
-            sums = []
-            for i, _ in places:
-                sums.append(cgutils.alloca_once(builder, code.vector))
-                builder.store(code.broadcast(code.move(bias, bias_row, _INDEX(i))), sums[-1])
-
-            # sums[i, j] += a[i, a_at[k]] * b[b_at[k], j]
-            with cgutils.for_range(builder, n, intp=_INDEX) as loop:
-                a_k = code.move(a, builder.load(code.move(a_at, loop.index)))
-                b_k = code.move(b, builder.load(code.move(b_at, loop.index)))
-                columns = [code.load(code.step(b_k, j)) for j in range(n_vectors)]
-                factors = [code.broadcast(code.move(a_k, a_row, _INDEX(i))) for i in range(n_rows)]
-                for (i, j), total in zip(places, sums, strict=True):
-                    before = builder.load(total)
-                    after = build_multiply_add(builder, factors[i], columns[j], before)
-                    builder.store(after, total)
-
-            for (i, j), total in zip(places, sums, strict=True):
-                code.store(builder.load(total), code.step(code.move(c, c_row, _INDEX(i)), j))
-            return context.get_dummy_value()
-
-        return types.void(tables, i, j), generate
-
-    return tile
+def _find_by_lists(code, a, b, walk, k):
+    a_at, b_at = walk
+    in_a = code.builder.load(code.move(a_at, k))
+    in_b = code.builder.load(code.move(b_at, k))
+    return code.move(a, in_a), code.move(b, in_b)
 
 
-_tile_of_many = _make_tile(TILE_ROWS, TILE_VECTORS)
-_tile_of_four = _make_tile(4, TILE_VECTORS)
-_tile_of_one = _make_tile(1, TILE_VECTORS)
-_narrow_tile_of_many = _make_tile(TILE_ROWS, 1)
-_narrow_tile_of_four = _make_tile(4, 1)
-_narrow_tile_of_one = _make_tile(1, 1)
+_tile_of_many = make_tile(TILE_ROWS, TILE_VECTORS, _find_by_lists)
+_tile_of_four = make_tile(4, TILE_VECTORS, _find_by_lists)
+_tile_of_one = make_tile(1, TILE_VECTORS, _find_by_lists)
+_narrow_tile_of_many = make_tile(TILE_ROWS, 1, _find_by_lists)
+_narrow_tile_of_four = make_tile(4, 1, _find_by_lists)
+_narrow_tile_of_one = make_tile(1, 1, _find_by_lists)
 
 
 @inlined
@@ -93,12 +59,7 @@ def multiply_gathered(
     bias_row : int
         1, or 0 if all rows have the same bias.
     """
-    if n_products == 0:
-        for i in range(n_rows):
-            for j in range(i * c_row, i * c_row + n_columns):
-                c[j] = bias[i * bias_row]
-        return
-    tables = (c, c_row, a, a_row, b, bias, bias_row, a_at, b_at, n_products)
+    tables = (c, c_row, a, a_row, b, bias, bias_row, n_products, a_at, b_at)
     one_vector = BYTES // c.itemsize
     j = 0
     while j < n_columns:
@@ -146,12 +107,7 @@ def _make_dots(n_rows, n_columns):
             code.vector = ir.VectorType(code.vector.element, _DOT_BYTES // code.itemsize)
             b = code.move(b, j, b_row)
             c = code.move(c, j, c_column)
-            places = [(i, j) for i in range(n_rows) for j in range(n_columns)]
-            nothing = ir.Constant(code.vector, None)
-            sums = [cgutils.alloca_once(builder, code.vector) for _ in places]
-            for total in sums:
-                builder.store(nothing, total)
-
+            sums = Tile(code, [[ir.Constant(code.vector, None)] * n_columns] * n_rows)
             # sums[i, j] += a[i, place, r] * b[j, place, r]
             step = _INDEX(code.vector.count)
             with cgutils.for_range(builder, n_places, intp=_INDEX) as over_places:
@@ -162,15 +118,12 @@ def _make_dots(n_rows, n_columns):
                     b_r = code.move(b_of_place, r)
                     lefts = [code.load(code.move(a_r, a_row, _INDEX(i))) for i in range(n_rows)]
                     rights = [code.load(code.move(b_r, b_row, _INDEX(j))) for j in range(n_columns)]
-                    for (i, j), total in zip(places, sums, strict=True):
-                        before = builder.load(total)
-                        after = build_multiply_add(builder, lefts[i], rights[j], before)
-                        builder.store(after, total)
+                    sums.add(lefts, rights)
 
-            for (i, j), total in zip(places, sums, strict=True):
+            for i, j, total in sums.read():
                 place = code.move(code.move(c, c_row, _INDEX(i)), c_column, _INDEX(j))
-                found = code.fold(builder.load(total))
-                builder.store(builder.fadd(builder.load(place), found), place)
+                before = builder.load(place)
+                builder.store(builder.fadd(before, code.fold(total)), place)
             return context.get_dummy_value()
 
         return types.void(tables, j), generate

@@ -10,7 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from sktune.engine.compiled.vectors import Code
+from sktune.engine.compiled.vectors.code import Code
 
 _INDEX = ir.IntType(64)
 

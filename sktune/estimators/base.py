@@ -302,8 +302,8 @@ class NetworkEstimator(
             nonlinearity = self._get_predict_nonlinearity()
             batches = self.forward_iter(X, device="cpu")
             # A list has no shape; it is never long.
-            n_rows = getattr(X, "shape", (0,))[0]
-            threads = few_threads(self._whole_module(), n_rows)
+            n_rows, *row_shape = getattr(X, "shape", (0,))
+            threads = few_threads(self._whole_module(), n_rows, row_shape)
         outputs = []
         with threads:
             for output in batches:

@@ -119,7 +119,7 @@ class Training(Components, Datasets):
         generators = nullcontext(bool)
         if is_seeded:
             generators = seeded(mix(self.seed_, FORWARD, len(self.history)), self.device_)
-        threads = few_threads(self._whole_module(), _largest_batch(iterator_train))
+        threads = few_threads(self._whole_module(), *_measure_batches(iterator_train))
         with threads, generators as has_drawn:
             self.notify("on_epoch_begin", **shown)
             self.run_single_epoch(iterator_train, True, "train", self.train_step, **fit_params)
@@ -465,8 +465,11 @@ class Training(Components, Datasets):
         return DivergenceError.at(len(self.history), rates, what, is_regressor)
 
 
-def _largest_batch(iterator):
-    """Return how many rows the largest batch of an iterator has; 1 if that is not known."""
+def _measure_batches(iterator):
+    """Return how many rows the largest batch of an iterator has, and the shape of a row.
+
+    They are 1 and () where they are not known.
+    """
     if isinstance(iterator, Batches):
-        return max(iterator.sizes, default=1)
-    return getattr(iterator, "batch_size", None) or 1
+        return max(iterator.sizes, default=1), getattr(iterator.rows.X, "shape", (1,))[1:]
+    return getattr(iterator, "batch_size", None) or 1, ()

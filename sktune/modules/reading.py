@@ -103,7 +103,7 @@ def _find_reason(module, known):
 
 
 def find_sequence(module, others=()):
-    """Return the layers of an MLP or of an ``nn.Sequential``, which are read without tracing.
+    """Return the layers of an MLP, an ``nn.Sequential`` or a bare ``nn.Linear``, without tracing.
 
     Parameters
     ----------
@@ -116,6 +116,19 @@ def find_sequence(module, others=()):
     layers : dict of str to nn.Module, or None
         As in :func:`find_chain`.
     """
+    layers = {"": module} if type(module) is nn.Linear else _list_sequence(module)
+    if layers is None:
+        return None
+    if not all(type(layer) in others or _is_simple(layer) for layer in layers.values()):
+        return None
+    are_trained = [p.requires_grad for p in module.parameters()]
+    if not are_trained or not all(are_trained):
+        return None
+    return None if any(map(is_watched, module.modules())) else layers
+
+
+def _list_sequence(module):
+    """Return the layers of an MLP or of an ``nn.Sequential`` by name, or None."""
     is_mlp = type(module) is MLP
     chain = module.layers if is_mlp else module
     if type(chain) is not nn.Sequential or not len(chain):
@@ -126,16 +139,14 @@ def find_sequence(module, others=()):
     # `named_children` leaves out a layer that stands in the chain a second time.
     if len(layers) != len(chain):
         return None
-    if not all(type(layer) in others or _is_simple(layer) for layer in layers.values()):
-        return None
     # Beside the layers there must be nothing but the chain, and the MLP around it.
     n_around = 2 if is_mlp else 1
-    if len(list(module.modules())) != len(layers) + n_around:
-        return None
-    are_trained = [p.requires_grad for p in module.parameters()]
-    if not are_trained or not all(are_trained):
-        return None
-    return None if any(map(is_watched, module.modules())) else layers
+    return layers if len(list(module.modules())) == len(layers) + n_around else None
+
+
+def name_parameter(layer, parameter):
+    """Return the name of a layer's parameter in a module, which may be the layer itself."""
+    return f"{layer}.{parameter}" if layer else parameter
 
 
 def _are_tied(layers):

@@ -206,6 +206,9 @@ def sequence(*layers):
     [
         sequence(nn.Linear(6, 3)),
         sequence(nn.Linear(6, 3, bias=False)),
+        # a layer alone
+        nn.Linear(6, 3).double(),
+        nn.Linear(6, 3, bias=False).double(),
         sequence(
             nn.Dropout(0.2), nn.Linear(6, 9), nn.Dropout(0.5), nn.ReLU(), nn.Tanh(), nn.Linear(9, 3)
         ),

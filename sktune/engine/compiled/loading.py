@@ -87,16 +87,18 @@ def load_products(kernels, dtype, *, has_windows=False):
     return kernels.Products(**{name: load_address(kernels, name, 0, dtype) for name in names})
 
 
-def bind_trial_step(kernels, X, target, flat, gradient, rate, loss=opcodes.SQUARED_ERROR):
-    """Return a function that trains a linear layer by a step of Adam, and returns its losses.
+def bind_trial_step(kernels, graph, X, target, flat, gradient, rate, loss=opcodes.SQUARED_ERROR):
+    """Return a function that trains a network by a step of Adam, and returns its losses.
 
     Parameters
     ----------
     kernels : module
+    graph : Graph
+        Of a module without batch normalisation and dropout.
     X : ndarray (n_rows, n_inputs)
     target : ndarray (n_rows, n_targets)
     flat : ndarray (n_parameters,)
-        The weights and biases. Each call changes them, and writes the `gradient`.
+        The parameters. Each call changes them, and writes the `gradient`.
     gradient : ndarray (n_parameters,)
     rate : float
         The learning rate.
@@ -104,10 +106,7 @@ def bind_trial_step(kernels, X, target, flat, gradient, rate, loss=opcodes.SQUAR
         The opcode of the criterion.
     """
     dtype = flat.dtype
-    n_inputs = X.shape[1]
-    module = nn.Linear(n_inputs, len(flat) // (n_inputs + 1), device="meta")
-    links = open_links(module, (Link("", None, (0,)),))
-    graph = GraphReader(module, links, n_inputs).read()
+    products = load_products(kernels, dtype, has_windows=graph.has_windows)
     nothing = flat[:0]
     arguments = (
         graph.links,
@@ -123,7 +122,7 @@ def bind_trial_step(kernels, X, target, flat, gradient, rate, loss=opcodes.SQUAR
         np.zeros_like(flat),
         np.zeros_like(flat),
         nothing,
-        kernels.make_workspace(graph.links, len(X), dtype, load_products(kernels, dtype)),
+        kernels.make_workspace(graph.links, len(X), dtype, products),
         0,
         (X, target, np.ones(len(X), dtype)),
         np.arange(len(X)),
@@ -167,7 +166,9 @@ def _try_step(kernels, dtype, loss):
     target = np.array(targets, dtype).reshape(3, 1)
     flat = np.zeros(len(expected_gradient), dtype)
     gradient = np.zeros_like(flat)
-    losses = bind_trial_step(kernels, X, target, flat, gradient, 0.3, loss)()
+    module = nn.Linear(2, len(flat) // 3, device="meta")
+    graph = GraphReader(module, open_links(module, (Link("", None, (0,)),)), 2).read()
+    losses = bind_trial_step(kernels, graph, X, target, flat, gradient, 0.3, loss)()
     found = [*losses, *gradient, *flat]
     # Adam's first step is the learning rate, against the sign of each gradient
     expected = [expected_loss, *expected_gradient, *(-0.3 * np.sign(expected_gradient))]

@@ -92,9 +92,7 @@ def find_program(module, criterion, match, optimizer, options, batches, kept=Non
     if kernels is None:
         return "Numba is not installed, or does not work"
     is_alone = torch.get_num_threads() == 1
-    if not is_alone and graph.has_windows:
-        return "several threads compute its convolutions together"
-    if not is_alone and not is_one_core_faster(kernels, dtype, graph.widest):
+    if not is_alone and not is_one_core_faster(kernels, dtype, graph):
         return "several threads compute it together"
     rule = OPTIMIZERS[optimizer]
     constant = rule.compiled.choose_constant(options)

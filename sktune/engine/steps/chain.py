@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from sktune.modules.dropout import HashedDropout
+from sktune.modules.reading import name_parameter
 
 # torch 2.8 multiplies factors of half precision into sums of float32, on a GPU
 _HAS_OUT_DTYPE = "out_dtype" in (torch.bmm.__doc__ or "")
@@ -73,10 +74,11 @@ class _Linear:
     """A linear layer; the first of a chain computes no gradient of its inputs."""
 
     def __init__(self, name, parameters, gradients, is_first):
-        self.weight = parameters[f"{name}.weight"]  # (L, H, F)
-        self.bias = parameters.get(f"{name}.bias")  # (L, H)
-        self.weight_gradient = gradients[f"{name}.weight"]
-        self.bias_gradient = gradients.get(f"{name}.bias")
+        weight, bias = name_parameter(name, "weight"), name_parameter(name, "bias")
+        self.weight = parameters[weight]  # (L, H, F)
+        self.bias = parameters.get(bias)  # (L, H)
+        self.weight_gradient = gradients[weight]
+        self.bias_gradient = gradients.get(bias)
         self.is_first = is_first
         self.transposed_weight = self.weight.mT  # (L, F, H)
         self.bias_row = None if self.bias is None else self.bias.unsqueeze(1)  # (L, 1, H)

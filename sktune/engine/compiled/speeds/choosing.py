@@ -25,38 +25,38 @@ enabled = os.environ.get("SKTUNE_MEASURE", "1") != "0"
 _lock = threading.Lock()
 
 
-def is_one_core_faster(kernels, dtype, width):
+def is_one_core_faster(kernels, dtype, graph):
     """Tell whether compiled steps on one core are faster than torch's on all of its threads.
 
     Parameters
     ----------
     kernels : module
     dtype : numpy.dtype
-    width : int
-        Of the widest layer.
+    graph : Graph
 
     Returns
     -------
     is_faster : bool
         False where nothing can be measured or kept.
     """
+    kind = "images" if graph.has_windows else "tables"
     with _lock:
-        ratios = _read_ratios(kernels, dtype, torch.get_num_threads())
+        ratios = _read_ratios(kernels, dtype, torch.get_num_threads(), kind)
     if not ratios:
         return False
-    nearest = min(ratios, key=lambda measured: abs(math.log(measured / width)))
+    nearest = min(ratios, key=lambda measured: abs(math.log(measured / graph.widest)))
     return ratios[nearest] < 1
 
 
 @cache
-def _read_ratios(kernels, dtype, n_threads):
+def _read_ratios(kernels, dtype, n_threads, kind):
     """Return what is kept for this machine; measure and keep it where there is nothing."""
     if not enabled:
         return {}
-    path = _find_folder() / f"speeds-{_make_key(dtype, n_threads)}.json"
+    path = _find_folder() / f"speeds-{_make_key(dtype, n_threads, kind)}.json"
     try:
         if not path.exists():
-            _keep(measure_ratios(kernels, dtype), path)
+            _keep(measure_ratios(kernels, dtype, kind), path)
         return {int(width): ratio for width, ratio in json.loads(path.read_text()).items()}
     except (OSError, ValueError):
         return {}
@@ -75,11 +75,11 @@ def _keep(ratios, path):
         draft.unlink()
 
 
-def _make_key(dtype, n_threads):
-    """Return what tells apart machines, types, numbers of threads, and versions."""
+def _make_key(dtype, n_threads, kind):
+    """Return what tells apart machines, types, numbers of threads, kinds of nets, and versions."""
     versions = find_versions(("sktune", "torch", "numba"))
     parts = (platform.node(), platform.machine(), _read_processor(), os.cpu_count())
-    text = json.dumps([*parts, str(dtype), n_threads, versions])
+    text = json.dumps([*parts, str(dtype), n_threads, kind, versions])
     return sha256(text.encode()).hexdigest()[:16]
 
 

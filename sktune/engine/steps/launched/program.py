@@ -12,7 +12,7 @@ from sktune.engine.compiled.criteria.reading import Loss, read_loss
 from sktune.engine.steps.launched import layout
 from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
-from sktune.modules.reading import read_chain
+from sktune.modules.reading import name_parameter, read_chain
 from sktune.training.optimizers import OPTIMIZERS
 
 # Optimizers by the names of their opcodes: those of `kernel/updates.py`.
@@ -146,8 +146,8 @@ class _Reader:
             stage = np.zeros(layout.N_STAGE_COLUMNS, dtype=np.int32)
             stage[layout.N_INPUTS] = layer.in_features
             stage[layout.N_OUTPUTS] = layer.out_features
-            stage[layout.WEIGHT] = self.starts[f"{name}.weight"]
-            stage[layout.BIAS] = self.starts.get(f"{name}.bias", -1)
+            stage[layout.WEIGHT] = self.starts[name_parameter(name, "weight")]
+            stage[layout.BIAS] = self.starts.get(name_parameter(name, "bias"), -1)
             stage[layout.FIRST] = len(self.operations)
             self.stages.append(stage)
         elif isinstance(layer, HashedDropout):

@@ -119,13 +119,16 @@ def test_spending(tmp_path):
     assert halved["racing"]["best_score"] <= halved["grid"]["best_score"]
 
 
-def test_single_fit(tmp_path, capsys):
-    found = run("single_fit", tmp_path, "--quick")
+@pytest.mark.parametrize(
+    ("options", "n_workloads", "n_predictions"), [([], 4, 1), (["--images"], 3, 0)]
+)
+def test_single_fit(options, n_workloads, n_predictions, tmp_path, capsys):
+    found = run("single_fit", tmp_path, "--quick", *options)
 
     assert {row["peer"] for row in found["rows"]} == {"loop", "sktune", "skorch"}
-    assert sum(row["what"].startswith("epoch") for row in found["rows"]) == 3 * 4
-    assert sum(row["what"].startswith("fit") for row in found["rows"]) == 3 * 4
-    assert sum(row["what"].startswith("predict") for row in found["rows"]) == 3
+    assert sum(row["what"].startswith("epoch") for row in found["rows"]) == 3 * n_workloads
+    assert sum(row["what"].startswith("fit") for row in found["rows"]) == 3 * n_workloads
+    assert sum(row["what"].startswith("predict") for row in found["rows"]) == 3 * n_predictions
     assert found["machine"]["torch_threads"] >= 1
     printed = capsys.readouterr().out
     assert len(printed.splitlines()) == 1 + len(found["rows"])

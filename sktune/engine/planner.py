@@ -8,7 +8,8 @@ import torch
 from sktune.engine.group import choose_backend
 from sktune.engine.steps.base import StepBackend, StepOptions
 from sktune.modules.structure import structure_of
-from sktune.runtime.threads import limited_threads, needs_one_thread
+from sktune.modules.work import needs_one_thread
+from sktune.runtime.threads import limited_threads
 from sktune.training.optimizers import OPTIMIZERS
 
 # Lanes that fill a core: so many lanes of one stream make groups that share batches.

@@ -28,9 +28,10 @@ from sktune.estimators.overrides import find_override, has_own_callbacks, is_rep
 from sktune.estimators.records import Records
 from sktune.modules.mlp import MLP
 from sktune.modules.reading import has_embedding
+from sktune.modules.work import few_threads
 from sktune.runtime.diagrams.notebooks import ShowsSummary
 from sktune.runtime.dtypes import floating_dtype, wide_dtype
-from sktune.runtime.threads import few_threads, limited_threads
+from sktune.runtime.threads import limited_threads
 from sktune.runtime.versions import RemembersVersions
 from sktune.training.rates import ScalesRates
 from sktune.training.rows import Rows, cast_floating, public_dataset

@@ -35,8 +35,8 @@ from sktune.estimators.overrides import (
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.function_masks import FunctionMasks, calls_dropout
 from sktune.modules.reading import is_watched
+from sktune.modules.work import few_threads
 from sktune.runtime.seeds import FORWARD, mix, seeded
-from sktune.runtime.threads import few_threads
 from sktune.training.batches import Batches
 from sktune.training.divergence import DivergenceError, find_infinite, is_representable
 from sktune.training.gradients.clipping import clip_gradients

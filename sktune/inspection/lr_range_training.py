@@ -10,7 +10,7 @@ from skorch.dataset import get_len, unpack_data
 
 from sktune.bridge.seam import fused_tasks
 from sktune.inspection.nets import find_net, transform_rows
-from sktune.runtime.threads import few_threads
+from sktune.modules.work import few_threads
 from sktune.training.divergence import DivergenceError
 
 # A rate by which no weight changes: what it ends with is the loss without training.
@@ -109,7 +109,7 @@ def _compute_loss(net, X, y):
     losses = []
     sizes = []
     # for small networks, to start more threads takes longer than the batches do
-    with few_threads(net.module_, get_len(X)):
+    with few_threads(net.module_, get_len(X), getattr(X, "shape", (1,))[1:]):
         for batch in net.get_iterator(net.get_dataset(X, y), training=False):
             losses.append(net.validation_step(batch)["loss"].item())
             rows, _ = unpack_data(batch)

@@ -1,21 +1,6 @@
 """Nets that are trained as one, and computed one after the other where that is faster."""
 
 import torch
-from torch import nn
-
-_CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-
-
-def find_convolutions(module):
-    """Return the convolutions of a module, each once."""
-    return [part for part in module.modules() if isinstance(part, _CONVOLUTIONS)]
 
 
 def count_outputs(convolutions, call):

@@ -613,9 +613,7 @@ def test_the_mlp_flattens_images_as_it_does_by_torch(monkeypatch, count_calls):
 
 
 def test_large_steps_are_left_to_threads(monkeypatch, count_calls):
-    monkeypatch.setattr(
-        "sktune.runtime.threads._LEAST_TO_DIVIDE", 16 * (6 * 128 + 128 + 128 * 3 + 3)
-    )
+    monkeypatch.setattr("sktune.modules.work._LEAST_TO_DIVIDE", 16 * (6 * 128 + 128 + 128 * 3 + 3))
     with limited_threads(2):
         NeuralNetClassifier(**SETTINGS).fit(X, y)
         assert count_calls() == 0

@@ -176,7 +176,7 @@ def test_threads_share_the_cores(monkeypatch, four_threads):
     monkeypatch.setattr(group, "Group", Noting)
     search(NET, LANES, X, y, n_jobs=1, max_lanes=2)
     assert counts == [1] * 4, "steps as small as these are not to be divided"
-    monkeypatch.setattr("sktune.runtime.threads._LEAST_TO_DIVIDE", 0)
+    monkeypatch.setattr("sktune.modules.work._LEAST_TO_DIVIDE", 0)
     monkeypatch.setattr(compiled, "enabled", False)
     for n_jobs, share in ((1, 4), (2, 2), (4, 1), (None, 1)):
         counts.clear()

@@ -132,7 +132,7 @@ def test_slow_steps_are_measured_once(monkeypatch):
 
 @pytest.mark.parametrize("settings", [{"module__hidden": (12,)}, {"module": Convolution}])
 def test_a_fit_and_a_search_follow_what_was_measured(settings, measured, monkeypatch):
-    monkeypatch.setattr("sktune.runtime.threads._LEAST_TO_DIVIDE", 0)
+    monkeypatch.setattr("sktune.modules.work._LEAST_TO_DIVIDE", 0)
     net = NeuralNetClassifier(**settings, max_epochs=2, random_state=0)
     search = GridSearchCV(net, {"lr": [0.01, 0.02]}, cv=2, n_jobs=1)
     found = {}

@@ -7,8 +7,9 @@ from torch.func import functional_call, vmap
 
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
-from sktune.modules.one_by_one import KeptMasks, count_outputs, find_convolutions
+from sktune.modules.one_by_one import KeptMasks, count_outputs
 from sktune.modules.reading import find_chain
+from sktune.modules.work import find_convolutions
 from sktune.runtime.gpu.transfers import fetch, resend, send
 from sktune.training.penalties import is_penalized
 

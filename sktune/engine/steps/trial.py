@@ -14,8 +14,8 @@ from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.network import StackedNet
 from sktune.modules.dropout import MaskStream, dropout_layers
 from sktune.modules.structure import watch_settings
+from sktune.modules.work import few_threads
 from sktune.runtime.generators import read_generators, set_generators
-from sktune.runtime.threads import few_threads
 
 _logger = logging.getLogger(__name__)
 # The filters of warnings are those of the whole process.

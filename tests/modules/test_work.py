@@ -3,10 +3,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from sktune import NeuralNetClassifier
 from sktune.modules.work import few_threads, needs_one_thread
 from sktune.runtime.threads import limited_threads
 
@@ -82,3 +84,32 @@ def test_little_work_in_several_threads_leaves_new_threads_the_setting_as_it_was
             assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+class Noting(nn.Module):
+    """A net on images that notes with how many threads it computes."""
+
+    def __init__(self, n_outputs=3):
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 2, 3)
+        self.output = nn.Linear(2, n_outputs)
+        self.n_threads = set()
+
+    def forward(self, X):
+        self.n_threads.add(torch.get_num_threads())
+        return self.output(self.convolution(X).mean((2, 3)))
+
+
+@pytest.mark.parametrize("is_much", [False, True])
+def test_fits_and_predictions_count_the_places_of_images(is_much, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(24, 1, 8, 8)).astype(np.float32)
+    # 9 numbers of the output, and 20 at each of 16 places
+    of_batch = 8 * (9 + 16 * 20)
+    monkeypatch.setattr("sktune.modules.work._LEAST_TO_DIVIDE", of_batch + (not is_much))
+    net = NeuralNetClassifier(Noting, batch_size=8, max_epochs=1, random_state=0)
+    with limited_threads(2):
+        net.fit(X, np.arange(24) % 3)
+        assert net.module_.n_threads == {1 + is_much}
+        net.module_.n_threads.clear()
+        net.predict(X[:8])
+        assert net.module_.n_threads == {1 + is_much}

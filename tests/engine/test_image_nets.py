@@ -141,6 +141,45 @@ class Tied(nn.Module):
         return self.output((X - self.inner(F.relu(X)) * X).flatten(1))
 
 
+class DropsChannels(nn.Module):
+    """Drops channels by functions, with rates of their own."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.first = nn.Conv2d(2, 5, 3)
+        self.second = nn.Conv2d(5, 4, 3, padding=1)
+        self.third = nn.Conv1d(4, 3, 3)
+        self.drop = nn.Dropout2d(0.3)
+        self.rate = 0.2
+        self.output = nn.Linear(3 * 18, 3)
+        self.to(dtype)
+
+    def forward(self, X):
+        X = F.dropout2d(self.first(X), self.rate, self.training)
+        X = torch.feature_dropout(self.second(F.relu(X)), 0.4, train=self.training)
+        X = self.drop(F.dropout(X, 0.1, self.training)).flatten(2)
+        X = F.dropout1d(self.third(X), training=self.training, inplace=True).tanh()
+        return self.output(F.dropout2d(X.unsqueeze(-1), 0.0, self.training).flatten(1))
+
+
+class DropsRows(nn.Module):
+    """Calls functions and layers with inputs that torch takes for a single row."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.first = nn.Conv2d(2, 5, 3)
+        self.drop = nn.Dropout1d(0.2)
+        self.other = nn.Dropout3d(0.1)
+        self.output = nn.Linear(100, 3)
+        self.to(dtype)
+
+    def forward(self, X):
+        X = self.other(F.dropout3d(self.first(X).relu(), 0.1, self.training))
+        X = self.drop(X.flatten(1))
+        X = torch.feature_dropout(X, 0.3, self.training)
+        return self.output(F.dropout1d(X, 0.2, self.training))
+
+
 def make_zeros(layer):
     """Return a layer whose outputs are 0 in the first step, wherever they look at."""
     nn.init.zeros_(layer.weight)
@@ -268,6 +307,8 @@ CASES = {
     "images of a table": (OfTable, (), IMAGES.reshape(N_ROWS, -1)),
     "sequences of a table": (OfSequences, (), SEQUENCES[:, 0]),
     "windows of the size of images": (BySizes, (), IMAGES),
+    "channels dropped by functions": (DropsChannels, (), IMAGES),
+    "rows dropped as a whole": (DropsRows, (), IMAGES),
     "tied": (Tied, (), IMAGES),
 }
 

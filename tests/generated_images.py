@@ -174,7 +174,7 @@ class GeneratedImages(nn.Module):
     _average_pool = _max_pool
 
     def _dropout(self, style, name, X, other):
-        of_channels = F.dropout1d if X.ndim == 3 else F.dropout2d
+        of_channels = F.dropout1d if len(self.plan.shape) == 2 else F.dropout2d
         if style == "function":
             return F.dropout(X, self.dropout, training=self.training)
         if style == "channels by function":

@@ -40,14 +40,15 @@ class HashedDropout(nn.Dropout):
         The stream that the dropout layers of a module share.
     """
 
-    # None if the first dimension of an input is that of the rows, however many it has
+    # Those of a batch, for layers that take any other input for a single row; see `find_channels`.
     n_dimensions = None
 
     def __init__(self, layer, index, stream):
         super().__init__(layer.p)
         self.by_channel = getattr(layer, "by_channel", not isinstance(layer, nn.Dropout))
-        known = BATCH_DIMENSIONS.get(type(layer))
-        self.n_dimensions = getattr(layer, "n_dimensions", known)
+        n_dimensions = getattr(layer, "n_dimensions", BATCH_DIMENSIONS.get(type(layer)))
+        if n_dimensions is not None:
+            self.n_dimensions = n_dimensions
         self.index = index
         self.stream = stream
         # The masks of this net alone; made in its first step.

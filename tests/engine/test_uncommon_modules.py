@@ -284,6 +284,34 @@ def test_modules_that_torch_computes_together(module):
         raise AssertionError(report.groups[0]["blockers"]["compiled"])
 
 
+class AnyDropout(Net):
+    """Drops numbers or channels, or twice by the same masks."""
+
+    def __init__(self, make=nn.Dropout, *, is_shared=False):
+        super().__init__()
+        first = make(0.4)
+        self.drop = nn.ModuleList([first, first if is_shared else make(0.4)])
+
+    def forward(self, X):
+        X = self.drop[0](torch.roll(self.dense(X), 1, 1).view(-1, 4, 2))
+        return self.output(self.drop[1](X).flatten(1))
+
+
+@pytest.mark.parametrize("options", [{"make": nn.Dropout1d}, {"is_shared": True}])
+def test_nets_with_other_dropout_are_another_group(options):
+    net = NeuralNetClassifier(AnyDropout, **SETTINGS)
+    others = {f"module__{name}": value for name, value in options.items()}
+    # the first of the nets tell the others' architecture
+    candidates = [*LANES, {"lr": 0.03}, {"lr": 0.03, **others}, {"lr": 0.02, **others}]
+
+    _, references, _ = search(net, candidates, X, y, fused=False)
+    _, nets, report = search(net, candidates, X, y)
+
+    for reference, other in zip(references, nets, strict=True):
+        assert_same_net(reference, other)
+    assert sorted(group["lanes"] for group in report.groups) == [4, 6]
+
+
 @pytest.mark.parametrize("module", ALONE)
 def test_modules_that_train_one_at_a_time(module):
     report = fuse(module)

@@ -8,6 +8,7 @@ from torch.func import functional_call, vmap
 
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
+from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.modules.one_by_one import KeptMasks, count_outputs, find_convolutions
 from sktune.modules.reading import find_chain
 from sktune.runtime.gpu.transfers import fetch, resend, send
@@ -82,6 +83,14 @@ class StackedNet:
         self.convolutions = find_convolutions(template)
         # what `_goes_one_by_one` found, by the shape of a lane's batch
         self.found_large = {}
+
+    @property
+    def masks_by_index(self):
+        """The masks of all dropout, by the index of its layer or :data:`FUNCTION_INDEX`."""
+        found = dict(enumerate(self.masks))
+        if self.function_masks is not None:
+            found[FUNCTION_INDEX] = self.function_masks
+        return found
 
     def _make_views(self):
         """Make all that refers to the memory of `flat`."""

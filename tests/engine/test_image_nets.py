@@ -468,3 +468,32 @@ def test_a_convolution_that_computes_in_another_way_trains_as_by_torch(monkeypat
 
     for group in report.groups:
         assert "a method that was replaced" in group["blockers"]["compiled"]
+
+
+OF_FUNCTIONS = ["channels dropped by functions", "rows dropped as a whole"]
+SETTINGS = {
+    "validation": {"early_stopping": True, "n_iter_no_change": 2},
+    "augmentation": {"augment": "images", "augment__shift": 0.1, "augment__mixup": 0.2},
+    "penalties": {"l1": 0.001, "clip_grad_norm": 0.3},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("case", OF_FUNCTIONS)
+def test_calls_of_functions_are_compiled_in_fits_of_all_kinds(case, settings):
+    net, X = make_net(case, **SETTINGS[settings])
+
+    report = assert_parity(net, LANES, X, y)
+
+    assert {group["steps"] for group in report.groups} == {"compiled"}, report.groups
+
+
+@pytest.mark.parametrize("case", OF_FUNCTIONS)
+def test_fits_with_calls_of_functions_go_on_where_they_stopped(case):
+    net, X = make_net(case, torch.float32, lr_schedule="constant")
+    whole = clone(net).set_params(max_epochs=6).fit(X, y)
+
+    twice = clone(net).fit(X, y).partial_fit(X, y)
+
+    for one, other in zip(whole.module_.parameters(), twice.module_.parameters(), strict=True):
+        assert torch.equal(one, other)

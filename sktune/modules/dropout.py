@@ -169,9 +169,9 @@ class LaneMasks:
             self._prepare(X.dtype, X.device)
         if self.held is not None:
             bits = self.held.numbers(self, position, shape.numel(), X.device)
-            return self._recorded_factors(bits).view(-1, *shape)
+            return self._recorded_factors(bits).view(len(self.rates), *shape)
         numbers = self.numbers(position, shape.numel(), X.device)
-        return self._as_factors(numbers).view(-1, *shape)
+        return self._as_factors(numbers).view(len(self.rates), *shape)
 
     def numbers(self, position, n, device):
         """Return the random numbers of a step, or, if there is a single lane, its factors.
@@ -216,7 +216,7 @@ class LaneMasks:
         epoch, batch, layer, call = position
         n_seeds = len(self.distinct_seeds)
         # Each further call of a layer in a step gets less memory: there may be very many calls.
-        most = _AHEAD // n // n_seeds // (1 + call)
+        most = _AHEAD // max(n, 1) // n_seeds // (1 + call)
         n_steps = max(1, min(8 + 2 * batch, most))
         keys = [
             mask_key(seed, epoch, later, layer, call)

@@ -62,12 +62,12 @@ class FunctionMasks(TorchFunctionMode):
             return func(*args, **kwargs)
         X, p, training, inplace = _read_arguments(*args, **kwargs)
         call = self._count_call() if training else 0
-        of_channels = func in CHANNEL_FUNCTIONS
-        is_for_torch = not training or not 0 < p < 1 or (of_channels and X.ndim < 2)
-        if is_for_torch:
+        if not training or not 0 < p < 1 or not X.is_floating_point():
             return func(*args, **kwargs)
         shape = X.shape
-        if of_channels:
+        if func in CHANNEL_FUNCTIONS:
+            if X.ndim < 2:
+                return func(*args, **kwargs)
             # torch refuses some dimensions of an input, and warns of others
             func(X, p, False)
             shape = find_channels(shape, BATCH_DIMENSIONS.get(func))

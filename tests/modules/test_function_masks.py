@@ -181,6 +181,24 @@ def test_errors_and_warnings_are_those_of_torch():
             F.dropout2d(ONES[..., 0, 0])
 
 
+def test_nothing_is_dropped_of_an_empty_tensor():
+    module = nn.Sequential(nn.Dropout1d(0.5))
+    serve_dropout(module, 0)
+    empty = torch.ones(0, 4, 5)
+    with FunctionMasks(MaskStream(0)):
+        for call in (module, F.dropout, F.dropout1d, F.dropout2d):
+            with warnings.catch_warnings(action="ignore"):
+                assert call(empty).shape == empty.shape
+
+
+def test_integers_are_refused_as_by_torch():
+    X = torch.ones(4, 5, dtype=torch.long)
+    with pytest.raises(RuntimeError, match="can't be cast"):
+        F.dropout(X, 0.3)
+    with FunctionMasks(MaskStream(0)), pytest.raises(RuntimeError, match="can't be cast"):
+        F.dropout(X, 0.3)
+
+
 # --- many nets ------------------------------------------------------------------------------------
 
 STACKED = torch.randn(3, 5, 4, 6)

@@ -3,7 +3,7 @@
 import dis
 from contextlib import suppress
 from functools import partial
-from types import CodeType, FunctionType
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary
 
 import torch
@@ -159,14 +159,18 @@ def calls_dropout(module):
 
     The part may hold the function, too. What functions outside of its classes do is not known.
     """
-    parts = list(module.modules())
+    parts = [part for part in module.modules() if not _is_of_library(type(part))]
     for cls in dict.fromkeys(map(type, parts)):
         for base in cls.__mro__:
-            if base.__module__.startswith(("torch.", "sktune.")):
+            if _is_of_library(base):
                 break
             if any(map(_is_or_calls_dropout, vars(base).values())):
                 return True
     return any(_is_dropout(value) for part in parts for value in vars(part).values())
+
+
+def _is_of_library(cls):
+    return cls.__module__.startswith(("torch.", "sktune."))
 
 
 def _is_or_calls_dropout(value):
@@ -182,12 +186,8 @@ def _is_dropout(value):
     """Tell whether a value is a dropout function, also with some of its arguments."""
     while isinstance(value, partial):
         value = value.func
-    return _is_any(value, DROPOUT_FUNCTIONS)
-
-
-def _is_any(value, others):
-    """Tell whether a value is one of others; no array is compared with them."""
-    return any(value is other for other in others)
+    is_function = isinstance(value, FunctionType | BuiltinFunctionType)
+    return is_function and value in DROPOUT_FUNCTIONS
 
 
 # What is known of functions; those of a user must not outlive their last use.
@@ -224,12 +224,13 @@ def _calls(code, names):
         is_name = step.opname in ("LOAD_GLOBAL", "LOAD_DEREF")
         if is_name and _is_dropout(names.get(step.argval)):
             return True
-        if step.argval in _NAMES and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval in _NAMES:
             is_name = before.opname in ("LOAD_GLOBAL", "LOAD_DEREF")
-            is_of_torch = is_name and _is_any(names.get(before.argval), _HOMES)
+            home = names.get(before.argval) if is_name else None
+            is_of_torch = isinstance(home, ModuleType) and home in _HOMES
             if is_of_torch or before.argval == "functional":
                 return True
-        if step.argval in _NAMES and step.opname == "IMPORT_FROM":
+        if step.opname == "IMPORT_FROM" and step.argval in _NAMES:
             return True
         before = step
     inner = [value for value in code.co_consts if isinstance(value, CodeType)]

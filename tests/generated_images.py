@@ -14,7 +14,15 @@ KINDS = {
     "average pool": ["layer", "function", "adaptive layer", "adaptive function"],
     "batch norm": ["plain", "no affine", "no statistics", "average"],
     "layer norm": ["plain", "no affine"],
-    "dropout": ["layer", "function", "channels", "channels twice"],
+    "dropout": [
+        "layer",
+        "function",
+        "channels",
+        "channels twice",
+        "channels by function",
+        "channels in place",
+        "channels of torch",
+    ],
     "activation": ACTIVATION_STYLES,
     "sum": [*SUMS, "itself"],
     "product": ["operator", "function", "gate", "in place"],
@@ -166,8 +174,15 @@ class GeneratedImages(nn.Module):
     _average_pool = _max_pool
 
     def _dropout(self, style, name, X, other):
+        of_channels = F.dropout1d if len(self.plan.shape) == 2 else F.dropout2d
         if style == "function":
             return F.dropout(X, self.dropout, training=self.training)
+        if style == "channels by function":
+            return of_channels(X, p=self.dropout, training=self.training)
+        if style == "channels in place":
+            return of_channels(X.clone(), self.dropout, self.training, inplace=True)
+        if style == "channels of torch":
+            return torch.feature_dropout(X, self.dropout, train=self.training)
         layer = self.layers[name]
         return layer(F.relu(layer(X))) if style == "channels twice" else layer(X)
 
@@ -370,6 +385,8 @@ class _Maker:
         return self._add(nn.LayerNorm(self.shape, 1e-2, style != "no affine")), None
 
     def _dropout(self, style, choices):
+        if style in ("function", "channels by function", "channels in place", "channels of torch"):
+            return None, None
         of_channels = (nn.Dropout2d, nn.Dropout1d)[self.one]
         make = of_channels if style.startswith("channels") else nn.Dropout
         return self._add(make(self.module.dropout)), None

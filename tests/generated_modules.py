@@ -32,7 +32,7 @@ METHODS = {"relu": ("relu", "relu_"), "tanh": ("tanh", "tanh_"), "sigmoid": ("si
 ACTIVATION_STYLES = ["layer", "function", "options", "method", "in place", "new layer"]
 SUMS = ["operator", "function", "alpha", "method", "in place", "difference"]
 NORMS = ["plain", "no affine", "other eps", "twice"]
-DROPOUTS = ["layer", "shared", "function", "torch", "if training"]
+DROPOUTS = ["layer", "shared", "function", "torch", "columns", "rows", "if training"]
 WRITTEN = ["attributes", "list", "dict", "nested"]
 KINDS = {
     "linear": ["plain", "no bias", "again", "tied"],
@@ -210,7 +210,11 @@ class Generated(Layers):
         if style == "function":
             return F.dropout(X, self.dropout, training=self.training)
         if style == "torch":
-            return torch.dropout(X, self.dropout, self.training)
+            return torch.dropout(X, p=self.dropout, train=self.training)
+        if style == "columns":
+            return torch.feature_dropout(X, self.dropout, self.training)
+        if style == "rows":
+            return F.dropout1d(X, self.dropout, self.training)
         if style == "if training":
             return self.find(name)(X) if self.training else X
         return self.find(name)(X)

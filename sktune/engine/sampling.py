@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from sktune.modules.dropout import LaneMasks
+from sktune.modules.function_masks import LaneFunctionMasks, calls_dropout
 from sktune.training.batches import Batches, batch_sizes
 
 
@@ -36,6 +37,14 @@ class Sampling:
         """Return the masks of each dropout layer in the lanes."""
         raise NotImplementedError
 
+    @staticmethod
+    def open_function_masks(lanes):
+        """Return the masks of the calls of dropout functions in the lanes, or None.
+
+        None leaves such calls, if there are any, to torch.
+        """
+        return None
+
     def stream_of(self, lane):
         """Return a key that is equal for lanes that meet the same batches."""
         raise NotImplementedError
@@ -66,6 +75,13 @@ class SeededSampling(Sampling):
         seeds = [lane.spec.seed for lane in lanes]
         layers = zip(*(lane.spec.dropout for lane in lanes), strict=True)
         return [LaneMasks(seeds, rates) for rates in layers]
+
+    @staticmethod
+    def open_function_masks(lanes):
+        """Return the masks of the calls of dropout functions in the lanes; None if none calls."""
+        if not calls_dropout(lanes[0].spec.module.module):
+            return None
+        return LaneFunctionMasks([lane.spec.seed for lane in lanes])
 
     def stream_of(self, lane):
         """Return a key that is equal for lanes that meet the same batches."""

@@ -35,6 +35,7 @@ from sktune.estimators.overrides import (
 from sktune.modules.dropout import dropout_layers
 from sktune.modules.function_masks import FunctionMasks, calls_dropout
 from sktune.modules.reading import is_watched
+from sktune.modules.snapshots import Snapshot
 from sktune.modules.work import few_threads
 from sktune.runtime.seeds import FORWARD, mix, seeded
 from sktune.training.batches import Batches
@@ -277,7 +278,8 @@ class Training(Components, Datasets):
     def _find_lone_steps(self, batches):
         """Return what trains this net by recorded steps, or the reason why nothing does.
 
-        It is looked for once in a call of ``fit``, and again where a part of the net is replaced.
+        It is looked for once in a call of ``fit``, and again where a part of the net is replaced or
+        an attribute of the module has changed.
         """
         if not isinstance(batches, Batches):
             return "its rows come from an iterator of the user's"
@@ -287,9 +289,10 @@ class Training(Components, Datasets):
         options = {n: v for n, v in group.items() if n not in ("params", "lr", "initial_lr")}
         clips = find_clips(self)
         settings = (self.l1, self.l2, clips, self.seed_, dropout, str(options))
-        known, found, steps = vars(self).get("_lone_steps", (None, None, None))
+        known, found, snapshot, steps = vars(self).get("_lone_steps", (None,) * 4)
         is_known = known is not None and all(map(operator.is_, known, parts)) and found == settings
-        if not is_known:
+        # what was recorded holds the numbers that the module had then, such as rates of functions
+        if not is_known or (snapshot is not None and not snapshot.is_of(self.module_)):
             steps = find_lone_steps(
                 self.module_,
                 self.optimizer_,
@@ -307,7 +310,8 @@ class Training(Components, Datasets):
                 seed=self.seed_,
                 n_outputs=getattr(self, "n_outputs_", None),
             )
-            vars(self)["_lone_steps"] = (parts, settings, steps)
+            snapshot = None if isinstance(steps, str) else Snapshot(self.module_)
+            vars(self)["_lone_steps"] = (parts, settings, snapshot, steps)
         return steps
 
     def _note_steps(self, losses, batches, epoch, factors, dropout_calls):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import send
@@ -11,6 +12,9 @@ from sktune.runtime.seeds import mask_key, random_int16
 
 # How many random numbers are made at once: they stay in a core's cache until they are used.
 _AHEAD = 1 << 17
+# The dimensions of a batch, for functions and layers that take any other input for a single row:
+# its first dimension is then that of the channels.
+BATCH_DIMENSIONS = {nn.Dropout1d: 3, nn.Dropout3d: 5, F.dropout1d: 3, F.dropout3d: 5}
 
 
 @dataclass
@@ -36,9 +40,15 @@ class HashedDropout(nn.Dropout):
         The stream that the dropout layers of a module share.
     """
 
+    # Those of a batch, for layers that take any other input for a single row; see `find_channels`.
+    n_dimensions = None
+
     def __init__(self, layer, index, stream):
         super().__init__(layer.p)
         self.by_channel = getattr(layer, "by_channel", not isinstance(layer, nn.Dropout))
+        n_dimensions = getattr(layer, "n_dimensions", BATCH_DIMENSIONS.get(type(layer)))
+        if n_dimensions is not None:
+            self.n_dimensions = n_dimensions
         self.index = index
         self.stream = stream
         # The masks of this net alone; made in its first step.
@@ -59,7 +69,7 @@ class HashedDropout(nn.Dropout):
         if self.lane_masks is not None and self.is_one_by_one:
             return X * self._draw_factors(self.lane_masks, self.lane_step, X)[0].to(X.dtype)
         if self.lane_masks is not None:
-            return _DropLanes.apply(X, self._draw_lane_factors)
+            return drop_lanes(X, self._draw_lane_factors)
         if self.p == 0:
             return X
         step = (self.stream.epoch, self.stream.batch)
@@ -104,7 +114,7 @@ class HashedDropout(nn.Dropout):
         self.count_call(step)
         shape = X.shape
         if self.by_channel:
-            shape = torch.Size(X.shape[:2] + (1,) * (X.ndim - 2))  # (B, C, 1, ...)
+            shape = find_channels(X.shape, self.n_dimensions)
         return masks.factors(shape, (*step, self.index, self.n_calls), X)
 
 
@@ -159,9 +169,9 @@ class LaneMasks:
             self._prepare(X.dtype, X.device)
         if self.held is not None:
             bits = self.held.numbers(self, position, shape.numel(), X.device)
-            return self._recorded_factors(bits).view(-1, *shape)
+            return self._recorded_factors(bits).view(len(self.rates), *shape)
         numbers = self.numbers(position, shape.numel(), X.device)
-        return self._as_factors(numbers).view(-1, *shape)
+        return self._as_factors(numbers).view(len(self.rates), *shape)
 
     def numbers(self, position, n, device):
         """Return the random numbers of a step, or, if there is a single lane, its factors.
@@ -206,7 +216,7 @@ class LaneMasks:
         epoch, batch, layer, call = position
         n_seeds = len(self.distinct_seeds)
         # Each further call of a layer in a step gets less memory: there may be very many calls.
-        most = _AHEAD // n // n_seeds // (1 + call)
+        most = _AHEAD // max(n, 1) // n_seeds // (1 + call)
         n_steps = max(1, min(8 + 2 * batch, most))
         keys = [
             mask_key(seed, epoch, later, layer, call)
@@ -232,6 +242,21 @@ class LaneMasks:
             return numbers
         bits = numbers if len(self.distinct_seeds) == 1 else numbers[self.seed_positions]
         return keep_factors(bits, *self.limits)
+
+
+def find_channels(shape, n_dimensions=None):
+    """Return the shape of factors of whole channels: (B, C, 1, ...).
+
+    Parameters
+    ----------
+    shape : torch.Size
+        That of the input.
+    n_dimensions : int, default=None
+        The dimensions of a batch. An input with others is a single row for torch, whose channels
+        are the first dimension: (C, 1, ...). None takes each input for a batch.
+    """
+    n_kept = 2 if n_dimensions in (None, len(shape)) else 1
+    return torch.Size(shape[:n_kept] + (1,) * (len(shape) - n_kept))
 
 
 def silence_below(p):
@@ -265,6 +290,18 @@ def keep_factors(bits, threshold, scale):
     # With a comparison that writes floating numbers: a bool tensor between would be 6 x slower.
     torch.ge(bits.to(scale.dtype), threshold, out=factors)
     return factors.mul_(scale)
+
+
+def drop_lanes(X, draw_factors):
+    """Return what dropout makes of X in all lanes, under vmap.
+
+    Parameters
+    ----------
+    X : Tensor (B, ...)
+    draw_factors : callable
+        ``draw_factors(stacked)`` returns what the tensor of all lanes (L, B, ...) is multiplied by.
+    """
+    return _DropLanes.apply(X, draw_factors)
 
 
 class _DropLanes(torch.autograd.Function):

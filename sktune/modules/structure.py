@@ -41,6 +41,7 @@ def settings_of(module):
     """
     for name, part in module.named_modules(remove_duplicate=False):
         if isinstance(part, HashedDropout):
+            yield (name, "kind"), (part.index, part.by_channel, part.n_dimensions)
             continue
         for key, value in vars(part).items():
             if key not in TORCH_ATTRIBUTES:

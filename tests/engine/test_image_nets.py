@@ -141,6 +141,45 @@ class Tied(nn.Module):
         return self.output((X - self.inner(F.relu(X)) * X).flatten(1))
 
 
+class DropsChannels(nn.Module):
+    """Drops channels by functions, with rates of their own."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.first = nn.Conv2d(2, 5, 3)
+        self.second = nn.Conv2d(5, 4, 3, padding=1)
+        self.third = nn.Conv1d(4, 3, 3)
+        self.drop = nn.Dropout2d(0.3)
+        self.rate = 0.2
+        self.output = nn.Linear(3 * 18, 3)
+        self.to(dtype)
+
+    def forward(self, X):
+        X = F.dropout2d(self.first(X), self.rate, self.training)
+        X = torch.feature_dropout(self.second(F.relu(X)), 0.4, train=self.training)
+        X = self.drop(F.dropout(X, 0.1, self.training)).flatten(2)
+        X = F.dropout1d(self.third(X), training=self.training, inplace=True).tanh()
+        return self.output(F.dropout2d(X.unsqueeze(-1), 0.0, self.training).flatten(1))
+
+
+class DropsRows(nn.Module):
+    """Calls functions and layers with inputs that torch takes for a single row."""
+
+    def __init__(self, dtype=torch.float64):
+        super().__init__()
+        self.first = nn.Conv2d(2, 5, 3)
+        self.drop = nn.Dropout1d(0.2)
+        self.other = nn.Dropout3d(0.1)
+        self.output = nn.Linear(100, 3)
+        self.to(dtype)
+
+    def forward(self, X):
+        X = self.other(F.dropout3d(self.first(X).relu(), 0.1, self.training))
+        X = self.drop(X.flatten(1))
+        X = torch.feature_dropout(X, 0.3, self.training)
+        return self.output(F.dropout1d(X, 0.2, self.training))
+
+
 def make_zeros(layer):
     """Return a layer whose outputs are 0 in the first step, wherever they look at."""
     nn.init.zeros_(layer.weight)
@@ -268,6 +307,8 @@ CASES = {
     "images of a table": (OfTable, (), IMAGES.reshape(N_ROWS, -1)),
     "sequences of a table": (OfSequences, (), SEQUENCES[:, 0]),
     "windows of the size of images": (BySizes, (), IMAGES),
+    "channels dropped by functions": (DropsChannels, (), IMAGES),
+    "rows dropped as a whole": (DropsRows, (), IMAGES),
     "tied": (Tied, (), IMAGES),
 }
 
@@ -427,3 +468,32 @@ def test_a_convolution_that_computes_in_another_way_trains_as_by_torch(monkeypat
 
     for group in report.groups:
         assert "a method that was replaced" in group["blockers"]["compiled"]
+
+
+OF_FUNCTIONS = ["channels dropped by functions", "rows dropped as a whole"]
+SETTINGS = {
+    "validation": {"early_stopping": True, "n_iter_no_change": 2},
+    "augmentation": {"augment": "images", "augment__shift": 0.1, "augment__mixup": 0.2},
+    "penalties": {"l1": 0.001, "clip_grad_norm": 0.3},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("case", OF_FUNCTIONS)
+def test_calls_of_functions_are_compiled_in_fits_of_all_kinds(case, settings):
+    net, X = make_net(case, **SETTINGS[settings])
+
+    report = assert_parity(net, LANES, X, y)
+
+    assert {group["steps"] for group in report.groups} == {"compiled"}, report.groups
+
+
+@pytest.mark.parametrize("case", OF_FUNCTIONS)
+def test_fits_with_calls_of_functions_go_on_where_they_stopped(case):
+    net, X = make_net(case, torch.float32, lr_schedule="constant")
+    whole = clone(net).set_params(max_epochs=6).fit(X, y)
+
+    twice = clone(net).fit(X, y).partial_fit(X, y)
+
+    for one, other in zip(whole.module_.parameters(), twice.module_.parameters(), strict=True):
+        assert torch.equal(one, other)

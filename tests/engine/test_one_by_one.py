@@ -4,6 +4,7 @@ import pytest
 import torch
 from parity import X, assert_close, assert_parity, y
 from torch import nn
+from torch.nn import functional as F
 
 from sktune import NeuralNetClassifier
 from sktune.engine.compiled import program as compiled
@@ -11,6 +12,7 @@ from sktune.engine.sampling import DrawnMasks
 from sktune.engine.steps import network
 from sktune.engine.steps.network import MANY_OUTPUTS, StackedNet
 from sktune.modules.dropout import LaneMasks, serve_dropout
+from sktune.modules.function_masks import LaneFunctionMasks
 
 RATES = [0.0, 0.5, 0.2]
 
@@ -37,6 +39,24 @@ class ConvNet(nn.Module):
         return self.layers(X.unsqueeze(1) if X.ndim == 2 else X)
 
 
+class DropsByFunctions(ConvNet):
+    """Calls dropout functions before and after layers of dropout."""
+
+    def __init__(self, rate=0.3):
+        super().__init__(rate)
+        self.layers = nn.Sequential(nn.Unflatten(1, (1, -1)), *self.layers)
+        # batch normalisation would take it away
+        self.layers[2].bias = None
+
+    def forward(self, X):
+        X = torch.dropout(X, 0.1, self.training)
+        for layer in self.layers:
+            X = layer(X)
+            if isinstance(layer, nn.MaxPool1d):
+                X = F.dropout1d(X, 0.3, self.training, inplace=True)
+        return X
+
+
 @pytest.fixture
 def calls(monkeypatch):
     """Let nets of any size go one by one, and return a list of the numbers of lanes that did."""
@@ -53,15 +73,16 @@ def calls(monkeypatch):
     return lanes
 
 
-def stack(masks=None, positions=range(3)):
+def stack(masks=None, positions=range(3), make=ConvNet):
     modules = []
     for lane in positions:
         torch.manual_seed(lane)
-        module = ConvNet(RATES[lane])
+        module = make(RATES[lane])
         serve_dropout(module, lane)
         modules.append(module)
     rates = [RATES[lane] for lane in positions]
-    return StackedNet(modules, masks or [LaneMasks(list(positions), rates) for _ in range(2)])
+    masks = masks or [LaneMasks(list(positions), rates) for _ in range(2)]
+    return StackedNet(modules, masks, LaneFunctionMasks(list(positions)))
 
 
 def draw_rows(n_rows=5):
@@ -83,29 +104,34 @@ def draw_masks():
     ]
 
 
-@pytest.mark.parametrize("make_masks", [lambda: None, draw_masks])
-def test_a_step_is_that_of_vmap(calls, make_masks, monkeypatch):
-    found = step_of(stack(make_masks()), draw_rows())
+CASES = [(lambda: None, ConvNet), (draw_masks, ConvNet), (lambda: None, DropsByFunctions)]
+
+
+@pytest.mark.parametrize(("make_masks", "make"), CASES)
+def test_a_step_is_that_of_vmap(calls, make_masks, make, monkeypatch):
+    found = step_of(stack(make_masks(), make=make), draw_rows())
     assert calls == [3]
     monkeypatch.setattr(network, "MANY_OUTPUTS", 1 << 40)
-    expected = step_of(stack(make_masks()), draw_rows())
+    expected = step_of(stack(make_masks(), make=make), draw_rows())
 
     assert calls == [3]
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other)
 
 
-def test_a_lane_has_the_same_bits_without_its_mates(calls):
-    together = step_of(stack(), draw_rows())
-    alone = step_of(stack(positions=[1]), draw_rows()[1:2])
+@pytest.mark.parametrize("make", [ConvNet, DropsByFunctions])
+def test_a_lane_has_the_same_bits_without_its_mates(calls, make):
+    together = step_of(stack(make=make), draw_rows())
+    alone = step_of(stack(positions=[1], make=make), draw_rows()[1:2])
 
     assert calls == [3, 1]
     for one, other in zip(together, alone, strict=True):
         assert torch.equal(one[1], other[0])
 
 
-def test_fits_end_as_alone(calls):
-    net = NeuralNetClassifier(ConvNet, max_epochs=4, batch_size=16, random_state=3)
+@pytest.mark.parametrize("make", [ConvNet, DropsByFunctions])
+def test_fits_end_as_alone(calls, make):
+    net = NeuralNetClassifier(make, max_epochs=4, batch_size=16, random_state=3)
     candidates = [
         {"lr": 0.01, "module__rate": 0.0},
         {"lr": 0.02, "module__rate": 0.5, "optimizer__weight_decay": 0.2},

@@ -175,6 +175,35 @@ class WithOwnDropout(Net):
         self.drop = OwnDropout(0.3)
 
 
+class DropsByFunctions(Net):
+    """Calls dropout functions, and what no compiled kernel knows."""
+
+    def forward(self, X):
+        X = torch.roll(self.dense(F.dropout1d(X, 0.1, self.training)), 1, 1)
+        X = torch.dropout_(X * 2, 0.2, self.training)
+        X = F.dropout1d(X.view(-1, 2, 4), training=self.training) - F.dropout(X, 1.0).sum()
+        return self.output(torch.feature_dropout(X, 0.3, self.training).flatten(1))
+
+
+class DropsInEvaluation(Net):
+    def forward(self, X):
+        return F.dropout2d(super().forward(X)[..., None, None]).flatten(1)
+
+
+def drop_half(X, training):
+    return F.dropout1d(X, 0.5, training)
+
+
+class DropsElsewhere(Net):
+    def forward(self, X):
+        return drop_half(super().forward(X), self.training)
+
+
+class AlphaDropout(Net):
+    def forward(self, X):
+        return super().forward(F.feature_alpha_dropout(X, 0.5, self.training))
+
+
 class MakesLayerLater(Net):
     def __init__(self):
         super().__init__()
@@ -211,6 +240,7 @@ STACKED = {
     Hooked: "a hook, or a method that was replaced, watches it",
     WithOwnLayer: "it computes with dense.weight outside of a layer",
     MixesRows: "it computes roll",
+    DropsByFunctions: "it computes roll",
     Attention: "its layer attend",
 }
 ALONE = {
@@ -220,6 +250,9 @@ ALONE = {
     Bilinear: "it would compute an operation net by net",
     Recurrent: "no rule to compute an operation in many nets at once",
     WithOwnDropout: "its forward draws random numbers in a way of its own",
+    DropsInEvaluation: "its forward draws random numbers in a way of its own",
+    DropsElsewhere: "its forward draws random numbers in a way of its own",
+    AlphaDropout: "its forward draws random numbers in a way of its own",
     MakesLayerLater: "its forward draws random numbers in a way of its own",
 }
 
@@ -249,6 +282,34 @@ def test_modules_that_torch_computes_together(module):
     assert {group["steps"] for group in report.groups} == {"stacked"}
     with pytest.raises(AssertionError, match=STACKED[module]):
         raise AssertionError(report.groups[0]["blockers"]["compiled"])
+
+
+class AnyDropout(Net):
+    """Drops numbers or channels, or twice by the same masks."""
+
+    def __init__(self, make=nn.Dropout, *, is_shared=False):
+        super().__init__()
+        first = make(0.4)
+        self.drop = nn.ModuleList([first, first if is_shared else make(0.4)])
+
+    def forward(self, X):
+        X = self.drop[0](torch.roll(self.dense(X), 1, 1).view(-1, 4, 2))
+        return self.output(self.drop[1](X).flatten(1))
+
+
+@pytest.mark.parametrize("options", [{"make": nn.Dropout1d}, {"is_shared": True}])
+def test_nets_with_other_dropout_are_another_group(options):
+    net = NeuralNetClassifier(AnyDropout, **SETTINGS)
+    others = {f"module__{name}": value for name, value in options.items()}
+    # the first of the nets tell the others' architecture
+    candidates = [*LANES, {"lr": 0.03}, {"lr": 0.03, **others}, {"lr": 0.02, **others}]
+
+    _, references, _ = search(net, candidates, X, y, fused=False)
+    _, nets, report = search(net, candidates, X, y)
+
+    for reference, other in zip(references, nets, strict=True):
+        assert_same_net(reference, other)
+    assert sorted(group["lanes"] for group in report.groups) == [4, 6]
 
 
 @pytest.mark.parametrize("module", ALONE)

@@ -10,6 +10,8 @@ import skorch
 import torch
 from parity import X, X_reg, assert_same_net, y, y_reg
 from skorch.callbacks import GradientNormClipping
+from torch import nn
+from torch.nn import functional as F
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.steps import recorded
@@ -75,6 +77,55 @@ def test_a_fit_that_a_cache_knows_is_that_of_the_processor(gpu, tmp_path):
     for net in (there, again):
         assert str(next(net.module_.parameters()).device) == "cuda:0"
         assert_same_net(here, bring_home(net))
+
+
+class DropsByFunctions(nn.Module):
+    """Calls dropout functions beside a layer of dropout."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = 0.3
+        self.factor = 1.0
+        self.inner = nn.Linear(6, 8)
+        self.drop = nn.Dropout(0.2)
+        self.last = nn.Linear(8, 3)
+        self.double()
+
+    def forward(self, X):
+        X = F.dropout1d(self.inner(X).view(-1, 4, 2), self.rate, self.training).flatten(1)
+        X = F.dropout(self.factor * self.drop(X).relu(), 0.1, self.training)
+        return self.last(X)
+
+
+def test_masks_of_functions_are_those_of_the_processor(gpu):
+    options = {"module": DropsByFunctions, "max_epochs": 4, "batch_size": 16, "random_state": 3}
+    here = NeuralNetClassifier(**options, device="cpu").fit(X, y)
+    there = NeuralNetClassifier(**options, device="cuda").fit(X, y)
+
+    assert gpu.counts().replays >= 2 * 4
+    assert_same_net(here, bring_home(there))
+
+
+class Setting(skorch.callbacks.Callback):
+    """Sets an attribute of the module between two epochs."""
+
+    def __init__(self, name="rate"):
+        self.name = name
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == 2:
+            setattr(net.module_, self.name, 0.6)
+
+
+@pytest.mark.parametrize("name", ["rate", "factor"])
+def test_a_module_may_change_between_epochs(gpu, name):
+    options = {"module": DropsByFunctions, "max_epochs": 4, "batch_size": 16, "random_state": 3}
+    options["callbacks"] = [Setting(name)]
+    here = NeuralNetClassifier(**options, device="cpu").fit(X, y)
+    there = NeuralNetClassifier(**options, device="cuda").fit(X, y)
+
+    assert gpu.counts().replays >= 2 * 4
+    assert_same_net(here, bring_home(there))
 
 
 def test_portions_go_on_where_the_last_one_ended(gpu):

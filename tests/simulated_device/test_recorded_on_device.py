@@ -8,6 +8,7 @@ from device import Graph
 from parity import RAGGED, X, X_reg, assert_parity, search, y, y_reg
 from skorch.callbacks import GradientNormClipping
 from torch import nn
+from torch.nn import functional as F
 
 from sktune import NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.steps import recorded
@@ -32,6 +33,22 @@ class ConvNet(nn.Sequential):
         layers += [nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(8, n_outputs)]
         super().__init__(*layers)
         self.double()
+
+
+class DropsByFunctions(nn.Module):
+    """Calls dropout functions beside a layer of dropout."""
+
+    def __init__(self, n_features=6, n_outputs=3, rate=0.2):
+        super().__init__()
+        self.rate = rate
+        self.inner = nn.Conv1d(2, 4, 2)
+        self.drop = nn.Dropout(0.2)
+        self.last = nn.Linear(8, n_outputs)
+        self.double()
+
+    def forward(self, X):
+        X = self.drop(F.dropout1d(self.inner(X.view(-1, 2, 3)), self.rate, self.training))
+        return self.last(F.dropout(X.relu().flatten(1), 0.1, self.training))
 
 
 ONE_STREAM = {"cv": RAGGED[:1]}
@@ -75,6 +92,11 @@ CASES = {
     "class_weight": (net(class_weight={0: 2.0}), LANES, {}),
     "normalised": (net(module__batch_norm=True), LANES, {}),
     "in_order": (net(shuffle=False), LANES, {}),
+    "functions": (
+        NeuralNetClassifier(DropsByFunctions, max_epochs=6, batch_size=16, random_state=3),
+        [{"lr": 0.01}, {"lr": 0.03, "random_state": 4}, {"lr": 0.02, "module__rate": 0.5}],
+        ONE_STREAM,
+    ),
     "convolution": (
         NeuralNetClassifier(ConvNet, max_epochs=6, batch_size=16, random_state=3),
         [{"lr": 0.01}, {"lr": 0.03}],

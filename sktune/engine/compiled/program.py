@@ -155,7 +155,7 @@ class Program:
     dropout_calls : list of int
         The indices of the layers of dropout, in the order in which a step calls them.
     drops_by_function : bool
-        Whether the module calls ``F.dropout``.
+        Whether the module calls ``F.dropout`` or another dropout function.
     buffers : tuple of Buffer
         The buffers of a network that steps change, as parts of its flat buffers (S,).
     """

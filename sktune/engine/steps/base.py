@@ -76,7 +76,8 @@ class StepBackend(ABC):
         spec = lanes[0].spec
         modules = [lane.spec.module.module for lane in lanes]
         masks = spec.sampling.open_masks(lanes)
-        self.net = StackedNet(modules, masks, options.product_dtype)
+        function_masks = spec.sampling.open_function_masks(lanes)
+        self.net = StackedNet(modules, masks, function_masks, options.product_dtype)
         groups = [lane.spec.optimizer.options for lane in lanes]
         self.optimizer = StackedOptimizer(spec.optimizer.type, groups, self.net.flat)
         for position, lane in enumerate(lanes):

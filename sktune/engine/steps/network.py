@@ -1,5 +1,6 @@
 """Many nets of one architecture as one: flat parameters ``[L, P]`` and one vmapped forward."""
 
+from contextlib import contextmanager
 from copy import deepcopy
 
 import torch
@@ -7,6 +8,7 @@ from torch.func import functional_call, vmap
 
 from sktune.engine.steps.chain import Chain
 from sktune.modules.dropout import dropout_layers
+from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.modules.one_by_one import KeptMasks, count_outputs
 from sktune.modules.reading import find_chain
 from sktune.modules.work import find_convolutions
@@ -32,6 +34,8 @@ class StackedNet:
         The module of each lane; several lanes may have the same one. They are not changed.
     masks : list of LaneMasks or DrawnMasks
         Those of each dropout layer.
+    function_masks : LaneFunctionMasks or None, default=None
+        Those of the calls of dropout functions, if the modules make any.
     product_dtype : torch.dtype or None, default=None
         The type of matrix products in training; None is that of the parameters.
     is_on_trial : bool, default=False
@@ -52,10 +56,13 @@ class StackedNet:
         What computes the nets layer by layer, if their layers are known.
     """
 
-    def __init__(self, modules, masks, product_dtype=None, *, is_on_trial=False):
+    def __init__(
+        self, modules, masks, function_masks=None, product_dtype=None, *, is_on_trial=False
+    ):
         self.is_on_trial = is_on_trial
         self._set_template(deepcopy(modules[0]))
         self.masks = masks
+        self.function_masks = function_masks
         self.product_dtype = product_dtype
         trained = {name: p for name, p in modules[0].named_parameters() if p.requires_grad}
         self.names = list(trained)
@@ -77,6 +84,14 @@ class StackedNet:
         self.convolutions = find_convolutions(template)
         # what `_goes_one_by_one` found, by the shape of a lane's batch
         self.found_large = {}
+
+    @property
+    def masks_by_index(self):
+        """The masks of all dropout, by the index of its layer or :data:`FUNCTION_INDEX`."""
+        found = dict(enumerate(self.masks))
+        if self.function_masks is not None:
+            found[FUNCTION_INDEX] = self.function_masks
+        return found
 
     def _make_views(self):
         """Make all that refers to the memory of `flat`."""
@@ -159,23 +174,41 @@ class StackedNet:
         if training:
             for layer, masks in zip(self.dropouts, self.masks, strict=True):
                 layer.train_lanes(masks, step)
-        return vmap(self._call, randomness="error")(self.leaves, self.buffers, X.contiguous())
+        with self._open_function_masks(training, step):
+            return vmap(self._call, randomness="error")(self.leaves, self.buffers, X.contiguous())
+
+    @contextmanager
+    def _open_function_masks(self, training, step):
+        """Give the calls of dropout functions in a block their masks of a step of training."""
+        if self.function_masks is None or not training:
+            yield
+            return
+        self.function_masks.begin_step(step)
+        with self.function_masks:
+            yield
 
     def _compute_one_by_one(self, X, training, step):
         # one node of autograd for all lanes of a leaf
         leaves = {name: leaf.unbind() for name, leaf in self.leaves.items()}
         kept = [KeptMasks(masks) for masks in self.masks]
-        outputs = []
-        for lane in range(len(X)):
-            if training:
-                for layer, masks in zip(self.dropouts, kept, strict=True):
-                    masks.lane = lane
-                    layer.train_lanes(masks, step, is_one_by_one=True)
-            parameters = {name: parts[lane] for name, parts in leaves.items()}
-            buffers = {name: buffer[lane] for name, buffer in self.buffers.items()}
-            # A module may write into its rows: autograd would take it for a change in all lanes.
-            outputs.append(self._call(parameters, buffers, X[lane].clone()))
+        with self._open_function_masks(training, step):
+            outputs = [
+                self._compute_lane(lane, leaves, kept, X, training, step) for lane in range(len(X))
+            ]
         return torch.stack(outputs)
+
+    def _compute_lane(self, lane, leaves, kept, X, training, step):
+        """Return the outputs of one net; `kept` are the masks of its dropout layers."""
+        if training:
+            for layer, masks in zip(self.dropouts, kept, strict=True):
+                masks.lane = lane
+                layer.train_lanes(masks, step, is_one_by_one=True)
+            if self.function_masks is not None:
+                self.function_masks.begin_lane(lane)
+        parameters = {name: parts[lane] for name, parts in leaves.items()}
+        buffers = {name: buffer[lane] for name, buffer in self.buffers.items()}
+        # A module may write into its rows: autograd would take it for a change in all lanes.
+        return self._call(parameters, buffers, X[lane].clone())
 
     def gradient(self, outputs, gradient):
         """Return the gradient (L, P) of a sum of the lanes' losses.
@@ -218,6 +251,9 @@ class StackedNet:
         chosen.flat = self.flat[lanes]
         chosen.buffers = {name: buffer[lanes] for name, buffer in self.buffers.items()}
         chosen.masks = [masks.select(positions) for masks in self.masks]
+        chosen.function_masks = None
+        if self.function_masks is not None:
+            chosen.function_masks = self.function_masks.select(positions)
         chosen._make_views()
         return chosen
 

@@ -4,6 +4,7 @@ import logging
 import re
 import threading
 import warnings
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from sktune.engine.lanes import Lane, training_steps
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.network import StackedNet
 from sktune.modules.dropout import MaskStream, dropout_layers
+from sktune.modules.function_masks import FunctionMasks
 from sktune.modules.structure import watch_settings
 from sktune.modules.work import few_threads
 from sktune.runtime.generators import read_generators, set_generators
@@ -112,7 +114,8 @@ class Trial:
         """Raise if gradients and buffers after the step are not those of each net alone."""
         modules = [lane.spec.module.module for lane in self.lanes]
         masks = self.lanes[0].spec.sampling.open_masks(self.lanes)
-        net = StackedNet(modules, masks, is_on_trial=True)
+        function_masks = self.lanes[0].spec.sampling.open_function_masks(self.lanes)
+        net = StackedNet(modules, masks, function_masks, is_on_trial=True)
         are_unchanged = watch_settings(net.template)
         net = net.select(self.positions)
         # a module may write into its input
@@ -127,7 +130,8 @@ class Trial:
             pairs += [(net.buffers[name][row], b) for name, b in module.named_buffers()]
             if not all(_agree(*pair) for pair in pairs):
                 raise Unfusable("its gradients or buffers are not those of each net alone")
-        if self.lanes[0].spec.rows.valid is not None:
+        # functions of dropout may drop in evaluation, too
+        if self.lanes[0].spec.rows.valid is not None or function_masks is not None:
             net.forward(X, False)
         if not are_unchanged():
             raise Remembering
@@ -158,11 +162,20 @@ class Trial:
             # the module may have been trained before: its masks are those of the first step
             layer.stream = MaskStream(layer.stream.seed)
             layer.step = None
-        loss = self.loss.of_net(module(X), target)
+        with self._open_function_masks(lane):
+            outputs = module(X)
+        loss = self.loss.of_net(outputs, target)
         # all of the parameters: what has no gradient is never changed
         learned = [p for p in module.parameters() if p.requires_grad]
         gradients = torch.autograd.grad(loss, learned)
         return torch.cat([g.reshape(-1) for g in gradients]), module
+
+    @staticmethod
+    def _open_function_masks(lane):
+        """Return the masks of a lane's calls of dropout functions in its first step, alone."""
+        if lane.spec.sampling.open_function_masks([lane]) is None:
+            return nullcontext()
+        return FunctionMasks(MaskStream(lane.spec.seed))
 
     def _check_loss(self, outputs):
         """Raise if a row's loss depends on the rows beside it."""

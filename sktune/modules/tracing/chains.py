@@ -98,6 +98,8 @@ def find_break(module, links):
         if link.sources != (position,):
             return f"it computes {link.name} of values that are not those just before"
         layer = getattr(link.layer, "layer", link.layer)
+        if isinstance(layer, _DROPOUTS) and layer.by_channel:
+            return f"it drops whole channels by {link.name}"
         if (
             layer is not link.layer
             or not isinstance(link.layer, nn.Module)

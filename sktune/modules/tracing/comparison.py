@@ -58,8 +58,9 @@ def _count_entries(module, links):
 
 
 def _without_function(link):
-    """Return a link that keeps all units, in place of one that calls ``F.dropout``."""
-    return link._replace(layer=nn.Identity()) if isinstance(link.layer, FunctionDropout) else link
+    """Return a link that keeps all units, in place of one that calls a dropout function."""
+    layer = getattr(link.layer, "layer", link.layer)
+    return link._replace(layer=nn.Identity()) if isinstance(layer, FunctionDropout) else link
 
 
 def _run(module, call, X):

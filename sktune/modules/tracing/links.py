@@ -120,12 +120,20 @@ class Clamp:
 
 @dataclass(frozen=True)
 class FunctionDropout:
-    """A call of ``F.dropout`` in training, with a rate of at least 0 and less than 1."""
+    """A call of a dropout function in training, with a rate of at least 0 and less than 1.
+
+    `by_channel` tells whether it drops whole channels, and `n_dimensions` how many dimensions a
+    batch has for it; see :func:`~sktune.modules.dropout.find_channels`.
+    """
 
     p: float
+    by_channel: bool = False
+    n_dimensions: int | None = None
 
     def __call__(self, X):
-        """Return X without some of its numbers, the others scaled."""
+        """Return X without some of its numbers or channels, the others scaled."""
+        if self.by_channel:
+            return torch.feature_dropout(X, self.p, True)
         return F.dropout(X, self.p, True)
 
 

@@ -61,7 +61,9 @@ def _find_key(module, code):
     """Return what a module's chain follows from: all but the values of its tensors."""
     tensors, parts, settings = structure_of(module)
     classes = tuple((name, id(cls)) for name, cls in parts)
-    dropouts = tuple((layer.index, layer.by_channel) for layer in dropout_layers(module))
+    dropouts = tuple(
+        (layer.index, layer.by_channel, layer.n_dimensions) for layer in dropout_layers(module)
+    )
     devices = tuple(str(p.device) for p in module.parameters())
     n_names = len(list(module.named_parameters(remove_duplicate=False)))
     kept = (tensors, classes, settings, dropouts, devices, n_names, _list_constants(module))

@@ -14,7 +14,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sktune.modules.activations import ACTIVATIONS
-from sktune.modules.dropout import HashedDropout
+from sktune.modules.dropout import BATCH_DIMENSIONS, HashedDropout
+from sktune.modules.function_masks import CHANNEL_FUNCTIONS, DROPOUT_FUNCTIONS
 from sktune.modules.tracing.links import Clamp, FunctionDropout
 
 
@@ -114,13 +115,20 @@ def _keep():
     """Leave a tensor as it is."""
 
 
-def _make_dropout(p=0.5, training=True, inplace=False):
-    """Return a dropout in training; in evaluation the tensor stays as it is."""
-    if not training:
-        return None
-    if not 0 <= p < 1:
-        raise Unreadable("it drops all units")
-    return FunctionDropout(p)
+def _make_dropout(function):
+    """Return a function that makes the calls of a dropout function of torch's."""
+    by_channel = function in CHANNEL_FUNCTIONS
+    n_dimensions = BATCH_DIMENSIONS.get(function)
+
+    def make(p=0.5, training=True, inplace=False, *, train=None):
+        """Return a dropout in training; in evaluation the tensor stays as it is."""
+        if not (training if train is None else train):
+            return None
+        if not 0 <= p < 1:
+            raise Unreadable("it drops all units")
+        return FunctionDropout(p, by_channel, n_dimensions)
+
+    return make
 
 
 def _refuse_dropout(*args, **kwargs):
@@ -180,9 +188,11 @@ FUNCTIONS = {
     torch.log_softmax: _make_log_softmax,
     torch.flatten: _keep_table,
     torch.clone: _keep,
-    F.dropout: _make_dropout,
-    torch.dropout: _make_dropout,
+    **{function: _make_dropout(function) for function in DROPOUT_FUNCTIONS},
     F.alpha_dropout: _refuse_dropout,
+    torch.alpha_dropout: _refuse_dropout,
+    F.feature_alpha_dropout: _refuse_dropout,
+    torch.feature_alpha_dropout: _refuse_dropout,
 }
 METHODS = {
     "relu": _RELU,

@@ -167,6 +167,8 @@ class LinkReader(Images):
             return self.gate(source, layer.dim, name)
         if layer.training != self.module.training and not isinstance(layer, nn.Identity):
             raise Unreadable(f"its layer {name} is in another mode than the module")
+        if isinstance(layer, HashedDropout) and layer.by_channel:
+            return self.drop_channels(source, layer, name, None)
         is_view = isinstance(source, View)
         if isinstance(layer, _IMAGE_LAYERS) and (is_view or type(layer) is not nn.BatchNorm1d):
             return self._call_image_layer(source, layer, name)
@@ -196,8 +198,7 @@ class LinkReader(Images):
         """Return what a layer makes of a view that takes rows of any shape."""
         if isinstance(layer, nn.LayerNorm) and tuple(layer.normalized_shape) == source.shape:
             return self.call_by_number(source, layer, name, None)
-        is_by_channel = isinstance(layer, HashedDropout) and layer.by_channel
-        found = layer if is_by_channel else read_layer(layer, name)
+        found = read_layer(layer, name)
         if found is None:
             return source
         return self.call_by_number(source, layer, name, None if found is layer else found)
@@ -217,6 +218,8 @@ class LinkReader(Images):
             return source if isinstance(source, View) else self.as_table(source)
         # no part of a module has a name with parentheses
         name = f"{node.name}()"
+        if isinstance(layer, FunctionDropout) and layer.by_channel:
+            return self.drop_channels(source, layer, name, layer)
         if isinstance(source, View) and not isinstance(layer, ENDINGS):
             return self.call_by_number(source, layer, name, layer)
         return self.add_link(name, layer, (self.as_table(source),))

@@ -40,16 +40,15 @@ def read_in_place(link, n_calls):
     layer = link.layer
     if isinstance(layer, Scale):
         return make_row(opcodes.SCALE), (layer.factor, layer.offset)
-    shape = ()
-    if isinstance(layer, OnImages) and isinstance(layer.layer, HashedDropout):
-        layer, shape = layer.layer, layer.shape
+    n_places = 1
+    if isinstance(layer, OnImages) and isinstance(layer.layer, HashedDropout | FunctionDropout):
+        n_places = math.prod(layer.shape[1:])
+        layer = layer.layer
     if isinstance(layer, HashedDropout):
         # its rate may be another in each lane
-        row = _make_dropout(layer.index, n_calls)
-        row[opcodes.N_POSITIONS] = math.prod(shape[1:])
-        return row, (0.0, 0.0)
+        return _make_dropout(layer.index, n_places, n_calls), (0.0, 0.0)
     if isinstance(layer, FunctionDropout):
-        return _make_dropout(FUNCTION_INDEX, n_calls), (layer.p, 0.0)
+        return _make_dropout(FUNCTION_INDEX, n_places, n_calls), (layer.p, 0.0)
     if type(layer) is Clamp:
         return make_row(opcodes.CLAMP), (layer.low, layer.high)
     name = find_name(layer)
@@ -63,9 +62,10 @@ def read_in_place(link, n_calls):
     return make_row(opcode), (first, second)
 
 
-def _make_dropout(index, n_calls):
-    """Return the row of a dropout that draws the next masks of an index."""
+def _make_dropout(index, n_places, n_calls):
+    """Return the row of a dropout of so many places at once: the next masks of an index."""
     row = make_row(opcodes.DROPOUT_LAYER)
+    row[opcodes.N_POSITIONS] = n_places
     row[opcodes.DROPOUT_INDEX] = index
     row[opcodes.DROPOUT_CALL] = n_calls[index]
     n_calls[index] += 1

@@ -10,6 +10,7 @@ from sktune.engine.sampling import SeededSampling
 from sktune.engine.specs import FitSpec, InitialModule, OptimizerSpec, RowSet
 from sktune.engine.steps import recorded
 from sktune.engine.steps.base import StepOptions
+from sktune.modules.function_masks import FUNCTION_INDEX
 from sktune.training.optimizer_state import count_steps, has_one_count, open_state
 
 _TABLE = "rows"
@@ -104,7 +105,7 @@ class LoneSteps:
             self.backend.reason = str(error)
             return False
         self.backend.has_recorded = True
-        self.dropout_calls = [layer for layer, _ in calls]
+        self.dropout_calls = [layer for layer, _ in calls if layer != FUNCTION_INDEX]
         return True
 
     def _parts(self):

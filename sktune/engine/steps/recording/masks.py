@@ -26,8 +26,8 @@ class HeldMasks:
 
     Parameters
     ----------
-    masks : list of LaneMasks
-        Those of each dropout layer.
+    masks : dict of LaneMasks and LaneFunctionMasks
+        Those of each dropout layer, and of calls of functions, by their index.
     calls : iterable of tuple
         The (layer, call) that a step makes, from :class:`NotedCalls`.
     n_steps : int

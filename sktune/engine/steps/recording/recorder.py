@@ -106,11 +106,12 @@ class Recorder:
         """Return how much memory a row takes in the recording of many steps."""
         backend = self.backend
         n_lanes = len(backend.net)
+        masks = backend.net.masks_by_index
         n_outputs = backend.members[0].spec.n_outputs or 1
         n_bytes = n_lanes * (backend.net.flat.element_size() * n_outputs + 16)
         for (layer, _), width in calls.items():
             # two tensors of int32 for two numbers each, while they are hashed
-            n_bytes += 4 * width * len(backend.net.masks[layer].distinct_seeds)
+            n_bytes += 4 * width * len(masks[layer].distinct_seeds)
         return n_bytes
 
     @contextmanager
@@ -118,7 +119,7 @@ class Recorder:
         """Let the dropout layers take their random numbers from an object in a block."""
         net = self.backend.net
         links = net.chain.dropouts if net.chain else ()
-        masks = [*net.masks, *(link.masks for link in links)]
+        masks = [*net.masks_by_index.values(), *(link.masks for link in links)]
         for one in masks:
             one.held = numbers
         try:

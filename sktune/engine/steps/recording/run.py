@@ -90,7 +90,7 @@ class RecordedRun:
             self.of_lane = send(plan.stream_of, device)
         dtype = backend.column_dtype
         self.rates = torch.zeros(run.n_steps, n_lanes, 1, dtype=dtype, device=device)
-        self.masks = HeldMasks(net.masks, calls, run.n_steps, device)
+        self.masks = HeldMasks(net.masks_by_index, calls, run.n_steps, device)
         self.factors = plan.weights(run, device, dtype)
         self.losses = torch.zeros(run.n_steps, n_lanes, dtype=dtype, device=device)
         self.graph = None

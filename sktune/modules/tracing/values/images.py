@@ -8,7 +8,6 @@ import math
 import torch
 from torch import nn
 
-from sktune.modules.dropout import HashedDropout
 from sktune.modules.tracing.operations import Unreadable
 from sktune.modules.tracing.values.pieces import Pieces, View
 from sktune.modules.tracing.values.pools import POOLS
@@ -140,9 +139,22 @@ class Images(Pieces):
 
     def call_by_number(self, value, layer, link_name, kept):
         """Return what an activation or dropout makes of a view."""
-        is_by_channel = isinstance(layer, HashedDropout) and layer.by_channel
-        shape = value.shape if is_by_channel or isinstance(layer, nn.LayerNorm) else None
+        shape = value.shape if isinstance(layer, nn.LayerNorm) else None
         return View(self.add_link(link_name, kept, (value.number,), shape=shape), value.shape)
+
+    def drop_channels(self, value, layer, link_name, kept):
+        """Return what dropout of whole channels makes of a value.
+
+        torch takes a value without the dimensions of a batch for a single row: its rows are then
+        dropped as a whole, as if each had one channel.
+        """
+        number = self.as_number(value)
+        shape = (self.known_width(number),)
+        if isinstance(value, View):
+            shape = value.shape
+        is_batch = layer.n_dimensions in (None, 1 + len(shape))
+        seen = shape if is_batch else (1, *shape)
+        return self.as_view(self.add_link(link_name, kept, (number,), shape=seen), shape)
 
     def average(self, value, name, dims, keepdim=False):
         """Return the mean over places of each channel of a view: all, or those of a dimension."""

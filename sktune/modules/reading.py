@@ -33,8 +33,8 @@ def find_chain(module):
     -------
     layers : dict of str to nn.Module, or None
         Linear layers, activations and dropout, in their order, by their name in the module, and at
-        most a softmax after these. None if the module is not, or not certainly, a chain whose
-        parameters are all trained.
+        most a softmax after these. None if the module is not, or not certainly, a chain without
+        frozen parameters. Parameters of other layers, which are not called, are idle.
     """
     layers = read_chain(module)
     return None if isinstance(layers, str) else layers
@@ -131,6 +131,8 @@ def find_sequence(module, others=()):
     # Beside the layers there must be nothing but the chain, and the MLP around it.
     n_around = 2 if is_mlp else 1
     if len(list(module.modules())) != len(layers) + n_around:
+        return None
+    if any(True for _ in chain.parameters(recurse=False)):
         return None
     are_trained = [p.requires_grad for p in module.parameters()]
     if not are_trained or not all(are_trained):

@@ -61,6 +61,9 @@ class StepBackend(ABC):
     name = ""
     # whether the lanes are trained one after the other, so that small groups cost nothing
     goes_lane_by_lane = False
+    # the names of the parameters that the outputs do not depend on in training, as `blocker` has
+    # found out
+    idle = frozenset()
 
     @abstractmethod
     def blocker(self, specs, tables, options):
@@ -76,7 +79,19 @@ class StepBackend(ABC):
         spec = lanes[0].spec
         modules = [lane.spec.module.module for lane in lanes]
         masks = spec.sampling.open_masks(lanes)
-        self.net = StackedNet(modules, masks, options.product_dtype)
+        has_penalties = {lane.spec.has_penalties for lane in lanes}
+        if self.idle and len(has_penalties) > 1:
+            raise ValueError(
+                "fits must be such as penalize weights that no layer uses, or such as do not, got "
+                "both"
+            )
+        self.net = StackedNet(
+            modules,
+            masks,
+            options.product_dtype,
+            idle=self.idle,
+            has_penalties=has_penalties == {True},
+        )
         groups = [lane.spec.optimizer.options for lane in lanes]
         self.optimizer = StackedOptimizer(spec.optimizer.type, groups, self.net.flat)
         for position, lane in enumerate(lanes):
@@ -135,14 +150,19 @@ class StepBackend(ABC):
 
     def state(self, position):
         """Return copies of a lane's weights and of its optimizer's state, each a dict by name."""
-        return self.net.state(position), self.optimizer.lane_state(position)
+        return self.net.state(position), self._mark(self.optimizer.lane_state(position))
 
     def states(self, positions):
         """Return what :meth:`state` returns for several lanes; from a device it is on the CPU."""
         if self.net.flat.device.type == "cpu":
             return [self.state(position) for position in positions]
         held = self.held(positions)
-        return list(zip(self.net.states(held), self.optimizer.lane_states(held), strict=True))
+        states = map(self._mark, self.optimizer.lane_states(held))
+        return list(zip(self.net.states(held), states, strict=True))
+
+    def _mark(self, state):
+        """Return the state of an optimizer with a note of the parameters that it is of."""
+        return state if self.net.learned is None else {**state, "learned": self.net.learned.clone()}
 
     def weights(self, positions):
         """Return copies of the weights of several lanes; from a device they are on the CPU."""

@@ -23,15 +23,16 @@ class StackedSteps(StepBackend):
     name = "stacked"
 
     def blocker(self, specs, tables, options):
-        """Return why torch cannot compute the nets together: a trial step tells."""
-        parts = specs[0].module.module.modules()
-        if any(getattr(part, "padding_idx", None) is not None for part in parts):
-            return "its embedding has a padding_idx, whose row vmap would train"
+        """Return why torch cannot compute the nets together: a trial step tells.
+
+        What it has found out of idle parameters is kept.
+        """
         for spec in specs:
             reason = find_entanglement(spec.module.module)
             if reason:
                 return f"its module cannot be fused: {reason}"
-        return try_step(specs, tables)
+        reason, self.idle = try_step(specs, tables)
+        return _find_padding(specs[0].module.module, self.idle) or reason
 
     def prepare(self, lanes, options):
         """Stack the tensors of the lanes."""
@@ -120,3 +121,12 @@ class StackedSteps(StepBackend):
         clips(gradient)
         optimizer.step(net.flat, gradient, rates)
         return added
+
+
+def _find_padding(module, idle):
+    """Return why an embedding of a module cannot be trained under vmap, or ``""``."""
+    for name, part in module.named_modules():
+        is_trained = f"{name}.weight".removeprefix(".") not in idle
+        if is_trained and getattr(part, "padding_idx", None) is not None:
+            return "its embedding has a padding_idx, whose row vmap would train"
+    return ""

@@ -310,8 +310,8 @@ class TrainState:
     weights : dict of Tensor, or None
         Parameters and buffers by name; None is those of the initial module.
     optimizer : dict, or None
-        The steps that are done, and the tensors of the optimizer's state, flat (P,), by name; and
-        which parameters they are of, as :func:`sktune.training.optimizer_state.load_state` takes it.
+        The steps that are done, the tensors of the optimizer's state, flat (P,), by name, and which
+        parameters these are of: see :func:`sktune.training.optimizer_state.load_state`.
     stopping : BestEpoch or None
         What early stopping remembers.
     best_weights : dict of Tensor, or None

@@ -6,7 +6,17 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from parity import RAGGED, X, X_reg, assert_parity, assert_same_net, compiled_steps, search, y, y_reg
+from parity import (
+    RAGGED,
+    X,
+    X_reg,
+    assert_parity,
+    assert_same_net,
+    compiled_steps,
+    search,
+    y,
+    y_reg,
+)
 from skorch.callbacks import GradientNormClipping
 from torch import nn
 
@@ -114,14 +124,15 @@ class Rolling(IdleLinear):
         return super().forward(torch.roll(X, 1, 0))
 
 
-class IdleInTraining(IdleLinear):
+class IdleInTraining(Net):
     """A layer that is called in evaluation only."""
+
+    def make(self):
+        self.late = linear(8, 3)
 
     def forward(self, X):
         out = super().forward(X)
-        if not self.training:
-            out = out + self.aux(self.dense(X)).sum(1, keepdim=True)
-        return out
+        return out if self.training else out + self.late(self.dense(X))
 
 
 class IdleOfAnotherType(Net):
@@ -201,11 +212,28 @@ def test_optimizers_skip_what_gets_no_gradient(module, name):
     assert_parity(make(module, **OPTIMIZERS[name]), LANES, X, y)
 
 
-@pytest.mark.parametrize("module", [*COMPILED, *STACKED])
+@pytest.mark.parametrize(
+    "module", [*COMPILED, *(one for one in STACKED if one is not IdleOfAnotherType)]
+)
 def test_penalties_train_weights_that_nothing_calls(module):
     report = assert_parity(make(module), PENALIZED, X, y)
 
     assert ways(report) == {"compiled" if module in COMPILED else "stacked"}
+
+
+class OfTwoTypes(IdleOfAnotherType):
+    """Its parameters would not fit into one table."""
+
+    def forward(self, X):
+        return super().forward(X) + self.aux(X[:, :3].float()).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(("module", "l2"), [(IdleOfAnotherType, 0.1), (OfTwoTypes, 0.0)])
+def test_parameters_of_several_types_train_alone(module, l2):
+    _, nets, report = search(make(module, l2=l2), LANES, X, y)
+
+    assert {fit["reason"] for fit in report.alone} == {"its parameters are of several types"}
+    assert nets[0].module_.aux.weight.dtype == torch.float32
 
 
 @pytest.mark.parametrize("module", [IdleLinear, Gated, Rolling])
@@ -302,9 +330,7 @@ def test_training_goes_on_after_a_search(module, candidates):
 def test_a_fit_alone_goes_on_by_compiled_steps(monkeypatch):
     taken = []
     bind = program.Program.bind
-    monkeypatch.setattr(
-        program.Program, "bind", lambda *args: taken.append(1) or bind(*args)
-    )
+    monkeypatch.setattr(program.Program, "bind", lambda *args: taken.append(1) or bind(*args))
     net = make(warm_start=True).fit(X, y).fit(X, y)
     net.partial_fit(X, y)
 

@@ -10,7 +10,7 @@ from sktune.modules.structure import find_entanglement
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.gradients.clipping import StackedClips
-from sktune.training.penalties import add_stacked_penalties
+from sktune.training.penalties import add_stacked_penalties, list_skipped
 
 
 class StackedSteps(StepBackend):
@@ -31,8 +31,11 @@ class StackedSteps(StepBackend):
             reason = find_entanglement(spec.module.module)
             if reason:
                 return f"its module cannot be fused: {reason}"
+        module = specs[0].module.module
         reason, self.idle = try_step(specs, tables)
-        return _find_padding(specs[0].module.module, self.idle) or reason
+        has_penalties = any(spec.has_penalties for spec in specs)
+        skipped = list_skipped(module, self.idle, has_penalties=has_penalties)
+        return _find_padding(module, self.idle) or _find_types(module, skipped) or reason
 
     def prepare(self, lanes, options):
         """Stack the tensors of the lanes."""
@@ -121,6 +124,13 @@ class StackedSteps(StepBackend):
         clips(gradient)
         optimizer.step(net.flat, gradient, rates)
         return added
+
+
+def _find_types(module, skipped):
+    """Return why the parameters that are trained do not fit into one table, or ``""``."""
+    named = module.named_parameters()
+    dtypes = {p.dtype for name, p in named if p.requires_grad and name not in skipped}
+    return "its parameters are of several types" if len(dtypes) > 1 else ""
 
 
 def _find_padding(module, idle):

@@ -261,7 +261,7 @@ class Training(Components, Datasets):
         if isinstance(program, str):
             # the reason why the kernels cannot train it
             return None
-        if not has_one_count(optimizer, program.list_learned(self.module_)):
+        if not has_one_count(optimizer, program.list_learned(self.module_, group["params"])):
             return None
         augmenter = batches.augmenter
         if augmenter is not None and find_augmentation_blocker(augmenter, program):

@@ -17,6 +17,7 @@ from sktune.modules.tracing.values.pools import POOLS
 _NO_LAYERS = "it is a single layer of another kind"
 # Layers with parameters that are read, and those of them that a chain may hold beside.
 _NORMS = (nn.BatchNorm1d, nn.LayerNorm)
+_LEARNED = ("weight", "bias")
 _READ = (nn.Linear, nn.Embedding, *_NORMS, nn.BatchNorm2d, nn.Conv1d, nn.Conv2d)
 
 
@@ -132,7 +133,8 @@ def find_sequence(module, others=()):
     n_around = 2 if is_mlp else 1
     if len(list(module.modules())) != len(layers) + n_around:
         return None
-    if any(True for _ in chain.parameters(recurse=False)):
+    known = [getattr(layer, name, None) for layer in layers.values() for name in _LEARNED]
+    if not {id(p) for p in module.parameters()} <= set(map(id, known)):
         return None
     are_trained = [p.requires_grad for p in module.parameters()]
     if not are_trained or not all(are_trained):

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import skorch
 import torch
 from parity import (
     RAGGED,
@@ -150,6 +151,14 @@ class IdleAndFrozen(IdleLinear):
         self.frozen = linear(3, 3).requires_grad_(False)
 
 
+def make_sequence():
+    """Return layers, and a parameter beside them."""
+    layers = nn.Sequential(linear(6, 8), nn.Tanh(), linear(8, 3))
+    layers.register_parameter("scale", nn.Parameter(torch.ones(2, 2, dtype=torch.float64)))
+    layers[0].register_parameter("other", nn.Parameter(torch.ones(2, dtype=torch.float64)))
+    return layers
+
+
 COMPILED = [
     IdleLinear,
     IdleBatchNorm,
@@ -222,10 +231,10 @@ def test_penalties_train_weights_that_nothing_calls(module):
 
 
 class OfTwoTypes(IdleOfAnotherType):
-    """Its parameters would not fit into one table."""
+    """All of its parameters are trained, and would not fit into one table."""
 
     def forward(self, X):
-        return super().forward(X) + self.aux(X[:, :3].float()).sum(1, keepdim=True)
+        return super().forward(X) * self.aux.weight.mean() + self.aux.bias.mean()
 
 
 @pytest.mark.parametrize(("module", "l2"), [(IdleOfAnotherType, 0.1), (OfTwoTypes, 0.0)])
@@ -258,7 +267,34 @@ def test_clipping_looks_at_what_has_a_gradient(module, candidates, name):
     assert_parity(make(module, **CLIPS[name]), candidates, X, y)
 
 
-@pytest.mark.parametrize("module", [IdleLinear, Rolling])
+def test_parameters_beside_the_layers_of_a_sequence():
+    report = assert_parity(make(make_sequence), [*LANES, *PENALIZED], X, y)
+
+    assert ways(report) == {"stacked"}
+
+
+def test_nets_of_skorchs():
+    net = skorch.NeuralNetClassifier(
+        IdleLinear,
+        criterion=nn.CrossEntropyLoss,
+        optimizer=torch.optim.AdamW,
+        optimizer__weight_decay=0.1,
+        max_epochs=3,
+        batch_size=16,
+        verbose=0,
+    )
+    nets = []
+    for fused in (False, True):
+        torch.manual_seed(3)
+        _, found, report = search(net, [{"lr": 0.01}, {"lr": 0.02}], X, y, fused=fused)
+        nets.append(found)
+
+    assert ways(report) == {"compiled"}
+    for reference, other in zip(*nets, strict=True):
+        assert_same_net(reference, other)
+
+
+@pytest.mark.parametrize("module", [IdleLinear, Rolling, IdleInTraining])
 def test_validation_and_early_stopping(module):
     options = {"early_stopping": True, "n_iter_no_change": 2, "max_epochs": 8}
 
@@ -439,15 +475,28 @@ def test_a_search_that_is_kept_goes_on(candidates, tmp_path):
     assert_equal(fresh, nets[-1])
 
 
+class Single(IdleLinear):
+    def __init__(self, n_outputs=2):
+        super().__init__(n_outputs)
+        self.float()
+
+
+@pytest.mark.parametrize("candidates", [LANES, PENALIZED])
+def test_few_rows_are_trained_on_in_float64(candidates):
+    net = make(Single, module__n_outputs=3)
+    _, references, _ = search(net, candidates, X, y, fused=False)
+    _, nets, report = search(net, candidates, X, y)
+
+    assert ways(report) == {"compiled"}
+    for reference, other in zip(references, nets, strict=True):
+        assert other.module_.aux.bias.dtype == torch.float32
+        assert torch.equal(reference.module_.aux.bias, other.module_.aux.bias)
+        assert_same_net(reference, other, rtol=1e-6)
+
+
 def test_float32():
     rows = np.random.default_rng(0).normal(size=(240, 6)).astype(np.float32)
     labels = (rows[:, 0] > 0) + (rows[:, 1] > 1)
-
-    class Single(IdleLinear):
-        def __init__(self, n_outputs=2):
-            super().__init__(n_outputs)
-            self.float()
-
     plain, _, _ = search(make(Single), LANES, rows, labels, fused=False)
     fused, _, report = search(make(Single), LANES, rows, labels)
 

@@ -39,7 +39,7 @@ def train_module(
         Of the steps, up to the first that is not finite.
     """
     (group,) = optimizer.param_groups
-    parameters = program.list_learned(module)
+    parameters = program.list_learned(module, group["params"])
     steps_done, kept = open_state(optimizer, parameters)
     for p in group["params"]:
         p.grad = None

@@ -282,8 +282,10 @@ class Program:
 
         return train
 
-    def list_learned(self, module):
-        """Return the parameters of a module that steps train, in their order."""
+    def list_learned(self, module, parameters):
+        """Return the parameters of a module that steps train, among all of its `parameters`."""
+        if not self.skipped:
+            return parameters
         return [p for name, p in module.named_parameters() if name not in self.skipped]
 
     def _count_steps_at_once(self, n_rows):

@@ -5,7 +5,6 @@ import pickle
 
 import numpy as np
 import pytest
-import skorch
 import torch
 from parity import (
     RAGGED,
@@ -271,27 +270,6 @@ def test_parameters_beside_the_layers_of_a_sequence():
     report = assert_parity(make(make_sequence), [*LANES, *PENALIZED], X, y)
 
     assert ways(report) == {"stacked"}
-
-
-def test_nets_of_skorchs():
-    net = skorch.NeuralNetClassifier(
-        IdleLinear,
-        criterion=nn.CrossEntropyLoss,
-        optimizer=torch.optim.AdamW,
-        optimizer__weight_decay=0.1,
-        max_epochs=3,
-        batch_size=16,
-        verbose=0,
-    )
-    nets = []
-    for fused in (False, True):
-        torch.manual_seed(3)
-        _, found, report = search(net, [{"lr": 0.01}, {"lr": 0.02}], X, y, fused=fused)
-        nets.append(found)
-
-    assert ways(report) == {"compiled"}
-    for reference, other in zip(*nets, strict=True):
-        assert_same_net(reference, other)
 
 
 @pytest.mark.parametrize("module", [IdleLinear, Rolling, IdleInTraining])

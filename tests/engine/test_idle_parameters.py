@@ -18,10 +18,15 @@ from parity import (
     y_reg,
 )
 from skorch.callbacks import GradientNormClipping
+from test_fits_as_data import collect
 from torch import nn
 
 from sktune import GridSearchCV, NeuralNetClassifier, NeuralNetRegressor
 from sktune.engine.compiled import program
+from sktune.engine.group import train_group
+from sktune.engine.steps.base import StepOptions
+from sktune.engine.steps.compiled import CompiledSteps
+from sktune.engine.steps.stacked import StackedSteps
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="no Numba")
 SETTINGS = {"max_epochs": 3, "batch_size": 16, "random_state": 1}
@@ -259,6 +264,19 @@ def test_candidates_with_and_without_penalties(module):
     assert len(report.groups) >= 2
 
 
+@pytest.mark.parametrize("steps", [CompiledSteps, StackedSteps])
+def test_a_group_has_penalties_or_none(steps, monkeypatch):
+    groups = collect(monkeypatch, make(), [LANES[0], PENALIZED[0]], X, y, cv=RAGGED)
+    (plain, tables), (penalized, _) = sorted(groups, key=lambda group: group[0][0].l1)
+    specs = plain + penalized
+    backend = steps()
+    assert not backend.blocker(specs, tables, StepOptions())
+
+    for some in (specs, plain):
+        with pytest.raises(ValueError, match="must all have penalties or all have none"):
+            train_group(some, None, tables, backend=backend)
+
+
 @pytest.mark.parametrize("module", [IdleLinear, Gated, Rolling])
 @pytest.mark.parametrize("candidates", [LANES, PENALIZED])
 @pytest.mark.parametrize("name", CLIPS)
@@ -368,6 +386,8 @@ def test_penalties_that_are_set_later(first, second):
             nets.append(net.set_params(l2=second).partial_fit(X, y).partial_fit(X, y))
 
     assert_same_net(*nets)
+    plain, other = ([p.grad is None for p in net.module_.parameters()] for net in nets)
+    assert plain == other
 
 
 class ByRows(IdleLinear):

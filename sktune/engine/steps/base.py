@@ -64,6 +64,8 @@ class StepBackend(ABC):
     # the names of the parameters that the outputs do not depend on in training, as `blocker` has
     # found out
     idle = frozenset()
+    # whether these are nets whose penalties train the weights among them, as `blocker` was told
+    has_penalties = False
 
     @abstractmethod
     def blocker(self, specs, tables, options):
@@ -79,10 +81,9 @@ class StepBackend(ABC):
         spec = lanes[0].spec
         modules = [lane.spec.module.module for lane in lanes]
         masks = spec.sampling.open_masks(lanes)
-        has_penalties = {lane.spec.has_penalties for lane in lanes}
-        if self.idle and len(has_penalties) > 1:
+        if self.idle and any(lane.spec.has_penalties != self.has_penalties for lane in lanes):
             raise ValueError(
-                "fits must be such as penalize weights that no layer uses, or such as do not, got "
+                "where no layer uses a weight, fits must all have penalties or all have none, got "
                 "both"
             )
         self.net = StackedNet(
@@ -90,7 +91,7 @@ class StepBackend(ABC):
             masks,
             options.product_dtype,
             idle=self.idle,
-            has_penalties=has_penalties == {True},
+            has_penalties=self.has_penalties,
         )
         groups = [lane.spec.optimizer.options for lane in lanes]
         self.optimizer = StackedOptimizer(spec.optimizer.type, groups, self.net.flat)

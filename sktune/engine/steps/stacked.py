@@ -33,8 +33,8 @@ class StackedSteps(StepBackend):
                 return f"its module cannot be fused: {reason}"
         module = specs[0].module.module
         reason, self.idle = try_step(specs, tables)
-        has_penalties = any(spec.has_penalties for spec in specs)
-        skipped = list_skipped(module, self.idle, has_penalties=has_penalties)
+        self.has_penalties = any(spec.has_penalties for spec in specs)
+        skipped = list_skipped(module, self.idle, has_penalties=self.has_penalties)
         return _find_padding(module, self.idle) or _find_types(module, skipped) or reason
 
     def prepare(self, lanes, options):

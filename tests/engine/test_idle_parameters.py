@@ -140,6 +140,16 @@ class IdleInTraining(Net):
         return out if self.training else out + self.late(self.dense(X))
 
 
+class Detached(Net):
+    """What comes before has no gradient, but its running statistics change."""
+
+    def make(self):
+        self.before = nn.Sequential(linear(6, 8), nn.BatchNorm1d(8, dtype=torch.float64))
+
+    def forward(self, X):
+        return super().forward(X) + self.output(self.before(X).detach())
+
+
 class IdleOfAnotherType(Net):
     def make_later(self):
         self.aux = nn.Linear(3, 2, dtype=torch.float32)
@@ -176,6 +186,7 @@ COMPILED = [
 STACKED = {
     Rolling: "it computes roll",
     IdleInTraining: "its forward computes something else in training than in evaluation",
+    Detached: "it computes detach",
     IdleOfAnotherType: "of several types",
     IdleRecurrent: "its layer later is a GRU",
     IdleAndFrozen: "its parameter frozen.weight is frozen",

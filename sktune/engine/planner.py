@@ -177,14 +177,14 @@ def _by_key(fits):
 def _choose_backends(members, tables, options):
     """Yield fits that are alike, with their backend and the blockers of others.
 
-    They are those given, but where a module has parameters that no gradient of the loss reaches:
-    then fits whose penalties train such weights are others than fits without penalties.
+    They are those given, but where a module has weights that no gradient of the loss reaches: then
+    fits whose penalties train these weights are others than fits without penalties.
     """
     backend, blockers = choose_backend([fit.spec for fit in members], tables, options)
     parts = {}
     for fit in members:
         parts.setdefault(fit.spec.has_penalties, []).append(fit)
-    if backend is None or not backend.idle or len(parts) == 1:
+    if backend is None or not backend.has_idle_weights or len(parts) == 1:
         yield members, backend, blockers
         return
     for part in parts.values():

@@ -17,8 +17,9 @@ from sktune.modules.tracing.values.pools import POOLS
 _NO_LAYERS = "it is a single layer of another kind"
 # Layers with parameters that are read, and those of them that a chain may hold beside.
 _NORMS = (nn.BatchNorm1d, nn.LayerNorm)
-_LEARNED = ("weight", "bias")
 _READ = (nn.Linear, nn.Embedding, *_NORMS, nn.BatchNorm2d, nn.Conv1d, nn.Conv2d)
+# The names of the parameters of layers in a sequence.
+_LEARNED = ("weight", "bias")
 
 
 def find_chain(module):

@@ -8,6 +8,7 @@ import torch
 
 from sktune.engine.steps.network import StackedNet
 from sktune.engine.steps.optimizers import StackedOptimizer
+from sktune.training.penalties import is_penalized
 
 
 class Stopped(BaseException):
@@ -64,7 +65,9 @@ class StepBackend(ABC):
     # the names of the parameters that the outputs do not depend on in training, as `blocker` has
     # found out
     idle = frozenset()
-    # whether these are nets whose penalties train the weights among them, as `blocker` was told
+    # whether there are weights among them, which penalties train, and whether these nets have
+    # penalties
+    has_idle_weights = False
     has_penalties = False
 
     @abstractmethod
@@ -74,6 +77,13 @@ class StepBackend(ABC):
         What is found out on the way may be kept in `self`, for :meth:`prepare`.
         """
 
+    def note_idle(self, idle, specs):
+        """Keep the names of the parameters that the outputs of fits do not depend on."""
+        self.idle = frozenset(idle)
+        named = specs[0].module.module.named_parameters()
+        self.has_idle_weights = any(is_penalized(p.shape) for name, p in named if name in idle)
+        self.has_penalties = any(spec.has_penalties for spec in specs)
+
     def prepare(self, lanes, options):
         """Make ready to train some lanes, each from where its state stands."""
         self.lanes = lanes
@@ -81,7 +91,8 @@ class StepBackend(ABC):
         spec = lanes[0].spec
         modules = [lane.spec.module.module for lane in lanes]
         masks = spec.sampling.open_masks(lanes)
-        if self.idle and any(lane.spec.has_penalties != self.has_penalties for lane in lanes):
+        are_alike = all(lane.spec.has_penalties == self.has_penalties for lane in lanes)
+        if self.has_idle_weights and not are_alike:
             raise ValueError(
                 "where no layer uses a weight, fits must all have penalties or all have none, got "
                 "both"

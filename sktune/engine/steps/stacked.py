@@ -32,8 +32,8 @@ class StackedSteps(StepBackend):
             if reason:
                 return f"its module cannot be fused: {reason}"
         module = specs[0].module.module
-        reason, self.idle = try_step(specs, tables)
-        self.has_penalties = any(spec.has_penalties for spec in specs)
+        reason, idle = try_step(specs, tables)
+        self.note_idle(idle, specs)
         skipped = list_skipped(module, self.idle, has_penalties=self.has_penalties)
         return _find_padding(module, self.idle) or _find_types(module, skipped) or reason
 

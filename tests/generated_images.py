@@ -249,16 +249,12 @@ class _Maker:
         self.layers["flat"] = nn.Flatten()
         jobs = []
         for kind, style, choices in self.plan.steps:
-            known = set(self.layers)
             job = getattr(self, "_" + kind.replace(" ", "_"))(style, choices)
             value = self._try((kind, style, *job)) if job is not None else None
             if value is not None:
                 jobs.append((kind, style, *job))
                 self.values.append(value)
-                continue
-            # a layer that nothing calls would get no gradient
-            for name in set(self.layers) - known:
-                del self.layers[name]
+            # else its layer stays, and nothing calls it
         last = self.values[-1]
         self.layers["average"] = (nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool1d)[self.one](1)
         width = last[0].numel()

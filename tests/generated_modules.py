@@ -49,6 +49,8 @@ KINDS = {
     "clamp": ["both", "min", "max"],
     "sequential": ["plain", "nested"],
     "keep": ["identity", "flatten", "view", "contiguous", "reshape", "layer"],
+    # layers that nothing calls
+    "idle": ["linear", "tied", "embedding", "batch norm", "layer norm", "dropout"],
 }
 
 
@@ -392,6 +394,27 @@ class _Maker:
 
     def _clamp(self, style, a, b, width):
         return 0.2 + a / 7, None, width
+
+    def _idle(self, style, a, b, width):
+        """Add a layer that nothing calls, unless it is a linear one that a later step takes."""
+        if style == "linear":
+            self._add(nn.Linear(3 + a, 3 + b, dtype=self.dtype))
+        elif style == "tied":
+            for name in self._find_linears(width):
+                layer = self.layers[name]
+                other = nn.Linear(layer.in_features, layer.out_features, dtype=self.dtype)
+                other.weight = layer.weight
+                self._add(other)
+                break
+        elif style == "embedding":
+            self._add(
+                nn.Embedding(N_CATEGORIES, 1 + a % 4, 1 if b == 0 else None, dtype=self.dtype)
+            )
+        elif style == "dropout":
+            self._add(nn.Dropout(self.dropout))
+        else:
+            make = nn.BatchNorm1d if style == "batch norm" else nn.LayerNorm
+            self._add(make(3 + a, dtype=self.dtype))
 
     def _keep(self, style, a, b, width):
         return self._add(nn.Identity()) if style in ("identity", "layer") else None, None, width

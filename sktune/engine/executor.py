@@ -13,6 +13,7 @@ from sktune.engine.group import train_group, train_in_turns
 from sktune.engine.planner import plan_groups
 from sktune.engine.specs import FitResult
 from sktune.engine.steps.base import StepOptions, Stopped
+from sktune.engine.steps.network import Unfusable
 from sktune.engine.store.base import copy_error
 from sktune.engine.store.recording import Recorder
 from sktune.engine.store.trainings import find_trainings
@@ -282,6 +283,12 @@ class Trainer:
 
     def _recover(self, plan, error):
         """Halve a group that fails: the device cannot hold it, or one fit is to blame."""
+        if isinstance(error, Unfusable):
+            # the module of all of them is to blame
+            for training in plan.fits:
+                for fit in training.fits:
+                    fit.reason = f"its module cannot be fused: {error}"
+            return []
         if isinstance(error, LostWorkerError):
             for training in plan.fits:
                 for fit in training.fits:

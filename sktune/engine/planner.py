@@ -141,14 +141,14 @@ def plan_groups(
     options = replace(options or StepOptions(), n_threads=1)
     plans = []
     for members in _by_key(fits):
-        backend, blockers = choose_backend([fit.spec for fit in members], tables, options)
-        for fit in members:
-            fit.reason = "" if backend else list(blockers.values())[-1]
-        if backend:
-            plans += [
-                GroupPlan(part, tables, backend, options, blockers)
-                for part in _divide_by_rows(members, max_lanes, order, find_type)
-            ]
+        for alike, backend, blockers in _choose_backends(members, tables, options):
+            for fit in alike:
+                fit.reason = "" if backend else list(blockers.values())[-1]
+            if backend:
+                plans += [
+                    GroupPlan(part, tables, backend, options, blockers)
+                    for part in _divide_by_rows(alike, max_lanes, order, find_type)
+                ]
     plans = _balance(plans, n_workers, has_own_devices, find_type)
     if order is not None:
         plans.sort(key=lambda plan: min(map(order, plan.fits)))
@@ -175,6 +175,23 @@ def _by_key(fits):
     for fit in fits:
         alike.setdefault(fit.group_key, []).append(fit)
     return list(alike.values())
+
+
+def _choose_backends(members, tables, options):
+    """Yield fits that are alike, with their backend and the blockers of others.
+
+    They are those given, but where a module has weights that no gradient of the loss reaches: then
+    fits whose penalties train these weights are others than fits without penalties.
+    """
+    backend, blockers = choose_backend([fit.spec for fit in members], tables, options)
+    parts = {}
+    for fit in members:
+        parts.setdefault(fit.spec.has_penalties, []).append(fit)
+    if backend is None or not backend.has_idle_weights or len(parts) == 1:
+        yield members, backend, blockers
+        return
+    for part in parts.values():
+        yield part, *choose_backend([fit.spec for fit in part], tables, options)
 
 
 def _divide_by_rows(members, max_lanes, order, find_type):

@@ -282,6 +282,11 @@ class FitSpec:
         return tensors if self.narrow_to is None else narrow(tensors, self.narrow_to)
 
     @property
+    def has_penalties(self):
+        """Whether penalties are part of the gradient."""
+        return bool(self.l1 or self.l2)
+
+    @property
     def augmenter(self):
         """What changes the batches of the fit, or None."""
         if self.augmentation is None:
@@ -305,7 +310,8 @@ class TrainState:
     weights : dict of Tensor, or None
         Parameters and buffers by name; None is those of the initial module.
     optimizer : dict, or None
-        The steps that are done, and the tensors of the optimizer's state, flat (P,), by name.
+        The steps that are done, the tensors of the optimizer's state, flat (P,), by name, and which
+        parameters these are of: see :func:`sktune.training.optimizer_state.load_state`.
     stopping : BestEpoch or None
         What early stopping remembers.
     best_weights : dict of Tensor, or None

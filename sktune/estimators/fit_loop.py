@@ -246,16 +246,23 @@ class Training(Components, Datasets):
     def _find_program(self, batches):
         """Return what trains this net by compiled steps, or None."""
         optimizer = self.optimizer_
-        if not has_one_count(optimizer):
-            return None
         (group,) = optimizer.param_groups
         # until the call of `fit` ends
         kept = vars(self).setdefault("_kept", Kept())
         program = find_program(
-            self.module_, self.criterion_, self._match_rule, type(optimizer), group, batches, kept
+            self.module_,
+            self.criterion_,
+            self._match_rule,
+            type(optimizer),
+            group,
+            batches,
+            kept,
+            has_penalties=bool(self.l1 or self.l2),
         )
         if isinstance(program, str):
             # the reason why the kernels cannot train it
+            return None
+        if not has_one_count(optimizer, program.list_learned(self.module_, group["params"])):
             return None
         augmenter = batches.augmenter
         if augmenter is not None and find_augmentation_blocker(augmenter, program):

@@ -18,6 +18,8 @@ _NO_LAYERS = "it is a single layer of another kind"
 # Layers with parameters that are read, and those of them that a chain may hold beside.
 _NORMS = (nn.BatchNorm1d, nn.LayerNorm)
 _READ = (nn.Linear, nn.Embedding, *_NORMS, nn.BatchNorm2d, nn.Conv1d, nn.Conv2d)
+# The names of the parameters of layers in a sequence.
+_LEARNED = ("weight", "bias")
 
 
 def find_chain(module):
@@ -33,8 +35,8 @@ def find_chain(module):
     -------
     layers : dict of str to nn.Module, or None
         Linear layers, activations and dropout, in their order, by their name in the module, and at
-        most a softmax after these. None if the module is not, or not certainly, a chain whose
-        parameters are all trained.
+        most a softmax after these. None if the module is not, or not certainly, a chain without
+        frozen parameters. Parameters of other layers, which are not called, are idle.
     """
     layers = read_chain(module)
     return None if isinstance(layers, str) else layers
@@ -120,6 +122,9 @@ def find_sequence(module, others=()):
     if layers is None:
         return None
     if not all(type(layer) in others or _is_simple(layer) for layer in layers.values()):
+        return None
+    known = [getattr(layer, name, None) for layer in layers.values() for name in _LEARNED]
+    if not {id(p) for p in module.parameters()} <= set(map(id, known)):
         return None
     are_trained = [p.requires_grad for p in module.parameters()]
     if not are_trained or not all(are_trained):

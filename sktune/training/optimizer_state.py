@@ -16,22 +16,28 @@ def count_dtype(options):
     return torch.float64 if is_wide else torch.float32
 
 
-def has_one_count(optimizer):
-    """Tell whether an optimizer has taken the same number of steps with all its parameters.
+def has_one_count(optimizer, parameters):
+    """Tell whether an optimizer has taken the same number of steps with all of some parameters.
 
-    A part of them may have been frozen for a time.
+    A part of them may have been without a gradient for a time.
     """
     counts = set()
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            state = optimizer.state.get(p, {})
-            has_buffer = state.get("momentum_buffer") is not None
-            counts.add((float(state.get("step", 0)), has_buffer))
+    for p in parameters:
+        state = optimizer.state.get(p, {})
+        has_buffer = state.get("momentum_buffer") is not None
+        counts.add((float(state.get("step", 0)), has_buffer))
     return len(counts) == 1
 
 
-def open_state(optimizer):
-    """Give an optimizer of one group the state that it has before its next step.
+def open_state(optimizer, parameters):
+    """Give some parameters of an optimizer the state that they have before its next step.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        With one group of parameters.
+    parameters : list of Parameter
+        Those with a gradient: torch keeps no state for others.
 
     Returns
     -------
@@ -47,7 +53,7 @@ def open_state(optimizer):
     if not rule.counts_steps and not names:
         # torch makes no entry for a parameter without state
         return n_steps, names
-    for p in group["params"]:
+    for p in parameters:
         state = optimizer.state[p]
         if rule.counts_steps:
             state.setdefault("step", torch.tensor(0.0, dtype=count_dtype(group)))
@@ -68,9 +74,10 @@ def _make_tensor(entry, options, p):
     return torch.full_like(p, value, requires_grad=False)
 
 
-def count_steps(optimizer, n_steps):
-    """Add steps that were taken to the counts of an optimizer."""
-    for state in optimizer.state.values():
+def count_steps(optimizer, parameters, n_steps):
+    """Add steps that were taken to the counts that an optimizer has of some parameters."""
+    for p in parameters:
+        state = optimizer.state.get(p, {})
         if "step" in state:
             state["step"] += n_steps
 
@@ -84,11 +91,15 @@ def load_state(optimizer, flat_state):
         With one group of parameters, of a class in :data:`~sktune.training.optimizers.OPTIMIZERS`.
     flat_state : dict
         ``step``, the number of steps, and the state tensors by name: flat (P,), over all parameters
-        with a gradient in their order, or of one element for a tensor of one number.
+        with a gradient in their order, or of one element for a tensor of one number. ``learned``
+        tells which of the parameters that are not frozen have a gradient; without it all have.
     """
     (group,) = optimizer.param_groups
     rule = OPTIMIZERS[type(optimizer)]
     learned = [p for p in group["params"] if p.requires_grad]
+    if "learned" in flat_state:
+        flags = flat_state["learned"].tolist()
+        learned = [p for p, is_learned in zip(learned, flags, strict=True) if is_learned]
     names = rule.list_kept_state(group)
     if not learned or not (rule.counts_steps or names):
         return

@@ -19,6 +19,25 @@ def compute_penalty(parameters, l1, l2):
     return l1 * absolute + l2 * squares
 
 
+def list_skipped(module, idle, *, has_penalties):
+    """Return the names of the parameters that an optimizer skips, as they get no gradient.
+
+    Parameters
+    ----------
+    module : nn.Module
+    idle : collection of str
+        The names of the parameters that the loss does not depend on. It is that of the outputs:
+        penalties train the weights among these.
+    has_penalties : bool
+        Whether l1 or l2 is not 0.
+    """
+    return [
+        name
+        for name, p in module.named_parameters()
+        if name in idle and not (has_penalties and is_penalized(p.shape))
+    ]
+
+
 def add_stacked_penalties(flat, weight_mask, gradient, strengths):
     """Add the gradients of the penalties of many nets in place; return the penalties (L,).
 

@@ -120,10 +120,16 @@ class Branching(Base):
         return super().forward(X) * (2 if X.sum() > 0 else 1)
 
 
-class Unused(Base):
+class UsedAtTimes(Base):
+    """Its layer gets a gradient in large batches only."""
+
     def __init__(self):
         super().__init__()
         self.idle = nn.Linear(3, 3).double()
+
+    def forward(self, X):
+        X = super().forward(X)
+        return self.idle(X) if len(X) > 12 else X
 
 
 class AssignsBuffer(Base):
@@ -312,7 +318,7 @@ ALONE = {
         f"{CANNOT}.*performance drop",
     ),
     "branch": (net(module=Branching), X, f"{CANNOT}.*data-dependent"),
-    "unused": (net(module=Unused), X, CANNOT),
+    "used_at_times": (net(module=UsedAtTimes), X, f"{CANNOT}.*in some batches only"),
     "counting": (net(module=Counting), X, "remembers its calls"),
     "assigned_buffer": (net(module=AssignsBuffer), X, f"{CANNOT}.*buffers"),
     "assigned_attribute": (net(module=AssignsAttribute), X, "remembers its calls"),

@@ -39,6 +39,15 @@ class Net(nn.Module):
         return self.layers(X)
 
 
+class WithIdle(Net):
+    """A net with a layer that nothing calls."""
+
+    def __init__(self, n_outputs=3):
+        super().__init__()
+        self.aux = nn.Linear(8, 2).double()
+        self.norm = nn.BatchNorm1d(8).double()
+
+
 def classifier(**options):
     return skorch.NeuralNetClassifier(Net, **{"criterion": nn.CrossEntropyLoss, **QUIET, **options})
 
@@ -79,6 +88,12 @@ CASES = {
         [*LANES, {"module__rate": 0.5, "module__rate_in": 0.1}],
     ),
     "adam": (classifier(optimizer=torch.optim.Adam, train_split=None, module__rate=0.3), LANES),
+    "idle layers": (
+        skorch.NeuralNetClassifier(
+            WithIdle, criterion=nn.CrossEntropyLoss, **QUIET, optimizer__momentum=0.9
+        ),
+        LANES,
+    ),
     "whole batch": (classifier(batch_size=-1), LANES),
     "probabilities": (classifier(criterion=nn.NLLLoss, module__probabilities=True), LANES),
     "no device": (classifier(device=None), LANES),

@@ -151,18 +151,6 @@ def test_a_net_that_cannot_be_copied_says_so():
         raise AssertionError(report.alone[0]["reason"])
 
 
-def test_parameters_without_gradients_are_named_as_the_reason():
-    class Unused(Net):
-        def __init__(self):
-            super().__init__()
-            self.other = linear(3, 3)
-
-    _, _, report = search(NeuralNetClassifier(Unused, **SETTINGS), LANES, X, y)
-
-    with pytest.raises(AssertionError, match="some of its parameters get no gradient"):
-        raise AssertionError(report.alone[0]["reason"])
-
-
 class Scaled(Net):
     """Its hook, or its ties, follow from a parameter that it does not keep."""
 

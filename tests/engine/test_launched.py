@@ -167,6 +167,35 @@ def test_a_layer_that_gets_another_number_of_features_is_told(monkeypatch):
         read_program(spec, rows)
 
 
+class WithIdle(nn.Module):
+    """Its first layer and its middle one are not called."""
+
+    def __init__(self, n_outputs=3):
+        super().__init__()
+        self.aux = nn.Linear(4, 2)
+        self.first = nn.Linear(6, 5)
+        self.norm = nn.Linear(5, 5)
+        self.last = nn.Linear(5, n_outputs)
+
+    def forward(self, X):
+        return self.last(torch.tanh(self.first(X)))
+
+
+def test_layers_that_nothing_calls_have_no_place(monkeypatch):
+    (spec, *_), tables = specs_of(monkeypatch, NeuralNetClassifier(WithIdle))
+    program = read_program(spec, tables[spec.rows.table])
+
+    assert program.stages[:, layout.WEIGHT].tolist() == [0, 6 * 5 + 5]
+    assert program.stages[:, layout.BIAS].tolist() == [6 * 5, 6 * 5 + 5 + 3 * 5]
+
+
+def test_penalties_on_layers_that_nothing_calls_are_told(monkeypatch):
+    (spec, *_), tables = specs_of(monkeypatch, NeuralNetClassifier(WithIdle, l2=0.1))
+
+    with pytest.raises(Unknown, match="its penalties train a weight that no layer uses"):
+        read_program(spec, tables[spec.rows.table])
+
+
 @pytest.mark.parametrize("options", [{"maximize": True}, {"lr": torch.tensor(0.1)}])
 def test_options_of_an_optimizer_that_the_kernel_does_not_know_are_told(monkeypatch, options):
     (spec, *_), tables = specs_of(monkeypatch, net())

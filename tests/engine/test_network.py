@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from sktune import MLP, NeuralNetClassifier
-from sktune.engine.steps.network import StackedNet
+from sktune.engine.steps.network import StackedNet, Unfusable
 from sktune.modules.dropout import LaneMasks, serve_dropout
 
 NET = {"max_epochs": 11, "batch_size": 16, "random_state": 3}
@@ -319,13 +319,30 @@ def test_states_are_copies_of_their_own_lane_alone():
     )
 
 
-def test_gradient_is_zero_where_a_parameter_has_no_part():
-    stacked, _ = stack(2)
+def test_a_gradient_is_zero_where_penalties_train_an_idle_weight():
+    _, modules = stack(2)
+    names = [name for name, _ in modules[0].named_parameters()]
+    idle = [name for name in names if name != "layers.1.bias"]
+    stacked = StackedNet(modules, [], idle=idle, has_penalties=True)
+    weights = [name for name in names if name in ("layers.0.weight", "layers.4.weight")]
+    assert [*stacked.gradients] == [name for name in names if name in (*weights, "layers.1.bias")]
     for leaf in stacked.leaves.values():
         leaf.requires_grad_()
+    stacked.flat_gradient.fill_(7.0)
     gradient = stacked.gradient(
         stacked.leaves["layers.1.bias"] * 2, torch.ones(2, 4, dtype=torch.float64)
     )
 
     assert gradient.shape == stacked.flat.shape
     assert gradient.sum() == 2 * 2 * 4
+
+
+@pytest.mark.parametrize("idle", [(), ("layers.1.bias",)])
+def test_a_gradient_that_comes_and_goes_is_told(idle):
+    _, modules = stack(2)
+    stacked = StackedNet(modules, [], idle=idle, has_penalties=True)
+    stacked.forward(torch.zeros(2, 5, 3, dtype=torch.float64), False)
+    bias = {**stacked.leaves, **stacked.skipped_leaves}["layers.1.bias"]
+
+    with pytest.raises(Unfusable, match="gets a gradient in some batches only"):
+        stacked.gradient(bias * 2, torch.ones(2, 4, dtype=torch.float64))

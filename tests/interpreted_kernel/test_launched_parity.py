@@ -99,6 +99,28 @@ CLASSIFIERS["sequential"] = (
 )
 
 
+class WithIdle(nn.Module):
+    """Its first layer and its middle one are not called."""
+
+    def __init__(self, n_outputs=3):
+        super().__init__()
+        self.aux = nn.Linear(4, 2)
+        self.first = nn.Linear(6, 5)
+        self.norm = nn.Linear(5, 5)
+        self.last = nn.Linear(5, n_outputs)
+        self.double()
+
+    def forward(self, X):
+        return self.last(torch.tanh(self.first(X)))
+
+
+CLASSIFIERS["idle"] = (
+    NeuralNetClassifier(WithIdle, max_epochs=2, batch_size=16, random_state=3),
+    DECAYS,
+    {},
+)
+
+
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_the_kernel_trains_classifiers_as_they_are_trained_alone(name):
     estimator, lanes, options = CLASSIFIERS[name]

@@ -12,6 +12,8 @@ from torch.nn.utils import parametrizations
 from sktune.modules.dropout import serve_dropout
 from sktune.modules.reading import find_chain, find_width, read_chain
 from sktune.modules.tracing import memory
+from sktune.modules.tracing.links import list_idle, open_links
+from sktune.modules.tracing.memory import find_links
 from sktune.runtime.generators import read_generators
 
 seen = []
@@ -223,7 +225,6 @@ LAYERS = {
         parametrizations.weight_norm(nn.Linear(4, 4)),
     ),
     "hidden.weight is frozen": (with_hidden, nn.Linear(4, 4).requires_grad_(False)),
-    "hidden.bias is not used": (sequence, nn.Linear(4, 4)),
 }
 
 
@@ -233,6 +234,24 @@ def test_reasons_of_layers(reason):
 
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(read_chain(made(forward, hidden=hidden)))
+
+
+def test_layers_that_nothing_calls_are_no_part_of_a_chain():
+    net = made(sequence, hidden=nn.Linear(4, 4), scale=nn.Parameter(torch.ones(2)))
+
+    assert len(find_chain(net)) == 3
+    links = open_links(net, find_links(net))
+    assert list_idle(net, links) == ["scale", "hidden.weight", "hidden.bias"]
+
+
+def test_a_weight_that_has_its_first_name_elsewhere_is_tied():
+    net = made(sequence, hidden=nn.Linear(6, 4, bias=False))
+    net.first.weight = net.hidden.weight
+    first = net.first
+    del net.first
+    net.first = first
+
+    assert "its layer first has tied weights" in read_chain(net)
 
 
 def test_tied_weights_are_no_chain():

@@ -58,7 +58,7 @@ def load_calls(kernels, links, dtype):
     calls = np.zeros((len(links), 2), dtype=np.int64)
     for addresses, link in zip(calls, links, strict=True):
         opcode = link[opcodes.OPCODE]
-        if opcode == opcodes.INPUT:
+        if opcode in (opcodes.INPUT, opcodes.IDLE):
             continue
         if opcode < opcodes.FIRST_OPERATION:
             addresses[0] = load_address(kernels, "layer", opcode, dtype)

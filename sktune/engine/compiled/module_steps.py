@@ -39,8 +39,10 @@ def train_module(
         Of the steps, up to the first that is not finite.
     """
     (group,) = optimizer.param_groups
-    parameters = group["params"]
-    steps_done, kept = open_state(optimizer)
+    parameters = program.list_learned(module, group["params"])
+    steps_done, kept = open_state(optimizer, parameters)
+    for p in group["params"]:
+        p.grad = None
     for p in parameters:
         p.grad = torch.zeros_like(p)
     tensors = {"flat": parameters, "gradient": [p.grad for p in parameters]}
@@ -74,7 +76,7 @@ def train_module(
         _write_back(flats[name], parts)
     if buffers:
         _write_back(flat_buffers, buffers)
-    count_steps(optimizer, len(losses))
+    count_steps(optimizer, parameters, len(losses))
     return losses
 
 

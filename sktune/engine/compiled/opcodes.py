@@ -108,6 +108,8 @@ EMBEDDING = 39
 CONVOLUTION = 40
 MAX_POOL = 41
 AVERAGE_POOL = 42
+# a weight that nothing reads, and that only penalties train
+IDLE = 43
 
 # Losses.
 CROSS_ENTROPY = 0

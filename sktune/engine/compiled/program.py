@@ -41,7 +41,9 @@ _MOST_STEPS = 1000
 _MOST_PRODUCTS = 10_000_000_000
 
 
-def find_program(module, criterion, match, optimizer, options, batches, kept=None):
+def find_program(
+    module, criterion, match, optimizer, options, batches, kept=None, *, has_penalties=False
+):
     """Return what trains networks like this one on such batches, or why the kernels cannot.
 
     Parameters
@@ -58,6 +60,8 @@ def find_program(module, criterion, match, optimizer, options, batches, kept=Non
         With `rows`, a table, and `sizes`, the numbers of rows in the batches of an epoch.
     kept : Kept, default=None
         What an earlier call has read of the same module, which may have changed since.
+    has_penalties : bool, default=False
+        Whether l1 or l2 is not 0.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def find_program(module, criterion, match, optimizer, options, batches, kept=Non
     if not is_readable_table(rows, next(module.parameters(), None)):
         return "its rows are no dense table of the parameters' type on the CPU"
     kept = Kept() if kept is None else kept
-    graph = kept.read(module, rows.X)
+    graph = kept.read(module, rows.X, has_penalties=has_penalties)
     if isinstance(graph, str):
         return graph
     # without a batch there is nothing to train on, which is an error of the usual loop
@@ -158,6 +162,10 @@ class Program:
         Whether the module calls ``F.dropout`` or another dropout function.
     buffers : tuple of Buffer
         The buffers of a network that steps change, as parts of its flat buffers (S,).
+    idle : frozenset of str
+        The names of the parameters that no layer uses.
+    skipped : frozenset of str
+        Those of them that steps leave alone. The others are weights that penalties train.
     """
 
     def __init__(self, kernels, graph, loss, rule, constant, dtype):
@@ -169,6 +177,8 @@ class Program:
         self.own = threading.local()
         self.n_outputs = graph.n_outputs
         self.buffers = graph.buffers
+        self.idle = frozenset(graph.idle)
+        self.skipped = frozenset(graph.skipped)
         is_dropout = graph.links[:, OPCODE] == DROPOUT_LAYER
         indices = graph.links[is_dropout, DROPOUT_INDEX].tolist()
         self.dropout_calls = [index for index in indices if index != FUNCTION_INDEX]
@@ -189,7 +199,8 @@ class Program:
         Parameters
         ----------
         flat, gradient : ndarray (P,)
-            The parameters, one behind the other, and where their gradient is written.
+            The parameters that are not skipped, one behind the other, and where their gradient is
+            written.
         buffers : ndarray (S,)
             The numbers of :attr:`buffers`.
         state : dict of ndarray (P,)
@@ -268,6 +279,12 @@ class Program:
             return losses
 
         return train
+
+    def list_learned(self, module, parameters):
+        """Return the parameters of a module that steps train, among all of its `parameters`."""
+        if not self.skipped:
+            return parameters
+        return [p for name, p in module.named_parameters() if name not in self.skipped]
 
     def _count_steps_at_once(self, n_rows):
         """Return how many steps of at most so many rows are taken in a call."""

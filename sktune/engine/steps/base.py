@@ -8,6 +8,7 @@ import torch
 
 from sktune.engine.steps.network import StackedNet
 from sktune.engine.steps.optimizers import StackedOptimizer
+from sktune.training.penalties import is_penalized
 
 
 class Stopped(BaseException):
@@ -61,6 +62,13 @@ class StepBackend(ABC):
     name = ""
     # whether the lanes are trained one after the other, so that small groups cost nothing
     goes_lane_by_lane = False
+    # the names of the parameters that the outputs do not depend on in training, as `blocker` has
+    # found out
+    idle = frozenset()
+    # whether there are weights among them, which penalties train, and whether these nets have
+    # penalties
+    has_idle_weights = False
+    has_penalties = False
 
     @abstractmethod
     def blocker(self, specs, tables, options):
@@ -68,6 +76,13 @@ class StepBackend(ABC):
 
         What is found out on the way may be kept in `self`, for :meth:`prepare`.
         """
+
+    def note_idle(self, idle, specs):
+        """Keep the names of the parameters that the outputs of fits do not depend on."""
+        self.idle = frozenset(idle)
+        named = specs[0].module.module.named_parameters()
+        self.has_idle_weights = any(is_penalized(p.shape) for name, p in named if name in idle)
+        self.has_penalties = any(spec.has_penalties for spec in specs)
 
     def prepare(self, lanes, options):
         """Make ready to train some lanes, each from where its state stands."""
@@ -77,7 +92,20 @@ class StepBackend(ABC):
         modules = [lane.spec.module.module for lane in lanes]
         masks = spec.sampling.open_masks(lanes)
         function_masks = spec.sampling.open_function_masks(lanes)
-        self.net = StackedNet(modules, masks, function_masks, options.product_dtype)
+        are_alike = all(lane.spec.has_penalties == self.has_penalties for lane in lanes)
+        if self.has_idle_weights and not are_alike:
+            raise ValueError(
+                "where no layer uses a weight, fits must all have penalties or all have none, got "
+                "both"
+            )
+        self.net = StackedNet(
+            modules,
+            masks,
+            function_masks,
+            options.product_dtype,
+            idle=self.idle,
+            has_penalties=self.has_penalties,
+        )
         groups = [lane.spec.optimizer.options for lane in lanes]
         self.optimizer = StackedOptimizer(spec.optimizer.type, groups, self.net.flat)
         for position, lane in enumerate(lanes):
@@ -136,14 +164,19 @@ class StepBackend(ABC):
 
     def state(self, position):
         """Return copies of a lane's weights and of its optimizer's state, each a dict by name."""
-        return self.net.state(position), self.optimizer.lane_state(position)
+        return self.net.state(position), self._mark(self.optimizer.lane_state(position))
 
     def states(self, positions):
         """Return what :meth:`state` returns for several lanes; from a device it is on the CPU."""
         if self.net.flat.device.type == "cpu":
             return [self.state(position) for position in positions]
         held = self.held(positions)
-        return list(zip(self.net.states(held), self.optimizer.lane_states(held), strict=True))
+        states = map(self._mark, self.optimizer.lane_states(held))
+        return list(zip(self.net.states(held), states, strict=True))
+
+    def _mark(self, state):
+        """Return the state of an optimizer with a note of the parameters that it is of."""
+        return state if self.net.learned is None else {**state, "learned": self.net.learned.clone()}
 
     def weights(self, positions):
         """Return copies of the weights of several lanes; from a device they are on the CPU."""

@@ -26,6 +26,7 @@ class CompiledSteps(StepBackend):
             return "its products are of another type than its parameters"
         if any(any(spec.dropout) and not spec.sampling.has_seeded_masks for spec in specs):
             return "its dropout masks do not follow from its seed"
+        has_penalties = any(spec.has_penalties for spec in specs)
         with limited_threads(options.n_threads):
             for spec in {spec.rows.table: spec for spec in specs}.values():
                 self.program = find_program(
@@ -35,9 +36,11 @@ class CompiledSteps(StepBackend):
                     spec.optimizer.type,
                     spec.optimizer.options,
                     SimpleNamespace(rows=tables[spec.rows.table], sizes=spec.batch_sizes),
+                    has_penalties=has_penalties,
                 )
                 if isinstance(self.program, str):
                     return self.program
+                self.note_idle(self.program.idle, specs)
                 if self.program.drops_by_function and not spec.sampling.has_seeded_masks:
                     return "its dropout masks do not follow from its seed"
                 reason = self._find_augmentation_blocker(specs)

@@ -13,13 +13,17 @@ from sktune.modules.one_by_one import KeptMasks, count_outputs
 from sktune.modules.reading import find_chain
 from sktune.modules.work import find_convolutions
 from sktune.runtime.gpu.transfers import fetch, resend, send
-from sktune.training.penalties import is_penalized
+from sktune.training.penalties import is_penalized, list_skipped
 
 # From how many numbers on, of the largest output of a convolution in one net, torch computes net
 # after net faster than all by vmap. One core, 2 and 15 nets, batches of 16 to 256, 1-d and 2-d,
 # 4 to 32 channels: from 1 << 18 on a step was faster by 1.1 to 1.8 times, at 1 << 17 by 0.97 to
 # 1.3; at 1 << 16 with 15 nets it was 0.88 to 1.02 times as fast, below that 0.29 to 0.77.
 MANY_OUTPUTS = 1 << 17
+
+
+class Unfusable(ValueError):
+    """Nets cannot be trained together for what their module or their criterion does."""
 
 
 class StackedNet:
@@ -38,6 +42,10 @@ class StackedNet:
         Those of the calls of dropout functions, if the modules make any.
     product_dtype : torch.dtype or None, default=None
         The type of matrix products in training; None is that of the parameters.
+    idle : collection of str, default=()
+        The names of the parameters that the outputs do not depend on in training.
+    has_penalties : bool, default=False
+        Whether penalties train the weights among the idle parameters.
     is_on_trial : bool, default=False
         Whether vmap has to compute all that it can be asked for, to tell whether it takes a module.
 
@@ -48,8 +56,13 @@ class StackedNet:
     leaves, gradients : dict of Tensor (L, ...)
         Views of these by the parameters' names. Autograd differentiates by the leaves.
     buffers : dict of Tensor (L, ...)
-        Buffers and frozen parameters. Under vmap a module updates them in place only where they are
-        contiguous with the lanes first, so that they are not part of `flat`.
+        Buffers, frozen parameters and those that get no gradient. Under vmap a module updates them
+        in place only where they are contiguous with the lanes first, so that they are not part of
+        `flat`.
+    skipped : list of str
+        The names of the parameters that are not frozen, but get no gradient.
+    learned : BoolTensor or None
+        Which of the parameters that are not frozen get a gradient; None if all do.
     weight_mask : Tensor (P,)
         1 at the weights, which l1 and l2 are meant for, 0 elsewhere.
     chain : Chain or None
@@ -57,20 +70,34 @@ class StackedNet:
     """
 
     def __init__(
-        self, modules, masks, function_masks=None, product_dtype=None, *, is_on_trial=False
+        self,
+        modules,
+        masks,
+        function_masks=None,
+        product_dtype=None,
+        *,
+        idle=(),
+        has_penalties=False,
+        is_on_trial=False,
     ):
         self.is_on_trial = is_on_trial
+        self.idle = frozenset(idle)
+        self.skipped = list_skipped(modules[0], self.idle, has_penalties=has_penalties)
         self._set_template(deepcopy(modules[0]))
         self.masks = masks
         self.function_masks = function_masks
         self.product_dtype = product_dtype
         trained = {name: p for name, p in modules[0].named_parameters() if p.requires_grad}
+        self.learned = None
+        if self.skipped:
+            self.learned = torch.tensor([name not in self.skipped for name in trained])
+            trained = {name: p for name, p in trained.items() if name not in self.skipped}
         self.names = list(trained)
         self.shapes = [p.shape for p in trained.values()]
         # Lanes may begin with the same module, which is flattened once.
         flat = {module: _flatten(module, self.names) for module in modules}
         self.flat = torch.stack([flat[module] for module in modules])  # (L, P)
-        fixed = [_fixed(module) for module in modules]
+        fixed = [_fixed(module, self.skipped) for module in modules]
         self.buffers = {name: torch.stack([lane[name] for lane in fixed]) for name in fixed[0]}
         parts = [torch.full((shape.numel(),), float(is_penalized(shape))) for shape in self.shapes]
         self.weight_mask = torch.cat(parts).to(self.flat)
@@ -98,6 +125,8 @@ class StackedNet:
         self.flat_gradient = torch.empty_like(self.flat)
         self.leaves = self._views(self.flat)
         self.gradients = self._views(self.flat_gradient)
+        # of parameters that are skipped, to find out about a gradient that they should not have
+        self.skipped_leaves = {}
         self.chain = None
         if self.layers:
             self.chain = Chain(
@@ -139,6 +168,9 @@ class StackedNet:
         self.template.train(training)
         for leaf in self.leaves.values():
             leaf.requires_grad_()
+        self.skipped_leaves = {
+            name: self.buffers[name].detach().requires_grad_() for name in self.skipped
+        }
         is_lowered = training and self.product_dtype is not None
         # autocast's cache would keep tensors of a recording
         cast = {"enabled": is_lowered, "cache_enabled": False}
@@ -174,8 +206,9 @@ class StackedNet:
         if training:
             for layer, masks in zip(self.dropouts, self.masks, strict=True):
                 layer.train_lanes(masks, step)
+        buffers = {**self.buffers, **self.skipped_leaves}
         with self._open_function_masks(training, step):
-            return vmap(self._call, randomness="error")(self.leaves, self.buffers, X.contiguous())
+            return vmap(self._call, randomness="error")(self.leaves, buffers, X.contiguous())
 
     @contextmanager
     def _open_function_masks(self, training, step):
@@ -190,15 +223,21 @@ class StackedNet:
     def _compute_one_by_one(self, X, training, step):
         # one node of autograd for all lanes of a leaf
         leaves = {name: leaf.unbind() for name, leaf in self.leaves.items()}
+        fixed = {**self.buffers, **self.skipped_leaves}
         kept = [KeptMasks(masks) for masks in self.masks]
         with self._open_function_masks(training, step):
             outputs = [
-                self._compute_lane(lane, leaves, kept, X, training, step) for lane in range(len(X))
+                self._compute_lane(lane, leaves, fixed, kept, X, training, step)
+                for lane in range(len(X))
             ]
         return torch.stack(outputs)
 
-    def _compute_lane(self, lane, leaves, kept, X, training, step):
-        """Return the outputs of one net; `kept` are the masks of its dropout layers."""
+    def _compute_lane(self, lane, leaves, fixed, kept, X, training, step):
+        """Return the outputs of one net.
+
+        `leaves` and `fixed` are what is trained and what is not, and `kept` are the masks of the
+        dropout layers.
+        """
         if training:
             for layer, masks in zip(self.dropouts, kept, strict=True):
                 masks.lane = lane
@@ -206,7 +245,7 @@ class StackedNet:
             if self.function_masks is not None:
                 self.function_masks.begin_lane(lane)
         parameters = {name: parts[lane] for name, parts in leaves.items()}
-        buffers = {name: buffer[lane] for name, buffer in self.buffers.items()}
+        buffers = {name: buffer[lane] for name, buffer in fixed.items()}
         # A module may write into its rows: autograd would take it for a change in all lanes.
         return self._call(parameters, buffers, X[lane].clone())
 
@@ -219,14 +258,25 @@ class StackedNet:
             What the last :meth:`forward` returned.
         gradient : Tensor (L, B, ...)
             The gradient of the losses with respect to them.
+
+        Raises
+        ------
+        Unfusable
+            If a parameter is idle in other steps, but not in this one, or the other way round: an
+            optimizer of torch's would skip it at times.
         """
+        for name in self.idle & self.gradients.keys():
+            self.gradients[name].zero_()
         if not outputs.requires_grad:
             self.chain.backward(gradient)
             return self.flat_gradient
-        leaves = list(self.leaves.values())
-        found = torch.autograd.grad(outputs, leaves, gradient, materialize_grads=True)
-        for view, leaf_gradient in zip(self.gradients.values(), found, strict=True):
-            view.copy_(leaf_gradient)
+        leaves = {**self.leaves, **self.skipped_leaves}
+        found = torch.autograd.grad(outputs, list(leaves.values()), gradient, allow_unused=True)
+        for name, leaf_gradient in zip(leaves, found, strict=True):
+            if (leaf_gradient is None) != (name in self.idle):
+                raise Unfusable(f"its parameter {name} gets a gradient in some batches only")
+            if leaf_gradient is not None:
+                self.gradients[name].copy_(leaf_gradient)
         return self.flat_gradient
 
     def select(self, positions):
@@ -241,6 +291,9 @@ class StackedNet:
             "convolutions",
             "found_large",
             "is_on_trial",
+            "idle",
+            "skipped",
+            "learned",
             "names",
             "shapes",
             "product_dtype",
@@ -321,7 +374,11 @@ def _flatten(module, names):
     return torch.cat([parameters[name].detach().reshape(-1) for name in names])
 
 
-def _fixed(module):
+def _fixed(module, skipped):
     """Return what no step of the optimizer changes: buffers, and parameters without gradient."""
-    frozen = {name: p.detach() for name, p in module.named_parameters() if not p.requires_grad}
-    return frozen | dict(module.named_buffers())
+    fixed = {
+        name: p.detach()
+        for name, p in module.named_parameters()
+        if not p.requires_grad or name in skipped
+    }
+    return fixed | dict(module.named_buffers())

@@ -10,7 +10,7 @@ from sktune.modules.structure import find_entanglement
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.gradients.clipping import StackedClips
-from sktune.training.penalties import add_stacked_penalties
+from sktune.training.penalties import add_stacked_penalties, list_skipped
 
 
 class StackedSteps(StepBackend):
@@ -23,15 +23,19 @@ class StackedSteps(StepBackend):
     name = "stacked"
 
     def blocker(self, specs, tables, options):
-        """Return why torch cannot compute the nets together: a trial step tells."""
-        parts = specs[0].module.module.modules()
-        if any(getattr(part, "padding_idx", None) is not None for part in parts):
-            return "its embedding has a padding_idx, whose row vmap would train"
+        """Return why torch cannot compute the nets together: a trial step tells.
+
+        What it has found out of idle parameters is kept.
+        """
         for spec in specs:
             reason = find_entanglement(spec.module.module)
             if reason:
                 return f"its module cannot be fused: {reason}"
-        return try_step(specs, tables)
+        module = specs[0].module.module
+        reason, idle = try_step(specs, tables)
+        self.note_idle(idle, specs)
+        skipped = list_skipped(module, self.idle, has_penalties=self.has_penalties)
+        return _find_padding(module, self.idle) or _find_types(module, skipped) or reason
 
     def prepare(self, lanes, options):
         """Stack the tensors of the lanes."""
@@ -120,3 +124,19 @@ class StackedSteps(StepBackend):
         clips(gradient)
         optimizer.step(net.flat, gradient, rates)
         return added
+
+
+def _find_types(module, skipped):
+    """Return why the parameters that are trained do not fit into one table, or ``""``."""
+    named = module.named_parameters()
+    dtypes = {p.dtype for name, p in named if p.requires_grad and name not in skipped}
+    return "its parameters are of several types" if len(dtypes) > 1 else ""
+
+
+def _find_padding(module, idle):
+    """Return why an embedding of a module cannot be trained under vmap, or ``""``."""
+    for name, part in module.named_modules():
+        is_trained = f"{name}.weight".removeprefix(".") not in idle
+        if is_trained and getattr(part, "padding_idx", None) is not None:
+            return "its embedding has a padding_idx, whose row vmap would train"
+    return ""

@@ -12,7 +12,7 @@ import torch
 
 from sktune.engine.lanes import Lane, training_steps
 from sktune.engine.steps.loss import StackedLoss
-from sktune.engine.steps.network import StackedNet
+from sktune.engine.steps.network import StackedNet, Unfusable
 from sktune.modules.dropout import MaskStream, dropout_layers
 from sktune.modules.function_masks import FunctionMasks
 from sktune.modules.structure import watch_settings
@@ -34,7 +34,6 @@ _MEANINGS = {
         "torch has no rule to compute an operation in many nets at once"
     ),
     "deepcopy protocol": "it cannot be copied: it holds tensors that it has computed",
-    "not have been used in the graph": "some of its parameters get no gradient",
     "differ from net to net": "its dropout is not of numbers that differ from net to net",
     "data-dependent": (
         "its forward has data-dependent control flow, which may differ from net to net"
@@ -45,31 +44,44 @@ _MEANINGS = {
 }
 
 
-class Unfusable(ValueError):
-    """Nets cannot be trained together for what their module or their criterion does."""
-
-
 def try_step(specs, tables):
-    """Try a step of two nets together; return why fits like these cannot be fused, or ``""``.
+    """Try a step of two nets together.
 
     `specs` are of fits that are alike. Nothing of them is changed, nor are the random generators.
+
+    Returns
+    -------
+    reason : str
+        Why fits like these cannot be fused, or ``""``.
+    idle : frozenset of str
+        The names of the parameters that the loss does not depend on, as far as the step came.
     """
     if not any(spec.runs_user_code for spec in specs):
-        return ""
+        return "", frozenset()
     # With few threads: a process that has started torch's own cannot be forked any more.
     module = specs[0].module.module
     generators = read_generators()
     try:
         with few_threads(module, max(specs[0].batch_sizes)):
-            return _find_reason(specs, tables)
+            return _run_trial(specs, tables)
     finally:
         set_generators(generators)
 
 
-def _find_reason(specs, tables):
-    trial = None
+def _run_trial(specs, tables):
+    """Return what :func:`try_step` does."""
     try:
         trial = Trial(specs, tables)
+    except Exception as error:
+        _logger.debug("a step cannot be tried", exc_info=True)
+        return _explain(error), frozenset()
+    reason = _find_reason(trial)
+    return reason, trial.idle
+
+
+def _find_reason(trial):
+    """Return why the fits of a trial cannot be fused, or ``""``."""
+    try:
         # torch would loop over the nets, which is no fusion
         with _FILTERING, warnings.catch_warnings():
             warnings.filterwarnings("error", message=".*performance drop")
@@ -80,18 +92,20 @@ def _find_reason(specs, tables):
         return "its module remembers its calls"
     except Exception as error:
         _logger.debug("a module cannot be fused", exc_info=True)
-        if trial is not None and trial.fails_alone():
+        if trial.fails_alone():
             return "its training fails, alone as well as together with others"
-        return f"its module cannot be fused: {_explain(error)}"
+        return _explain(error)
     return ""
 
 
 def _explain(error):
     """Return in words what an error of torch's says of a module."""
+    found = "torch cannot compute it in many nets at once"
     for pattern, meaning in _MEANINGS.items():
         if re.search(pattern, str(error)):
-            return meaning
-    return "torch cannot compute it in many nets at once"
+            found = meaning
+            break
+    return f"its module cannot be fused: {found}"
 
 
 class Remembering(Exception):
@@ -99,7 +113,13 @@ class Remembering(Exception):
 
 
 class Trial:
-    """The first step of two lanes, of a few rows, which changes nothing."""
+    """The first step of two lanes, of a few rows, which changes nothing.
+
+    Attributes
+    ----------
+    idle : frozenset of str
+        The names of the parameters that get no gradient in the nets alone.
+    """
 
     def __init__(self, specs, tables):
         self.lanes = [Lane(_without_drawn_masks(spec), None, tables) for spec in (specs * 2)[:2]]
@@ -109,13 +129,16 @@ class Trial:
         self.positions = part.positions
         self.X = part.X[:, :_TRIAL_ROWS]
         self.target = part.target[:, :_TRIAL_ROWS]
+        self.idle = frozenset()
 
     def run(self):
         """Raise if gradients and buffers after the step are not those of each net alone."""
+        alone = [self._compute_alone(*pair) for pair in enumerate(self.positions)]
+        self.idle = _find_idle(alone[0][0])
         modules = [lane.spec.module.module for lane in self.lanes]
         masks = self.lanes[0].spec.sampling.open_masks(self.lanes)
         function_masks = self.lanes[0].spec.sampling.open_function_masks(self.lanes)
-        net = StackedNet(modules, masks, function_masks, is_on_trial=True)
+        net = StackedNet(modules, masks, function_masks, idle=self.idle, is_on_trial=True)
         are_unchanged = watch_settings(net.template)
         net = net.select(self.positions)
         # a module may write into its input
@@ -123,10 +146,11 @@ class Trial:
         outputs = net.forward(X.clone(), True)
         self._check_loss(outputs.detach())
         found = net.gradient(outputs, self.loss(outputs.detach(), self.target)[1])
-        for row, position in enumerate(self.positions):
-            lane = self.lanes[position]
-            expected, module = self._compute_alone(lane, X[row], self.target[row])
-            pairs = [(found[row], expected)]
+        for row, (gradients, module) in enumerate(alone):
+            if _find_idle(gradients) != self.idle:
+                raise Unfusable("some of its parameters get a gradient in some nets only")
+            known = [g.reshape(-1) for g in gradients.values() if g is not None]
+            pairs = [(found[row], torch.cat(known))]
             pairs += [(net.buffers[name][row], b) for name, b in module.named_buffers()]
             if not all(_agree(*pair) for pair in pairs):
                 raise Unfusable("its gradients or buffers are not those of each net alone")
@@ -154,8 +178,12 @@ class Trial:
             return True
         return False
 
-    def _compute_alone(self, lane, X, target):
-        """Return the gradient of a lane's module trained alone, and the module after the step."""
+    def _compute_alone(self, row, position):
+        """Return the gradients of a lane's module trained alone, and the module after the step.
+
+        The gradients are a dict by name; None is that of an idle parameter.
+        """
+        lane = self.lanes[position]
         module = deepcopy(lane.spec.module.module).train()
         for layer, p in zip(dropout_layers(module), lane.spec.dropout, strict=True):
             layer.p = p
@@ -163,12 +191,12 @@ class Trial:
             layer.stream = MaskStream(layer.stream.seed)
             layer.step = None
         with self._open_function_masks(lane):
-            outputs = module(X)
-        loss = self.loss.of_net(outputs, target)
-        # all of the parameters: what has no gradient is never changed
-        learned = [p for p in module.parameters() if p.requires_grad]
-        gradients = torch.autograd.grad(loss, learned)
-        return torch.cat([g.reshape(-1) for g in gradients]), module
+            # a module may write into its input
+            outputs = module(self.X[row].clone())
+        loss = self.loss.of_net(outputs, self.target[row])
+        learned = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        gradients = torch.autograd.grad(loss, list(learned.values()), allow_unused=True)
+        return dict(zip(learned, gradients, strict=True)), module
 
     @staticmethod
     def _open_function_masks(lane):
@@ -191,6 +219,11 @@ class Trial:
         rtol = _tolerance(outputs.dtype, 1e-3)
         if not torch.allclose(found, alone, rtol=rtol, equal_nan=True):
             raise Unfusable("its criterion is no mean of the rows' own losses")
+
+
+def _find_idle(gradients):
+    """Return the names of the parameters that got no gradient."""
+    return frozenset(name for name, gradient in gradients.items() if gradient is None)
 
 
 def _without_drawn_masks(spec):

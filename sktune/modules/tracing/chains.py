@@ -94,6 +94,7 @@ def find_break(module, links):
     """
     linears = []
     met = set()
+    names = dict(module.named_parameters())
     for position, link in enumerate(open_links(module, links)):
         if link.sources != (position,):
             return f"it computes {link.name} of values that are not those just before"
@@ -110,7 +111,10 @@ def find_break(module, links):
             if link.name in linears:
                 return f"its layer {link.name} is used twice, with the same weights"
             linears.append(link.name)
-            if not met.isdisjoint(map(id, link.layer.parameters())):
+            own = [f"{link.name}.{name}".lstrip(".") for name, _ in link.layer.named_parameters()]
+            is_shared = not met.isdisjoint(map(id, link.layer.parameters()))
+            # torch knows a parameter by its first name, which may be that of an idle layer
+            if is_shared or not names.keys() >= set(own):
                 return f"its layer {link.name} has tied weights"
             met.update(map(id, link.layer.parameters()))
     return "" if linears else "it has no linear layer"

@@ -174,6 +174,16 @@ def open_links(module, links):
     return opened
 
 
+def list_idle(module, links):
+    """Return the names of the parameters that belong to no layer of opened links."""
+    used = set()
+    for link in links:
+        layer = getattr(link.layer, "layer", link.layer)
+        if isinstance(layer, nn.Module):
+            used.update(map(id, layer.parameters()))
+    return [name for name, p in module.named_parameters() if id(p) not in used]
+
+
 def compute(links, X):
     """Return what opened links make of a table."""
     values = [X]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sktune.engine.compiled.opcodes import FIRST_OPERATION, N_PENALIZED, OPCODE, WEIGHT
+from sktune.engine.compiled.opcodes import FIRST_OPERATION, IDLE, N_PENALIZED, OPCODE, WEIGHT
 from sktune.engine.compiled.vectors.code import compiled
 from sktune.engine.compiled.vectors.scalars import cast
 from sktune.engine.compiled.vectors.sums import add_sizes, add_squares
@@ -21,6 +21,10 @@ def penalize(links, flat, gradient, l1, l2):
             g = gradient[start:stop]
             absolute += add_sizes((w,), (), len(w))
             squares += add_squares((w,), (), len(w))
+            if links[link, OPCODE] == IDLE:
+                # no operation has written it
+                for i in range(len(g)):
+                    g[i] = cast(0.0, flat[0])
             for i in range(len(w)):
                 g[i] += l1 * np.sign(w[i]) + (l2 + l2) * w[i]
     # Where a penalty is 0, its sum may be infinite.

@@ -12,10 +12,18 @@ from sktune.engine.compiled.reading.composing import compose
 from sktune.engine.compiled.reading.flows import write_flows
 from sktune.engine.compiled.reading.images import read_window
 from sktune.engine.compiled.reading.layers import Unknown, make_row, read_in_place
-from sktune.modules.tracing.links import Add, Columns, Concatenation, Lookup, OnImages, Product
+from sktune.modules.tracing.links import (
+    Add,
+    Columns,
+    Concatenation,
+    Lookup,
+    OnImages,
+    Product,
+    list_idle,
+)
 from sktune.modules.tracing.operations import ENDINGS
 from sktune.modules.tracing.values.pools import POOLS
-from sktune.training.penalties import is_penalized
+from sktune.training.penalties import is_penalized, list_skipped
 
 
 class Buffer(NamedTuple):
@@ -53,6 +61,10 @@ class Graph(NamedTuple):
         Whether a batch must have several rows.
     has_windows : bool
         Whether there are convolutions or poolings.
+    idle : tuple of str
+        The names of the parameters that no layer uses.
+    skipped : tuple of str
+        Those of them that are not among the flat parameters, as they get no gradient.
     """
 
     links: np.ndarray
@@ -66,6 +78,8 @@ class Graph(NamedTuple):
     lookups: tuple
     has_batch_norm: bool
     has_windows: bool
+    idle: tuple
+    skipped: tuple
 
 
 _OF_WINDOWS = (opcodes.CONVOLUTION, opcodes.MAX_POOL, opcodes.AVERAGE_POOL)
@@ -89,10 +103,17 @@ class GraphReader:
     links : list of OpenLink
     n_features : int
         The columns of the input.
+    has_penalties : bool, default=False
+        Whether penalties train the weights that no layer uses.
     """
 
-    def __init__(self, module, links, n_features):
-        self.parameters = _find_starts(module.named_parameters())
+    def __init__(self, module, links, n_features, *, has_penalties=False):
+        self.idle = list_idle(module, links)
+        self.skipped = list_skipped(module, self.idle, has_penalties=has_penalties)
+        learned = {n: p for n, p in module.named_parameters() if n not in self.skipped}
+        self.parameters = _find_starts(learned.values())
+        # weights that only penalties train
+        self.penalized = [p for name, p in learned.items() if name in self.idle]
         self.dtypes = {p.dtype for p in module.parameters()}
         self.buffer_names = {id(b): name for name, b in module.named_buffers()}
         self.links = compose(links)
@@ -131,6 +152,10 @@ class GraphReader:
                 rows.append(row)
                 settings.append(pair)
         write_flows(rows, has_layers=bool(self.values[0].layers))
+        # behind the input: no operation reads or writes them
+        for p in self.penalized:
+            rows.insert(1, self._make_idle(p))
+            settings.insert(1, (0.0, 0.0))
         links = np.array(rows, dtype=np.int64)
         kinds = links[:, opcodes.OPCODE]
         norms = links[kinds == opcodes.BATCH_NORM]
@@ -146,7 +171,18 @@ class GraphReader:
             tuple(dict.fromkeys(self.lookups)),
             bool((norms[:, opcodes.N_POSITIONS] == 1).any()),
             bool(np.isin(kinds, _OF_WINDOWS).any()),
+            tuple(self.idle),
+            tuple(self.skipped),
         )
+
+    def _make_idle(self, parameter):
+        """Return the row of a weight that no layer uses, and that penalties train."""
+        row = make_row(opcodes.IDLE)
+        row[opcodes.WIDTH] = self.values[0].width
+        row[opcodes.WEIGHT] = self.parameters[id(parameter)]
+        row[opcodes.N_PENALIZED] = parameter.numel()
+        row[opcodes.SLOT] = opcodes.NO_SLOT
+        return row
 
     def _find_free(self, source):
         """Return a value that holds what a link returned, and that no other link takes."""
@@ -333,11 +369,11 @@ def _count_products(links):
     return int(n_products + windows[:, opcodes.N_OUTPUTS] @ of_output)
 
 
-def _find_starts(named):
-    """Return where each parameter begins among all of them, by its id."""
+def _find_starts(parameters):
+    """Return where each of some parameters begins among all of them, by its id."""
     starts = {}
     position = 0
-    for _, p in named:
+    for p in parameters:
         starts[id(p)] = position
         position += p.numel()
     return starts

@@ -3,8 +3,6 @@
 To read it takes as long as to train a small one for an epoch.
 """
 
-from torch import nn
-
 from sktune.engine.compiled.reading.graph import GraphReader
 from sktune.engine.compiled.reading.layers import Unknown
 from sktune.engine.compiled.reading.rows import own_their_memory
@@ -15,13 +13,15 @@ from sktune.modules.structure import find_entanglement
 _NOT_READ = "its module has operations that the compiled kernels do not know"
 
 
-def read_graph(module, X):
+def read_graph(module, X, *, has_penalties=False):
     """Return the :class:`Graph` of a module on rows such as X, or why the kernels cannot train it.
 
     Parameters
     ----------
     module : nn.Module
     X : Tensor (N, ...)
+    has_penalties : bool, default=False
+        Whether penalties train the weights that no layer uses.
 
     Returns
     -------
@@ -34,19 +34,12 @@ def read_graph(module, X):
     entanglement = find_entanglement(module)
     if entanglement:
         return entanglement
-    if not own_their_memory(_list_parameters(links), module):
-        return "its parameters are tied, empty, of several types or not all of layers"
+    if not own_their_memory(module):
+        return "its parameters are tied, empty or of several types"
     try:
-        return GraphReader(module, links, X[0].numel()).read()
+        return GraphReader(module, links, X[0].numel(), has_penalties=has_penalties).read()
     except Unknown as error:
         return f"{_NOT_READ}: {error}"
-
-
-def _list_parameters(links):
-    """Return the parameters of the layers of links."""
-    layers = [getattr(link.layer, "layer", link.layer) for link in links]
-    modules = [layer for layer in layers if isinstance(layer, nn.Module)]
-    return [p for module in modules for p in module.parameters()]
 
 
 class Kept:
@@ -57,7 +50,7 @@ class Kept:
 
     def __init__(self):
         self.snapshot = None
-        self.shape = None
+        self.settings = None
         self.graph = None
         self.program = None
         self.made_of = None
@@ -65,14 +58,14 @@ class Kept:
     def __reduce__(self):
         return Kept, ()
 
-    def read(self, module, X):
+    def read(self, module, X, *, has_penalties=False):
         """Return what :func:`read_graph` does; read the module only if it has changed."""
-        shape = (*X.shape[1:], X.is_floating_point())
-        is_known = self.snapshot is not None and shape == self.shape and not is_watched_by_all()
-        if is_known and self.snapshot.is_of(module):
+        settings = (*X.shape[1:], X.is_floating_point(), has_penalties)
+        is_known = self.snapshot is not None and settings == self.settings
+        if is_known and not is_watched_by_all() and self.snapshot.is_of(module):
             return self.graph
-        self.graph = read_graph(module, X)
-        self.shape = shape
+        self.graph = read_graph(module, X, has_penalties=has_penalties)
+        self.settings = settings
         # what is not trained by the kernels is read anew
         self.snapshot = None if isinstance(self.graph, str) else Snapshot(module)
         return self.graph

@@ -3,19 +3,17 @@
 import torch
 
 
-def own_their_memory(parameters, module):
-    """Tell whether parameters are all those of a module, each in a memory by itself.
+def own_their_memory(module):
+    """Tell whether the parameters of a module are each in a memory by itself.
 
     They must also be of one type. Hooks that watch them, and other tensors in their memory, are
     told by :func:`~sktune.modules.structure.find_entanglement`.
     """
-    parameters = {id(p): p for p in parameters}
-    if parameters.keys() != {id(p) for p in module.parameters()}:
+    parameters = list(module.parameters())
+    n_memories = len({p.untyped_storage().data_ptr() for p in parameters})
+    if n_memories != len(parameters) or len({p.dtype for p in parameters}) != 1:
         return False
-    n_memories = len({p.untyped_storage().data_ptr() for p in parameters.values()})
-    if n_memories != len(parameters) or len({p.dtype for p in parameters.values()}) != 1:
-        return False
-    return all(p.numel() for p in parameters.values())
+    return all(p.numel() for p in parameters)
 
 
 def is_readable_table(rows, parameter):

@@ -14,6 +14,7 @@ from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.reading import name_parameter, read_chain
 from sktune.training.optimizers import OPTIMIZERS
+from sktune.training.penalties import is_penalized
 
 # Optimizers by the names of their opcodes: those of `kernel/updates.py`.
 RULES = {"SGD": 0, "ADAM": 1, "RMSPROP": 2, "ADAGRAD": 3}
@@ -102,7 +103,7 @@ def read_program(spec, rows):
     if isinstance(layers[-1][1], nn.LogSoftmax):
         ending = nn.LogSoftmax
         layers = layers[:-1]
-    reader = _Reader(rows.X.shape[1], _find_starts(module))
+    reader = _Reader(rows.X.shape[1], _find_starts(module, _list_skipped(spec, layers)))
     for name, layer in layers:
         reader.read(name, layer)
     n_outputs = reader.widths[-1]
@@ -188,13 +189,24 @@ class _Reader:
         )
 
 
-def _find_starts(module):
-    """Return where each parameter of a module begins among all of them, by name."""
+def _list_skipped(spec, layers):
+    """Return the names of the parameters of a fit's module that no layer has."""
+    used = {id(p) for _, layer in layers for p in layer.parameters()}
+    named = spec.module.module.named_parameters()
+    idle = {name: p for name, p in named if id(p) not in used}
+    if spec.has_penalties and any(is_penalized(p.shape) for p in idle.values()):
+        raise Unknown("its penalties train a weight that no layer uses")
+    return idle
+
+
+def _find_starts(module, skipped):
+    """Return where each parameter of a module begins among those not skipped, by name."""
     starts = {}
     start = 0
     for name, p in module.named_parameters():
-        starts[name] = start
-        start += p.numel()
+        if name not in skipped:
+            starts[name] = start
+            start += p.numel()
     return starts
 
 

@@ -56,11 +56,17 @@ def find_lone_steps(module, optimizer, loss, schedule, batches, **settings):
     reason = backend.blocker([spec], tables, StepOptions())
     if reason:
         return reason
-    if not has_one_count(optimizer):
-        return "a part of its parameters has been frozen for a time"
     with torch.no_grad():
         backend.prepare([Lane(spec, None, tables)], StepOptions())
+    if not has_one_count(optimizer, _list_learned(backend, module)):
+        return "a part of its parameters has been without a gradient for a time"
     return LoneSteps(backend, module, optimizer) if backend.recorder else backend.reason
+
+
+def _list_learned(backend, module):
+    """Return the parameters of a module that get a gradient, in their order."""
+    named = dict(module.named_parameters())
+    return [named[name] for name in backend.net.names]
 
 
 class LoneSteps:
@@ -111,13 +117,10 @@ class LoneSteps:
     def _parts(self):
         """Return pairs: tensors of the backend's, and those of module and optimizer alike."""
         net = self.backend.net
-        group = self.optimizer.param_groups[0]["params"]
-        names = {id(p): name for name, p in self.module.named_parameters()}
-        learned = [p for p in group if p.requires_grad]
+        learned = _list_learned(self.backend, self.module)
         sizes = [p.numel() for p in learned]
-        named = dict(self.module.named_buffers())
-        named |= {n: p for n, p in self.module.named_parameters() if not p.requires_grad}
-        pairs = [(net.leaves[names[id(p)]][0], p) for p in learned]
+        named = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        pairs = [(leaf[0], named[name]) for name, leaf in net.leaves.items()]
         pairs += [(buffer[0], named[name]) for name, buffer in net.buffers.items()]
         for name, flat in self.backend.optimizer.state.items():
             # a single number is that of all parameters
@@ -135,7 +138,8 @@ class LoneSteps:
         """Take weights and state from module and optimizer: callbacks may have changed them."""
         counts = self._find_counts()
         if self.counts is None or counts != self.counts:
-            self.n_steps, _ = open_state(self.optimizer)
+            learned = _list_learned(self.backend, self.module)
+            self.n_steps, _ = open_state(self.optimizer, learned)
             self.backend.optimizer.t.fill_(self.n_steps)
             self.backend.optimizer.update = None
         _, pairs = self._parts()
@@ -151,9 +155,11 @@ class LoneSteps:
             if name in gradients:
                 p.grad = torch.empty_like(p) if p.grad is None else p.grad
                 pairs.append((gradients[name], p.grad))
+            elif p.requires_grad:
+                p.grad = None
         for ours, theirs in _by_dtype(pairs):
             torch._foreach_copy_(theirs, ours)
-        count_steps(self.optimizer, n_steps)
+        count_steps(self.optimizer, learned, n_steps)
         self.n_steps += n_steps
         self.counts = self._find_counts()
 

@@ -29,7 +29,7 @@ WITH_OPTIONS = {
     "softplus": lambda X: F.softplus(X, 2.0, threshold=3.0),
 }
 METHODS = {"relu": ("relu", "relu_"), "tanh": ("tanh", "tanh_"), "sigmoid": ("sigmoid", "sigmoid_")}
-ACTIVATION_STYLES = ["layer", "function", "options", "method", "in place", "new layer"]
+ACTIVATION_STYLES = ["layer", "function", "options", "method", "in place", "new layer", "made"]
 SUMS = ["operator", "function", "alpha", "method", "in place", "difference"]
 NORMS = ["plain", "no affine", "other eps", "twice"]
 DROPOUTS = ["layer", "shared", "function", "torch", "columns", "rows", "if training"]
@@ -111,7 +111,7 @@ def activate(X, which, style, layer):
         return getattr(X, METHODS[which][0])()
     if style == "in place" and which in METHODS:
         return getattr(X.clone(), METHODS[which][1])()
-    return layer(X)
+    return LAYERS[which]()(X) if style == "made" else layer(X)
 
 
 def add(X, other, style):

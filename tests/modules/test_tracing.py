@@ -181,6 +181,23 @@ def without_gradient(self, X):
     return self.last(X)
 
 
+def of_new_weights(self, X):
+    return self.last(nn.Linear(4, 4)(self.first(X)))
+
+
+def of_new_dropout(self, X):
+    return self.last(nn.Dropout(0.5)(self.first(X)))
+
+
+class Added(nn.Module):
+    def forward(self, X):
+        return X + 1
+
+
+def of_new_part(self, X):
+    return self.last(Added()(self.first(X)))
+
+
 def failing(self, X):
     raise KeyError("no such thing")
 
@@ -203,6 +220,9 @@ REASONS = {
     ignored: "does not use what tanh returns",
     written: "does not use what relu_ returns",
     without_gradient: "cannot be read|something else than its layers tell",
+    of_new_weights: r"calls Linear, which is no part of the module, in test_tracing.py, line \d+",
+    of_new_dropout: "calls Dropout, which is no part of the module",
+    of_new_part: "calls Added, which is no part of the module",
     failing: "cannot be traced, in test_tracing.py, line .*KeyError: 'no such thing'",
 }
 
@@ -214,6 +234,21 @@ def test_reasons(forward):
     assert find_chain(net) is None
     with pytest.raises(AssertionError, match=REASONS[forward]):
         raise AssertionError(read_chain(net))
+
+
+def of_new_layers(self, X):
+    return nn.Softmax(dim=1)(self.last(nn.ReLU()(self.first(nn.Flatten()(X)))))
+
+
+def test_layers_that_a_forward_makes_are_functions():
+    layers = find_chain(made(of_new_layers))
+
+    assert [type(layer) for layer in layers.values()] == [
+        nn.Linear,
+        nn.ReLU,
+        nn.Linear,
+        nn.Softmax,
+    ]
 
 
 LAYERS = {

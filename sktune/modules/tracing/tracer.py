@@ -59,6 +59,20 @@ class _Root(nn.Module):
         return self.module(X)
 
 
+# Where the layers of torch are.
+_LAYERS = "torch.nn.modules."
+# Those that draw random numbers.
+_DRAWING = (
+    nn.Dropout,
+    nn.Dropout1d,
+    nn.Dropout2d,
+    nn.Dropout3d,
+    nn.AlphaDropout,
+    nn.FeatureAlphaDropout,
+    nn.RReLU,
+)
+
+
 class _Tracer(fx.Tracer):
     """Notes the line of the user's code that each operation stems from.
 
@@ -83,7 +97,7 @@ class _Tracer(fx.Tracer):
         """Take the layers of torch, and dropout, for single operations."""
         if isinstance(m, HashedDropout):
             return True
-        is_torchs = type(m).__module__.startswith("torch.nn.modules.")
+        is_torchs = type(m).__module__.startswith(_LAYERS)
         return is_torchs and not isinstance(m, nn.Sequential | nn.ModuleList | nn.ModuleDict)
 
     def proxy(self, node):
@@ -98,7 +112,16 @@ class _Tracer(fx.Tracer):
         # torch.fx has replaced the method of the class: other threads call modules, too.
         if threading.get_ident() != self.thread:
             return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
+        if any(part is m for part in self.root.modules()):
+            return super().call_module(m, forward, args, kwargs)
+        # A layer that the forward makes, such as nn.ReLU()(X), is the function that it calls.
+        is_torchs = type(m).__module__.startswith(_LAYERS)
+        if not is_torchs or isinstance(m, _DRAWING) or [*m.parameters(), *m.buffers()]:
+            raise Untraceable(
+                f"its forward calls {type(m).__name__}, which is no part of the module"
+                f"{_find_line(sys._getframe())}"
+            )
+        return m.forward(*args, **kwargs)
 
     def getattr(self, attr, attr_val, parameter_proxy_cache):
         if threading.get_ident() != self.thread:
@@ -211,6 +234,8 @@ def _telling_reasons():
     """Turn whatever tracing raises into a reason in the user's words."""
     try:
         yield
+    except Untraceable:
+        raise
     except fx.proxy.TraceError as error:
         raise Untraceable(
             f"its forward has control flow on its data{_find_line_of_error(error)}"

@@ -88,9 +88,11 @@ class HashedDropout(nn.Dropout):
         self.step = None
 
     def count_call(self, step):
-        """Count the calls in a step, (epoch, batch): each further call in it draws another mask."""
-        self.n_calls = self.n_calls + 1 if step == self.step else 0
-        self.step = step
+        """Count the calls in a step, (epoch, batch): each further call in it draws another mask.
+
+        Return how many came before.
+        """
+        return count_call(self, step)
 
     def __getstate__(self):
         # Masks that were made ahead need not be copied.
@@ -111,11 +113,51 @@ class HashedDropout(nn.Dropout):
 
     def _draw_factors(self, masks, step, X):
         """Return the next factors (L, B, ...), or what broadcasts to it, for X (B, ...)."""
-        self.count_call(step)
+        n_calls = self.count_call(step)
         shape = X.shape
         if self.by_channel:
             shape = find_channels(X.shape, self.n_dimensions)
-        return masks.factors(shape, (*step, self.index, self.n_calls), X)
+        return masks.factors(shape, (*step, self.index, n_calls), X)
+
+
+def count_call(counter, step):
+    """Count a call of dropout in a step; return how many calls in the step came before.
+
+    In a backward pass, ``torch.utils.checkpoint`` computes a call once more, which then has the
+    number that it had.
+
+    Parameters
+    ----------
+    counter : object with `step` and `n_calls`
+        The step of the last call, and how many calls in it preceded that one.
+    step : tuple of int
+        (epoch, batch).
+
+    Raises
+    ------
+    RuntimeError
+        If a call is computed once more that is one of several in the step.
+    """
+    if _is_in_backward() and step == counter.step:
+        if counter.n_calls:
+            raise RuntimeError(
+                "dropout that torch.utils.checkpoint computes again must be called once in a step, "
+                f"got {counter.n_calls + 1} calls, whose masks cannot be told apart: use one layer "
+                "for each call"
+            )
+        return 0
+    counter.n_calls = counter.n_calls + 1 if step == counter.step else 0
+    counter.step = step
+    return counter.n_calls
+
+
+def _is_in_backward():
+    """Tell whether this thread computes gradients: torch has no public name for that.
+
+    ``tests/modules/test_recomputed_dropout.py`` fails when the private one moves.
+    """
+    find_id = getattr(torch._C, "_current_graph_task_id", None)
+    return find_id is not None and find_id() != -1
 
 
 class LaneMasks:

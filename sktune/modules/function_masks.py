@@ -3,6 +3,7 @@
 import dis
 from contextlib import suppress
 from functools import partial
+from itertools import takewhile
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary
 
@@ -15,6 +16,7 @@ from sktune.modules.dropout import (
     BATCH_DIMENSIONS,
     LaneMasks,
     MaskStream,
+    count_call,
     drop_lanes,
     find_channels,
 )
@@ -34,6 +36,7 @@ CHANNEL_FUNCTIONS = (
 )
 DROPOUT_FUNCTIONS = (F.dropout, torch.dropout, torch.dropout_, *CHANNEL_FUNCTIONS)
 _NAMES = {function.__name__ for function in DROPOUT_FUNCTIONS}
+_CHECKPOINTS = {"checkpoint", "checkpoint_sequential"}
 _HOMES = (F, torch, nn)
 
 
@@ -91,10 +94,7 @@ class FunctionMasks(TorchFunctionMode):
 
     def _count_call(self):
         """Return how many calls of the step came before."""
-        step = (self.stream.epoch, self.stream.batch)
-        self.n_calls = self.n_calls + 1 if step == self.step else 0
-        self.step = step
-        return self.n_calls
+        return count_call(self, (self.stream.epoch, self.stream.batch))
 
 
 class LaneFunctionMasks(FunctionMasks):
@@ -158,28 +158,36 @@ def calls_dropout(module):
     """Tell whether a method of a part of a module calls ``F.dropout`` or its kin.
 
     The part may hold the function, too. What functions outside of its classes do is not known.
+
+    It is False where a method names ``torch.utils.checkpoint``: what that computes again in the
+    backward pass is seen by no mode of torch's, so that the masks are left to torch.
     """
     parts = [part for part in module.modules() if not _is_of_library(type(part))]
+    attributes = []
     for cls in dict.fromkeys(map(type, parts)):
-        for base in cls.__mro__:
-            if _is_of_library(base):
-                break
-            if any(map(_is_or_calls_dropout, vars(base).values())):
-                return True
-    return any(_is_dropout(value) for part in parts for value in vars(part).values())
+        for base in takewhile(lambda base: not _is_of_library(base), cls.__mro__):
+            attributes += [_open_method(value) for value in vars(base).values()]
+    methods = [value for value in attributes if isinstance(value, FunctionType)]
+    if any(_names_checkpoint(method.__code__) for method in methods):
+        return False
+    held = [value for part in parts for value in vars(part).values()]
+    return any(map(_is_dropout, attributes + held)) or any(map(_calls_dropout, methods))
+
+
+def _open_method(value):
+    """Return the function of a static method or one of the class."""
+    return value.__func__ if isinstance(value, staticmethod | classmethod) else value
+
+
+def _names_checkpoint(code):
+    """Tell whether code, or code within it, names a function of ``torch.utils.checkpoint``."""
+    inner = [value for value in code.co_consts if isinstance(value, CodeType)]
+    names = {*code.co_names, *code.co_freevars}
+    return bool(names & _CHECKPOINTS) or any(map(_names_checkpoint, inner))
 
 
 def _is_of_library(cls):
     return cls.__module__.startswith(("torch.", "sktune."))
-
-
-def _is_or_calls_dropout(value):
-    """Tell whether a function of a class is one of dropout, or calls one."""
-    if isinstance(value, staticmethod | classmethod):
-        value = value.__func__
-    if _is_dropout(value):
-        return True
-    return isinstance(value, FunctionType) and _calls_dropout(value)
 
 
 def _is_dropout(value):

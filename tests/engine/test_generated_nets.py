@@ -141,7 +141,7 @@ def train_by_hand(case, candidate, train):
 def compute_loss(criterion, outputs, targets):
     """Return the loss of a batch, as skorch's nets feed their criteria."""
     if isinstance(criterion, nn.NLLLoss):
-        outputs = torch.log(outputs + torch.finfo(outputs.dtype).tiny)
+        outputs = torch.log(outputs + torch.finfo(outputs.dtype).eps)
     if isinstance(criterion, nn.BCEWithLogitsLoss):
         targets = targets.to(outputs.dtype)[:, None]
     return criterion(outputs, targets)

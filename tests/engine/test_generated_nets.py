@@ -148,7 +148,10 @@ def compute_loss(criterion, outputs, targets):
 
 
 def penalize(loss, module, net):
-    """Return a loss plus the penalties on the weights."""
+    """Return a loss plus the penalties on the weights, if there are any."""
+    # without one, a weight that no layer uses gets no gradient
+    if net.l1 == net.l2 == 0:
+        return loss
     for parameter in module.parameters():
         if parameter.ndim > 1:
             loss = loss + net.l1 * parameter.abs().sum() + net.l2 * (parameter**2).sum()

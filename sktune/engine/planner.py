@@ -160,8 +160,8 @@ def _settle_threads(plan, n_threads):
     """Let a plan use more threads where its products are large enough, and steps that can."""
     spec = plan.fits[0].spec
     row_shape = plan.tables[spec.rows.table].X.shape[1:]
-    step = spec.module.module, max(spec.batch_sizes), row_shape
-    if n_threads == 1 or needs_one_thread(*step):
+    n_rows = max(spec.batch_sizes)
+    if n_threads == 1 or needs_one_thread(spec.module.module, n_rows, row_shape):
         return plan
     options = replace(plan.options, n_threads=n_threads)
     with limited_threads(n_threads):

@@ -149,11 +149,6 @@ def _list_sequence(module):
     return layers if len(list(module.modules())) == len(layers) + n_around else None
 
 
-def name_parameter(layer, parameter):
-    """Return the name of a layer's parameter in a module, which may be the layer itself."""
-    return f"{layer}.{parameter}" if layer else parameter
-
-
 def _are_tied(layers):
     """Tell whether layers have parameters in common."""
     parameters = [id(p) for layer in layers for p in layer.parameters()]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sktune.modules.dropout import HashedDropout
-from sktune.modules.reading import name_parameter
+from sktune.modules.tracing.links import name_parameter
 
 # torch 2.8 multiplies factors of half precision into sums of float32, on a GPU
 _HAS_OUT_DTYPE = "out_dtype" in (torch.bmm.__doc__ or "")

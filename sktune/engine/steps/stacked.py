@@ -7,6 +7,7 @@ from sktune.engine.steps.base import StepBackend
 from sktune.engine.steps.loss import StackedLoss
 from sktune.engine.steps.trial import try_step
 from sktune.modules.structure import find_entanglement
+from sktune.modules.tracing.links import name_parameter
 from sktune.runtime.dtypes import wide_dtype
 from sktune.runtime.gpu.transfers import fetch, send
 from sktune.training.gradients.clipping import StackedClips
@@ -136,7 +137,7 @@ def _find_types(module, skipped):
 def _find_padding(module, idle):
     """Return why an embedding of a module cannot be trained under vmap, or ``""``."""
     for name, part in module.named_modules():
-        is_trained = f"{name}.weight".removeprefix(".") not in idle
+        is_trained = name_parameter(name, "weight") not in idle
         if is_trained and getattr(part, "padding_idx", None) is not None:
             return "its embedding has a padding_idx, whose row vmap would train"
     return ""

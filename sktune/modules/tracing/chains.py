@@ -7,7 +7,7 @@ from torch import nn
 from sktune.modules.dropout import HashedDropout
 from sktune.modules.structure import watch_settings
 from sktune.modules.tracing.comparison import compare
-from sktune.modules.tracing.links import FunctionDropout, Link, open_links
+from sktune.modules.tracing.links import FunctionDropout, Link, name_parameter, open_links
 from sktune.modules.tracing.operations import Unreadable
 from sktune.modules.tracing.reader import LinkReader
 from sktune.modules.tracing.tracer import Untraceable, check_code
@@ -111,7 +111,7 @@ def find_break(module, links):
             if link.name in linears:
                 return f"its layer {link.name} is used twice, with the same weights"
             linears.append(link.name)
-            own = [f"{link.name}.{name}".lstrip(".") for name, _ in link.layer.named_parameters()]
+            own = [name_parameter(link.name, name) for name, _ in link.layer.named_parameters()]
             is_shared = not met.isdisjoint(map(id, link.layer.parameters()))
             # torch knows a parameter by its first name, which may be that of an idle layer
             if is_shared or not names.keys() >= set(own):

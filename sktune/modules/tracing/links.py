@@ -174,6 +174,11 @@ def open_links(module, links):
     return opened
 
 
+def name_parameter(layer, parameter):
+    """Return the name of a layer's parameter in a module, which may be the layer itself."""
+    return f"{layer}.{parameter}" if layer else parameter
+
+
 def list_idle(module, links):
     """Return the names of the parameters that belong to no layer of opened links."""
     used = set()

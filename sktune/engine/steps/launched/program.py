@@ -12,7 +12,8 @@ from sktune.engine.compiled.criteria.reading import Loss, read_loss
 from sktune.engine.steps.launched import layout
 from sktune.modules.activations import ACTIVATIONS, find_name
 from sktune.modules.dropout import HashedDropout
-from sktune.modules.reading import name_parameter, read_chain
+from sktune.modules.reading import read_chain
+from sktune.modules.tracing.links import name_parameter
 from sktune.training.optimizers import OPTIMIZERS
 from sktune.training.penalties import is_penalized
 
